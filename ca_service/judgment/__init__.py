@@ -1,0 +1,41 @@
+"""What a check is: the language in which every room of the CA states and records its verdicts."""
+
+from ca_service.judgment.checks import (
+    Check,
+    Finding,
+    Trace,
+    UnsafeSkip,
+    Verdict,
+    failed,
+    judge_all,
+    judge_until_failure,
+    passed,
+    replaced,
+)
+from ca_service.judgment.errors import (
+    BadRequest,
+    Conflict,
+    NotFound,
+    Refused,
+    Unavailable,
+    VtpmCaError,
+)
+
+__all__ = [
+    "BadRequest",
+    "Check",
+    "Conflict",
+    "Finding",
+    "NotFound",
+    "Refused",
+    "Trace",
+    "Unavailable",
+    "UnsafeSkip",
+    "Verdict",
+    "VtpmCaError",
+    "failed",
+    "judge_all",
+    "judge_until_failure",
+    "passed",
+    "replaced",
+]

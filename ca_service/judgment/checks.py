@@ -1,0 +1,138 @@
+"""Checks, findings and traces.
+
+A check is a small object with one verb and a stable id. It looks at one frozen subject and returns a finding; it
+never raises for bad evidence. Nothing is admitted that no check looked at: an empty trace denies.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar
+
+T_contra = TypeVar("T_contra", contravariant=True)
+T = TypeVar("T")
+
+
+class Verdict(StrEnum):
+    """What a check concluded. `UNSAFE_SKIPPED` admits, and says that nobody looked."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNSAFE_SKIPPED = "unsafe-skipped"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        rule: the check's stable id.
+        verdict: the conclusion.
+        reason: one sentence that may be shown to the requester; it never reveals the allow-list.
+        expected: what the check wanted to see, for the operator; empty if it would say nothing.
+        actual: what it saw, for the operator.
+    """
+
+    rule: str
+    verdict: Verdict
+    reason: str = ""
+    expected: str = ""
+    actual: str = ""
+
+
+class Check(Protocol[T_contra]):
+    """One rule about one kind of subject."""
+
+    @property
+    def id(self) -> str:
+        """Stable id, ``room.rule``, lower case with hyphens; published in refusals and traces."""
+
+    def judge(self, subject: T_contra) -> Finding:
+        """Look at `subject` and say what was found."""
+
+
+def passed(check: "Check[Any]", *, expected: object = "", actual: object = "") -> Finding:
+    """The finding of a check that is content."""
+    return Finding(check.id, Verdict.PASSED, "", str(expected), str(actual))
+
+
+def failed(check: "Check[Any]", reason: str, *, expected: object = "", actual: object = "") -> Finding:
+    """The finding of a check that says no, with the sentence for the requester."""
+    return Finding(check.id, Verdict.FAILED, reason, str(expected), str(actual))
+
+
+@dataclass(frozen=True)
+class UnsafeSkip:
+    """Stands in the place of the check `id` and admits everything.
+
+    Only `vtpm.lab` puts it there, to show that an attack succeeds without the check; no configuration can.
+    """
+
+    id: str
+
+    def judge(self, subject: object) -> Finding:  # noqa: ARG002 - it does not look, that is the point
+        """Admit without looking, and leave that in the trace."""
+        return Finding(self.id, Verdict.UNSAFE_SKIPPED)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All findings about one request, in the order in which they were made."""
+
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def refusal(self) -> Finding | None:
+        """The first finding that says no, if any does."""
+        return next((f for f in self.findings if f.verdict is Verdict.FAILED), None)
+
+    @property
+    def admitted(self) -> bool:
+        """Whether at least one check looked and none said no."""
+        return bool(self.findings) and self.refusal is None
+
+    def __add__(self, other: "Trace") -> "Trace":
+        return Trace(self.findings + other.findings)
+
+    def to_json(self) -> list[dict[str, str]]:
+        """The findings as plain values, for storage and `decision show`."""
+        return [
+            {
+                "rule": f.rule,
+                "verdict": f.verdict.value,
+                "reason": f.reason,
+                "expected": f.expected,
+                "actual": f.actual,
+            }
+            for f in self.findings
+        ]
+
+    @classmethod
+    def from_json(cls, findings: Iterable[Mapping[str, str]]) -> "Trace":
+        """Inverse of `to_json`."""
+        return cls(
+            tuple(
+                Finding(f["rule"], Verdict(f["verdict"]), f["reason"], f["expected"], f["actual"])
+                for f in findings
+            )
+        )
+
+
+def judge_all(checks: Sequence[Check[T]], subject: T) -> Trace:
+    """Let every check look, also after a failure: the operator wants to see all that is wrong."""
+    return Trace(tuple(check.judge(subject) for check in checks))
+
+
+def judge_until_failure(checks: Sequence[Check[T]], subject: T) -> Trace:
+    """Stop at the first failure: for checks whose successors would work on unauthenticated bytes."""
+    findings: list[Finding] = []
+    for check in checks:
+        findings.append(check.judge(subject))
+        if findings[-1].verdict is Verdict.FAILED:
+            break
+    return Trace(tuple(findings))
+
+
+def replaced(checks: Sequence[Check[T]], substitutes: Mapping[str, Check[T]]) -> tuple[Check[T], ...]:
+    """The checks with some exchanged by id."""
+    return tuple(substitutes.get(check.id, check) for check in checks)

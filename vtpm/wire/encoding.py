@@ -1,0 +1,274 @@
+"""Strict text encodings and strict JSON, as every message of the protocol uses them.
+
+Strict means: one byte string has exactly one accepted text form, and one JSON document has exactly one meaning.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from typing import cast
+
+import rfc8785
+
+from vtpm.wire.errors import WireError
+
+_MAX_SAFE_INTEGER = 2**53 - 1
+"""Largest integer that every JSON reader keeps exact (RFC 7493, section 2.2)."""
+
+_HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
+
+
+def _check_size(data: bytes, path: str, size: int | None, most: int | None) -> bytes:
+    if size is not None and len(data) != size:
+        raise WireError(path, f"must be {size} bytes, is {len(data)}")
+    if most is not None and len(data) > most:
+        raise WireError(path, f"must be at most {most} bytes, is {len(data)}")
+    return data
+
+
+def b64url(data: bytes) -> str:
+    """Encode as base64url without padding (RFC 7515, section 2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def unb64url(text: str, path: str, *, size: int | None = None, most: int | None = None) -> bytes:
+    """Decode base64url without padding; only the one canonical form is taken.
+
+    Args:
+        text: the encoded bytes.
+        path: where `text` stood, for the error.
+        size: exact number of bytes wanted, if there is one.
+        most: largest number of bytes accepted, if there is one.
+
+    Raises:
+        WireError: not canonical base64url, or of another size.
+    """
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise WireError(path, "must be base64url without padding") from error
+    if b64url(data) != text:
+        raise WireError(path, "must be base64url without padding, in its canonical form")
+    return _check_size(data, path, size, most)
+
+
+def b64std(data: bytes) -> str:
+    """Encode as standard base64 with padding (RFC 4648, section 4)."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def unb64std(text: str, path: str, *, size: int | None = None, most: int | None = None) -> bytes:
+    """Decode standard base64 with padding; only the one canonical form is taken.
+
+    Raises:
+        WireError: not canonical base64, or of another size.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise WireError(path, "must be standard base64 with padding") from error
+    if b64std(data) != text:
+        raise WireError(path, "must be standard base64 with padding, in its canonical form")
+    return _check_size(data, path, size, most)
+
+
+def unhex(text: str, path: str, *, size: int | None = None, most: int | None = None) -> bytes:
+    """Decode lower-case hexadecimal.
+
+    Raises:
+        WireError: not lower-case hexadecimal, or of another size.
+    """
+    if not _HEX.match(text):
+        raise WireError(path, "must be lower-case hexadecimal")
+    return _check_size(bytes.fromhex(text), path, size, most)
+
+
+def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members: dict[str, object] = {}
+    for name, value in pairs:
+        if name in members:
+            raise WireError(_shown(name), "the member stands twice")
+        members[name] = value
+    return members
+
+
+def _shown(name: str) -> str:
+    """A member name that came from outside, made safe for an error message."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in name[:64])
+
+
+def _refuse_number(text: str) -> object:
+    raise WireError("", "numbers must be integers that every JSON reader keeps exact")
+
+
+def _safe_integer(text: str) -> int:
+    if len(text) > len(str(-_MAX_SAFE_INTEGER)):
+        return cast("int", _refuse_number(text))
+    value = int(text)
+    if abs(value) > _MAX_SAFE_INTEGER or text == "-0":
+        return cast("int", _refuse_number(text))
+    return value
+
+
+def _check_depth(data: bytes, depth: int) -> None:
+    """Bound the nesting before the recursive parser sees the text."""
+    level = deepest = 0
+    in_string = escaped = False
+    for byte in data:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif byte in b"]}":
+            level -= 1
+    if deepest > depth:
+        raise WireError("", f"is nested more than {depth} levels deep")
+
+
+def parse_json(data: bytes, path: str = "", *, most: int, depth: int = 16) -> object:
+    """Parse JSON that has exactly one meaning (I-JSON, RFC 7493, and integers only).
+
+    Args:
+        data: UTF-8 text.
+        path: name of the document, for the error.
+        most: largest size in bytes.
+        depth: deepest nesting of arrays and objects.
+
+    Raises:
+        WireError: too large, too deep, not UTF-8, not JSON, duplicate members, fractions or unsafe integers,
+            or strings that are no Unicode text.
+    """
+    if len(data) > most:
+        raise WireError(path, f"must be at most {most} bytes, is {len(data)}")
+    try:
+        _check_depth(data, depth)
+        value: object = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique_members,
+            parse_int=_safe_integer,
+            parse_float=_refuse_number,
+            parse_constant=_refuse_number,
+        )
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except WireError as error:
+        raise error.under(path) from None
+    except UnicodeError as error:
+        raise WireError(path, "must be UTF-8 text") from error
+    except ValueError as error:
+        raise WireError(path, "must be JSON") from error
+    return value
+
+
+def canonical(value: object) -> bytes:
+    """The canonical bytes of a JSON value (RFC 8785).
+
+    Raises:
+        WireError: the value has no canonical form (for example a number that JSON cannot carry).
+    """
+    try:
+        return rfc8785.dumps(cast("dict[str, object]", value))  # type: ignore[arg-type]
+    except rfc8785.CanonicalizationError as error:
+        raise WireError("", "has no canonical JSON form") from error
+
+
+class Members:
+    """Reads the members of one JSON object, each once, and refuses what is left over.
+
+    Every method names the member at fault in its `WireError`. Call `end` after the last member.
+    """
+
+    def __init__(self, value: object, path: str = "") -> None:
+        if not isinstance(value, dict):
+            raise WireError(path, "must be a JSON object")
+        self._values: Mapping[str, object] = value
+        self._left = set(value)
+        self.path = path
+
+    def at(self, name: str) -> str:
+        """The path of the member `name`."""
+        return f"{self.path}.{name}" if self.path else name
+
+    def has(self, name: str) -> bool:
+        """Whether the optional member `name` is there; a member that is JSON null counts as malformed, not absent."""
+        return name in self._values
+
+    def value(self, name: str) -> object:
+        """The member as it stands; raises `WireError` if it is missing."""
+        if name not in self._values:
+            raise WireError(self.at(name), "is missing")
+        self._left.discard(name)
+        return self._values[name]
+
+    def text(self, name: str, *, least: int = 1, most: int = 1024) -> str:
+        """A string of printable ASCII, `least` to `most` characters long."""
+        value = self.value(name)
+        if not isinstance(value, str):
+            raise WireError(self.at(name), "must be a string")
+        if not least <= len(value) <= most:
+            raise WireError(self.at(name), f"must be {least} to {most} characters long, is {len(value)}")
+        if not (value.isascii() and (value.isprintable() or not value)):
+            raise WireError(self.at(name), "must be printable ASCII")
+        return value
+
+    def one_of(self, name: str, choices: tuple[str, ...]) -> str:
+        """A string out of a closed set."""
+        value = self.text(name, least=0)
+        if value not in choices:
+            raise WireError(self.at(name), "must be one of " + ", ".join(choices))
+        return value
+
+    def integer(self, name: str, least: int, most: int) -> int:
+        """An integer within bounds, both included."""
+        value = self.value(name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise WireError(self.at(name), "must be an integer")
+        if not least <= value <= most:
+            raise WireError(self.at(name), f"must be {least} to {most}")
+        return value
+
+    def boolean(self, name: str) -> bool:
+        """True or false."""
+        value = self.value(name)
+        if not isinstance(value, bool):
+            raise WireError(self.at(name), "must be true or false")
+        return value
+
+    def members(self, name: str) -> "Members":
+        """A reader for the JSON object `name`."""
+        return Members(self.value(name), self.at(name))
+
+    def array(self, name: str, least: int, most: int) -> list[tuple[object, str]]:
+        """The elements of an array, each with its path; `least` to `most` of them."""
+        value = self.value(name)
+        if not isinstance(value, list):
+            raise WireError(self.at(name), "must be an array")
+        if not least <= len(value) <= most:
+            raise WireError(self.at(name), f"must have {least} to {most} elements, has {len(value)}")
+        return [(element, f"{self.at(name)}[{i}]") for i, element in enumerate(value)]
+
+    def b64url(self, name: str, *, size: int | None = None, most: int | None = None) -> bytes:
+        """Bytes as base64url without padding; give `size` or `most`."""
+        return unb64url(self.text(name, least=0, most=1 << 20), self.at(name), size=size, most=most)
+
+    def b64std(self, name: str, *, size: int | None = None, most: int | None = None) -> bytes:
+        """Bytes as standard base64 with padding; give `size` or `most`."""
+        return unb64std(self.text(name, least=0, most=1 << 20), self.at(name), size=size, most=most)
+
+    def hex(self, name: str, *, size: int | None = None, most: int | None = None) -> bytes:
+        """Bytes as lower-case hexadecimal; give `size` or `most`."""
+        return unhex(self.text(name, least=0, most=1 << 20), self.at(name), size=size, most=most)
+
+    def end(self) -> None:
+        """Refuse members that nobody asked for."""
+        if self._left:
+            raise WireError(self.at(_shown(min(self._left))), "is no member of this object")

@@ -1,0 +1,70 @@
+"""Elliptic-curve public keys as JSON Web Keys (RFC 7517, RFC 7518 section 6.2)."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Self
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from vtpm.wire.encoding import Members, b64url, canonical
+from vtpm.wire.errors import WireError
+
+_CURVES: dict[str, tuple[ec.EllipticCurve, int]] = {
+    "P-256": (ec.SECP256R1(), 32),
+    "P-384": (ec.SECP384R1(), 48),
+    "P-521": (ec.SECP521R1(), 66),
+}
+_NAMES = {curve.name: name for name, (curve, _) in _CURVES.items()}
+
+
+@dataclass(frozen=True)
+class EcJwk:
+    """A point on a NIST curve: `crv` is P-256, P-384 or P-521; `x` and `y` have the curve's full length."""
+
+    crv: str
+    x: bytes
+    y: bytes
+
+    @classmethod
+    def from_key(cls, key: ec.EllipticCurvePublicKey) -> Self:
+        """The JWK of a public key."""
+        crv = _NAMES[key.curve.name]
+        size = _CURVES[crv][1]
+        point = key.public_numbers()
+        return cls(crv, point.x.to_bytes(size, "big"), point.y.to_bytes(size, "big"))
+
+    @classmethod
+    def parse(cls, value: object, path: str, *, curves: tuple[str, ...], alg: str | None = None) -> Self:
+        """Read a JWK that has kty, crv, x and y and, if `alg` is given, exactly that alg; nothing else.
+
+        Raises:
+            WireError: another form, a curve outside `curves`, or a point that is not on the curve.
+        """
+        members = Members(value, path)
+        members.one_of("kty", ("EC",))
+        crv = members.one_of("crv", curves)
+        size = _CURVES[crv][1]
+        jwk = cls(crv, members.b64url("x", size=size), members.b64url("y", size=size))
+        if alg is not None:
+            members.one_of("alg", (alg,))
+        members.end()
+        try:
+            jwk.public_key()
+        except ValueError as error:
+            raise WireError(path, f"the point is not on {crv}") from error
+        return jwk
+
+    def members(self) -> dict[str, str]:
+        """The required members, as RFC 7638 section 3.2 lists them."""
+        return {"crv": self.crv, "kty": "EC", "x": b64url(self.x), "y": b64url(self.y)}
+
+    def thumbprint(self) -> str:
+        """SHA-256 thumbprint in base64url (RFC 7638)."""
+        return b64url(hashlib.sha256(canonical(self.members())).digest())
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        """The key as `cryptography` has it; raises ValueError if the point is not on the curve."""
+        curve = _CURVES[self.crv][0]
+        return ec.EllipticCurvePublicNumbers(
+            int.from_bytes(self.x, "big"), int.from_bytes(self.y, "big"), curve
+        ).public_key()

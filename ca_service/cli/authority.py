@@ -1,0 +1,117 @@
+"""`vtpm-ca init|ca|crl|export`: the CA itself, its lists, and what consumers take from it."""
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+import click
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ca_service import operations
+from ca_service.cli.access import now, read_text, run, with_directory
+from ca_service.cli.output import show_json, show_rows, with_json
+from ca_service.export import export_keylime
+from ca_service.judgment import Conflict
+from ca_service.keys import CeremonyConfig, find_passphrase, load_public
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="the ceremony's configuration (TOML); policies/ has examples",
+)
+@with_json
+def init(directory: Path, config: Path, *, as_json: bool) -> None:
+    """Make a CA in DIRECTORY: root, issuing CAs, first revocation lists, database."""
+    ceremony = CeremonyConfig.from_toml(read_text(config))
+    transcript = operations.init(
+        directory, ceremony, find_passphrase(os.environ), clock=now, entropy=secrets.token_bytes
+    )
+    if as_json:
+        show_json(transcript.to_json())
+        return
+    click.echo(f"{transcript.mode} CA {transcript.ca_id} in {directory}")
+    for entry in transcript.certificates:
+        click.echo(f"  {entry.role:<10} {entry.subject}")
+    click.echo(
+        f"Move {directory}/offline to a medium in a safe: the running CA does not need the root's key."
+    )
+
+
+@click.group()
+def ca() -> None:
+    """The CA's own certificates."""
+
+
+@ca.command("list")
+@click.option("--root-pem", is_flag=True, help="print just the root certificate, as PEM")
+@with_directory
+@with_json
+def list_cas(directory: Path, *, root_pem: bool, as_json: bool) -> None:
+    """List root and issuing CAs."""
+    public = load_public(directory)
+    if root_pem:
+        click.echo(public.root.public_bytes(Encoding.PEM).decode("ascii"), nl=False)
+        return
+    entries = [("root", "", public.root, public.root_info.skid)]
+    entries += [(issuer.role, issuer.pair, issuer.certificate, issuer.skid) for issuer in public.issuers]
+    rows = [
+        {
+            "role": role,
+            "pair": pair,
+            "subject": certificate.subject.rfc4514_string(),
+            "skid": skid,
+            "sha256": hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
+            "not_after": certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        for role, pair, certificate, skid in entries
+    ]
+    show_rows(rows, ("role", "pair", "subject", "skid", "not_after"), as_json=as_json, empty="")
+
+
+@click.group()
+def crl() -> None:
+    """Certificate revocation lists."""
+
+
+@crl.command()
+@with_directory
+@with_json
+def publish(directory: Path, *, as_json: bool) -> None:
+    """Make and publish the next CRL of every issuing CA."""
+    columns = ("issuer", "number", "this_update", "next_update")
+    show_rows(run(directory, "crl-publish"), columns, as_json=as_json, empty="no issuing CA")
+
+
+@click.group()
+def export() -> None:
+    """What consumers of the certificates need."""
+
+
+@export.command()
+@click.argument("dest", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--role", type=click.Choice(["ek", "devid"]), help="for a host that checks only these")
+@click.option("--check", is_flag=True, help="change nothing; exit 1 if the folder is not as it should be")
+@with_directory
+@with_json
+def keylime(dest: Path, role: str | None, directory: Path, *, check: bool, as_json: bool) -> None:
+    """Make DEST a keylime tpm_cert_store that trusts this CA's issuing CAs."""
+    report = export_keylime(dest, load_public(directory).issuers, role, check=check)
+    if as_json:
+        show_json(report.to_json())
+    else:
+        word = "would write" if check else "wrote"
+        for name in report.written:
+            click.echo(f"{word} {name}")
+        for name in report.removed:
+            click.echo(f"{'would remove' if check else 'removed'} {name}")
+        for name in report.hazards:
+            click.echo(f"HAZARD {name}: keylime cannot read it, which disables the whole store", err=True)
+        if report.in_order:
+            click.echo(f"{dest} is as it should be")
+    if not report.in_order:
+        raise Conflict(f"{dest} is not as it should be", code="export")

@@ -1,0 +1,61 @@
+"""`vtpm-ca policy`: the allow-list."""
+
+from pathlib import Path
+
+import click
+
+from ca_service.cli.access import read_text, run, with_directory
+from ca_service.cli.output import show_fields, show_json, show_rows, with_json
+
+
+@click.group()
+def policy() -> None:
+    """The allow-list: which key brokers, SVSM measurements and keys this CA certifies."""
+
+
+@policy.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@with_directory
+@with_json
+def apply(file: Path, directory: Path, *, as_json: bool) -> None:
+    """Put the policy document FILE in force, at once, for all that is judged from now on."""
+    result = run(directory, "policy-apply", text=read_text(file))
+    if as_json:
+        show_json(result)
+    elif result["changed"]:
+        click.echo(f"policy version {result['version']} is in force (digest {result['digest'][:16]}...)")
+    else:
+        click.echo(f"policy version {result['version']} is in force already; nothing changed")
+
+
+@policy.command()
+@click.option("--version", type=int, help="this version instead of the one in force")
+@with_directory
+@with_json
+def show(version: int | None, directory: Path, *, as_json: bool) -> None:
+    """Print the policy in force, or another version."""
+    result = run(directory, "policy-show", version=version)
+    if as_json:
+        show_json(result)
+    else:
+        click.echo(result["text"], nl=not result["text"].endswith("\n"))
+
+
+@policy.command()
+@with_directory
+@with_json
+def log(directory: Path, *, as_json: bool) -> None:
+    """List all policy versions, oldest first."""
+    columns = ("version", "digest", "applied_at", "applied_by")
+    show_rows(run(directory, "policy-log"), columns, as_json=as_json, empty="no policy was ever applied")
+
+
+@policy.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@with_json
+def check(file: Path, *, as_json: bool) -> None:
+    """Read the policy document FILE as `apply` would, and change nothing."""
+    from ca_service.policy import load  # noqa: PLC0415 - the other commands start faster without it
+
+    document = load(read_text(file))
+    show_fields({"digest": document.digest, "unsafe": bool(document.unsafe)}, as_json=as_json)

@@ -1,0 +1,155 @@
+"""`vtpm-ca instance|cert|decision|alarm`: what the CA keeps."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ca_service.cli.access import run, with_directory
+from ca_service.cli.output import show_fields, show_json, show_rows, with_json
+
+_CERT_COLUMNS = ("serial", "profile", "template", "state", "issued_at")
+
+
+def _revoked(result: Any, *, as_json: bool) -> None:
+    if as_json:
+        show_json(result)
+        return
+    show_rows(result["revoked"], _CERT_COLUMNS, as_json=False, empty="no live certificate")
+    if result["done"]:
+        click.echo("revoked, and published on the CRL")
+    else:
+        click.echo("dry run: nothing was changed; add --yes to do it")
+
+
+@click.group()
+def instance() -> None:
+    """Instances: which TPM lives under which (KBS, resource)."""
+
+
+@instance.command("list")
+@with_directory
+@with_json
+def list_instances(directory: Path, *, as_json: bool) -> None:
+    """List all instances, oldest first."""
+    columns = ("kbs", "resource", "salt", "occupied", "created_at", "last_at")
+    show_rows(run(directory, "instance-list"), columns, as_json=as_json, empty="no instance yet")
+
+
+@instance.command("show")
+@click.argument("kbs")
+@click.argument("resource")
+@click.option("--salt", help="volume salt, for resources that the policy marks as shared")
+@with_directory
+@with_json
+def show_instance(kbs: str, resource: str, salt: str | None, directory: Path, *, as_json: bool) -> None:
+    """Show the instance of RESOURCE at the key broker KBS: its TPMs, keys and certificates."""
+    result = run(directory, "instance-show", kbs=kbs, resource=resource, salt=salt)
+    show_fields(result, as_json=as_json)
+    if not as_json:
+        show_rows(result["keys"], ("role", "template", "name"), as_json=False, empty="")
+        show_rows(result["certificates"], _CERT_COLUMNS, as_json=False, empty="no certificate")
+
+
+@instance.command("reset")
+@click.argument("kbs")
+@click.argument("resource")
+@click.option("--salt", help="volume salt, for resources that the policy marks as shared")
+@click.option("--cause", help="why, for the record")
+@click.option("--yes", is_flag=True, help="do it; without this it is a dry run")
+@with_directory
+@with_json
+def reset_instance(
+    kbs: str, resource: str, salt: str | None, cause: str | None, directory: Path, *, yes: bool, as_json: bool
+) -> None:
+    """End the life of the TPM in an instance: revoke its certificates and free the instance for another."""
+    arguments = {"kbs": kbs, "resource": resource, "salt": salt, "cause": cause, "yes": yes}
+    _revoked(run(directory, "instance-reset", **arguments), as_json=as_json)
+
+
+@click.group()
+def cert() -> None:
+    """Certificates that this CA issued."""
+
+
+@cert.command("list")
+@click.option("--all", "everything", is_flag=True, help="revoked and abandoned ones too")
+@click.option("--limit", type=click.IntRange(1), default=200, show_default=True)
+@with_directory
+@with_json
+def list_certs(limit: int, directory: Path, *, everything: bool, as_json: bool) -> None:
+    """List the newest certificates first."""
+    rows = run(directory, "cert-list", all=everything, limit=limit)
+    show_rows(rows, _CERT_COLUMNS, as_json=as_json, empty="no certificate yet")
+
+
+@cert.command("show")
+@click.argument("serial")
+@with_directory
+@with_json
+def show_cert(serial: str, directory: Path, *, as_json: bool) -> None:
+    """Show the certificate with this SERIAL (hex), as PEM too."""
+    result = run(directory, "cert-show", serial=serial)
+    if as_json:
+        show_json(result)
+        return
+    show_fields({name: value for name, value in result.items() if name != "pem"}, as_json=False)
+    click.echo(result["pem"], nl=False)
+
+
+@cert.command("revoke")
+@click.argument("serial")
+@click.option("--reason", default="unspecified", show_default=True, help="as RFC 5280 names it")
+@click.option("--cause", help="why, for the record")
+@click.option("--yes", is_flag=True, help="do it; without this it is a dry run")
+@with_directory
+@with_json
+def revoke_cert(
+    serial: str, reason: str, cause: str | None, directory: Path, *, yes: bool, as_json: bool
+) -> None:
+    """Revoke the certificate with this SERIAL and publish the CRL."""
+    result = run(directory, "cert-revoke", serial=serial, reason=reason, cause=cause, yes=yes)
+    _revoked(result, as_json=as_json)
+
+
+@click.group()
+def decision() -> None:
+    """Decisions about evidence, with the trace of every check."""
+
+
+@decision.command("list")
+@click.option("--limit", type=click.IntRange(1), default=200, show_default=True)
+@with_directory
+@with_json
+def list_decisions(limit: int, directory: Path, *, as_json: bool) -> None:
+    """List the newest decisions first."""
+    columns = ("id", "at", "stage", "verdict", "rule", "kbs", "resource", "policy_version")
+    show_rows(run(directory, "decision-list", limit=limit), columns, as_json=as_json, empty="no decision yet")
+
+
+@decision.command("show")
+@click.argument("decision_id")
+@with_directory
+@with_json
+def show_decision(decision_id: str, directory: Path, *, as_json: bool) -> None:
+    """Show the decision with this id: every check, what it wanted and what it saw."""
+    result = run(directory, "decision-show", id=decision_id)
+    show_fields(result, as_json=as_json)
+    if not as_json:
+        columns = ("rule", "verdict", "reason", "expected", "actual")
+        show_rows(result["trace"], columns, as_json=False, empty="no check looked")
+
+
+@click.group()
+def alarm() -> None:
+    """Alarms: what an operator must look at."""
+
+
+@alarm.command("list")
+@click.option("--limit", type=click.IntRange(1), default=200, show_default=True)
+@with_directory
+@with_json
+def list_alarms(limit: int, directory: Path, *, as_json: bool) -> None:
+    """List the newest alarms first."""
+    columns = ("id", "at", "kind", "decision_id", "detail")
+    show_rows(run(directory, "alarm-list", limit=limit), columns, as_json=as_json, empty="no alarm")

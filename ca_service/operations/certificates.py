@@ -1,0 +1,108 @@
+"""Certificates and revocation lists."""
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ca_service.enrollment import publish_all
+from ca_service.enrollment import revoke as revoke_certificate
+from ca_service.judgment import BadRequest, NotFound
+from ca_service.operations.desk import Desk, Json, Operation, instant, optional_flag, optional_text
+from ca_service.store import CertificateRow, CertificateState
+from vtpm.wire.encoding import Members
+
+REASONS = ("unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation")
+"""Reasons that an operator may give (RFC 5280, section 5.3.1)."""
+
+MAX_LISTED = 100_000
+
+
+def certificate_row(row: CertificateRow) -> dict[str, Json]:
+    """What a listing says about a certificate."""
+    return {
+        "serial": row.serial,
+        "profile": row.profile,
+        "template": row.template,
+        "key_name": row.key_name,
+        "issuer": row.issuer,
+        "state": row.state.value,
+        "issued_at": instant(row.issued_at),
+    }
+
+
+def list_(desk: Desk, arguments: Members) -> Json:
+    """The newest issued certificates first; with `all` the revoked and abandoned ones too."""
+    everything = optional_flag(arguments, "all")
+    limit = arguments.integer("limit", 1, MAX_LISTED) if arguments.has("limit") else 200
+    arguments.end()
+    state = None if everything else CertificateState.ISSUED
+    with desk.store.read() as tx:
+        return [certificate_row(row) for row in tx.certificates.latest(limit, state=state)]
+
+
+def _find(desk: Desk, serial: str) -> CertificateRow:
+    with desk.store.read() as tx:
+        row = tx.certificates.get(serial)
+    if row is None or row.der is None:
+        raise NotFound("there is no issued certificate with this serial number")
+    return row
+
+
+def show(desk: Desk, arguments: Members) -> Json:
+    """One certificate with its PEM, and its revocation if there is one."""
+    row = _find(desk, arguments.text("serial", most=40))
+    arguments.end()
+    with desk.store.read() as tx:
+        revocation = tx.revocations.get(row.issuer, row.serial)
+    certificate = x509.load_der_x509_certificate(row.der or b"")
+    return {
+        **certificate_row(row),
+        "revoked_at": None if revocation is None else instant(revocation.at),
+        "reason": None if revocation is None else revocation.reason,
+        "pem": certificate.public_bytes(Encoding.PEM).decode("ascii"),
+    }
+
+
+def revoke(desk: Desk, arguments: Members) -> Json:
+    """Revoke one certificate and publish its issuer's CRL; a dry run unless `yes` is true."""
+    row = _find(desk, arguments.text("serial", most=40))
+    reason = optional_text(arguments, "reason", most=32) or "unspecified"
+    cause = optional_text(arguments, "cause", most=256)
+    confirmed = optional_flag(arguments, "yes")
+    arguments.end()
+    if reason not in REASONS:
+        raise BadRequest("reason", "must be one of " + ", ".join(REASONS))
+    if confirmed:
+        by = f"revoked by {desk.by}" + (f": {cause}" if cause else "")
+        row = revoke_certificate(
+            desk.store,
+            desk.unlock(),
+            row.serial,
+            at=desk.clock(),
+            reason=reason,
+            cause=by,
+            limits=desk.limits,
+        )
+    return {"done": confirmed, "revoked": [certificate_row(row)]}
+
+
+def publish_crls(desk: Desk, arguments: Members) -> Json:
+    """Make the next CRL of every issuing CA."""
+    arguments.end()
+    rows = publish_all(desk.store, desk.unlock(), desk.clock(), desk.limits)
+    return [
+        {
+            "issuer": row.issuer,
+            "number": row.number,
+            "this_update": instant(row.this_update),
+            "next_update": instant(row.next_update),
+        }
+        for row in rows
+    ]
+
+
+OPERATIONS = (
+    Operation("cert-list", list_),
+    Operation("cert-show", show),
+    Operation("cert-revoke", revoke),
+    Operation("crl-publish", publish_crls),
+)

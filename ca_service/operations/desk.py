@@ -1,0 +1,90 @@
+"""The operator's desk: what an operation works with, and the form in which operations are called.
+
+An operation is called once, by the server for a request on its operator socket or by the command line when no server
+runs. Both go through `perform`, so there is no second path to a change.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+
+from ca_service.enrollment import Limits
+from ca_service.judgment import BadRequest
+from ca_service.keys import Authority, PublicAuthority
+from ca_service.store import Store
+from vtpm.wire.encoding import Members
+from vtpm.wire.errors import WireError
+
+Json = object
+"""A value that JSON can carry."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What an operation works with.
+
+    Attributes:
+        public: the CA's public side.
+        unlock: gives the CA with its keys; asked for only by operations that sign.
+        store: the CA's database.
+        clock: gives the aware present time.
+        by: who the operator is, for the record.
+        limits: lifetimes of what is published.
+    """
+
+    public: PublicAuthority
+    unlock: Callable[[], Authority] = field(repr=False)
+    store: Store
+    clock: Callable[[], datetime]
+    by: str
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A named thing that an operator may do; `run` reads its arguments strictly."""
+
+    name: str
+    run: Callable[[Desk, Members], Json]
+
+
+def perform(operations: Mapping[str, Operation], desk: Desk, name: str, arguments: object) -> Json:
+    """Run the operation `name` with its arguments, a JSON object.
+
+    Raises:
+        BadRequest: there is no such operation, or an argument is missing, unknown or malformed.
+        VtpmCaError: as the operation says.
+    """
+    operation = operations.get(name)
+    if operation is None:
+        raise BadRequest("", "there is no such operation", code="operation")
+    try:
+        members = Members(arguments)
+        result = operation.run(desk, members)
+    except WireError as error:
+        raise BadRequest(error.path, error.problem) from error
+    return result
+
+
+def optional_text(members: Members, name: str, *, most: int = 1024) -> str:
+    """A text argument that may be left out; then it is empty."""
+    return members.text(name, least=0, most=most) if members.has(name) else ""
+
+
+def optional_flag(members: Members, name: str) -> bool:
+    """A flag that may be left out; then it is False."""
+    return members.boolean(name) if members.has(name) else False
+
+
+def text_block(members: Members, name: str, most: int) -> str:
+    """A longer text of any Unicode, at most `most` characters."""
+    value = members.value(name)
+    if not isinstance(value, str) or len(value) > most:
+        raise WireError(members.at(name), f"must be a string of at most {most} characters")
+    return cast("str", value)
+
+
+def instant(at: datetime | None) -> str | None:
+    """A time as RFC 3339 in UTC."""
+    return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%SZ")

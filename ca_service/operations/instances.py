@@ -1,0 +1,102 @@
+"""Instances: which TPM lives where, and the reset that ends its life."""
+
+from ca_service.enrollment import reset_instance
+from ca_service.judgment import NotFound
+from ca_service.operations.certificates import certificate_row
+from ca_service.operations.desk import Desk, Json, Operation, instant, optional_flag, optional_text
+from ca_service.store import InstanceRow, TpmRow, Transaction
+from vtpm.wire.encoding import Members
+from vtpm.wire.grant import check_resource
+
+
+def _tpm(row: TpmRow) -> dict[str, Json]:
+    return {
+        "live": row.occupies is not None,
+        "counter": str(row.counter),
+        "salt": row.salt,
+        "first_at": instant(row.first_at),
+        "last_at": instant(row.last_at),
+        "freed_at": instant(row.freed_at),
+    }
+
+
+def _instance(tx: Transaction, row: InstanceRow) -> dict[str, Json]:
+    occupant = tx.ledger.occupant(row.id)
+    return {
+        "kbs": row.kbs_id,
+        "resource": row.resource,
+        "salt": row.salt,
+        "created_at": instant(row.created_at),
+        "occupied": occupant is not None,
+        "last_at": None if occupant is None else instant(occupant.last_at),
+    }
+
+
+def _find(tx: Transaction, arguments: Members) -> InstanceRow:
+    kbs = arguments.text("kbs", most=128)
+    resource = check_resource(arguments.text("resource", most=128), "resource")
+    salt = optional_text(arguments, "salt", most=512)
+    row = tx.ledger.instance(kbs, resource, salt)
+    if row is None:
+        raise NotFound("there is no such instance", remedy="`vtpm-ca instance list` names them.")
+    return row
+
+
+def list_(desk: Desk, arguments: Members) -> Json:
+    """All instances, oldest first."""
+    arguments.end()
+    with desk.store.read() as tx:
+        return [_instance(tx, row) for row in tx.ledger.instances()]
+
+
+def show(desk: Desk, arguments: Members) -> Json:
+    """One instance: its TPMs, keys, and the live TPM's certificates."""
+    with desk.store.read() as tx:
+        row = _find(tx, arguments)
+        arguments.end()
+        occupant = tx.ledger.occupant(row.id)
+        certificates = [] if occupant is None else tx.certificates.of_tpm(occupant.id)
+        return {
+            **_instance(tx, row),
+            "tpms": [_tpm(tpm) for tpm in tx.ledger.tpms(row.id)],
+            "keys": [
+                {"role": role, "template": template, "name": name}
+                for role, template, name in tx.ledger.keys(row.id)
+            ],
+            "certificates": [certificate_row(certificate) for certificate in certificates],
+        }
+
+
+def reset(desk: Desk, arguments: Members) -> Json:
+    """End the life of the TPM in an instance: revoke its certificates and free the instance.
+
+    A dry run, which lists what would be revoked, unless `yes` is true.
+    """
+    with desk.store.read() as tx:
+        row = _find(tx, arguments)
+        occupant = tx.ledger.occupant(row.id)
+        live = [] if occupant is None else [c for c in tx.certificates.of_tpm(occupant.id) if c.live]
+    cause = optional_text(arguments, "cause", most=256)
+    confirmed = optional_flag(arguments, "yes")
+    arguments.end()
+    if confirmed:
+        live = reset_instance(
+            desk.store,
+            desk.unlock(),
+            row.kbs_id,
+            row.resource,
+            salt=row.salt,
+            at=desk.clock(),
+            cause=f"instance reset by {desk.by}" + (f": {cause}" if cause else ""),
+            limits=desk.limits,
+        )
+    elif occupant is None:
+        raise NotFound("no TPM lives in this instance")
+    return {"done": confirmed, "revoked": [certificate_row(certificate) for certificate in live]}
+
+
+OPERATIONS = (
+    Operation("instance-list", list_),
+    Operation("instance-show", show),
+    Operation("instance-reset", reset),
+)

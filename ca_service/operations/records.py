@@ -1,0 +1,73 @@
+"""What the CA remembers: decisions with their traces, and alarms."""
+
+import json
+
+from ca_service.judgment import NotFound
+from ca_service.operations.desk import Desk, Json, Operation, instant
+from ca_service.store import DecisionRow
+from vtpm.wire.encoding import Members
+
+
+def _decision(row: DecisionRow) -> dict[str, Json]:
+    return {
+        "id": row.id,
+        "at": instant(row.at),
+        "stage": row.stage,
+        "verdict": "admitted" if row.admitted else "refused",
+        "rule": row.rule,
+        "kbs": row.kbs_id,
+        "resource": row.resource,
+        "policy_version": row.policy_version,
+    }
+
+
+def _limit(arguments: Members) -> int:
+    return arguments.integer("limit", 1, 100_000) if arguments.has("limit") else 200
+
+
+def list_decisions(desk: Desk, arguments: Members) -> Json:
+    """The newest decisions first."""
+    limit = _limit(arguments)
+    arguments.end()
+    with desk.store.read() as tx:
+        return [_decision(row) for row in tx.decisions.latest(limit)]
+
+
+def show_decision(desk: Desk, arguments: Members) -> Json:
+    """One decision with its whole trace: every check, what it wanted, what it saw, what it said."""
+    decision_id = arguments.text("id", most=64)
+    arguments.end()
+    with desk.store.read() as tx:
+        row = tx.decisions.get(decision_id)
+    if row is None:
+        raise NotFound("there is no decision with this id")
+    return {
+        **_decision(row),
+        "policy_digest": row.policy_digest,
+        "evidence_digest": row.evidence_digest,
+        "trace": json.loads(row.trace),
+    }
+
+
+def list_alarms(desk: Desk, arguments: Members) -> Json:
+    """The newest alarms first."""
+    limit = _limit(arguments)
+    arguments.end()
+    with desk.store.read() as tx:
+        return [
+            {
+                "id": row.id,
+                "at": instant(row.at),
+                "kind": row.kind,
+                "decision_id": row.decision_id,
+                "detail": json.loads(row.detail),
+            }
+            for row in tx.alarms.latest(limit)
+        ]
+
+
+OPERATIONS = (
+    Operation("decision-list", list_decisions),
+    Operation("decision-show", show_decision),
+    Operation("alarm-list", list_alarms),
+)

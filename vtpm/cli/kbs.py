@@ -1,0 +1,82 @@
+"""`vtpm kbs`: the simulated key broker."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from vtpm.errors import UsageError
+from vtpm.kbs import Kbs
+from vtpm.kbs import serve as serve_kbs
+from vtpm.svsm.build import measurement
+
+
+def _open(directory: Path) -> Kbs:
+    """The key broker in `directory`, made on first use; it releases keys to this checkout's SVSM."""
+    return Kbs.create_or_open(directory, measurements=(measurement(),))
+
+
+@click.group()
+def kbs() -> None:
+    """The organisation's key broker, wire-compatible with Trustee's KBS 0.4.0, plus the grant."""
+
+
+@kbs.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--bind", default="127.0.0.1:8480", show_default=True, help="address and port")
+def serve(directory: Path, bind: str) -> None:
+    """Serve the key broker in DIRECTORY (made on first use) until interrupted."""
+    host, _, port = bind.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"--bind {bind}: must be ADDRESS:PORT, for example 127.0.0.1:8480")
+    serve_kbs(_open(directory), host, int(port))
+
+
+@kbs.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--policy", is_flag=True, help="print the [[kbs]] entry for the CA's policy instead of the JWK")
+@click.option("--id", "kbs_id", default="demo-kbs", show_default=True, help="stable id of the [[kbs]] entry")
+def key(directory: Path, *, policy: bool, kbs_id: str) -> None:
+    """Print the public key with which the KBS in DIRECTORY signs its grants."""
+    broker = _open(directory)
+    jwk = broker.public_jwk().members()
+    if not policy:
+        click.echo(json.dumps(jwk))
+        return
+    members = ", ".join(f'{name} = "{value}"' for name, value in sorted(jwk.items()))
+    click.echo(
+        f"""
+[[kbs]]
+id = "{kbs_id}"
+label = "key broker of {directory.name}"
+status = "trusted"
+origins = ["kbs-generated"]
+
+[[kbs.key]]
+jwk = {{ {members} }}
+
+[[kbs.resource]]
+pattern = "default/*/*"
+"""
+    )
+
+
+@kbs.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("resource")
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="take the key from this file (raw bytes) instead of generating it; its origin is then `provisioned`",
+)
+def declare(directory: Path, resource: str, key_file: Path | None) -> None:
+    """Declare RESOURCE (repo/type/tag): the KBS keeps one key for it, generated unless --key-file is given."""
+    secret = None
+    if key_file is not None:
+        try:
+            secret = key_file.read_bytes()
+        except OSError as error:
+            raise UsageError(f"--key-file {key_file}: {error.strerror}") from error
+    _open(directory).declare(resource, secret)
+    click.echo(f"declared {resource}", file=sys.stderr)

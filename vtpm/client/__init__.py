@@ -1,0 +1,18 @@
+"""The enrolment client: what a vTPM's keeper says to the CA, over whatever transport reaches it.
+
+`enroll` runs the exchange; it asks a `Device` for evidence and TPM proofs, and a `CaTransport` to carry
+bytes. `check_certificates` judges what came back, because whoever relayed it is not trusted.
+"""
+
+from vtpm.client.certificates import check_certificates
+from vtpm.client.enroll import CaTransport, Device, EnrollmentRefused, enroll
+from vtpm.client.http import HttpTransport
+
+__all__ = [
+    "CaTransport",
+    "Device",
+    "EnrollmentRefused",
+    "HttpTransport",
+    "check_certificates",
+    "enroll",
+]

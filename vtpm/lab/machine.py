@@ -1,0 +1,198 @@
+"""One simulated machine: its processor, its untrusted host and its SVSM, each a process of its own.
+
+Whoever starts a `Machine` is the person at the power button. The processes die with it.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from vtpm.errors import UnavailableError
+
+_GRACE_S = 20.0
+DISK = "disk.img"
+PLATFORM = "platform"
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """What a machine is made of and connected to.
+
+    Attributes:
+        directory: holds the platform's chip secret and the disk.
+        kbs: base URL of the key broker.
+        ca: base URL of the CA.
+        resource: which of the KBS's resources the host asks for.
+        ek: EK templates, the first one names the TPM.
+        iak: template of IAK and IDevID.
+        enrol: whether certificates are obtained; without them no guest starts unless this is False.
+        hold: whether the guest's TPM stays reachable until the machine is switched off.
+        behaviour: name of the host's behaviour; "honest" or one of its attacks.
+        build: name of the SVSM build.
+        guest_port: first of the two TCP ports of the guest's TPM; 0 lets the system choose.
+    """
+
+    directory: Path
+    kbs: str
+    ca: str
+    resource: str = "default/vtpm/demo"
+    ek: tuple[str, ...] = ("L-1",)
+    iak: str = "H-3"
+    enrol: bool = True
+    hold: bool = False
+    behaviour: str = "honest"
+    build: str = "standard"
+    guest_port: int = 0
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the SVSM's story: the step, its wall time in milliseconds, and what it found."""
+
+    step: str
+    ms: float
+    detail: dict[str, object] = field(default_factory=dict)
+
+
+def _die_with_parent() -> None:
+    """In the child, before it runs: end when whoever switched the machine on is gone (PR_SET_PDEATHSIG)."""
+    import ctypes  # noqa: PLC0415 - only the child needs it
+
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+class Machine:
+    """A machine that is switched on; a context manager that switches it off.
+
+    Iterate over `events` until it ends, then ask for `exit_code`.
+    """
+
+    def __init__(self, config: MachineConfig) -> None:
+        self._config = config
+        self._stack = contextlib.ExitStack()
+        self._processes: list[subprocess.Popen[str]] = []
+        self._svsm: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        config = self._config
+        run = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vtpm-host-")))
+        host_socket = run / "host.sock"
+        mine, theirs = socket.socketpair()
+        self._start(
+            ["vtpm.snp.server", "--platform", str(config.directory / PLATFORM), "--fd", str(mine.fileno())],
+            pass_fds=(mine.fileno(),),
+        )
+        mine.close()
+        host = self._start(
+            [
+                "vtpm.host",
+                *("--socket", str(host_socket), "--kbs", config.kbs, "--ca", config.ca),
+                *("--resource", config.resource, "--behaviour", config.behaviour),
+            ],
+            stdout=subprocess.PIPE,
+        )
+        self._await_line(host, "the host")
+        self._svsm = self._start(
+            ["vtpm.svsm"], pass_fds=(theirs.fileno(),), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._tell(
+            {
+                "processor_fd": theirs.fileno(),
+                "host_socket": str(host_socket),
+                "disk": str(config.directory / DISK),
+                "ek": list(config.ek),
+                "iak": config.iak,
+                "enrol": config.enrol,
+                "hold": config.hold,
+                "build": config.build,
+                "guest_port": config.guest_port,
+            }
+        )
+        theirs.close()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.switch_off()
+        for process in reversed(self._processes):
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(_GRACE_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    with contextlib.suppress(OSError):
+                        stream.close()
+        self._stack.close()
+
+    def _start(
+        self,
+        module: list[str],
+        *,
+        pass_fds: tuple[int, ...] = (),
+        stdin: int | None = subprocess.DEVNULL,
+        stdout: int | None = subprocess.DEVNULL,
+    ) -> subprocess.Popen[str]:
+        process = subprocess.Popen(  # the module names are ours
+            [sys.executable, "-m", *module],
+            pass_fds=pass_fds,
+            stdin=stdin,
+            stdout=stdout,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "TSS2_LOG": "all+none"},
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads here, and nothing else ties their lives
+        )
+        self._processes.append(process)
+        return process
+
+    def _await_line(self, process: subprocess.Popen[str], who: str) -> None:
+        assert process.stdout is not None  # noqa: S101 - started with a pipe
+        if not process.stdout.readline():
+            raise UnavailableError(f"{who} did not start")
+
+    def _tell(self, config: dict[str, object]) -> None:
+        stdin = self._svsm_stream("stdin")
+        stdin.write(json.dumps(config) + "\n")
+        stdin.flush()
+
+    def _svsm_stream(self, name: str) -> IO[str]:
+        stream = getattr(self._svsm, name)
+        if stream is None:
+            raise UnavailableError("the machine is not switched on")
+        return stream  # type: ignore[no-any-return]
+
+    def events(self) -> Iterator[Event]:
+        """The SVSM's story, line by line, until it ends."""
+        for line in self._svsm_stream("stdout"):
+            told = json.loads(line)
+            yield Event(told["step"], told["ms"], told["detail"])
+
+    def switch_off(self) -> None:
+        """The orderly power button: the SVSM shuts its TPM down and saves its state."""
+        if self._svsm is not None and self._svsm.poll() is None:
+            with contextlib.suppress(OSError):
+                self._svsm_stream("stdin").close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._svsm.wait(_GRACE_S)
+
+    @property
+    def exit_code(self) -> int:
+        """How the SVSM ended: 0 well, 1 refused, 3 unavailable."""
+        if self._svsm is None:
+            return 3
+        code = self._svsm.wait(_GRACE_S)
+        return code if code in {0, 1, 2} else 3

@@ -1,0 +1,145 @@
+"""The one exchange with the key broker in a boot: attest, check the grant, open the secret.
+
+Design: the SVSM verifies the KBS's signature and remembers the key in RAM; it applies no policy and verifies no
+chain. Whether that KBS may be trusted is the CA's to say.
+"""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from vtpm.svsm.build import Build
+from vtpm.svsm.errors import BootRefused
+from vtpm.wire import aproxy, jwe, rcar
+from vtpm.wire.encoding import b64std
+from vtpm.wire.errors import WireError
+from vtpm.wire.grant import Grant, key_id
+from vtpm.wire.jwk import EcJwk
+
+MIN_SECRET = 32
+"""Shortest persistence key that a grant may bind, in bytes: the grant's header is public."""
+
+
+@dataclass(frozen=True)
+class KbsSession:
+    """What the SVSM remembers of the key broker until the VM ends, in RAM only.
+
+    Attributes:
+        secret: the persistence key.
+        grant: the KBS's signed statement about it, or None if the KBS made none.
+        key_id: the secret's public id.
+    """
+
+    secret: bytes = field(repr=False)
+    grant: Grant | None
+    key_id: str
+
+
+def negotiate(
+    attest: Callable[
+        [Callable[[aproxy.NegotiationResponse], aproxy.AttestationRequest]], aproxy.AttestationResponse
+    ],
+    report: Callable[[bytes], bytes],
+    certificates: Callable[[], bytes],
+    build: Build,
+) -> KbsSession:
+    """Run the exchange and check what came back.
+
+    Args:
+        attest: runs the host's side of it (`HostChannel.attest`).
+        report: the processor's report for 64 bytes of REPORT_DATA, at VMPL 0.
+        certificates: the processor's certificate table.
+        build: whether to keep to the rules, or to do as today's libaproxy asks.
+
+    Raises:
+        BootRefused: with the rule that the delivery breaks.
+        UnavailableError: the host or, behind it, the KBS does not answer.
+    """
+    key = ec.generate_private_key(ec.SECP521R1())
+    tee = EcJwk.from_key(key.public_key())
+    challenge = b""
+
+    def answer(negotiation: aproxy.NegotiationResponse) -> aproxy.AttestationRequest:
+        nonlocal challenge
+        challenge = negotiation.challenge
+        if build is Build.APROXY_HEAD:
+            data = aproxy.legacy_report_data(negotiation.params, tee, challenge)
+        else:
+            # From the challenge alone: a recipe named by the host would make us sign what it likes.
+            data = rcar.kbs_report_data(b64std(challenge), tee)
+        return aproxy.AttestationRequest(report(data), challenge, tee, certificates())
+
+    reply = attest(answer)
+    if not reply.success or reply.decryption is None or reply.secret is None:
+        raise BootRefused(
+            "the KBS released no key, or the host says so",
+            rule="svsm.key-released",
+            remedy="The KBS's log names the reason: measurement, resource not declared, or KBS not reachable.",
+        )
+    return _open(reply.decryption, reply.secret, key, tee, b64std(challenge), build)
+
+
+def _open(
+    sealed: aproxy.Decryption,
+    ciphertext: bytes,
+    key: ec.EllipticCurvePrivateKey,
+    tee: EcJwk,
+    nonce: str,
+    build: Build,
+) -> KbsSession:
+    try:
+        header = jwe.parse_protected(sealed.aad, "decryption.aad")
+    except WireError as error:
+        raise BootRefused(f"the protected header cannot be read: {error}", rule="svsm.header") from error
+    epk = header.epk
+    if sealed.epk != (epk.x, epk.y):
+        if build is not Build.APROXY_HEAD:
+            raise BootRefused(
+                "the host delivered another ephemeral key than the one in the signed header", rule="svsm.epk"
+            )
+        epk = EcJwk(epk.crv, *sealed.epk)
+    grant = None
+    if header.grant is not None and build is not Build.APROXY_HEAD:
+        grant = _check_grant(header.grant, epk, tee, nonce)
+    try:
+        secret = jwe.open_sealed(
+            key,
+            epk,
+            aad=sealed.aad,
+            wrapped_cek=sealed.wrapped_cek,
+            iv=sealed.iv,
+            ciphertext=ciphertext,
+            tag=sealed.tag,
+        )
+    except WireError as error:
+        raise BootRefused("the key does not decrypt", rule="svsm.decrypts") from error
+    if len(secret) < MIN_SECRET:
+        raise BootRefused(f"the key is shorter than {MIN_SECRET} bytes", rule="svsm.secret-size")
+    identity = key_id(secret)
+    if grant is not None and not hmac.compare_digest(identity, grant.claims.key_id):
+        raise BootRefused("the grant is about another key than the one that came", rule="svsm.key-id")
+    return KbsSession(secret, grant, identity)
+
+
+def _check_grant(compact: str, epk: EcJwk, tee: EcJwk, nonce: str) -> Grant:
+    """The grant must be well signed and about this exchange: our key, this nonce, this ephemeral key."""
+    try:
+        grant = Grant.parse(compact)
+    except WireError as error:
+        raise BootRefused(f"the grant cannot be read: {error}", rule="svsm.grant") from error
+    facts = (
+        ("svsm.grant-signature", grant.signature_holds(), "the grant's signature does not hold"),
+        (
+            "svsm.grant-epk",
+            grant.claims.epk_jkt == epk.thumbprint(),
+            "the grant is about another ephemeral key",
+        ),
+        ("svsm.grant-tee", grant.claims.tee_jkt == tee.thumbprint(), "the grant is for another SVSM"),
+        ("svsm.grant-nonce", grant.claims.nonce == nonce, "the grant is from another exchange"),
+    )
+    for rule, holds, sentence in facts:
+        if not holds:
+            raise BootRefused(sentence, rule=rule)
+    return grant

@@ -1,0 +1,277 @@
+"""The story of one boot, from the key broker to the guest's TPM.
+
+Order is the point. No guest runs before the TPM's keys are proven and certified; evidence is made from recorded
+publics; a volume is never manufactured over; what is written is written in one transaction.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from vtpm import client, tpm as tpm_room
+from vtpm.svsm.build import Build
+from vtpm.svsm.errors import BootRefused
+from vtpm.svsm.events import Narrator
+from vtpm.svsm.host_channel import HostChannel
+from vtpm.svsm.kbs_session import KbsSession, negotiate
+from vtpm.svsm.records import (
+    CERTIFICATES,
+    TPM_KEYS,
+    TPM_STATE,
+    certificate_sizes,
+    describe_keys,
+    encode_certificates,
+    encode_keys,
+    parse_keys,
+)
+from vtpm.tpm import Swtpm, TpmKeys
+from vtpm.volume import Volume, open_volume
+from vtpm.wire.enrollment import CertificatesReply, Certify, Challenge, Evidence
+from vtpm.wire.jwk import EcJwk
+from vtpm.wire.runtime_data import (
+    PROFILE,
+    KbsStatement,
+    RuntimeData,
+    StoreStatement,
+    TpmStatement,
+    certify_qualifier,
+    report_data,
+)
+from vtpm.wire.templates import Role, name, template
+
+
+class Processor(Protocol):
+    """What the SVSM asks of the secure processor."""
+
+    def report(self, report_data: bytes, vmpl: int = 0) -> bytes:
+        """An attestation report over 64 bytes of REPORT_DATA, asked for at `vmpl`."""
+
+    def cert_table(self) -> bytes:
+        """The certificates that verify it, as AMD's GUID table."""
+
+
+@dataclass(frozen=True)
+class BootConfig:
+    """What the machine tells its SVSM. All of it comes from the host: none of it is believed, only followed.
+
+    Attributes:
+        disk: the block device with the volume.
+        ek: EK templates; the first one names the TPM.
+        iak: template of IAK and IDevID.
+        enrol: whether to obtain certificates; only without them may a guest start uncertified.
+        build: which SVSM this is.
+    """
+
+    disk: Path
+    ek: tuple[str, ...]
+    iak: str
+    enrol: bool
+    build: Build
+
+
+class Boot:
+    """One boot. `run` goes as far as the guest's start and leaves a TPM that is ready for it.
+
+    Args:
+        config: what to do.
+        processor: the secure processor, at VMPL 0.
+        host: the channel to the host.
+        narrator: who is told.
+        entropy: random bytes by number.
+    """
+
+    def __init__(
+        self,
+        config: BootConfig,
+        processor: Processor,
+        host: HostChannel,
+        narrator: Narrator,
+        entropy: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._config = config
+        self._processor = processor
+        self._host = host
+        self._narrator = narrator
+        self._entropy = entropy
+
+    def run(self) -> "Launched":
+        """Boot.
+
+        Raises:
+            VtpmError: with the rule that was broken, or what was not available. Nothing is half-used: a TPM whose
+                manufacture was not recorded is made anew by the next boot.
+        """
+        session = self._attest()
+        with self._narrator.step("volume") as step:
+            volume = open_volume(self._config.disk, session.secret, entropy=self._entropy)
+            step.detail.update(format=volume.format, created=volume.created, counter=volume.counter)
+        tpm = Swtpm(entropy=self._entropy)
+        try:
+            keys = self._power_on(tpm, volume)
+            if self._config.enrol:
+                self._enrol(session, volume, tpm, keys)
+        except BaseException:
+            tpm.stop()
+            volume.close()
+            raise
+        return Launched(tpm, volume)
+
+    def _attest(self) -> KbsSession:
+        with self._narrator.step("kbs") as step:
+            session = negotiate(
+                self._host.attest, self._processor.report, self._processor.cert_table, self._config.build
+            )
+            step.detail["key_id"] = session.key_id
+            if session.grant is not None:
+                step.detail["kbs"] = session.grant.jwk.thumbprint()
+                step.detail["resource"] = session.grant.claims.resource
+        return session
+
+    def _power_on(self, tpm: Swtpm, volume: Volume) -> TpmKeys:
+        """Load the recorded TPM, or manufacture one where none is recorded."""
+        with self._narrator.step("tpm") as step:
+            state, record = volume.read(TPM_STATE), volume.read(TPM_KEYS)
+            if (state is None) != (record is None):
+                raise BootRefused("the volume holds half a TPM", rule="svsm.tpm-record")
+            tpm.start()
+            tpm.power_on(state)
+            if record is None:
+                keys = self._manufacture(tpm, volume)
+            else:
+                keys = parse_keys(record)
+                tpm_room.verify_loaded(tpm, keys)
+                tpm_room.repair_persistent(tpm, keys)
+            step.detail.update(
+                origin=tpm.origin, ek_name=name(keys.eks[0].public).hex(), keys=describe_keys(keys)
+            )
+        return keys
+
+    def _manufacture(self, tpm: Swtpm, volume: Volume) -> TpmKeys:
+        keys = tpm_room.manufacture(
+            tpm,
+            tuple(template(Role.EK, ek) for ek in self._config.ek),
+            template(Role.IAK, self._config.iak),
+            template(Role.IDEVID, self._config.iak),
+        )
+        volume.transaction({TPM_STATE: tpm.take_state(), TPM_KEYS: encode_keys(keys)})
+        return keys
+
+    def _enrol(self, session: KbsSession, volume: Volume, tpm: Swtpm, keys: TpmKeys) -> None:
+        device = _Device(session, volume, tpm, keys, self._processor)
+        stored = volume.read(CERTIFICATES)
+        with self._narrator.step("enrol") as step:
+            reply = client.enroll(self._host, device, known=stored is not None)
+            client.check_certificates(reply, eks=keys.eks, iak=keys.iak, idevid=keys.idevid)
+            step.detail.update(decision=reply.decision_id, **certificate_sizes(reply))
+        if stored == encode_certificates(reply):
+            return
+        with self._narrator.step("store") as step:
+            written = _write_certificates(tpm, keys, reply)
+            volume.transaction({TPM_STATE: tpm.take_state(), CERTIFICATES: encode_certificates(reply)})
+            step.detail.update(nv=", ".join(f"{index:08x}" for index in written), counter=volume.counter)
+
+
+def _write_certificates(tpm: Swtpm, keys: TpmKeys, reply: CertificatesReply) -> list[int]:
+    """Put each certificate into the NV index of its key's template; returns the indices."""
+    roles = (*((Role.EK, ek) for ek in keys.eks), (Role.IAK, keys.iak), (Role.IDEVID, keys.idevid))
+    entries = (*reply.ek, reply.iak, reply.idevid)
+    indices = []
+    for (role, key), entry in zip(roles, entries, strict=True):
+        index = template(role, key.template).nv_index
+        tpm_room.write_certificate(tpm, index, entry.certificate)
+        indices.append(index)
+    return indices
+
+
+class _Device:
+    """This SVSM as the enrolment client sees it."""
+
+    def __init__(
+        self, session: KbsSession, volume: Volume, tpm: Swtpm, keys: TpmKeys, processor: Processor
+    ) -> None:
+        if session.grant is None:
+            raise BootRefused(
+                "the KBS made no grant, so there is nothing to show the CA",
+                rule="svsm.grant-present",
+                remedy="Use a KBS that makes grants, or boot with --no-ca.",
+            )
+        self._grant = session.grant
+        self._key_id = session.key_id
+        self._volume = volume
+        self._tpm = tpm
+        self._keys = keys
+        self._processor = processor
+        self._session_key = ec.generate_private_key(ec.SECP256R1())
+
+    def evidence(self, aud: str, nonce: str) -> Evidence:
+        """The whole transcript of this boot, and a report that vouches for it."""
+        properties = tpm_room.properties(self._tpm)
+        volume = self._volume
+        data = RuntimeData(
+            aud=aud,
+            nonce=nonce,
+            session=EcJwk.from_key(self._session_key.public_key()),
+            tpm=TpmStatement(
+                eks=self._keys.eks,
+                iak=self._keys.iak,
+                idevid=self._keys.idevid,
+                manufacturer=properties.manufacturer,
+                vendor=properties.vendor,
+                firmware=properties.firmware,
+                spec=properties.spec,
+                origin=self._tpm.origin,
+            ),
+            kbs=KbsStatement(self._grant.jwk, self._grant.compact),
+            store=StoreStatement(
+                mode="persistent",
+                format=volume.format,
+                salt=volume.salt,
+                created=volume.created,
+                key_id=self._key_id,
+                counter=volume.counter,
+                root=volume.root,
+                receipt=None,
+            ),
+        ).canonical()
+        return Evidence(
+            PROFILE, data, self._processor.report(report_data(data)), self._processor.cert_table()
+        )
+
+    def certify(self, evidence: Evidence) -> Certify:
+        """TPM2_Certify of the IDevID by the IAK over exactly this evidence."""
+        attest, signature = tpm_room.certify_idevid(
+            self._tpm, self._keys, certify_qualifier(evidence.runtime_data)
+        )
+        return Certify(attest, signature)
+
+    def activate(self, index: int, challenge: Challenge) -> bytes:
+        """TPM2_ActivateCredential with EK number `index`."""
+        return tpm_room.activate(self._tpm, self._keys, index, challenge.credential_blob, challenge.secret)
+
+
+class Launched:
+    """A TPM that is ready for the guest, and the volume that keeps its state."""
+
+    def __init__(self, tpm: Swtpm, volume: Volume) -> None:
+        self.tpm = tpm
+        self._volume = volume
+
+    def persist(self) -> None:
+        """Write the TPM's permanent state if a command changed it; called before the guest sees the response."""
+        self._write(self.tpm.current_state())
+
+    def _write(self, state: bytes) -> None:
+        if state != self._volume.read(TPM_STATE):
+            self._volume.transaction({TPM_STATE: state})
+
+    def power_off(self) -> None:
+        """Shut the TPM down in order, keep its last state, and let go of both."""
+        try:
+            self._write(self.tpm.take_state())
+        finally:
+            self.tpm.stop()
+            self._volume.close()

@@ -7,17 +7,18 @@ import http.client
 import json
 import os
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import click
 
 from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import Authority, find_passphrase, load_authority, load_public
-from ca_service.operations import Desk, database_url, perform
+from ca_service.operations import OperationContext, database_url, perform
 from ca_service.store import open_store
 from vtpm.wire.errors import WireError
 from vtpm.wire.problem import Problem
@@ -39,6 +40,11 @@ def server_lock(directory: Path) -> Path:
     return directory / "run" / "server.lock"
 
 
+def server_facts(directory: Path) -> Path:
+    """Where the running server says how it is to be spoken to."""
+    return directory / "run" / "server.json"
+
+
 def now() -> datetime:
     """The present time, whole seconds, UTC."""
     return datetime.now(UTC).replace(microsecond=0)
@@ -54,7 +60,7 @@ def with_directory(command: F) -> F:
         callback=_directory,
         help="directory of the CA",
     )
-    return cast("F", option(command))
+    return option(command)
 
 
 def _directory(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path:
@@ -73,14 +79,29 @@ class RemoteFailure(VtpmCaError):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, tls: bool) -> None:
         super().__init__("operator", timeout=_SOCKET_TIMEOUT_S)
         self._path = path
+        self._tls = tls
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+        if self._tls:
+            # The server speaks TLS on all its sockets. Who may listen on this path is the directory's to say.
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            self.sock = context.wrap_socket(self.sock)
+
+
+def _speaks_tls(directory: Path) -> bool:
+    try:
+        facts = json.loads(server_facts(directory).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and facts.get("tls") is True
 
 
 @contextlib.contextmanager
@@ -117,7 +138,7 @@ def run(directory: Path, operation: str, **arguments: object) -> Any:
 
 
 def _ask_server(directory: Path, operation: str, arguments: dict[str, object]) -> Any:
-    connection = _UnixConnection(operator_socket(directory))
+    connection = _UnixConnection(operator_socket(directory), tls=_speaks_tls(directory))
     try:
         body = json.dumps(arguments).encode()
         headers = {"Content-Type": "application/json"}
@@ -131,7 +152,7 @@ def _ask_server(directory: Path, operation: str, arguments: dict[str, object]) -
     finally:
         connection.close()
     if answer.status == _OK:
-        return json.loads(content)
+        return json.loads(content)["result"]
     try:
         problem = Problem.parse(content)
     except WireError:
@@ -150,8 +171,8 @@ def _perform_here(directory: Path, operation: str, arguments: dict[str, object])
     with exclusive(directory):
         store = open_store(database_url(directory))
         try:
-            desk = Desk(public, unlock, store, now, getpass.getuser(), Limits())
-            return perform(desk, operation, arguments)
+            context = OperationContext(public, unlock, store, now, getpass.getuser(), Limits())
+            return perform(context, operation, arguments)
         finally:
             store.close()
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ca_service import operations
 from ca_service.cli.access import now, read_text, run, with_directory
 from ca_service.cli.output import show_json, show_rows, with_json
-from ca_service.export import export_keylime
+from ca_service.export import ExportRole, export_keylime
 from ca_service.judgment import Conflict
 from ca_service.keys import CeremonyConfig, find_passphrase, load_public
 
@@ -98,7 +98,7 @@ def export() -> None:
 @click.option("--check", is_flag=True, help="change nothing; exit 1 if the folder is not as it should be")
 @with_directory
 @with_json
-def keylime(dest: Path, role: str | None, directory: Path, *, check: bool, as_json: bool) -> None:
+def keylime(dest: Path, role: ExportRole | None, directory: Path, *, check: bool, as_json: bool) -> None:
     """Make DEST a keylime tpm_cert_store that trusts this CA's issuing CAs."""
     report = export_keylime(dest, load_public(directory).issuers, role, check=check)
     if as_json:

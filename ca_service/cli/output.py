@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import click
 
@@ -11,7 +11,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def with_json(command: F) -> F:
     """Give a command the option --json; it gets the flag as `as_json`."""
-    return cast("F", click.option("--json", "as_json", is_flag=True, help="print JSON")(command))
+    return click.option("--json", "as_json", is_flag=True, help="print JSON")(command)
 
 
 def show_json(value: object) -> None:

@@ -6,7 +6,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ca_service.enrollment import publish_all
 from ca_service.enrollment import revoke as revoke_certificate
 from ca_service.judgment import BadRequest, NotFound
-from ca_service.operations.desk import Desk, Json, Operation, instant, optional_flag, optional_text
+from ca_service.operations.context import (
+    Json,
+    Operation,
+    OperationContext,
+    instant,
+    optional_flag,
+    optional_text,
+)
 from ca_service.store import CertificateRow, CertificateState
 from vtpm.wire.encoding import Members
 
@@ -29,29 +36,29 @@ def certificate_row(row: CertificateRow) -> dict[str, Json]:
     }
 
 
-def list_(desk: Desk, arguments: Members) -> Json:
+def list_(context: OperationContext, arguments: Members) -> Json:
     """The newest issued certificates first; with `all` the revoked and abandoned ones too."""
     everything = optional_flag(arguments, "all")
     limit = arguments.integer("limit", 1, MAX_LISTED) if arguments.has("limit") else 200
     arguments.end()
     state = None if everything else CertificateState.ISSUED
-    with desk.store.read() as tx:
+    with context.store.read() as tx:
         return [certificate_row(row) for row in tx.certificates.latest(limit, state=state)]
 
 
-def _find(desk: Desk, serial: str) -> CertificateRow:
-    with desk.store.read() as tx:
+def _find(context: OperationContext, serial: str) -> CertificateRow:
+    with context.store.read() as tx:
         row = tx.certificates.get(serial)
     if row is None or row.der is None:
         raise NotFound("there is no issued certificate with this serial number")
     return row
 
 
-def show(desk: Desk, arguments: Members) -> Json:
+def show(context: OperationContext, arguments: Members) -> Json:
     """One certificate with its PEM, and its revocation if there is one."""
-    row = _find(desk, arguments.text("serial", most=40))
+    row = _find(context, arguments.text("serial", most=40))
     arguments.end()
-    with desk.store.read() as tx:
+    with context.store.read() as tx:
         revocation = tx.revocations.get(row.issuer, row.serial)
     certificate = x509.load_der_x509_certificate(row.der or b"")
     return {
@@ -62,9 +69,9 @@ def show(desk: Desk, arguments: Members) -> Json:
     }
 
 
-def revoke(desk: Desk, arguments: Members) -> Json:
+def revoke(context: OperationContext, arguments: Members) -> Json:
     """Revoke one certificate and publish its issuer's CRL; a dry run unless `yes` is true."""
-    row = _find(desk, arguments.text("serial", most=40))
+    row = _find(context, arguments.text("serial", most=40))
     reason = optional_text(arguments, "reason", most=32) or "unspecified"
     cause = optional_text(arguments, "cause", most=256)
     confirmed = optional_flag(arguments, "yes")
@@ -72,23 +79,23 @@ def revoke(desk: Desk, arguments: Members) -> Json:
     if reason not in REASONS:
         raise BadRequest("reason", "must be one of " + ", ".join(REASONS))
     if confirmed:
-        by = f"revoked by {desk.by}" + (f": {cause}" if cause else "")
+        by = f"revoked by {context.by}" + (f": {cause}" if cause else "")
         row = revoke_certificate(
-            desk.store,
-            desk.unlock(),
+            context.store,
+            context.unlock(),
             row.serial,
-            at=desk.clock(),
+            at=context.clock(),
             reason=reason,
             cause=by,
-            limits=desk.limits,
+            limits=context.limits,
         )
     return {"done": confirmed, "revoked": [certificate_row(row)]}
 
 
-def publish_crls(desk: Desk, arguments: Members) -> Json:
+def publish_crls(context: OperationContext, arguments: Members) -> Json:
     """Make the next CRL of every issuing CA."""
     arguments.end()
-    rows = publish_all(desk.store, desk.unlock(), desk.clock(), desk.limits)
+    rows = publish_all(context.store, context.unlock(), context.clock(), context.limits)
     return [
         {
             "issuer": row.issuer,

@@ -3,7 +3,14 @@
 from ca_service.enrollment import reset_instance
 from ca_service.judgment import NotFound
 from ca_service.operations.certificates import certificate_row
-from ca_service.operations.desk import Desk, Json, Operation, instant, optional_flag, optional_text
+from ca_service.operations.context import (
+    Json,
+    Operation,
+    OperationContext,
+    instant,
+    optional_flag,
+    optional_text,
+)
 from ca_service.store import InstanceRow, TpmRow, Transaction
 from vtpm.wire.encoding import Members
 from vtpm.wire.grant import check_resource
@@ -42,16 +49,16 @@ def _find(tx: Transaction, arguments: Members) -> InstanceRow:
     return row
 
 
-def list_(desk: Desk, arguments: Members) -> Json:
+def list_(context: OperationContext, arguments: Members) -> Json:
     """All instances, oldest first."""
     arguments.end()
-    with desk.store.read() as tx:
+    with context.store.read() as tx:
         return [_instance(tx, row) for row in tx.ledger.instances()]
 
 
-def show(desk: Desk, arguments: Members) -> Json:
+def show(context: OperationContext, arguments: Members) -> Json:
     """One instance: its TPMs, keys, and the live TPM's certificates."""
-    with desk.store.read() as tx:
+    with context.store.read() as tx:
         row = _find(tx, arguments)
         arguments.end()
         occupant = tx.ledger.occupant(row.id)
@@ -67,12 +74,12 @@ def show(desk: Desk, arguments: Members) -> Json:
         }
 
 
-def reset(desk: Desk, arguments: Members) -> Json:
+def reset(context: OperationContext, arguments: Members) -> Json:
     """End the life of the TPM in an instance: revoke its certificates and free the instance.
 
     A dry run, which lists what would be revoked, unless `yes` is true.
     """
-    with desk.store.read() as tx:
+    with context.store.read() as tx:
         row = _find(tx, arguments)
         occupant = tx.ledger.occupant(row.id)
         live = [] if occupant is None else [c for c in tx.certificates.of_tpm(occupant.id) if c.live]
@@ -81,14 +88,14 @@ def reset(desk: Desk, arguments: Members) -> Json:
     arguments.end()
     if confirmed:
         live = reset_instance(
-            desk.store,
-            desk.unlock(),
+            context.store,
+            context.unlock(),
             row.kbs_id,
             row.resource,
             salt=row.salt,
-            at=desk.clock(),
-            cause=f"instance reset by {desk.by}" + (f": {cause}" if cause else ""),
-            limits=desk.limits,
+            at=context.clock(),
+            cause=f"instance reset by {context.by}" + (f": {cause}" if cause else ""),
+            limits=context.limits,
         )
     elif occupant is None:
         raise NotFound("no TPM lives in this instance")

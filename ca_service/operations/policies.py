@@ -1,7 +1,7 @@
 """Policy versions: put one in force, and read them."""
 
 from ca_service.judgment import BadRequest, NotFound
-from ca_service.operations.desk import Desk, Json, Operation, instant, text_block
+from ca_service.operations.context import Json, Operation, OperationContext, instant, text_block
 from ca_service.policy import load
 from ca_service.store import PolicyRow
 from vtpm.wire.encoding import Members
@@ -19,31 +19,31 @@ def _summary(row: PolicyRow) -> dict[str, Json]:
     }
 
 
-def apply(desk: Desk, arguments: Members) -> Json:
+def apply(context: OperationContext, arguments: Members) -> Json:
     """Put the document `text` in force as the next version; the same content again changes nothing."""
     text = text_block(arguments, "text", MAX_POLICY)
     arguments.end()
     policy = load(text)
-    if desk.public.mode == "production" and policy.unsafe:
+    if context.public.mode == "production" and policy.unsafe:
         raise BadRequest(
             "unsafe",
             "a production CA takes no policy with Unsafe... entries",
             code="policy-unsafe",
             remedy="Remove the entries, or try them on a simulation CA.",
         )
-    with desk.store.write() as tx:
+    with context.store.write() as tx:
         current = tx.policies.in_force()
         if current is not None and current.digest == policy.digest:
             return {**_summary(current), "changed": False}
-        row = tx.policies.append(policy.digest, text, desk.clock(), desk.by)
+        row = tx.policies.append(policy.digest, text, context.clock(), context.by)
     return {**_summary(row), "changed": True}
 
 
-def show(desk: Desk, arguments: Members) -> Json:
+def show(context: OperationContext, arguments: Members) -> Json:
     """The version in force, or `version`, with its text."""
     version = arguments.integer("version", 1, 1 << 31) if arguments.has("version") else 0
     arguments.end()
-    with desk.store.read() as tx:
+    with context.store.read() as tx:
         row = tx.policies.get(version) if version else tx.policies.in_force()
     if row is None:
         detail = f"there is no policy version {version}" if version else "no policy is in force"
@@ -51,10 +51,10 @@ def show(desk: Desk, arguments: Members) -> Json:
     return {**_summary(row), "text": row.text}
 
 
-def log(desk: Desk, arguments: Members) -> Json:
+def log(context: OperationContext, arguments: Members) -> Json:
     """All versions, oldest first."""
     arguments.end()
-    with desk.store.read() as tx:
+    with context.store.read() as tx:
         return [_summary(row) for row in tx.policies.all()]
 
 

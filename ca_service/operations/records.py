@@ -3,7 +3,7 @@
 import json
 
 from ca_service.judgment import NotFound
-from ca_service.operations.desk import Desk, Json, Operation, instant
+from ca_service.operations.context import Json, Operation, OperationContext, instant
 from ca_service.store import DecisionRow
 from vtpm.wire.encoding import Members
 
@@ -25,19 +25,19 @@ def _limit(arguments: Members) -> int:
     return arguments.integer("limit", 1, 100_000) if arguments.has("limit") else 200
 
 
-def list_decisions(desk: Desk, arguments: Members) -> Json:
+def list_decisions(context: OperationContext, arguments: Members) -> Json:
     """The newest decisions first."""
     limit = _limit(arguments)
     arguments.end()
-    with desk.store.read() as tx:
+    with context.store.read() as tx:
         return [_decision(row) for row in tx.decisions.latest(limit)]
 
 
-def show_decision(desk: Desk, arguments: Members) -> Json:
+def show_decision(context: OperationContext, arguments: Members) -> Json:
     """One decision with its whole trace: every check, what it wanted, what it saw, what it said."""
     decision_id = arguments.text("id", most=64)
     arguments.end()
-    with desk.store.read() as tx:
+    with context.store.read() as tx:
         row = tx.decisions.get(decision_id)
     if row is None:
         raise NotFound("there is no decision with this id")
@@ -49,11 +49,11 @@ def show_decision(desk: Desk, arguments: Members) -> Json:
     }
 
 
-def list_alarms(desk: Desk, arguments: Members) -> Json:
+def list_alarms(context: OperationContext, arguments: Members) -> Json:
     """The newest alarms first."""
     limit = _limit(arguments)
     arguments.end()
-    with desk.store.read() as tx:
+    with context.store.read() as tx:
         return [
             {
                 "id": row.id,

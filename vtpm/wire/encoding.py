@@ -1,6 +1,6 @@
 """Strict text encodings and strict JSON, as every message of the protocol uses them.
 
-Strict means: one byte string has exactly one accepted text form, and one JSON document has exactly one meaning.
+Strict means: a byte string has exactly one accepted text form, and a JSON document has exactly one meaning.
 """
 
 import base64
@@ -8,7 +8,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from typing import cast
+from typing import NoReturn, cast
 
 import rfc8785
 
@@ -85,13 +85,32 @@ def unhex(text: str, path: str, *, size: int | None = None, most: int | None = N
     return _check_size(bytes.fromhex(text), path, size, most)
 
 
+class _Duplicate:
+    """Stands in for the value of a member that stood twice, until the path to it is known."""
+
+
 def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members: dict[str, object] = {}
     for name, value in pairs:
-        if name in members:
-            raise WireError(_shown(name), "the member stands twice")
-        members[name] = value
+        members[name] = _Duplicate() if name in members else value
     return members
+
+
+def _refuse_duplicates(value: object) -> None:
+    """Raise `WireError` for a member that stood twice, naming the way to it."""
+    if isinstance(value, _Duplicate):
+        raise WireError("", "the member stands twice")
+    if isinstance(value, dict):
+        steps = ((_shown(name), member) for name, member in value.items())
+    elif isinstance(value, list):
+        steps = ((f"[{i}]", element) for i, element in enumerate(value))
+    else:
+        return
+    for step, inner in steps:
+        try:
+            _refuse_duplicates(inner)
+        except WireError as error:
+            raise error.under(step) from None
 
 
 def _shown(name: str) -> str:
@@ -99,40 +118,35 @@ def _shown(name: str) -> str:
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in name[:64])
 
 
-def _refuse_number(text: str) -> object:
+def _refuse_number(_text: str) -> NoReturn:
     raise WireError("", "numbers must be integers that every JSON reader keeps exact")
 
 
 def _safe_integer(text: str) -> int:
-    if len(text) > len(str(-_MAX_SAFE_INTEGER)):
-        return cast("int", _refuse_number(text))
+    # The length comes first: Python refuses, by its own error, to read integers of thousands of digits.
+    if len(text) > len(str(-_MAX_SAFE_INTEGER)) or text == "-0":
+        _refuse_number(text)
     value = int(text)
-    if abs(value) > _MAX_SAFE_INTEGER or text == "-0":
-        return cast("int", _refuse_number(text))
+    if abs(value) > _MAX_SAFE_INTEGER:
+        _refuse_number(text)
     return value
+
+
+_STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""A string (perhaps unfinished) or a bracket."""
 
 
 def _check_depth(data: bytes, depth: int) -> None:
     """Bound the nesting before the recursive parser sees the text."""
-    level = deepest = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
+    level = 0
+    for token in _STRUCTURE.finditer(data):
+        first = data[token.start()]
+        if first in b"[{":
             level += 1
-            deepest = max(deepest, level)
-        elif byte in b"]}":
+            if level > depth:
+                raise WireError("", f"is nested more than {depth} levels deep")
+        elif first in b"]}":
             level -= 1
-    if deepest > depth:
-        raise WireError("", f"is nested more than {depth} levels deep")
 
 
 def parse_json(data: bytes, path: str = "", *, most: int, depth: int = 16) -> object:
@@ -159,6 +173,7 @@ def parse_json(data: bytes, path: str = "", *, most: int, depth: int = 16) -> ob
             parse_float=_refuse_number,
             parse_constant=_refuse_number,
         )
+        _refuse_duplicates(value)
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except WireError as error:
         raise error.under(path) from None
@@ -177,7 +192,7 @@ def canonical(value: object) -> bytes:
     """
     try:
         return rfc8785.dumps(cast("dict[str, object]", value))  # type: ignore[arg-type]
-    except rfc8785.CanonicalizationError as error:
+    except (rfc8785.CanonicalizationError, UnicodeError) as error:
         raise WireError("", "has no canonical JSON form") from error
 
 
@@ -199,7 +214,7 @@ class Members:
         return f"{self.path}.{name}" if self.path else name
 
     def has(self, name: str) -> bool:
-        """Whether the optional member `name` is there; a member that is JSON null counts as malformed, not absent."""
+        """Whether the optional member `name` is there; JSON null counts as a value, not as absence."""
         return name in self._values
 
     def value(self, name: str) -> object:
@@ -267,6 +282,10 @@ class Members:
     def hex(self, name: str, *, size: int | None = None, most: int | None = None) -> bytes:
         """Bytes as lower-case hexadecimal; give `size` or `most`."""
         return unhex(self.text(name, least=0, most=1 << 20), self.at(name), size=size, most=most)
+
+    def unread(self) -> list[str]:
+        """Names of the members that nothing has read yet, for objects that may carry further ones."""
+        return sorted(self._left)
 
     def end(self) -> None:
         """Refuse members that nobody asked for."""

@@ -14,6 +14,11 @@ _CURVES: dict[str, tuple[ec.EllipticCurve, int]] = {
     "P-384": (ec.SECP384R1(), 48),
     "P-521": (ec.SECP521R1(), 66),
 }
+_PRIMES: dict[str, int] = {
+    "P-256": 2**256 - 2**224 + 2**192 + 2**96 - 1,
+    "P-384": 2**384 - 2**128 - 2**96 + 2**32 - 1,
+    "P-521": 2**521 - 1,
+}
 _NAMES = {curve.name: name for name, (curve, _) in _CURVES.items()}
 
 
@@ -27,8 +32,10 @@ class EcJwk:
 
     @classmethod
     def from_key(cls, key: ec.EllipticCurvePublicKey) -> Self:
-        """The JWK of a public key."""
-        crv = _NAMES[key.curve.name]
+        """The JWK of a public key; raises `WireError` if its curve is none of the three."""
+        crv = _NAMES.get(key.curve.name)
+        if crv is None:
+            raise WireError("jwk", "must be on " + ", ".join(_CURVES))
         size = _CURVES[crv][1]
         point = key.public_numbers()
         return cls(crv, point.x.to_bytes(size, "big"), point.y.to_bytes(size, "big"))
@@ -63,8 +70,13 @@ class EcJwk:
         return b64url(hashlib.sha256(canonical(self.members())).digest())
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
-        """The key as `cryptography` has it; raises ValueError if the point is not on the curve."""
-        curve = _CURVES[self.crv][0]
-        return ec.EllipticCurvePublicNumbers(
-            int.from_bytes(self.x, "big"), int.from_bytes(self.y, "big"), curve
-        ).public_key()
+        """The key as `cryptography` has it.
+
+        Raises:
+            ValueError: the point is not on the curve, or a coordinate is not below the field's prime.
+        """
+        x, y = (int.from_bytes(value, "big") for value in (self.x, self.y))
+        # cryptography takes x + p for x; then one key would have two JWKs and two thumbprints.
+        if max(x, y) >= _PRIMES[self.crv]:
+            raise ValueError("a coordinate is not below the prime of the field")
+        return ec.EllipticCurvePublicNumbers(x, y, _CURVES[self.crv][0]).public_key()

@@ -1,16 +1,14 @@
-"""The operator's desk: what an operation works with, and the form in which operations are called.
+"""What an operation works with, and the form in which operations are called.
 
-An operation is called once, by the server for a request on its operator socket or by the command line when no server
-runs. Both go through `perform`, so there is no second path to a change.
+An operation is called by the server for a request on its operator socket, or by the command line when no server
+runs. Both go through `ca_service.operations.perform`, so there is no second path to a change.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import cast
 
 from ca_service.enrollment import Limits
-from ca_service.judgment import BadRequest
 from ca_service.keys import Authority, PublicAuthority
 from ca_service.store import Store
 from vtpm.wire.encoding import Members
@@ -21,7 +19,7 @@ Json = object
 
 
 @dataclass(frozen=True)
-class Desk:
+class OperationContext:
     """What an operation works with.
 
     Attributes:
@@ -46,25 +44,7 @@ class Operation:
     """A named thing that an operator may do; `run` reads its arguments strictly."""
 
     name: str
-    run: Callable[[Desk, Members], Json]
-
-
-def perform(operations: Mapping[str, Operation], desk: Desk, name: str, arguments: object) -> Json:
-    """Run the operation `name` with its arguments, a JSON object.
-
-    Raises:
-        BadRequest: there is no such operation, or an argument is missing, unknown or malformed.
-        VtpmCaError: as the operation says.
-    """
-    operation = operations.get(name)
-    if operation is None:
-        raise BadRequest("", "there is no such operation", code="operation")
-    try:
-        members = Members(arguments)
-        result = operation.run(desk, members)
-    except WireError as error:
-        raise BadRequest(error.path, error.problem) from error
-    return result
+    run: Callable[[OperationContext, Members], Json]
 
 
 def optional_text(members: Members, name: str, *, most: int = 1024) -> str:
@@ -82,7 +62,7 @@ def text_block(members: Members, name: str, most: int) -> str:
     value = members.value(name)
     if not isinstance(value, str) or len(value) > most:
         raise WireError(members.at(name), f"must be a string of at most {most} characters")
-    return cast("str", value)
+    return value
 
 
 def instant(at: datetime | None) -> str | None:

@@ -1,13 +1,12 @@
 """`vtpm boot` and `vtpm measure`: the simulated machine and what its SVSM measures to."""
 
 import json
-import signal
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from vtpm.lab.machine import Event, Machine, MachineConfig
+from vtpm.signals import interrupt_on_sigterm
 from vtpm.svsm.build import Build, measurement
 
 
@@ -82,7 +81,7 @@ def boot(
 
     The first boot manufactures the TPM and obtains its certificates; later boots find both in the volume.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     config = MachineConfig(directory, kbs_url, ca, resource, ek, iak, not no_ca, hold, behaviour, build, port)
     with Machine(config) as machine:
         try:
@@ -93,7 +92,3 @@ def boot(
             machine.switch_off()
         code = machine.exit_code
     raise SystemExit(code)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -6,6 +6,7 @@ Whoever starts a `Machine` is the person at the power button. The processes die 
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -18,8 +19,10 @@ from types import TracebackType
 from typing import IO, Self
 
 from vtpm.errors import UnavailableError
+from vtpm.volume import make_blank_disk
 
 _GRACE_S = 20.0
+_SALT_SIZE = 32
 DISK = "disk.img"
 PLATFORM = "platform"
 
@@ -85,6 +88,10 @@ class Machine:
 
     def __enter__(self) -> Self:
         config = self._config
+        disk = config.directory / DISK
+        config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not disk.exists():
+            make_blank_disk(disk, secrets.token_bytes(_SALT_SIZE))
         run = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vtpm-host-")))
         host_socket = run / "host.sock"
         mine, theirs = socket.socketpair()
@@ -109,7 +116,7 @@ class Machine:
             {
                 "processor_fd": theirs.fileno(),
                 "host_socket": str(host_socket),
-                "disk": str(config.directory / DISK),
+                "disk": str(disk),
                 "ek": list(config.ek),
                 "iak": config.iak,
                 "enrol": config.enrol,

@@ -4,6 +4,7 @@ Steps go to standard output as JSON lines, errors to standard error. Exit codes:
 """
 
 import json
+import selectors
 import socket
 import sys
 from pathlib import Path
@@ -11,11 +12,26 @@ from pathlib import Path
 from vtpm.client import EnrollmentRefused
 from vtpm.errors import VtpmError
 from vtpm.snp.server import PspClient
-from vtpm.svsm.boot import Boot, BootConfig
+from vtpm.svsm.boot import Boot, BootConfig, Launched
 from vtpm.svsm.build import Build, pages
 from vtpm.svsm.events import Narrator
 from vtpm.svsm.host_channel import HostChannel
 from vtpm.tpm import GuestGateway
+
+_LOOK_S = 0.5
+"""How often a silent guest's TPM is looked after, in seconds."""
+
+
+def _serve_guest(launched: Launched, narrator: Narrator, port: int) -> None:
+    """Let a guest use the TPM until the power button is pressed (standard input ends) or the TPM fails."""
+    with GuestGateway(launched.tpm, port=port, after_command=launched.persist) as gateway:
+        narrator.say("guest", tcti=gateway.tcti)
+        with selectors.DefaultSelector() as button:
+            button.register(sys.stdin, selectors.EVENT_READ)
+            while not gateway.wait(0.0) and not button.select(_LOOK_S):
+                pass
+    if gateway.failure is not None:
+        raise gateway.failure
 
 
 def main() -> int:
@@ -32,7 +48,7 @@ def main() -> int:
             launched = Boot(config, processor, HostChannel(Path(told["host_socket"])), narrator).run()
             try:
                 if told["hold"]:
-                    _serve_guest(launched.tpm, launched.persist, narrator, told["guest_port"])
+                    _serve_guest(launched, narrator, told["guest_port"])
             finally:
                 launched.power_off()
             narrator.say("off")

@@ -12,24 +12,22 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from vtpm import client, tpm as tpm_room
+from vtpm import client
+from vtpm import tpm as tpm_room
 from vtpm.svsm.build import Build
 from vtpm.svsm.errors import BootRefused
 from vtpm.svsm.events import Narrator
 from vtpm.svsm.host_channel import HostChannel
 from vtpm.svsm.kbs_session import KbsSession, negotiate
 from vtpm.svsm.records import (
-    CERTIFICATES,
-    TPM_KEYS,
-    TPM_STATE,
     certificate_sizes,
     describe_keys,
     encode_certificates,
     encode_keys,
     parse_keys,
 )
-from vtpm.tpm import Swtpm, TpmKeys
-from vtpm.volume import Volume, open_volume
+from vtpm.tpm import StateKeeper, Swtpm, TpmKeys
+from vtpm.volume import CERTIFICATES, TPM_STATE, TpmRecord, Volume, open_volume, read_tpm, record_tpm
 from vtpm.wire.enrollment import CertificatesReply, Certify, Challenge, Evidence
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.runtime_data import (
@@ -134,15 +132,13 @@ class Boot:
     def _power_on(self, tpm: Swtpm, volume: Volume) -> TpmKeys:
         """Load the recorded TPM, or manufacture one where none is recorded."""
         with self._narrator.step("tpm") as step:
-            state, record = volume.read(TPM_STATE), volume.read(TPM_KEYS)
-            if (state is None) != (record is None):
-                raise BootRefused("the volume holds half a TPM", rule="svsm.tpm-record")
+            record = read_tpm(volume)
             tpm.start()
-            tpm.power_on(state)
+            tpm.power_on(None if record is None else record.state)
             if record is None:
                 keys = self._manufacture(tpm, volume)
             else:
-                keys = parse_keys(record)
+                keys = parse_keys(record.keys)
                 tpm_room.verify_loaded(tpm, keys)
                 tpm_room.repair_persistent(tpm, keys)
             step.detail.update(
@@ -157,7 +153,7 @@ class Boot:
             template(Role.IAK, self._config.iak),
             template(Role.IDEVID, self._config.iak),
         )
-        volume.transaction({TPM_STATE: tpm.take_state(), TPM_KEYS: encode_keys(keys)})
+        record_tpm(volume, TpmRecord(tpm.take_state(), encode_keys(keys)))
         return keys
 
     def _enrol(self, session: KbsSession, volume: Volume, tpm: Swtpm, keys: TpmKeys) -> None:
@@ -170,9 +166,9 @@ class Boot:
         if stored == encode_certificates(reply):
             return
         with self._narrator.step("store") as step:
-            written = _write_certificates(tpm, keys, reply)
+            indices = _write_certificates(tpm, keys, reply)
             volume.transaction({TPM_STATE: tpm.take_state(), CERTIFICATES: encode_certificates(reply)})
-            step.detail.update(nv=", ".join(f"{index:08x}" for index in written), counter=volume.counter)
+            step.detail.update(nv=",".join(f"{index:08x}" for index in indices), counter=volume.counter)
 
 
 def _write_certificates(tpm: Swtpm, keys: TpmKeys, reply: CertificatesReply) -> list[int]:
@@ -254,24 +250,24 @@ class _Device:
 
 
 class Launched:
-    """A TPM that is ready for the guest, and the volume that keeps its state."""
+    """A TPM that is ready for the guest, and the volume that keeps its state.
+
+    `persist` writes the TPM's permanent state if a command changed it; to be called after each command of the
+    guest, before it sees the response.
+    """
 
     def __init__(self, tpm: Swtpm, volume: Volume) -> None:
         self.tpm = tpm
         self._volume = volume
+        self.persist = StateKeeper(tpm, self._save, volume.read(TPM_STATE) or b"")
 
-    def persist(self) -> None:
-        """Write the TPM's permanent state if a command changed it; called before the guest sees the response."""
-        self._write(self.tpm.current_state())
-
-    def _write(self, state: bytes) -> None:
-        if state != self._volume.read(TPM_STATE):
-            self._volume.transaction({TPM_STATE: state})
+    def _save(self, state: bytes) -> None:
+        self._volume.transaction({TPM_STATE: state})
 
     def power_off(self) -> None:
         """Shut the TPM down in order, keep its last state, and let go of both."""
         try:
-            self._write(self.tpm.take_state())
+            self.persist.keep(self.tpm.take_state())
         finally:
             self.tpm.stop()
             self._volume.close()

@@ -10,14 +10,6 @@ from vtpm.wire.runtime_data import KeyStatement
 from vtpm.wire.statements import MAX_EKS
 from vtpm.wire.templates import Role
 
-_NAMESPACE = 1 << 32
-TPM_STATE = _NAMESPACE | 0x100
-"""Inode of the permanent state blob. Not the SVSM's NVChip inode: a real SVSM would manufacture over it."""
-TPM_KEYS = _NAMESPACE | 0x101
-"""Inode of the recorded publics."""
-CERTIFICATES = _NAMESPACE | 0x102
-"""Inode of the issued certificates, as the CA answered them."""
-
 _MAX_RECORD = 64 * 1024
 
 

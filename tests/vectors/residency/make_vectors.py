@@ -117,7 +117,9 @@ def dishonest(tpm, other):
     )
     yield (
         "another-key-certified",
-        case(good, *certified(tpm, IAK, EK), "certify.name", "certify.qualified-name"),
+        case(
+            good, *certified(tpm, IAK, Recipe(Role.IDEVID, "H-2")), "certify.name", "certify.qualified-name"
+        ),
     )
     yield (
         "made-for-other-data",

@@ -77,9 +77,8 @@ def certified(tpm, signer, subject, qualifier=QUALIFIER):
         name_alg = template(subject.role, subject.id).name_alg
         with policy_session(esapi, name_alg) as session:
             esapi.policy_secret(ESYS_TR.ENDORSEMENT, session)
-            if subject.role is not Role.EK:
-                esapi.policy_command_code(session, TPM2_CC.Certify)
-                esapi.policy_or(session, TPML_DIGEST(list(devid_branches(subject.role, name_alg))))
+            esapi.policy_command_code(session, TPM2_CC.Certify)
+            esapi.policy_or(session, TPML_DIGEST(list(devid_branches(subject.role, name_alg))))
             attest, signature = esapi.certify(
                 object_, signing, qualifier, TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL), session1=session
             )

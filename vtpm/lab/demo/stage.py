@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 import click
 import requests
 
 from vtpm.errors import VtpmError
+from vtpm.signals import interrupt_on_sigterm
 
 _START_S = 30.0
 _STOP_S = 20.0
@@ -35,10 +36,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 @dataclass
@@ -92,7 +89,7 @@ class Stage:
             file.write(secrets.token_urlsafe(24))
         os.environ["VTPM_CA_PASSPHRASE_FILE"] = str(passphrase)
         os.environ["VTPM_CA_DIR"] = str(self.folder / "ca")
-        signal.signal(signal.SIGTERM, _interrupt)
+        interrupt_on_sigterm()
         return self
 
     def __exit__(

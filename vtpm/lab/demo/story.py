@@ -2,17 +2,16 @@
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import click
-from ca_service.policy import example_document
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ca_service.policy import example_document
 from vtpm.lab.demo.stage import DemoFailed, Party, Stage
 
 RESOURCE = "default/vtpm/demo"
@@ -139,7 +138,9 @@ def _independent_clients(stage: Stage, first: BootStory) -> None:
     stage.chapter("Independent clients look at what was issued")
     store = "tpm_cert_store"
     stage.run("vtpm-ca", "export", "keylime", store)
-    stage.say(f"keylime's tpm_cert_store: {', '.join(sorted(os.listdir(stage.folder / store)))}")
+    stage.say(
+        f"keylime's tpm_cert_store: {', '.join(sorted(path.name for path in (stage.folder / store).iterdir()))}"
+    )
     (stage.folder / "root.pem").write_text(stage.run("vtpm-ca", "ca", "list", "--root-pem", show=False))
     issuing = sorted((stage.folder / store).glob("*.pem"))
     (stage.folder / "issuing.pem").write_text("".join(path.read_text() for path in issuing))

@@ -1,0 +1,10 @@
+"""The HTTP face of the CA. No decision is made here: requests are bounded, handed on, and answered.
+
+`create_app` makes the Flask application from `Services`. The blueprints: `enrolment` (the ``/v1`` protocol),
+`publication` (certificates, CRLs, health) and `operator` (only over the CA's Unix socket).
+"""
+
+from ca_service.api.application import create_app
+from ca_service.api.services import HttpLimits, Operation, Services
+
+__all__ = ["HttpLimits", "Operation", "Services", "create_app"]

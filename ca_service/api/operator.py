@@ -1,0 +1,57 @@
+"""What operators do through the running server. Only requests over the CA's Unix socket get here.
+
+The file permissions of the socket say who may connect; the kernel says who did. Over TCP these paths do not
+exist.
+"""
+
+import os
+import socket
+import struct
+
+from flask import Blueprint, Response, request
+
+from ca_service.api.services import Services
+from ca_service.judgment import BadRequest, NotFound
+from vtpm.wire.encoding import canonical, parse_json
+
+MAX_OPERATION = 1 << 20
+"""Largest body of an operator's request: a policy document fits."""
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+def is_operator(environ: "dict[str, object]") -> bool:
+    """Whether a request came over a Unix socket, from this process's user or root.
+
+    Args:
+        environ: the WSGI environment; gunicorn puts the connection's socket there.
+    """
+    connection = environ.get("gunicorn.socket")
+    if not isinstance(connection, socket.socket) or connection.family != socket.AF_UNIX:
+        return False
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(raw)
+    return uid in (0, os.geteuid())
+
+
+def operator(services: Services) -> Blueprint:
+    """The blueprint of the operations: ``POST /operator/v1/<name>`` with a JSON object of parameters."""
+    blueprint = Blueprint("operator", __name__, url_prefix="/operator/v1")
+
+    @blueprint.before_request
+    def only_operators() -> None:
+        if not is_operator(request.environ):
+            raise NotFound("there is nothing here")
+        request.max_content_length = MAX_OPERATION
+
+    @blueprint.post("/<name>")
+    def operation(name: str) -> Response:
+        if name not in services.operations:
+            raise NotFound("there is no such operation")
+        parameters = parse_json(request.get_data(cache=False) or b"{}", most=MAX_OPERATION)
+        if not isinstance(parameters, dict):
+            raise BadRequest("", "must be a JSON object")
+        result = services.operations[name](parameters)
+        return Response(canonical({"result": result}), mimetype="application/json")
+
+    return blueprint

@@ -1,0 +1,109 @@
+"""From errors to problem documents (RFC 9457), by one table.
+
+What the table does not know becomes a generic 500: its text goes to the log and never leaves the process.
+"""
+
+from http import HTTPStatus
+
+import structlog
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from ca_service.judgment import BadRequest, Conflict, NotFound, Refused, Unavailable, VtpmCaError
+from ca_service.store import Taken
+from vtpm.wire.encoding import canonical
+from vtpm.wire.enrollment import PROBLEM_MEDIA_TYPE, PROBLEM_TYPE, Problem
+from vtpm.wire.errors import WireError
+
+RETRY_AFTER_S = 1
+"""What ``Retry-After`` says with 429 and 503."""
+
+_MOST_DETAIL = 512
+
+
+class TooMany(VtpmCaError):
+    """The client asks more often than it may."""
+
+    code = "too-many-requests"
+
+
+_TABLE: tuple[tuple[type[Exception], HTTPStatus, str], ...] = (
+    (BadRequest, HTTPStatus.BAD_REQUEST, "The request is malformed"),
+    (Refused, HTTPStatus.FORBIDDEN, "The request is refused"),
+    (Conflict, HTTPStatus.CONFLICT, "The request contradicts an earlier one"),
+    (NotFound, HTTPStatus.NOT_FOUND, "There is no such object"),
+    (TooMany, HTTPStatus.TOO_MANY_REQUESTS, "Too many requests"),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot do this now"),
+    (Taken, HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot do this now"),
+)
+
+_HTTP_CODES = {
+    HTTPStatus.NOT_FOUND: "not-found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method-not-allowed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too-large",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported-media-type",
+    HTTPStatus.NOT_ACCEPTABLE: "not-acceptable",
+    HTTPStatus.BAD_REQUEST: "malformed",
+}
+
+_log = structlog.get_logger(__name__)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:_MOST_DETAIL])
+
+
+def _problem(error: VtpmCaError, status: HTTPStatus, title: str) -> Problem:
+    return Problem(
+        type=PROBLEM_TYPE + error.code,
+        title=title,
+        status=int(status),
+        detail=_printable(error.detail),
+        code=error.code,
+        rule=error.rule if isinstance(error, Refused) else "",
+        decision_id=error.decision_id if isinstance(error, Refused) else "",
+        pointer=_printable(error.path) if isinstance(error, BadRequest) else "",
+        retryable=isinstance(error, TooMany | Unavailable | Taken)
+        or (isinstance(error, Refused) and error.retryable),
+    )
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem document of an error."""
+    if isinstance(error, WireError):
+        error = BadRequest(error.path, error.problem)
+    if isinstance(error, VtpmCaError):
+        for kind, status, title in _TABLE:
+            if isinstance(error, kind):
+                if isinstance(error, Taken):
+                    error = Unavailable("the CA is too busy with this")
+                return _problem(error, status, title)
+    if isinstance(error, HTTPException) and error.code in _HTTP_CODES:
+        status = HTTPStatus(error.code)
+        code = _HTTP_CODES[status]
+        return Problem(PROBLEM_TYPE + code, status.phrase, int(status), status.phrase, code)
+    return Problem(
+        type=PROBLEM_TYPE + "internal",
+        title="Internal error",
+        status=int(HTTPStatus.INTERNAL_SERVER_ERROR),
+        detail="the CA failed to answer; its log says why",
+        code="internal",
+    )
+
+
+def respond(error: Exception) -> Response:
+    """The response for an error; logs once what the client does not get to see."""
+    problem = problem_of(error)
+    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("request failed", error=type(error).__name__, exc_info=error)
+    elif problem.rule:
+        _log.info("refused", rule=problem.rule, decision=problem.decision_id)
+    response = Response(canonical(problem.to_json()), problem.status, mimetype=PROBLEM_MEDIA_TYPE)
+    if problem.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+def install(app: Flask) -> None:
+    """Answer every error of the application by `respond`."""
+    app.register_error_handler(Exception, respond)

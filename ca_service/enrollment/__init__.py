@@ -1,0 +1,29 @@
+"""The state machine that joins the rooms: nonce, evidence, activation, certificates.
+
+Follow one enrolment: `Enroller.enroll` leads to `admission` (which asks the `judge` and the `ledger`),
+`Enroller.activate` to `activation` (which asks `issuance` for drafts and signatures). `revocation` publishes
+what is no longer good, also on behalf of operators.
+"""
+
+from ca_service.enrollment.admission import Reply
+from ca_service.enrollment.desk import Desk
+from ca_service.enrollment.enroller import Enroller
+from ca_service.enrollment.judge import Judge
+from ca_service.enrollment.limits import Limits
+from ca_service.enrollment.liveness import FileLiveness, Liveness
+from ca_service.enrollment.revocation import publish, publish_all, publish_due, reset_instance, revoke
+
+__all__ = [
+    "Desk",
+    "Enroller",
+    "FileLiveness",
+    "Judge",
+    "Limits",
+    "Liveness",
+    "Reply",
+    "publish",
+    "publish_all",
+    "publish_due",
+    "reset_instance",
+    "revoke",
+]

@@ -1,0 +1,251 @@
+"""Second half of an enrolment: the TPM's answer in, certificates out.
+
+Transaction T2 makes the intent durable: the ledger's claim, the reserved serials, the exact bytes to be
+signed. Then the signatures. Transaction T3 stores all certificates and the answer. Only then is the answer
+given. What fails between T2 and T3 is abandoned: its serials go on the CRL, and the client's next try makes a
+new intent.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+
+import structlog
+
+from ca_service.enrollment.desk import Desk, View, refused
+from ca_service.enrollment.issuance import Plan, plan, record, reply_bytes, sign, store_signed
+from ca_service.enrollment.ledger import LedgerFacts, settle
+from ca_service.enrollment.revocation import abandon
+from ca_service.enrollment.submission import Submission
+from ca_service.judgment import (
+    BadRequest,
+    Finding,
+    NotFound,
+    Refused,
+    Trace,
+    Unavailable,
+    Verdict,
+    VtpmCaError,
+)
+from ca_service.profiles import LintFailed
+from ca_service.store import EnrollmentRow, EnrollmentState, IntentRow, IntentState, Taken, Transaction
+from vtpm.wire.enrollment import ActivationRequest
+from vtpm.wire.errors import WireError
+
+PATIENCE_S = 10.0
+"""How long a request waits for another one that is just issuing for the same TPM."""
+
+_PAUSE_S = 0.02
+
+_log = structlog.get_logger(__name__)
+
+
+class Activation:
+    """Issues certificates to TPMs that answered their challenge."""
+
+    def __init__(self, desk: Desk, pause: Callable[[float], None] = time.sleep) -> None:
+        self._desk = desk
+        self._pause = pause
+        self._lost: set[str] = set()
+        """Intents of this process whose abandonment failed too; they are tried again whenever met."""
+
+    def activate(self, enrollment_id: str, body: bytes) -> bytes:
+        """Check the secrets that the TPM recovered and issue its certificates.
+
+        Returns:
+            The stored answer with all certificates; the same secrets get the same bytes for good.
+
+        Raises:
+            BadRequest: malformed; nothing was written.
+            NotFound: there is no such enrolment.
+            Refused: the answer is wrong (which ends the enrolment), too late, or a rule says no now.
+            Unavailable: another request is just issuing for the same TPM; try again.
+        """
+        try:
+            given = ActivationRequest.parse(body).secrets
+        except WireError as error:
+            raise BadRequest(error.path, error.problem) from error
+        row = self._row(enrollment_id)
+        submission = self._submission(row)
+        wanted = self._desk.activation_secrets(row.id, len(submission.runtime_data.tpm.eks))
+        answer = self._desk.judge.judge_answer(wanted, given)
+        if answer.refusal is not None:
+            raise refused(answer.refusal, self._end(row, submission, answer))
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            reply = self._step(self._row(enrollment_id), submission, answer)
+            if reply is not None:
+                return reply
+        raise Unavailable("another request is just issuing certificates for this TPM")
+
+    def abandon_dead(self, intents: Iterable[IntentRow]) -> int:
+        """Abandon those of the open intents that no living process works on; returns how many."""
+        desk = self._desk
+        dead = [i for i in intents if i.id in self._lost or not desk.liveness.is_alive(i.owner)]
+        if not dead:
+            return 0
+        count = abandon(desk.store, desk.authority, dead, desk.now(), desk.limits)
+        self._lost -= {intent.id for intent in dead}
+        for intent in dead:
+            _log.warning("intent abandoned", intent=intent.id, enrollment=intent.enrollment_id)
+        return count
+
+    def _row(self, enrollment_id: str) -> EnrollmentRow:
+        with self._desk.store.read() as tx:
+            row = tx.enrollments.get(enrollment_id)
+        if row is None:
+            raise NotFound("there is no such enrolment")
+        return row
+
+    def _submission(self, row: EnrollmentRow) -> Submission:
+        with self._desk.store.read() as tx:
+            body = tx.decisions.evidence(row.evidence_digest)
+        if body is None:
+            raise VtpmCaError("the evidence of an enrolment is not stored", code="store")
+        return Submission.parse(body)
+
+    def _step(self, row: EnrollmentRow, submission: Submission, answer: Trace) -> bytes | None:
+        """One try; None if it must be made anew, because another process changes what it rests on."""
+        desk = self._desk
+        if row.state is EnrollmentState.ISSUED and row.reply is not None:
+            return row.reply
+        if row.state is EnrollmentState.FAILED:
+            raise Refused("activation.open", "the enrolment has ended", decision_id=row.decision_id)
+        if row.state is EnrollmentState.ISSUING:
+            with desk.store.read() as tx:
+                intents = tx.intents.open_of(row.id)
+            if not self.abandon_dead(intents):
+                self._pause(_PAUSE_S)
+            return None
+        at = desk.now()
+        if at > row.expires_at:
+            finding = Finding("activation.unexpired", Verdict.FAILED, "the challenge was answered too late")
+            raise refused(finding, row.decision_id)
+        with desk.store.read() as tx:
+            view = desk.view(tx, submission)
+        trace = self._judge_again(row, submission, view, at)
+        if trace.refusal is not None or view.facts is None:
+            raise self._refuse(row, submission, view, answer + trace, at)
+        if view.facts.open_intents():
+            if not self._clear(view.facts):
+                self._pause(_PAUSE_S)
+            return None
+        try:
+            return self._issue(row, submission, view, answer + trace, at)
+        except Taken:
+            return None
+
+    def _clear(self, facts: LedgerFacts) -> int:
+        with self._desk.store.read() as tx:
+            intents = [intent for i in facts.open_intents() if (intent := tx.intents.get(i)) is not None]
+        return self.abandon_dead([i for i in intents if i.state is IntentState.OPEN])
+
+    def _judge_again(self, row: EnrollmentRow, submission: Submission, view: View, at: datetime) -> Trace:
+        """The ledger always; everything else too if the policy is another one by now."""
+        desk = self._desk
+        if view.version != row.policy_version or view.facts is None:
+            return desk.judge.authenticate(submission, at) + desk.decide(submission, view, at)
+        return desk.judge.judge_ledger(view.facts)
+
+    def _refuse(
+        self, row: EnrollmentRow, submission: Submission, view: View, trace: Trace, at: datetime
+    ) -> Refused:
+        """End the enrolment by a decision of its own."""
+        decision_id = self._desk.new_id()
+        with self._desk.store.write() as tx:
+            self._desk.keep_decision(tx, decision_id, submission, view, trace, stage="activate", at=at)
+            tx.enrollments.move(
+                row.id, EnrollmentState.PENDING, EnrollmentState.FAILED, decision_id=decision_id
+            )
+        refusal = trace.refusal or Finding("policy.in-force", Verdict.FAILED, "no policy is in force")
+        return refused(refusal, decision_id)
+
+    def _end(self, row: EnrollmentRow, submission: Submission, answer: Trace) -> str:
+        """A wrong answer ends a pending enrolment, not an issued one. Returns the decision's id."""
+        desk, decision_id = self._desk, self._desk.new_id()
+        if row.state is not EnrollmentState.PENDING:
+            return row.decision_id
+        with desk.store.write() as tx:
+            now = tx.enrollments.get(row.id)
+            if now is None or now.state is not EnrollmentState.PENDING:
+                return row.decision_id
+            view = desk.view(tx, submission)
+            desk.keep_decision(tx, decision_id, submission, view, answer, stage="activate", at=desk.now())
+            tx.enrollments.move(
+                row.id, EnrollmentState.PENDING, EnrollmentState.FAILED, decision_id=decision_id
+            )
+        return decision_id
+
+    def _issue(
+        self, row: EnrollmentRow, submission: Submission, view: View, trace: Trace, at: datetime
+    ) -> bytes | None:
+        desk, facts = self._desk, view.facts
+        if facts is None:
+            raise VtpmCaError("an admitted enrolment has no claim", code="internal")
+        again = view.version != row.policy_version
+        decision_id = desk.new_id() if again else row.decision_id
+        try:
+            plan_ = plan(
+                submission,
+                facts,
+                desk.authority,
+                policy_digest=view.digest,
+                decision_id=decision_id,
+                at=at,
+                entropy=desk.entropy,
+            )
+        except LintFailed as error:
+            raise self._refuse(row, submission, view, trace + error.trace, at) from error
+        intent_id = desk.new_id()
+        with desk.store.write() as tx:
+            if desk.view(tx, submission) != view:
+                return None
+            if again:
+                desk.keep_decision(tx, decision_id, submission, view, trace, stage="activate", at=at)
+            if not self._begin(tx, row, view, decision_id):
+                raise Taken("another request moved this enrolment on")
+            tpm_id = settle(tx, facts, at)
+            intent = IntentRow(
+                id=intent_id,
+                enrollment_id=row.id,
+                tpm_id=tpm_id,
+                decision_id=decision_id,
+                policy_version=view.version,
+                evidence_digest=submission.digest,
+                owner=desk.liveness.owner(),
+                state=IntentState.OPEN,
+                created_at=at,
+                closed_at=None,
+            )
+            record(tx, plan_, intent)
+        return self._sign(intent, plan_, facts)
+
+    def _begin(self, tx: Transaction, row: EnrollmentRow, view: View, decision_id: str) -> bool:
+        return tx.enrollments.move(
+            row.id,
+            EnrollmentState.PENDING,
+            EnrollmentState.ISSUING,
+            decision_id=decision_id,
+            policy_version=view.version,
+        )
+
+    def _sign(self, intent: IntentRow, plan_: Plan, facts: LedgerFacts) -> bytes:
+        """From durable intent to durable certificates; whatever goes wrong abandons the intent at once."""
+        try:
+            signed = sign(plan_, self._desk.faults)
+            reply = reply_bytes(self._desk.authority, intent.enrollment_id, intent.decision_id, facts, signed)
+            self._store(intent, plan_, signed, reply)
+        except BaseException:
+            self._lost.add(intent.id)
+            self.abandon_dead([intent])
+            raise
+        return reply
+
+    def _store(self, intent: IntentRow, plan_: Plan, signed: Mapping[str, bytes], reply: bytes) -> None:
+        """Transaction T3."""
+        with self._desk.store.write() as tx:
+            stored = store_signed(tx, intent.id, plan_, signed, self._desk.now())
+            if not stored or not tx.enrollments.move(
+                intent.enrollment_id, EnrollmentState.ISSUING, EnrollmentState.ISSUED, reply=reply
+            ):
+                raise Unavailable("the issuance was abandoned meanwhile")

@@ -1,0 +1,91 @@
+"""Which process made an intent, and whether that process still lives.
+
+An intent that nobody is signing any more must be abandoned; one that a living process is just signing must
+not. Each process holds an advisory lock on a file of its own for as long as it lives: the kernel lets go of
+it whatever kills the process. The name of that file is the intent's owner.
+"""
+
+import fcntl
+import os
+import secrets
+import threading
+from pathlib import Path
+from typing import Protocol
+
+
+class Liveness(Protocol):
+    """Names this process, and tells whether another one still lives."""
+
+    def owner(self) -> str:
+        """This process's name; the same until it ends or forks."""
+
+    def is_alive(self, owner: str) -> bool:
+        """Whether the process of that name may still be at work."""
+
+
+class FileLiveness:
+    """Liveness by locked files in a folder that all processes of the CA share (one machine)."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._guard = threading.Lock()
+        self._pid = 0
+        self._file = -1
+        self._name = ""
+
+    def owner(self) -> str:
+        """This process's name; claims one at the first call, and another one in a forked child."""
+        with self._guard:
+            if self._pid != os.getpid():
+                if self._file >= 0:
+                    # The parent's lock: to close our copy of the descriptor does not let go of it.
+                    os.close(self._file)
+                self._claim()
+            return self._name
+
+    def _claim(self) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while True:
+            name = secrets.token_hex(16)
+            file = os.open(self._path(name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if self._path(name).exists():
+                break
+            # Another process took the file for a dead one's before it was locked, and removed it.
+            os.close(file)
+        self._file, self._name, self._pid = file, name, os.getpid()
+        self._sweep()
+
+    def _path(self, owner: str) -> Path:
+        return self._directory / f"owner-{owner}.lock"
+
+    def is_alive(self, owner: str) -> bool:
+        """Whether somebody holds the lock of that owner."""
+        if owner == self._name and self._pid == os.getpid():
+            return True
+        try:
+            file = os.open(self._path(owner), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(file)
+        return False
+
+    def _sweep(self) -> None:
+        """Remove the files of the dead: they mean the same as no file."""
+        for path in self._directory.glob("owner-*.lock"):
+            owner = path.name.removeprefix("owner-").removesuffix(".lock")
+            if owner != self._name and not self.is_alive(owner):
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """End this process's claim."""
+        with self._guard:
+            if self._pid == os.getpid() and self._file >= 0:
+                self._path(self._name).unlink(missing_ok=True)
+                os.close(self._file)
+            self._pid, self._file, self._name = 0, -1, ""

@@ -1,0 +1,190 @@
+"""Revoking, and publishing what was revoked, in one transaction.
+
+A serial that is revoked is on a published CRL when the transaction is durable: both are rows of the same
+commit.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from ca_service.enrollment.limits import Limits
+from ca_service.judgment import NotFound
+from ca_service.keys import Authority, IssuingCa
+from ca_service.status import RevokedEntry, build_crl
+from ca_service.store import (
+    CertificateRow,
+    CertificateState,
+    CrlRow,
+    EnrollmentState,
+    IntentRow,
+    IntentState,
+    RevocationRow,
+    Store,
+    Transaction,
+)
+
+_LIVE = (CertificateState.ISSUED, CertificateState.INTENDED)
+
+
+def publish(
+    tx: Transaction, authority: Authority, skids: Iterable[str], at: datetime, limits: Limits
+) -> list[CrlRow]:
+    """Make the next CRL of the issuing CAs with these subject key ids (hex); others have no key here."""
+    wanted = set(skids)
+    return [_publish_one(tx, ca, at, limits.crl_lifetime) for ca in authority.issuers if ca.skid in wanted]
+
+
+def _publish_one(tx: Transaction, ca: IssuingCa, at: datetime, lifetime: timedelta) -> CrlRow:
+    latest = tx.crls.latest(ca.skid)
+    number = 1 if latest is None else latest.number + 1
+    revoked = [
+        RevokedEntry(serial=int(row.serial, 16), at=row.at, reason=row.reason)
+        for row in tx.revocations.of_issuer(ca.skid)
+    ]
+    der = build_crl(ca, revoked, number, at, at + lifetime)
+    row = CrlRow(ca.skid, number, at, at + lifetime, der)
+    tx.crls.add(row)
+    return row
+
+
+def publish_all(store: Store, authority: Authority, at: datetime, limits: Limits) -> list[CrlRow]:
+    """Make the next CRL of every issuing CA."""
+    with store.write() as tx:
+        return publish(tx, authority, [ca.skid for ca in authority.issuers], at, limits)
+
+
+def _is_due(row: CrlRow | None, at: datetime) -> bool:
+    return (
+        row is None or at < row.this_update or at - row.this_update > (row.next_update - row.this_update) / 2
+    )
+
+
+def publish_due(store: Store, authority: Authority, at: datetime, limits: Limits) -> list[CrlRow]:
+    """Make the next CRL of those issuing CAs that have none, or whose last one is past half of its life."""
+    with store.read() as tx:
+        due = [ca.skid for ca in authority.issuers if _is_due(tx.crls.latest(ca.skid), at)]
+    if not due:
+        return []
+    with store.write() as tx:
+        # Another process may have been faster.
+        due = [skid for skid in due if _is_due(tx.crls.latest(skid), at)]
+        return publish(tx, authority, due, at, limits)
+
+
+def _end(
+    tx: Transaction,
+    rows: Iterable[CertificateRow],
+    state: CertificateState,
+    at: datetime,
+    reason: str,
+    cause: str,
+) -> set[str]:
+    """End live certificates and put their serials on record; returns the issuers whose CRL changes."""
+    touched = set()
+    for row in rows:
+        tx.certificates.end(row.serial, state)
+        if tx.revocations.add(RevocationRow(row.issuer, row.serial, at, reason, cause)):
+            touched.add(row.issuer)
+    return touched
+
+
+def revoke(
+    store: Store, authority: Authority, serial: str, *, at: datetime, reason: str, cause: str, limits: Limits
+) -> CertificateRow:
+    """Revoke one certificate and publish its issuer's CRL.
+
+    Args:
+        store: the CA's database.
+        authority: whose keys sign the CRL.
+        serial: the certificate's serial number, hex.
+        at: now.
+        reason: as RFC 5280 section 5.3.1 names it, for example ``keyCompromise``.
+        cause: in the operator's words.
+        limits: how long the CRL holds.
+
+    Raises:
+        NotFound: there is no issued certificate with this serial.
+    """
+    with store.write() as tx:
+        row = tx.certificates.get(serial)
+        if row is None or row.state in (CertificateState.INTENDED, CertificateState.ABANDONED):
+            raise NotFound("there is no issued certificate with this serial number")
+        if row.state is CertificateState.ISSUED:
+            touched = _end(tx, [row], CertificateState.REVOKED, at, reason, cause)
+            publish(tx, authority, touched, at, limits)
+        return row
+
+
+def reset_instance(
+    store: Store,
+    authority: Authority,
+    kbs_id: str,
+    resource: str,
+    *,
+    salt: str = "",
+    at: datetime,
+    cause: str,
+    limits: Limits,
+) -> list[CertificateRow]:
+    """End the life of the TPM in an instance: revoke what is live, free the instance, publish the CRLs.
+
+    An issuance that is under way is abandoned with it. The Names and the persistence key stay bound to the
+    instance and the resource.
+
+    Returns:
+        The certificates that were live.
+
+    Raises:
+        NotFound: no TPM lives there.
+    """
+    with store.write() as tx:
+        instance = tx.ledger.instance(kbs_id, resource, salt)
+        occupant = None if instance is None else tx.ledger.occupant(instance.id)
+        if occupant is None:
+            raise NotFound("no TPM lives in this instance")
+        rows = tx.certificates.of_tpm(occupant.id)
+        touched: set[str] = set()
+        for intent_id in {row.intent_id for row in rows if row.state is CertificateState.INTENDED}:
+            intent = tx.intents.get(intent_id)
+            if intent is not None:
+                touched |= _abandon(tx, intent, at, EnrollmentState.FAILED)
+        issued = [row for row in rows if row.state is CertificateState.ISSUED]
+        touched |= _end(tx, issued, CertificateState.REVOKED, at, "superseded", cause)
+        tx.ledger.free(occupant.id, at)
+        publish(tx, authority, touched, at, limits)
+        return [row for row in rows if row.state in _LIVE]
+
+
+def _abandon(tx: Transaction, intent: IntentRow, at: datetime, then: EnrollmentState) -> set[str]:
+    if not tx.intents.close(intent.id, IntentState.ABANDONED, at):
+        return set()
+    rows = [row for row in tx.certificates.of_intent(intent.id) if row.state is CertificateState.INTENDED]
+    touched = _end(tx, rows, CertificateState.ABANDONED, at, "unspecified", "the issuance was abandoned")
+    tx.enrollments.move(intent.enrollment_id, EnrollmentState.ISSUING, then)
+    if all(row.state is CertificateState.ABANDONED for row in tx.certificates.of_tpm(intent.tpm_id)):
+        # Nothing was ever issued to it: the instance must not be blocked by a TPM that nobody can have met.
+        tx.ledger.free(intent.tpm_id, at)
+    return touched
+
+
+def abandon(
+    store: Store, authority: Authority, intents: Iterable[IntentRow], at: datetime, limits: Limits
+) -> int:
+    """Give up intents that nobody signs any more, and put their serials on the CRL.
+
+    Whether a signature was made before the end of the process that wanted to make it, nobody knows; so the
+    serials count as revoked for good. The enrolments wait for their clients' next try.
+
+    Returns:
+        How many were still open.
+    """
+    count = 0
+    with store.write() as tx:
+        touched: set[str] = set()
+        for intent in intents:
+            fresh = tx.intents.get(intent.id)
+            if fresh is not None and fresh.state is IntentState.OPEN:
+                touched |= _abandon(tx, fresh, at, EnrollmentState.PENDING)
+                count += 1
+        publish(tx, authority, touched, at, limits)
+    return count

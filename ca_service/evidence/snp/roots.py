@@ -1,0 +1,111 @@
+"""The pinned roots: which processors' signing services may be believed at all.
+
+AMD's certificates are shipped with this package and compared with fingerprints that stand here, so that a file
+exchanged in an installation is noticed. What a host sends along with a report is never used as a root.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+import ca_service
+from ca_service.judgment import VtpmCaError
+from vtpm.wire.report import Product
+
+
+@dataclass(frozen=True)
+class Root:
+    """The signing service of one product.
+
+    Attributes:
+        product: whose processors it certifies.
+        ark: AMD root key, self-signed.
+        ask: issues VCEKs; signed by the ARK.
+        asvk: issues VLEKs; signed by the ARK; None if there is none.
+        simulated: whether it certifies simulated processors, whose keys are anybody's.
+    """
+
+    product: Product
+    ark: x509.Certificate
+    ask: x509.Certificate
+    asvk: x509.Certificate | None
+    simulated: bool
+
+
+_FINGERPRINTS: Final[Mapping[str, str]] = {
+    "amd/milan-ark.pem": "69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd",
+    "amd/milan-ask.pem": "67d303bd3905fd38db8b20e0793699870e7fa612eaad5dec358293fd8c0bac1b",
+    "amd/milan-asvk.pem": "c5e081f59b7efab1fe2f8b505e159704e72f29cab7ef7cf628a05a42439082f5",
+    "amd/genoa-ark.pem": "4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1",
+    "amd/genoa-ask.pem": "5464738c1546aed5f2cecf1dc98c5c960a92e8913238a61711bc90ec6e828521",
+    "amd/genoa-asvk.pem": "197e610743a917d6b9bb982a5a9226ccc0a15b611be0619e626aca9151457372",
+    "amd/turin-ark.pem": "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a",
+    "amd/turin-ask.pem": "5b77ef5fe7a7a004fd9032668fba9d0fda22f88c4442069a479636a6ae3b3185",
+    "amd/turin-asvk.pem": "104e10a8bd060a3c20a434261a57d0588fd65a88915b4f65b08bdecaf8df1a3c",
+    "simulated/ark.pem": "99bb1006f203a3fead6617be76d6297c0209da3da8f0fce0740cf17c0cdfac89",
+    "simulated/ask.pem": "af9f81ac8264c4a384bae0af0dacd26cd7aac04b3daceee16382669cb24c5bfe",
+}
+"""SHA-256 of each certificate in DER."""
+
+
+def data_folder(name: str) -> Traversable:
+    """A folder of data files: inside the package when installed, at the top of the repository in a checkout.
+
+    Raises:
+        VtpmCaError: it is in neither place.
+    """
+    installed = resources.files(ca_service) / "data" / name
+    if installed.is_dir():
+        return installed
+    checkout = Path(str(ca_service.__file__)).parent.parent / name
+    if checkout.is_dir():
+        return checkout
+    raise VtpmCaError(f"the data folder {name} is missing", code="installation", remedy="Install again.")
+
+
+def _pinned(folder: Traversable, file: str) -> x509.Certificate:
+    try:
+        certificate = x509.load_pem_x509_certificate(folder.joinpath(file).read_bytes())
+    except (OSError, ValueError) as error:
+        raise VtpmCaError(f"the pinned certificate {file} cannot be read", code="installation") from error
+    if hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest() != _FINGERPRINTS[file]:
+        raise VtpmCaError(f"the pinned certificate {file} is not the one expected", code="installation")
+    return certificate
+
+
+@cache
+def amd_roots() -> tuple[Root, ...]:
+    """AMD's signing services for Milan, Genoa (with Bergamo and Siena) and Turin.
+
+    Raises:
+        VtpmCaError: a pinned file is missing or was exchanged.
+    """
+    folder = data_folder("certs")
+    return tuple(
+        Root(
+            product,
+            *(_pinned(folder, f"amd/{product.value.lower()}-{key}.pem") for key in ("ark", "ask", "asvk")),
+            simulated=False,
+        )
+        for product in Product
+    )
+
+
+@cache
+def simulated_roots() -> tuple[Root, ...]:
+    """The simulated platform's signing service. Its private key is public: only a simulation CA may trust it.
+
+    Raises:
+        VtpmCaError: a pinned file is missing or was exchanged.
+    """
+    folder = data_folder("certs")
+    ark, ask = (_pinned(folder, f"simulated/{key}.pem") for key in ("ark", "ask"))
+    return (Root(Product.MILAN, ark, ask, None, simulated=True),)

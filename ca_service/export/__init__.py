@@ -1,0 +1,5 @@
+"""What consumers of the certificates need, in the form in which they want it."""
+
+from ca_service.export.keylime import ExportReport, ExportRole, export_keylime
+
+__all__ = ["ExportReport", "ExportRole", "export_keylime"]

@@ -1,0 +1,218 @@
+"""Filling keylime's ``tpm_cert_store``.
+
+keylime builds no chains and looks at nothing but the issuer's name and one signature. So the store gets the
+*issuing* CAs and never the root, one certificate in each file; a file goes there whole or not at all, because
+one unreadable ``*.pem`` makes keylime refuse every TPM; and taking a file away is the only revocation of an
+issuer that keylime knows.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ca_service.judgment import BadRequest, Unavailable
+from ca_service.keys import PublicIssuer
+
+ExportRole = Literal["ek", "devid"]
+EXPORT_ROLES: tuple[ExportRole, ...] = ("ek", "devid")
+"""What keylime's hosts need; certificates of the Ephemeral CA must not count as a TPM's for good."""
+
+_OURS = re.compile(r"vtpm-ca-(?:ek|devid|ephemeral)-[a-z0-9-]{1,24}-[0-9a-f]{16}\.pem\Z")
+_FILE_MODE = 0o644
+_PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export did, or with `check` what it would do; all are file names in the store.
+
+    Attributes:
+        directory: the store.
+        written: files that were missing or had another content.
+        removed: own files of issuers that should not be there.
+        unchanged: own files that are right.
+        foreign: files of the same pattern that belong to another CA; left alone.
+        hazards: other ``*.pem`` that keylime cannot read, each of which disables the whole store; left alone.
+        checked_only: whether nothing was changed.
+    """
+
+    directory: Path
+    written: tuple[str, ...]
+    removed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    foreign: tuple[str, ...]
+    hazards: tuple[str, ...]
+    checked_only: bool
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the store is now as it should be."""
+        changes = self.written or self.removed
+        return not self.hazards and not (self.checked_only and changes)
+
+    def to_json(self) -> dict[str, object]:
+        """The report as plain values."""
+        return {
+            "directory": str(self.directory),
+            "written": list(self.written),
+            "removed": list(self.removed),
+            "unchanged": list(self.unchanged),
+            "foreign": list(self.foreign),
+            "hazards": list(self.hazards),
+            "checked_only": self.checked_only,
+            "in_order": self.in_order,
+        }
+
+
+def export_keylime(
+    dest: Path,
+    certificates: Sequence[PublicIssuer],
+    role: ExportRole | None,
+    *,
+    check: bool = False,
+) -> ExportReport:
+    """Make the store hold the given issuing CAs, and none of ours besides.
+
+    Args:
+        dest: the store's directory; made if it is missing.
+        certificates: the CA's issuing CAs, present and former ones that still count. Those of the Ephemeral
+            CA are left out.
+        role: ``ek`` for a host that checks EK certificates only (keylime's tenant), ``devid`` for one that
+            checks IAK and IDevID only (its registrar), None for both. A file of the other role is then
+            removed.
+        check: change nothing, just say what would be done.
+
+    Raises:
+        BadRequest: nothing would be exported, or a certificate is no issuing CA.
+        Unavailable: the directory cannot be read or written (code ``storage``).
+    """
+    wanted = _wanted(certificates, role)
+    roots = {_issuer_key_id(issuer.certificate) for issuer in certificates}
+    try:
+        present = {entry.name: entry for entry in os.scandir(dest)} if dest.exists() else {}
+        report = _compare(dest, wanted, present, roots, check=check)
+        if not check:
+            _apply(dest, wanted, report)
+    except OSError as error:
+        raise Unavailable(f"{dest}: {error.strerror}", code="storage") from error
+    return report
+
+
+def file_name(issuer: PublicIssuer) -> str:
+    """Name of an issuing CA's file in the store."""
+    return f"vtpm-ca-{issuer.role}-{issuer.pair}-{issuer.skid[:16]}.pem"
+
+
+def _wanted(certificates: Sequence[PublicIssuer], role: ExportRole | None) -> dict[str, bytes]:
+    roles = EXPORT_ROLES if role is None else (role,)
+    chosen = [issuer for issuer in certificates if issuer.role in roles]
+    if not chosen:
+        raise BadRequest("role", "there is no issuing CA to export")
+    for issuer in chosen:
+        if issuer.certificate.subject == issuer.certificate.issuer:
+            # With a root in the store, everything that it has signed would count as a TPM's certificate.
+            raise BadRequest(file_name(issuer), "is a root; only issuing CAs are exported")
+    return {file_name(issuer): issuer.certificate.public_bytes(Encoding.PEM) for issuer in chosen}
+
+
+def _compare(
+    dest: Path,
+    wanted: dict[str, bytes],
+    present: dict[str, "os.DirEntry[str]"],
+    roots: set[bytes | None],
+    *,
+    check: bool,
+) -> ExportReport:
+    written = [name for name, pem in wanted.items() if _content(present.get(name)) != pem]
+    removed: list[str] = []
+    foreign: list[str] = []
+    hazards: list[str] = []
+    for name, entry in present.items():
+        if name in wanted or not name.endswith(".pem") or name.startswith("."):
+            continue
+        content = _content(entry)
+        ours = _OURS.match(name) is not None
+        if ours and content is not None:
+            owner = _first_certificate(content)
+            # An unreadable file under our name is cleared away: left there it disables the store.
+            (removed if owner is None or _issuer_key_id(owner) in roots else foreign).append(name)
+        elif content is None or not _readable(content):
+            hazards.append(name)
+    return ExportReport(
+        directory=dest,
+        written=tuple(sorted(written)),
+        removed=tuple(sorted(removed)),
+        unchanged=tuple(sorted(set(wanted) - set(written))),
+        foreign=tuple(sorted(foreign)),
+        hazards=tuple(sorted(hazards)),
+        checked_only=check,
+    )
+
+
+def _apply(dest: Path, wanted: dict[str, bytes], report: ExportReport) -> None:
+    """Add first, remove then: at no moment is a store without an issuer that it should have."""
+    dest.mkdir(parents=True, exist_ok=True)
+    for name in report.written:
+        _replace(dest / name, wanted[name])
+    for name in report.removed:
+        (dest / name).unlink()
+    descriptor = os.open(dest, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write under a name that keylime does not look at, flush, and rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            os.fchmod(file.fileno(), _FILE_MODE)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _content(entry: "os.DirEntry[str] | None") -> bytes | None:
+    """A file's bytes; None if it is missing, no regular file, or cannot be read."""
+    if entry is None or not entry.is_file():
+        return None
+    try:
+        return Path(entry.path).read_bytes()
+    except OSError:
+        return None
+
+
+def _readable(content: bytes) -> bool:
+    """Whether keylime can load the file: it reads UTF-8 text first, and then looks for a certificate."""
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return _PEM_BEGIN not in content or _first_certificate(content) is not None
+
+
+def _first_certificate(content: bytes) -> x509.Certificate | None:
+    try:
+        return x509.load_pem_x509_certificate(content)
+    except ValueError:
+        return None
+
+
+def _issuer_key_id(certificate: x509.Certificate) -> bytes | None:
+    """The key id of the certificate's issuer: tells our files from those of another CA."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    except (x509.ExtensionNotFound, ValueError):
+        return None
+    return extension.value.key_identifier

@@ -1,0 +1,53 @@
+"""The one way to a signature on a certificate: with the lint's token in hand."""
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from ca_service.judgment import VtpmCaError
+from ca_service.keys.signer import Signer, sign_and_check
+from ca_service.profiles.structures import assemble
+from ca_service.profiles.token import LintPassed, spki
+
+
+def sign_certificate(
+    tbs: bytes,
+    token: LintPassed,
+    signer: Signer,
+    issuer: x509.Certificate | None,
+    *,
+    ek_certificate: bytes | None = None,
+) -> bytes:
+    """Sign to-be-signed bytes that have passed the lint.
+
+    Args:
+        tbs: DER of the TBSCertificate; if the draft had a slot, with the slot filled.
+        token: what the lint gave for the draft; used up, also by a failure.
+        signer: the issuer's key.
+        issuer: the issuer's certificate; None for a self-signed root.
+        ek_certificate: DER of the signed EK certificate, if the draft had a slot; its digest must be what
+            fills it.
+
+    Returns:
+        The DER of the certificate. Its signature was verified and its to-be-signed bytes compared once more.
+
+    Raises:
+        Conflict: the token is used up, or was given for other bytes or another issuer (code ``lint-token``).
+        VtpmCaError: signer and issuer do not belong together, or the signer made a bad signature
+            (``signer``).
+    """
+    key = signer.public_key()
+    token.redeem(tbs, key, ek_certificate=ek_certificate)
+    der = assemble(tbs, sign_and_check(signer, tbs))
+    certificate = x509.load_der_x509_certificate(der)
+    above = certificate if issuer is None else issuer
+    if certificate.tbs_certificate_bytes != tbs or _spki_of(above) != spki(key):
+        raise VtpmCaError("signer, issuer and certificate do not belong together", code="signer")
+    certificate.verify_directly_issued_by(above)
+    return der
+
+
+def _spki_of(certificate: x509.Certificate) -> bytes:
+    """DER SubjectPublicKeyInfo of a certificate."""
+    return certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )

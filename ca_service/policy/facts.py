@@ -1,0 +1,50 @@
+"""What a policy is asked about: the facts of one enrolment, authentic already, not yet judged."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class PolicyFacts:
+    """The facts of one enrolment that the allow-list has a say in.
+
+    Attributes:
+        product: AMD product name of the processor, such as "Milan"; None if it is none that is known.
+        simulated: whether the report's chain ends in a simulated root.
+        measurement: launch measurement, 48 bytes.
+        vmpl: privilege level at which the report was requested.
+        kbs_thumbprint: RFC 7638 thumbprint of the key that verified the grant.
+        resource: resource that the grant names, "repository/type/tag".
+        origin: where the secret came from, as the grant says.
+        release_policy: digest of the release policy that the grant names, 64 lower-case hex digits.
+        grant_iat: when the grant was issued, in seconds since 1970.
+        store_mode: "persistent" or "volatile".
+        store_format: such as "cocoonfs/1".
+        ek_templates: template ids of the EKs.
+        iak_template: template id of the IAK.
+        idevid_template: template id of the IDevID.
+        profile: evidence profile.
+        at: the time of the decision, aware.
+    """
+
+    product: str | None
+    simulated: bool
+    measurement: bytes
+    vmpl: int
+    kbs_thumbprint: str
+    resource: str
+    origin: str
+    release_policy: str
+    grant_iat: int
+    store_mode: str
+    store_format: str
+    ek_templates: tuple[str, ...]
+    iak_template: str
+    idevid_template: str
+    profile: str
+    at: datetime
+
+    def __post_init__(self) -> None:
+        """Refuse a time without a zone: it would be judged by the machine's own."""
+        if self.at.utcoffset() is None:
+            raise ValueError("the time of a decision needs a time zone")

@@ -1,0 +1,62 @@
+"""Entries that make a policy permissive: what each of them gives up, and how that is traced.
+
+They exist to show on a simulation CA what a rule is worth. A production CA refuses a document that has one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ca_service.judgment import Check, Finding, Verdict
+from ca_service.policy.facts import PolicyFacts
+
+UNSAFE_RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "UnsafeAllowAnyMeasurement": ("launch.measurement", "launch.capabilities", "launch.product"),
+        "UnsafeAllowMissingCapabilities": ("launch.capabilities",),
+        "UnsafeAllowAnyKbs": (
+            "kbs.listed",
+            "kbs.status",
+            "kbs.valid",
+            "kbs.resource",
+            "kbs.origin",
+            "kbs.release-policy",
+        ),
+        "UnsafeAllowAnyResource": ("kbs.resource",),
+        "UnsafeAllowAnyOrigin": ("kbs.origin",),
+        "UnsafeAllowAnyReleasePolicy": ("kbs.release-policy",),
+        "UnsafeAllowAnyGrantAge": ("grant.age",),
+        "UnsafeAllowVolatileStore": ("store.persistent", "store.format"),
+    }
+)
+"""Name of each permissive entry, and the rules that it gives up."""
+
+
+@dataclass(frozen=True)
+class UnsafeAllowed:
+    """Stands in the place of a check that a permissive entry gives up.
+
+    The check still looks, so that the trace tells what it would have said; its word does not count.
+
+    Attributes:
+        check: the check that is given up.
+        entry: name of the policy entry that gives it up.
+    """
+
+    check: Check[PolicyFacts]
+    entry: str
+
+    @property
+    def id(self) -> str:
+        """The id of the check that is given up."""
+        return self.check.id
+
+    def judge(self, subject: PolicyFacts) -> Finding:
+        """Admit, and leave in the trace who gave the check up and what it would have said."""
+        found = self.check.judge(subject)
+        return Finding(
+            self.id,
+            Verdict.UNSAFE_SKIPPED,
+            expected=f"{self.entry} gives this up; the check alone: {found.verdict.value}",
+            actual=found.actual,
+        )

@@ -1,0 +1,74 @@
+"""Certificate profiles and their lint: pure values, no keys, no clock, no storage.
+
+A reader starts at `draft_ek` and `draft_devid`, which turn evidence into to-be-signed bytes, and goes on to
+`lint`, which reads those bytes with two independent parsers and, if nothing is wrong, gives the one-shot
+token that signing demands.
+"""
+
+from ca_service.profiles.authority import draft_issuing, draft_root
+from ca_service.profiles.device import (
+    EMPTY_SLOT,
+    draft_devid,
+    draft_ek,
+    fill_slot,
+    filled,
+    find_slot,
+    patch_slot,
+)
+from ca_service.profiles.lint import LintFailed, lint
+from ca_service.profiles.model import (
+    DEVICE_LIFETIME,
+    EPHEMERAL_LIMIT,
+    CaRole,
+    Draft,
+    Entropy,
+    IssuerInfo,
+    IssuerRole,
+    Mode,
+    Provenance,
+    Validity,
+    new_serial,
+    serial_hex,
+)
+from ca_service.profiles.naming import (
+    DEFAULT_PAIR,
+    SIMULATION_MARK,
+    device_serial,
+    hardware_serial,
+    printable_manufacturer,
+)
+from ca_service.profiles.structures import assemble
+from ca_service.profiles.token import LintPassed
+
+__all__ = [
+    "DEFAULT_PAIR",
+    "DEVICE_LIFETIME",
+    "EMPTY_SLOT",
+    "EPHEMERAL_LIMIT",
+    "SIMULATION_MARK",
+    "CaRole",
+    "Draft",
+    "Entropy",
+    "IssuerInfo",
+    "IssuerRole",
+    "LintFailed",
+    "LintPassed",
+    "Mode",
+    "Provenance",
+    "Validity",
+    "assemble",
+    "device_serial",
+    "draft_devid",
+    "draft_ek",
+    "draft_issuing",
+    "draft_root",
+    "fill_slot",
+    "filled",
+    "find_slot",
+    "hardware_serial",
+    "lint",
+    "new_serial",
+    "patch_slot",
+    "printable_manufacturer",
+    "serial_hex",
+]

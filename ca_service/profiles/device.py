@@ -1,0 +1,270 @@
+"""Drafts of the three certificates of a TPM: EK, IAK and IDevID.
+
+Sources: TCG EK Credential Profile 2.x section 3.2; TCG TPM 2.0 Keys for Device Identity and Attestation v1.00
+r12 section 8; IEEE 802.1AR-2018 section 8. Own choices are stated in the design: empty EK subject,
+non-critical SAN in IAK and IDevID, no basicConstraints there, lower-case hex.
+"""
+
+from dataclasses import replace
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from ca_service.judgment import BadRequest
+from ca_service.profiles import oids, structures
+from ca_service.profiles.extensions import (
+    Extension,
+    PublicKey,
+    authority_key_id,
+    key_usage,
+    provenance_extension,
+    publication,
+    subject_key_id,
+    unsigned,
+)
+from ca_service.profiles.model import (
+    DevidContent,
+    Draft,
+    EkContent,
+    IssuerInfo,
+    Profile,
+    Provenance,
+    Validity,
+)
+from ca_service.profiles.naming import device_name, hardware_serial
+from vtpm.wire.runtime_data import TpmSpec
+from vtpm.wire.templates import Role, parse_public
+
+DIGEST_DIGITS = 64
+EMPTY_SLOT = b"0" * DIGEST_DIGITS
+"""What stands in the place of the EK certificate's digest until that certificate is signed."""
+
+_POLICY_OF_ROLE = {Role.IAK: oids.VERIFIED_TPM_RESTRICTED, Role.IDEVID: oids.VERIFIED_TPM_FIXED}
+_PROFILE_OF_ROLE: dict[Role, Profile] = {Role.IAK: "iak", Role.IDEVID: "idevid"}
+
+
+def draft_ek(
+    *,
+    public: bytes,
+    manufacturer: str,
+    vendor: str,
+    firmware: str,
+    spec: TpmSpec,
+    serial: int,
+    validity: Validity,
+    issuer: IssuerInfo,
+    provenance: Provenance,
+    throwaway: ec.EllipticCurvePrivateKey | None = None,
+) -> Draft:
+    """Draft the certificate of an endorsement key.
+
+    Args:
+        public: TPMT_PUBLIC of the EK.
+        manufacturer: TPM_PT_MANUFACTURER, 8 lower-case hex digits.
+        vendor: the TPM's vendor string, printable ASCII.
+        firmware: TPMS_ATTEST.firmwareVersion, 16 lower-case hex digits; its first half is
+            TPM_PT_FIRMWARE_VERSION_1 and becomes tpmVersion.
+        spec: specification that the TPM implements.
+        serial: from `new_serial`.
+        validity: from when to when.
+        issuer: the EK CA or the Ephemeral CA.
+        provenance: what vouched for the key.
+        throwaway: key for the throwaway signature; a fresh one if None.
+
+    Raises:
+        WireError: `public` or a text member is malformed.
+    """
+    content = EkContent(public, manufacturer, vendor, firmware, spec, serial, validity, provenance)
+    key = parse_public(public, "ek.public").public_key()
+    extensions: list[Extension] = [
+        authority_key_id(issuer.key_id),
+        subject_key_id(key),
+        key_usage("key_encipherment" if isinstance(key, rsa.RSAPublicKey) else "key_agreement"),
+        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (x509.SubjectAlternativeName([_tpm_name(manufacturer, vendor, firmware)]), True),
+        (x509.ExtendedKeyUsage([oids.EK_CERTIFICATE]), False),
+        _tpm_specification(spec),
+        *_shared(issuer, provenance),
+    ]
+    tbs = _tbs(x509.Name([]), key, serial, validity, issuer, extensions, throwaway)
+    return Draft("ek", tbs, None, serial, content)
+
+
+def draft_devid(
+    role: Role,
+    *,
+    public: bytes,
+    ek_name: bytes,
+    manufacturer: str,
+    ek_serial: int,
+    ek_aki: bytes,
+    ek_digest: str | None,
+    serial: int,
+    validity: Validity,
+    issuer: IssuerInfo,
+    provenance: Provenance,
+    throwaway: ec.EllipticCurvePrivateKey | None = None,
+) -> Draft:
+    """Draft the certificate of an IAK or IDevID.
+
+    Args:
+        role: `Role.IAK` or `Role.IDEVID`.
+        public: TPMT_PUBLIC of the key.
+        ek_name: Name of the TPM's first EK; the device serial number comes from it.
+        manufacturer: TPM_PT_MANUFACTURER, 8 lower-case hex digits.
+        ek_serial: serial number of the first EK's certificate.
+        ek_aki: authority key id of that certificate.
+        ek_digest: SHA-256 of that certificate in 64 lower-case hex digits; None if it is not signed yet: then
+            the draft has a slot.
+        serial: from `new_serial`.
+        validity: from when to when; IAK and IDevID of a device get the same.
+        issuer: the DevID CA or the Ephemeral CA.
+        provenance: what vouched for the key.
+        throwaway: key for the throwaway signature; a fresh one if None.
+
+    Raises:
+        WireError: `public` or a text member is malformed.
+        ValueError: `role` is another one.
+    """
+    if role not in _PROFILE_OF_ROLE:
+        raise ValueError("this profile is for IAK and IDevID")
+    content = DevidContent(
+        role, public, ek_name, manufacturer, ek_serial, ek_aki, ek_digest, serial, validity, provenance
+    )
+    key = parse_public(public, f"{role.value}.public").public_key()
+    digest = EMPTY_SLOT.decode() if ek_digest is None else ek_digest
+    policies = [
+        x509.PolicyInformation(policy, None)
+        for policy in (oids.VERIFIED_TPM_RESIDENCY, _POLICY_OF_ROLE[role])
+    ]
+    extensions: list[Extension] = [
+        authority_key_id(issuer.key_id),
+        subject_key_id(key),
+        key_usage("digital_signature"),
+        (x509.CertificatePolicies(policies), False),
+        (_device_names(hardware_serial(manufacturer, ek_aki, ek_serial), digest), False),
+    ]
+    if role is Role.IAK:
+        extensions.append((x509.ExtendedKeyUsage([oids.AIK_CERTIFICATE]), False))
+    extensions += _shared(issuer, provenance)
+    tbs = _tbs(device_name(ek_name), key, serial, validity, issuer, extensions, throwaway)
+    slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
+    return Draft(_PROFILE_OF_ROLE[role], tbs, slot, serial, content)
+
+
+def fill_slot(draft: Draft, digest_hex: str) -> bytes:
+    """The draft's to-be-signed bytes with the EK certificate's digest in the slot; no other byte changes.
+
+    Args:
+        draft: a draft with a slot.
+        digest_hex: SHA-256 of the EK certificate's DER, 64 lower-case hex digits.
+
+    Raises:
+        BadRequest: the draft has no slot, or the digest has another form.
+    """
+    if draft.slot is None:
+        raise BadRequest("draft", "has no slot to fill")
+    return patch_slot(draft.tbs, draft.slot, digest_hex)
+
+
+def filled(draft: Draft, digest_hex: str) -> Draft:
+    """The draft as if it had been made with the digest known; raises as `fill_slot`."""
+    tbs = fill_slot(draft, digest_hex)
+    if not isinstance(draft.content, DevidContent):
+        raise BadRequest("draft", "only IAK and IDevID name an EK certificate")
+    return replace(draft, tbs=tbs, slot=None, content=replace(draft.content, ek_digest=digest_hex))
+
+
+def patch_slot(tbs: bytes, slot: int, digest_hex: str) -> bytes:
+    """Put a digest into the slot at offset `slot` of stored to-be-signed bytes.
+
+    Raises:
+        BadRequest: there is no empty slot at that offset, or the digest is not 64 lower-case hex digits.
+    """
+    if len(digest_hex) != DIGEST_DIGITS or not set(digest_hex) <= set("0123456789abcdef"):
+        raise BadRequest("digest", "must be 64 lower-case hexadecimal digits")
+    if slot < 0 or tbs[slot : slot + DIGEST_DIGITS] != EMPTY_SLOT:
+        raise BadRequest("slot", "holds no zeros to replace")
+    return tbs[:slot] + digest_hex.encode("ascii") + tbs[slot + DIGEST_DIGITS :]
+
+
+def find_slot(tbs: bytes, digest_hex: str) -> int:
+    """Offset of the permanentIdentifier's text in to-be-signed bytes.
+
+    The whole DER of the structure is looked for, not the digits alone: other members hold text that a
+    requester had a say in, and could hold 64 zeros too.
+
+    Raises:
+        ValueError: it does not stand there exactly once.
+    """
+    frame = structures.encode(
+        structures.PermanentIdentifier(identifier_value=digest_hex, assigner=oids.EK_PERMANENT_ID_SHA256)
+    )
+    if tbs.count(frame) != 1:
+        raise ValueError("the permanentIdentifier must stand in the draft exactly once")
+    return tbs.index(frame) + frame.index(digest_hex.encode("ascii"))
+
+
+def _tbs(
+    subject: x509.Name,
+    key: PublicKey,
+    serial: int,
+    validity: Validity,
+    issuer: IssuerInfo,
+    extensions: list[Extension],
+    throwaway: ec.EllipticCurvePrivateKey | None,
+) -> bytes:
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject)
+        .public_key(key)
+        .serial_number(serial)
+        .not_valid_before(validity.not_before)
+        .not_valid_after(validity.not_after)
+    )
+    for value, critical in extensions:
+        builder = builder.add_extension(value, critical)
+    return unsigned(builder, throwaway)
+
+
+def _tpm_name(manufacturer: str, vendor: str, firmware: str) -> x509.DirectoryName:
+    """Three single-valued RDNs, so that the order of a SET needs no care; as swtpm writes them."""
+    return x509.DirectoryName(
+        x509.Name(
+            [
+                x509.NameAttribute(oids.TPM_MANUFACTURER, f"id:{manufacturer.upper()}"),
+                x509.NameAttribute(oids.TPM_MODEL, vendor),
+                x509.NameAttribute(oids.TPM_VERSION, f"id:{firmware[:8].upper()}"),
+            ]
+        )
+    )
+
+
+def _tpm_specification(spec: TpmSpec) -> Extension:
+    value = structures.TpmSpecification(
+        family=spec.family, level=int(spec.level), revision=int(spec.revision)
+    )
+    attribute = structures.TpmSpecificationAttribute(
+        type=oids.TPM_SPECIFICATION, values=structures.set_of(value)
+    )
+    encoded = structures.encode(structures.SubjectDirectoryAttributes(specification=attribute))
+    return x509.UnrecognizedExtension(oids.SUBJECT_DIRECTORY_ATTRIBUTES, encoded), False
+
+
+def _device_names(hardware: bytes, ek_digest: str) -> x509.SubjectAlternativeName:
+    """HardwareModuleName stands first: keylime up to 7.9 looks at the first otherName only."""
+    module = structures.HardwareModuleName(hw_type=oids.TPM_20, hw_serial_num=hardware)
+    permanent = structures.PermanentIdentifier(
+        identifier_value=ek_digest, assigner=oids.EK_PERMANENT_ID_SHA256
+    )
+    return x509.SubjectAlternativeName(
+        [
+            x509.OtherName(oids.HARDWARE_MODULE_NAME, structures.encode(module)),
+            x509.OtherName(oids.PERMANENT_IDENTIFIER, structures.encode(permanent)),
+        ]
+    )
+
+
+def _shared(issuer: IssuerInfo, origin: Provenance) -> list[Extension]:
+    return [*publication(issuer), provenance_extension(origin)]

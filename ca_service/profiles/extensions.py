@@ -1,0 +1,92 @@
+"""Extensions shared by the profiles."""
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import AuthorityInformationAccessOID
+
+from ca_service.profiles import oids, structures
+from ca_service.profiles.model import IssuerInfo, Provenance
+from ca_service.profiles.naming import key_id
+from ca_service.profiles.structures import KeyUsageName
+from vtpm.wire.encoding import unb64url, unhex
+
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+Extension = tuple[x509.ExtensionType, bool]
+"""An extension and whether it is critical."""
+
+PROVENANCE_VERSION = 1
+
+_KEY_USAGES: tuple[KeyUsageName, ...] = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+
+
+def key_usage(*names: KeyUsageName) -> Extension:
+    """The keyUsage extension, critical, with just these bits."""
+    return x509.KeyUsage(**{name: name in names for name in _KEY_USAGES}), True
+
+
+def subject_key_id(key: PublicKey) -> Extension:
+    """The subjectKeyIdentifier of a key."""
+    return x509.SubjectKeyIdentifier(key_id(_key_bits(key))), False
+
+
+def authority_key_id(issuer_key_id: bytes) -> Extension:
+    """The authorityKeyIdentifier: the key id alone, so that a CA can be cross-signed."""
+    return x509.AuthorityKeyIdentifier(issuer_key_id, None, None), False
+
+
+def publication(issuer: IssuerInfo) -> tuple[Extension, Extension]:
+    """Where to get the issuer's certificate and its revocation list."""
+    access = x509.AccessDescription(
+        AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(issuer.certificate_url)
+    )
+    point = x509.DistributionPoint([x509.UniformResourceIdentifier(issuer.crl_url)], None, None, None)
+    return (
+        (x509.AuthorityInformationAccess([access]), False),
+        (x509.CRLDistributionPoints([point]), False),
+    )
+
+
+def provenance_extension(value: Provenance) -> Extension:
+    """The provenance extension, version 1.
+
+    Raises:
+        WireError: the thumbprint or digest is not in its text form, or of the wrong length.
+    """
+    structure = structures.ProvenanceValue(
+        version=PROVENANCE_VERSION,
+        evidence_profile=value.profile,
+        kbs_thumbprint=unb64url(value.kbs_thumbprint, "provenance.kbs_thumbprint", size=32),
+        resource=value.resource,
+        measurement=value.measurement,
+        policy_digest=unhex(value.policy_digest, "provenance.policy_digest", size=32),
+        decision_id=value.decision_id,
+    )
+    return x509.UnrecognizedExtension(oids.PROVENANCE, structures.encode(structure)), False
+
+
+def _key_bits(key: PublicKey) -> bytes:
+    """The contents of subjectPublicKey without tag, length and unused-bits octet."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
+    return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+
+
+def unsigned(builder: x509.CertificateBuilder, throwaway: ec.EllipticCurvePrivateKey | None = None) -> bytes:
+    """The to-be-signed bytes of a certificate that a P-384 CA is going to sign.
+
+    `cryptography` gives out to-be-signed bytes only of signed certificates, so a throwaway key signs; the
+    bytes do not depend on which key that is, only on the algorithm.
+    """
+    key = throwaway or ec.generate_private_key(ec.SECP384R1())
+    return builder.sign(key, hashes.SHA384()).tbs_certificate_bytes

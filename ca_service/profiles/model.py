@@ -1,0 +1,221 @@
+"""What goes into a certificate, and the draft that comes out before anybody signs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Literal, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ca_service.judgment import BadRequest
+from vtpm.wire.runtime_data import TpmSpec
+from vtpm.wire.templates import Role
+
+DEVICE_LIFETIME = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""The notAfter that means "no well-defined end" (RFC 5280, section 4.1.2.5; IEEE 802.1AR)."""
+
+EPHEMERAL_LIMIT = timedelta(days=7)
+"""The longest life of a certificate of the Ephemeral CA."""
+
+SERIAL_SIZE = 17
+"""Octets of every certificate serial number: one instance prefix, 16 random."""
+
+_LARGEST_PREFIX = 127
+
+Entropy = Callable[[int], bytes]
+"""Gives that many unpredictable bytes, as `os.urandom` does."""
+
+Mode = Literal["production", "simulation"]
+IssuerRole = Literal["ek", "devid", "ephemeral"]
+CaRole = Literal["root", "ek", "devid", "ephemeral"]
+
+
+def new_serial(instance: int, entropy: Entropy) -> int:
+    """Draw a serial number: the 8-bit prefix of this CA instance, then 128 random bits.
+
+    Args:
+        instance: 1 to 127; never 0, so that all serials have the same length, and never with the top bit set,
+            which would make the DER integer negative.
+        entropy: source of 16 bytes.
+
+    Raises:
+        ValueError: `instance` is out of range.
+    """
+    if not 1 <= instance <= _LARGEST_PREFIX:
+        raise ValueError(f"a serial prefix is 1 to {_LARGEST_PREFIX}")
+    return int.from_bytes(bytes([instance]) + entropy(SERIAL_SIZE - 1), "big")
+
+
+def serial_hex(serial: int) -> str:
+    """A serial number as this CA writes it everywhere: lower-case hex of its octets, 34 digits."""
+    return serial.to_bytes(SERIAL_SIZE, "big").hex()
+
+
+@dataclass(frozen=True)
+class Validity:
+    """From when to when a certificate holds, both ends included, whole seconds, UTC."""
+
+    not_before: datetime
+    not_after: datetime
+
+    def __post_init__(self) -> None:
+        for moment in (self.not_before, self.not_after):
+            if moment.tzinfo is None or moment.microsecond:
+                raise ValueError("validity takes aware times of whole seconds")
+
+    @classmethod
+    def device_lifetime(cls, at: datetime) -> Self:
+        """From `at` on, without a well-defined end."""
+        return cls(at.astimezone(UTC).replace(microsecond=0), DEVICE_LIFETIME)
+
+    @classmethod
+    def bounded(cls, at: datetime, days: int, within: datetime = DEVICE_LIFETIME) -> Self:
+        """From `at` on for `days`, but never beyond `within`, the issuer's own end.
+
+        The comparison is made on the distance, because a sum may lie beyond the year 9999.
+        """
+        start = at.astimezone(UTC).replace(microsecond=0)
+        if within - start <= timedelta(days=days):
+            return cls(start, within)
+        return cls(start, start + timedelta(days=days))
+
+    def lies_within(self, outer: "Validity") -> bool:
+        """Whether this neither starts before nor ends after `outer`."""
+        return outer.not_before <= self.not_before <= self.not_after <= outer.not_after
+
+
+@dataclass(frozen=True)
+class IssuerInfo:
+    """The issuer of a certificate, as far as it shows in what it issues.
+
+    Attributes:
+        certificate: the issuer's own certificate.
+        publication_url: base URL of the CA without trailing slash; it goes into certificates for good.
+        role: which kind of CA the issuer is; decides what may be drafted under it.
+    """
+
+    certificate: x509.Certificate
+    publication_url: str
+    role: CaRole
+
+    @cached_property
+    def key_id(self) -> bytes:
+        """The issuer's subject key identifier, 20 octets."""
+        return self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+
+    @property
+    def skid(self) -> str:
+        """`key_id` in lower-case hex."""
+        return self.key_id.hex()
+
+    @property
+    def certificate_url(self) -> str:
+        """Where the issuer's certificate is published (authorityInfoAccess)."""
+        return f"{self.publication_url}/ca/{self.skid}.cer"
+
+    @property
+    def crl_url(self) -> str:
+        """Where the issuer's revocation list is published (cRLDistributionPoints)."""
+        return f"{self.publication_url}/crl/{self.skid}/0.crl"
+
+    @property
+    def validity(self) -> Validity:
+        """The issuer's own validity."""
+        return Validity(self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc)
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        """The issuer's key; every CA here is ECDSA."""
+        key = self.certificate.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise BadRequest("issuer", "must have an elliptic-curve key")
+        return key
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What vouched for a TPM key; published in the certificate so that one can revoke by cause.
+
+    Attributes:
+        kbs_thumbprint: RFC 7638 SHA-256 thumbprint of the KBS key that signed the grant, base64url.
+        resource: the KBS resource that holds the persistence key.
+        measurement: launch measurement of the SVSM, 48 bytes.
+        policy_digest: SHA-256 of the policy version that admitted, 64 hex digits.
+        decision_id: under which the CA finds its reasons.
+        profile: evidence profile, for example ``svsm-vtpm-ca:1``.
+    """
+
+    kbs_thumbprint: str
+    resource: str
+    measurement: bytes
+    policy_digest: str
+    decision_id: str
+    profile: str
+
+
+@dataclass(frozen=True)
+class EkContent:
+    """What an EK certificate shall say; arguments as for `draft_ek`."""
+
+    public: bytes
+    manufacturer: str
+    vendor: str
+    firmware: str
+    spec: TpmSpec
+    serial: int
+    validity: Validity
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class DevidContent:
+    """What an IAK or IDevID certificate shall say; arguments as for `draft_devid`."""
+
+    role: Role
+    public: bytes
+    ek_name: bytes
+    manufacturer: str
+    ek_serial: int
+    ek_aki: bytes
+    ek_digest: str | None
+    serial: int
+    validity: Validity
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class CaContent:
+    """What a CA certificate shall say; arguments as for `draft_root` and `draft_issuing`."""
+
+    role: CaRole
+    pair: str
+    mode: Mode
+    organization: str
+    public_key: ec.EllipticCurvePublicKey
+    serial: int
+    validity: Validity
+
+
+Content = EkContent | DevidContent | CaContent
+Profile = Literal["ek", "iak", "idevid", "root-ca", "issuing-ca"]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A certificate before its signature.
+
+    Attributes:
+        profile: which profile it follows.
+        tbs: DER of the TBSCertificate: every byte that will be signed, but for the slot.
+        slot: offset in `tbs` of 64 ASCII zeros in the place of the EK certificate's digest, if that is not
+            known yet.
+        serial: the serial number in `tbs`.
+        content: what the certificate shall say, for the lint to compare with.
+    """
+
+    profile: Profile
+    tbs: bytes
+    slot: int | None
+    serial: int
+    content: Content = field(repr=False)

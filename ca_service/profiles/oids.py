@@ -1,0 +1,37 @@
+"""Object identifiers of the certificate profiles, each with its name in the document that assigns it."""
+
+from cryptography.x509 import ObjectIdentifier
+
+TPM_MANUFACTURER = ObjectIdentifier("2.23.133.2.1")
+"""tcg-at-tpmManufacturer (TCG EK Credential Profile)."""
+TPM_MODEL = ObjectIdentifier("2.23.133.2.2")
+"""tcg-at-tpmModel."""
+TPM_VERSION = ObjectIdentifier("2.23.133.2.3")
+"""tcg-at-tpmVersion."""
+TPM_SPECIFICATION = ObjectIdentifier("2.23.133.2.16")
+"""tcg-at-tpmSpecification."""
+EK_CERTIFICATE = ObjectIdentifier("2.23.133.8.1")
+"""tcg-kp-EKCertificate."""
+AIK_CERTIFICATE = ObjectIdentifier("2.23.133.8.3")
+"""tcg-kp-AIKCertificate."""
+VERIFIED_TPM_RESIDENCY = ObjectIdentifier("2.23.133.11.1.1")
+"""tcg-cap-verifiedTPMResidency, a certificate policy (not a key purpose)."""
+VERIFIED_TPM_FIXED = ObjectIdentifier("2.23.133.11.1.2")
+"""tcg-cap-verifiedTPMFixed, the second policy of an IDevID."""
+VERIFIED_TPM_RESTRICTED = ObjectIdentifier("2.23.133.11.1.3")
+"""tcg-cap-verifiedTPMRestricted, the second policy of an IAK."""
+TPM_20 = ObjectIdentifier("2.23.133.1.2")
+"""The hwType that says TPM 2.0."""
+EK_PERMANENT_ID_SHA256 = ObjectIdentifier("2.23.133.12.1")
+"""tcg-on-ekPermIdSha256, assigner of the permanentIdentifier."""
+
+HARDWARE_MODULE_NAME = ObjectIdentifier("1.3.6.1.5.5.7.8.4")
+"""id-on-hardwareModuleName (RFC 4108, section 5)."""
+PERMANENT_IDENTIFIER = ObjectIdentifier("1.3.6.1.5.5.7.8.3")
+"""id-on-permanentIdentifier (RFC 4043)."""
+SUBJECT_DIRECTORY_ATTRIBUTES = ObjectIdentifier("2.5.29.9")
+"""id-ce-subjectDirectoryAttributes (RFC 5280, section 4.2.1.8)."""
+
+PROVENANCE = ObjectIdentifier("2.25.141280512164668854563368337367618201297")
+"""This CA's provenance extension: the UUID 6a49a30b-7600-42d3-a846-fe64e90ea6d1 in the arc that needs no
+registration (ITU-T X.667)."""

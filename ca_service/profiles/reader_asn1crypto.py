@@ -1,0 +1,192 @@
+"""Second reader of the lint: `asn1crypto`, a parser that shares no code with the one that wrote the bytes.
+
+It is kept away from hostile input: here it reads only what this CA is about to sign.
+"""
+
+from typing import Any, ClassVar
+
+from asn1crypto import core
+from asn1crypto import x509 as asn1
+
+from ca_service.profiles.view import (
+    AccessView,
+    AuthorityKeyView,
+    BasicConstraintsView,
+    CertificateView,
+    DistributionView,
+    ExtensionValue,
+    ExtensionView,
+    GeneralNameView,
+    HardwareModuleView,
+    NameView,
+    OtherNameView,
+    PermanentIdentifierView,
+    PoliciesView,
+    ProvenanceView,
+    SpecificationView,
+)
+
+_FIRST_GENERALIZED = 2050
+_VERSIONS = {"v1": 1, "v2": 2, "v3": 3}
+_HARDWARE_MODULE_NAME = "1.3.6.1.5.5.7.8.4"
+_PERMANENT_IDENTIFIER = "1.3.6.1.5.5.7.8.3"
+_PROVENANCE = "2.25.141280512164668854563368337367618201297"
+
+
+class _HardwareModuleName(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
+    _fields: ClassVar = [("hw_type", core.ObjectIdentifier), ("hw_serial_num", core.OctetString)]
+
+
+class _PermanentIdentifier(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
+    _fields: ClassVar = [("identifier_value", core.UTF8String), ("assigner", core.ObjectIdentifier)]
+
+
+class _Provenance(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
+    _fields: ClassVar = [
+        ("version", core.Integer),
+        ("evidence_profile", core.UTF8String),
+        ("kbs_thumbprint", core.OctetString),
+        ("resource", core.UTF8String),
+        ("measurement", core.OctetString),
+        ("policy_digest", core.OctetString),
+        ("decision_id", core.UTF8String),
+    ]
+
+
+def read(der: bytes) -> CertificateView:
+    """Read a certificate.
+
+    Raises:
+        ValueError: it cannot be read, or a known extension has another form than the profiles use.
+    """
+    try:
+        return _certificate(asn1.Certificate.load(der, strict=True))
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(f"asn1crypto cannot read it: {type(error).__name__}") from error
+
+
+def _certificate(certificate: Any) -> CertificateView:
+    tbs = certificate["tbs_certificate"]
+    algorithm = tbs["signature"].dump()
+    if certificate["signature_algorithm"].dump() != algorithm:
+        raise ValueError("inner and outer signature algorithm differ")
+    if tbs["issuer_unique_id"].native is not None or tbs["subject_unique_id"].native is not None:
+        raise ValueError("has unique identifiers")
+    for time in ("not_before", "not_after"):
+        moment = tbs["validity"][time]
+        if (moment.name == "utc_time") != (moment.native.year < _FIRST_GENERALIZED):
+            raise ValueError("times before 2050 are UTCTime, later ones GeneralizedTime")
+    return CertificateView(
+        version=_VERSIONS[tbs["version"].native],
+        serial=tbs["serial_number"].native,
+        signature_algorithm=algorithm,
+        issuer=_name(tbs["issuer"]),
+        not_before=tbs["validity"]["not_before"].native,
+        not_after=tbs["validity"]["not_after"].native,
+        subject=_name(tbs["subject"]),
+        spki=tbs["subject_public_key_info"].dump(),
+        extensions=tuple(
+            ExtensionView(e["extn_id"].dotted, e["critical"].native, e["extn_value"].contents, _value(e))
+            for e in tbs["extensions"]
+        ),
+    )
+
+
+def _name(name: Any) -> NameView:
+    return NameView(
+        name.dump(),
+        tuple(tuple((a["type"].dotted, a["value"].native) for a in rdn) for rdn in name.chosen),
+    )
+
+
+def _value(extension: Any) -> ExtensionValue:  # noqa: C901, PLR0911 - one return per kind of extension
+    parsed = extension["extn_value"].parsed
+    match extension["extn_id"].native:
+        case "basic_constraints":
+            return BasicConstraintsView(parsed["ca"].native, parsed["path_len_constraint"].native)
+        case "key_usage":
+            return frozenset(
+                "content_commitment" if bit == "non_repudiation" else bit for bit in parsed.native
+            )
+        case "extended_key_usage":
+            return tuple(purpose.dotted for purpose in parsed)
+        case "key_identifier":
+            return bytes(parsed.native)
+        case "authority_key_identifier":
+            names_issuer = (
+                parsed["authority_cert_issuer"].native is not None
+                or parsed["authority_cert_serial_number"].native is not None
+            )
+            return AuthorityKeyView(parsed["key_identifier"].native, names_issuer)
+        case "authority_information_access":
+            return AccessView(tuple((d["access_method"].dotted, _uri(d["access_location"])) for d in parsed))
+        case "crl_distribution_points":
+            return _distribution(parsed)
+        case "certificate_policies":
+            return PoliciesView(
+                tuple(p["policy_identifier"].dotted for p in parsed),
+                any(p["policy_qualifiers"].native is not None for p in parsed),
+            )
+        case "subject_alt_name":
+            return tuple(_general_name(name) for name in parsed)
+        case "subject_directory_attributes":
+            return _specification(parsed)
+        case str(dotted) if dotted == _PROVENANCE:
+            return _provenance(extension["extn_value"].contents)
+        case _:
+            return bytes(extension["extn_value"].contents)
+
+
+def _uri(name: Any) -> str:
+    if name.name != "uniform_resource_identifier":
+        raise ValueError("must be a URI")
+    return str(name.native)
+
+
+def _distribution(points: Any) -> DistributionView:
+    urls: list[str] = []
+    plain = True
+    for point in points:
+        where = point["distribution_point"]
+        full = where.name == "full_name"
+        names = list(where.chosen) if full else []
+        urls += [_uri(name) for name in names]
+        plain &= (
+            full
+            and len(names) == 1
+            and point["reasons"].native is None
+            and point["crl_issuer"].native is None
+        )
+    return DistributionView(tuple(urls), plain)
+
+
+def _general_name(name: Any) -> GeneralNameView:
+    if name.name == "directory_name":
+        return _name(name.chosen.untag())
+    if name.name == "other_name":
+        kind = name.chosen["type_id"].dotted
+        der = name.chosen["value"].dump()  # with the explicit tag [0] around it
+        if kind == _HARDWARE_MODULE_NAME:
+            module = _HardwareModuleName.load(der, strict=True, explicit=0)
+            return HardwareModuleView(module["hw_type"].dotted, module["hw_serial_num"].native)
+        if kind == _PERMANENT_IDENTIFIER:
+            permanent = _PermanentIdentifier.load(der, strict=True, explicit=0)
+            return PermanentIdentifierView(permanent["identifier_value"].native, permanent["assigner"].dotted)
+        return OtherNameView(kind, der)
+    return OtherNameView(name.name, str(name.native).encode())
+
+
+def _specification(attributes: Any) -> SpecificationView:
+    (attribute,) = attributes
+    (value,) = attribute["values"]
+    return SpecificationView(
+        attribute["type"].dotted,
+        value["family"].native,
+        value["level"].native,
+        value["revision"].native,
+    )
+
+
+def _provenance(der: bytes) -> ProvenanceView:
+    value = _Provenance.load(der, strict=True)
+    return ProvenanceView(**value.native)

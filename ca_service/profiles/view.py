@@ -1,0 +1,154 @@
+"""A certificate as plain values: what both readers of the lint must agree on.
+
+Nothing here knows a parsing library; `reader_cryptography` and `reader_asn1crypto` fill these in, sharing no
+code.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+Attribute = tuple[str, str]
+"""Dotted attribute type and its text."""
+
+
+@dataclass(frozen=True)
+class NameView:
+    """A distinguished name: its DER, and per RDN the attributes."""
+
+    der: bytes
+    rdns: tuple[tuple[Attribute, ...], ...]
+
+
+@dataclass(frozen=True)
+class HardwareModuleView:
+    """otherName HardwareModuleName."""
+
+    hw_type: str
+    hw_serial_num: bytes
+
+
+@dataclass(frozen=True)
+class PermanentIdentifierView:
+    """otherName PermanentIdentifier."""
+
+    identifier_value: str
+    assigner: str
+
+
+@dataclass(frozen=True)
+class OtherNameView:
+    """Any other otherName, or another kind of general name, under its type."""
+
+    kind: str
+    der: bytes
+
+
+GeneralNameView = NameView | HardwareModuleView | PermanentIdentifierView | OtherNameView
+
+
+@dataclass(frozen=True)
+class SpecificationView:
+    """The one attribute of subjectDirectoryAttributes."""
+
+    attribute: str
+    family: str
+    level: int
+    revision: int
+
+
+@dataclass(frozen=True)
+class ProvenanceView:
+    """The provenance extension."""
+
+    version: int
+    evidence_profile: str
+    kbs_thumbprint: bytes
+    resource: str
+    measurement: bytes
+    policy_digest: bytes
+    decision_id: str
+
+
+@dataclass(frozen=True)
+class BasicConstraintsView:
+    """basicConstraints."""
+
+    ca: bool
+    path_length: int | None
+
+
+@dataclass(frozen=True)
+class AuthorityKeyView:
+    """authorityKeyIdentifier."""
+
+    key_id: bytes | None
+    names_issuer: bool
+
+
+@dataclass(frozen=True)
+class AccessView:
+    """authorityInfoAccess: pairs of dotted method and URI."""
+
+    entries: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class DistributionView:
+    """cRLDistributionPoints: URIs, and whether there is anything but full names."""
+
+    urls: tuple[str, ...]
+    plain: bool
+
+
+@dataclass(frozen=True)
+class PoliciesView:
+    """certificatePolicies: dotted ids, and whether one has qualifiers."""
+
+    policies: tuple[str, ...]
+    qualified: bool
+
+
+ExtensionValue = (
+    BasicConstraintsView
+    | AuthorityKeyView
+    | AccessView
+    | DistributionView
+    | PoliciesView
+    | SpecificationView
+    | ProvenanceView
+    | frozenset[str]
+    | tuple[str, ...]
+    | tuple[GeneralNameView, ...]
+    | bytes
+)
+"""keyUsage is a frozenset of bit names, extendedKeyUsage a tuple of ids, subjectAltName a tuple of names, and
+subjectKeyIdentifier and what is unknown are bytes."""
+
+
+@dataclass(frozen=True)
+class ExtensionView:
+    """One extension: its dotted id, criticality, the DER inside the OCTET STRING, and what that means."""
+
+    id: str
+    critical: bool
+    der: bytes
+    value: ExtensionValue
+
+
+@dataclass(frozen=True)
+class CertificateView:
+    """All that is in a certificate but its signature; `version` counts from 1."""
+
+    version: int
+    serial: int
+    signature_algorithm: bytes
+    issuer: NameView
+    not_before: datetime
+    not_after: datetime
+    subject: NameView
+    spki: bytes
+    extensions: tuple[ExtensionView, ...]
+
+    def extension(self, dotted: str) -> ExtensionView | None:
+        """The extension of that id, if it is there."""
+        return next((e for e in self.extensions if e.id == dotted), None)

@@ -1,0 +1,41 @@
+"""TPM2_MakeCredential without a TPM: what only the TPM that holds both EK and IAK can answer."""
+
+from tpm2_pytss import TPMT_PUBLIC
+from tpm2_pytss.utils import make_credential
+
+from vtpm.wire.errors import WireError
+from vtpm.wire.templates import Role, differences, parse_public, templates
+
+SECRET_SIZE = 32
+"""Bytes of a secret: the most that an EK with SHA-256 as its nameAlg can carry, and enough for the others."""
+
+_NAME_SIZES = {0x000B: 34, 0x000C: 50, 0x000D: 66}
+
+
+def make_challenge(ek_public: bytes, iak_name: bytes, secret: bytes) -> tuple[bytes, bytes]:
+    """Wrap a secret so that it comes out only in the TPM with this EK, and only if a key of this Name is there too.
+
+    Source: TPM 2.0 Library, Part 1, section 24 (credential protection).
+
+    Args:
+        ek_public: TPMT_PUBLIC of the EK, which passed `KEY_CHECKS`.
+        iak_name: Name of the IAK.
+        secret: `SECRET_SIZE` bytes.
+
+    Returns:
+        TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, as TPM2_ActivateCredential takes them.
+
+    Raises:
+        WireError: `ek_public` is an instance of no EK template.
+        ValueError: the secret has another size, or `iak_name` is no Name.
+    """
+    if len(secret) != SECRET_SIZE:
+        raise ValueError(f"the secret must be {SECRET_SIZE} bytes")
+    if len(iak_name) != _NAME_SIZES.get(int.from_bytes(iak_name[:2], "big")):
+        raise ValueError("not a Name of SHA-256, SHA-384 or SHA-512")
+    parse_public(ek_public, "ek").public_key()
+    if all(differences(ek_public, template) for template in templates(Role.EK)):
+        raise WireError("ek", "is an instance of no EK template")
+    public, _ = TPMT_PUBLIC.unmarshal(ek_public)
+    blob, encrypted = make_credential(public, secret, iak_name)
+    return blob.marshal(), encrypted.marshal()

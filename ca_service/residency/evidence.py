@@ -1,0 +1,57 @@
+"""What the residency checks look at, and the Names that follow from it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from ca_service.residency.attest import Attest, Signature
+from vtpm.wire.runtime_data import TpmStatement
+from vtpm.wire.templates import name
+
+
+@dataclass(frozen=True)
+class TpmEvidence:
+    """The SVSM's statement about its TPM, and what the TPM itself signed.
+
+    Attributes:
+        statement: keys and properties of the TPM, covered by the SNP report.
+        qualifier: what TPM2_Certify must carry as qualifying data, 32 bytes (`runtime_data.certify_qualifier`).
+        attest: TPMS_ATTEST of TPM2_Certify, IDevID by IAK; None if none was sent.
+        signature: TPMT_SIGNATURE over `attest`; None if none was sent.
+    """
+
+    statement: TpmStatement
+    qualifier: bytes
+    attest: bytes | None
+    signature: bytes | None
+
+    @cached_property
+    def certified(self) -> Attest | None:
+        """`attest` read; None if there is none."""
+        return None if self.attest is None else Attest.read(self.attest)
+
+    @cached_property
+    def signed(self) -> Signature | None:
+        """`signature` read; None if there is none."""
+        return None if self.signature is None else Signature.read(self.signature)
+
+
+@dataclass(frozen=True)
+class Names:
+    """TPM Names, nameAlg || H(TPMT_PUBLIC): of each EK in the statement's order, of IAK and IDevID."""
+
+    eks: tuple[bytes, ...]
+    iak: bytes
+    idevid: bytes
+
+
+def names(statement: TpmStatement) -> Names:
+    """The Names of all keys of a TPM.
+
+    Raises:
+        WireError: a key is no TPMT_PUBLIC; parsed statements have none such.
+    """
+    return Names(
+        tuple(name(ek.public) for ek in statement.eks),
+        name(statement.iak.public),
+        name(statement.idevid.public),
+    )

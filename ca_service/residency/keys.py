@@ -1,0 +1,132 @@
+"""Checks of the stated keys themselves: template, attributes, sanity, distinctness.
+
+Source: TCG "TPM 2.0 Keys for Device Identity and Attestation" 1.0, sections 6 and 7; TCG EK Credential Profile 2.x,
+annex B. Equality with the template is the stronger rule; the attributes are judged once more on their own, because
+each of them is what makes a key fit for its role.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ca_service.judgment import Check, Finding, failed, passed
+from ca_service.residency.evidence import TpmEvidence
+from ca_service.residency.sanity import weakness
+from vtpm.wire.errors import WireError
+from vtpm.wire.public_area import PublicArea
+from vtpm.wire.runtime_data import KeyStatement, TpmStatement
+from vtpm.wire.templates import Role, differences, parse_public, template
+
+# TPMA_OBJECT (TPM 2.0 Library, Part 2, section 8.3)
+_ATTRIBUTES = {
+    "fixedTPM": 1 << 1,
+    "stClear": 1 << 2,
+    "fixedParent": 1 << 4,
+    "sensitiveDataOrigin": 1 << 5,
+    "adminWithPolicy": 1 << 7,
+    "encryptedDuplication": 1 << 11,
+    "restricted": 1 << 16,
+    "decrypt": 1 << 17,
+    "sign": 1 << 18,
+}
+
+_BORN_HERE = ("fixedTPM", "fixedParent", "sensitiveDataOrigin")
+_NEVER = ("stClear", "encryptedDuplication")
+
+_MUST_BE_SET = {
+    Role.EK: (*_BORN_HERE, "adminWithPolicy", "restricted", "decrypt"),
+    Role.IAK: (*_BORN_HERE, "restricted", "sign"),
+    Role.IDEVID: (*_BORN_HERE, "sign"),
+}
+_MUST_BE_CLEAR = {
+    Role.EK: (*_NEVER, "sign"),
+    Role.IAK: (*_NEVER, "decrypt"),
+    Role.IDEVID: (*_NEVER, "restricted", "decrypt"),
+}
+
+
+def _stated(statement: TpmStatement, role: Role) -> list[tuple[str, KeyStatement]]:
+    """The keys of a role, each with its place in the statement."""
+    if role is Role.EK:
+        return [(f"ek[{i}]", key) for i, key in enumerate(statement.eks)]
+    return [(role.value, statement.iak if role is Role.IAK else statement.idevid)]
+
+
+@dataclass(frozen=True)
+class _EachKey:
+    """One rule about every key of a role; `trouble` says what is wrong with a key, "" for nothing."""
+
+    id: str
+    role: Role
+    trouble: Callable[[Role, KeyStatement], str]
+
+    def judge(self, subject: TpmEvidence) -> Finding:
+        """Look at every key of the role and name the first that is wrong."""
+        keys = _stated(subject.statement, self.role)
+        if not keys:
+            return failed(self, f"there is no {self.role.value} key")
+        for at, key in keys:
+            try:
+                trouble = self.trouble(self.role, key)
+            except WireError as error:
+                trouble = f"is malformed: {error}"
+            if trouble:
+                return failed(self, f"{at} {trouble}", expected=key.template, actual=key.public.hex())
+        return passed(self, actual=", ".join(f"{at}: {key.template}" for at, key in keys))
+
+
+def _template_trouble(role: Role, key: KeyStatement) -> str:
+    differing = differences(key.public, template(role, key.template))
+    return f"differs from template {key.template} in {', '.join(differing)}" if differing else ""
+
+
+def _attribute_trouble(role: Role, key: KeyStatement) -> str:
+    attributes = parse_public(key.public).attributes
+    missing = [name for name in _MUST_BE_SET[role] if not attributes & _ATTRIBUTES[name]]
+    excess = [name for name in _MUST_BE_CLEAR[role] if attributes & _ATTRIBUTES[name]]
+    return "; ".join(
+        f"{verb} {', '.join(names)}"
+        for verb, names in (("lacks the attribute", missing), ("must not have the attribute", excess))
+        if names
+    )
+
+
+def _key_trouble(_role: Role, key: KeyStatement) -> str:
+    return weakness(parse_public(key.public)) or ""
+
+
+def _identity(area: PublicArea) -> tuple[object, ...]:
+    """What makes two keys the same key, whatever else their public areas say."""
+    return (area.kind, area.curve, *(int.from_bytes(part, "big") for part in area.unique))
+
+
+@dataclass(frozen=True)
+class _KeysDistinct:
+    """EK, IAK and IDevID are all different keys, and no two EKs are of one template."""
+
+    id: str = "tpm.keys-distinct"
+
+    def judge(self, subject: TpmEvidence) -> Finding:
+        """Compare the keys by their key material, not by Name: attributes do not make another key."""
+        seen: dict[tuple[object, ...], str] = {}
+        for role in Role:
+            for at, key in _stated(subject.statement, role):
+                try:
+                    marks = [_identity(parse_public(key.public))]
+                except WireError as error:
+                    return failed(self, f"{at} is malformed: {error}")
+                if role is Role.EK:
+                    marks.append(("template", key.template))
+                for mark in marks:
+                    if mark in seen:
+                        return failed(self, f"{at} is the same as {seen[mark]}")
+                    seen[mark] = at
+        return passed(self)
+
+
+KEY_CHECKS: tuple[Check[TpmEvidence], ...] = (
+    *(_EachKey(f"tpm.{role.value}-template", role, _template_trouble) for role in Role),
+    *(_EachKey(f"tpm.{role.value}-attributes", role, _attribute_trouble) for role in Role),
+    *(_EachKey(f"tpm.{role.value}-key", role, _key_trouble) for role in Role),
+    _KeysDistinct(),
+)
+"""All that is demanded of the keys in a statement, whether or not a proof of residency comes with them."""

@@ -1,0 +1,106 @@
+"""Is this number a public key that a TPM could have made? Cheap tests that catch nonsense and known bad generators."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+from vtpm.wire.errors import WireError
+from vtpm.wire.public_area import PublicArea
+
+_SIEVE = 1 << 16
+_FERMAT_ROUNDS = 32
+_ROCA_LARGEST = 167
+
+
+def weakness(area: PublicArea) -> str | None:
+    """What is wrong with a public key, as the end of a sentence; None if nothing was found.
+
+    ECC: the point has full-length coordinates and lies on its curve. RSA: the modulus has exactly the stated size,
+    is odd, has no factor below 65536, is no product of two close primes (Fermat) and does not bear the mark of
+    Infineon's generator (ROCA, CVE-2017-15361); the exponent is 65537.
+    """
+    if area.kind == "ecc":
+        return _ecc_weakness(area)
+    return _rsa_weakness(area)
+
+
+def _ecc_weakness(area: PublicArea) -> str | None:
+    size = (area.bits + 7) // 8
+    if any(len(coordinate) != size for coordinate in area.unique):
+        return f"has coordinates that are not {size} bytes long"
+    try:
+        area.public_key()
+    except WireError:
+        return "is not on its curve"
+    return None
+
+
+def _rsa_weakness(area: PublicArea) -> str | None:
+    modulus = int.from_bytes(area.unique[0], "big")
+    if len(area.unique[0]) * 8 != area.bits or modulus.bit_length() != area.bits:
+        return f"has a modulus that is not exactly {area.bits} bits long"
+    if area.exponent not in (0, 65537):
+        return "has an exponent other than 65537"
+    return next((text for is_weak, text in _WEAK_MODULI if is_weak(modulus)), None)
+
+
+def _primes_below(limit: int) -> list[int]:
+    sieve = bytearray([1]) * limit
+    sieve[:2] = b"\x00\x00"
+    for n in range(2, math.isqrt(limit) + 1):
+        if sieve[n]:
+            sieve[n * n :: n] = bytes(len(range(n * n, limit, n)))
+    return [n for n in range(limit) if sieve[n]]
+
+
+def _is_even(modulus: int) -> bool:
+    return modulus % 2 == 0
+
+
+def _has_small_factor(modulus: int) -> bool:
+    return math.gcd(_small_primes_product() % modulus, modulus) != 1
+
+
+@cache
+def _small_primes_product() -> int:
+    return math.prod(_primes_below(_SIEVE))
+
+
+def _close_factors(modulus: int) -> bool:
+    """Fermat's method, a few rounds: finds factors that differ by little more than the fourth root of the modulus."""
+    middle = math.isqrt(modulus - 1) + 1
+    for _ in range(_FERMAT_ROUNDS):
+        rest = middle * middle - modulus
+        if math.isqrt(rest) ** 2 == rest:
+            return True
+        middle += 1
+    return False
+
+
+@cache
+def _roca_residues() -> tuple[tuple[int, frozenset[int]], ...]:
+    """For each odd prime up to 167, the residues that powers of 65537 take."""
+    rows = []
+    for prime in _primes_below(_ROCA_LARGEST + 1)[1:]:
+        residues, power = set(), 1
+        while power not in residues:
+            residues.add(power)
+            power = power * 65537 % prime
+        rows.append((prime, frozenset(residues)))
+    return tuple(rows)
+
+
+def _has_roca_mark(modulus: int) -> bool:
+    """Whether the modulus is a power of 65537 modulo every small prime (Nemec et al., CCS 2017).
+
+    A random modulus is so by chance about once in 2^27.
+    """
+    return all(modulus % prime in residues for prime, residues in _roca_residues())
+
+
+_WEAK_MODULI: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (_is_even, "has an even modulus"),
+    (_has_small_factor, "has a modulus with a small factor"),
+    (_close_factors, "has a modulus of two close factors"),
+    (_has_roca_mark, "comes from a generator with a known weakness (ROCA)"),
+)

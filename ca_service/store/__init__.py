@@ -1,0 +1,50 @@
+"""What the CA knows, durably: SQL tables, their migrations, and one repository per subject.
+
+Enter by `open_store` (an existing database) or `create_store` (a new one). `Store.read` gives a consistent
+view, `Store.write` one durable transaction; both hand out a `Transaction` with the repositories.
+"""
+
+from ca_service.store.database import Faults, Store, Taken, create_store, no_faults, open_store
+from ca_service.store.issuance import live_key
+from ca_service.store.rows import (
+    AlarmRow,
+    CertificateRow,
+    CertificateState,
+    CrlRow,
+    DecisionRow,
+    EnrollmentRow,
+    EnrollmentState,
+    InstanceRow,
+    IntentRow,
+    IntentState,
+    PolicyRow,
+    RevocationRow,
+    SubmissionRow,
+    TpmRow,
+)
+from ca_service.store.transaction import Transaction
+
+__all__ = [
+    "AlarmRow",
+    "CertificateRow",
+    "CertificateState",
+    "CrlRow",
+    "DecisionRow",
+    "EnrollmentRow",
+    "EnrollmentState",
+    "Faults",
+    "InstanceRow",
+    "IntentRow",
+    "IntentState",
+    "PolicyRow",
+    "RevocationRow",
+    "Store",
+    "SubmissionRow",
+    "Taken",
+    "TpmRow",
+    "Transaction",
+    "create_store",
+    "live_key",
+    "no_faults",
+    "open_store",
+]

@@ -1,0 +1,95 @@
+"""Consumed nonces, decisions with their evidence, and enrolments."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from ca_service.store import schema
+from ca_service.store.repository import PAGE, Repository
+from ca_service.store.rows import DecisionRow, EnrollmentRow, EnrollmentState, SubmissionRow
+
+
+class Submissions(Repository):
+    """Nonces that were used, each once, with the answer its body got."""
+
+    def get(self, nonce: str) -> SubmissionRow | None:
+        """The use of `nonce`, if it was used."""
+        return self._one(
+            SubmissionRow, sa.select(schema.submissions).where(schema.submissions.c.nonce == nonce)
+        )
+
+    def add(self, row: SubmissionRow) -> None:
+        """Consume a nonce; the database refuses the second time."""
+        self._insert(schema.submissions, row)
+
+
+class Decisions(Repository):
+    """Verdicts, and the request bodies that they are about."""
+
+    def add(self, row: DecisionRow) -> None:
+        """Record a decision."""
+        self._insert(schema.decisions, row)
+
+    def get(self, decision_id: str) -> DecisionRow | None:
+        """The decision with this id."""
+        return self._one(DecisionRow, sa.select(schema.decisions).where(schema.decisions.c.id == decision_id))
+
+    def latest(self, limit: int = PAGE) -> list[DecisionRow]:
+        """The newest decisions first."""
+        order = (schema.decisions.c.at.desc(), schema.decisions.c.id)
+        return self._all(DecisionRow, sa.select(schema.decisions).order_by(*order).limit(limit))
+
+    def keep_evidence(self, digest: str, body: bytes, at: datetime) -> None:
+        """Store the request body under its SHA-256 in hex, once."""
+        table = schema.evidence
+        known = self._connection.execute(sa.select(table.c.digest).where(table.c.digest == digest)).first()
+        if known is None:
+            self._connection.execute(table.insert().values(digest=digest, body=body, received_at=at))
+
+    def evidence(self, digest: str) -> bytes | None:
+        """The stored request body."""
+        table = schema.evidence
+        found = self._connection.execute(sa.select(table.c.body).where(table.c.digest == digest)).scalar()
+        return None if found is None else bytes(found)
+
+
+class Enrollments(Repository):
+    """Enrolments that were admitted."""
+
+    enums: ClassVar[Mapping[str, Any]] = {"state": EnrollmentState}
+
+    def add(self, row: EnrollmentRow) -> None:
+        """Record a new enrolment."""
+        self._insert(schema.enrollments, row)
+
+    def get(self, enrollment_id: str) -> EnrollmentRow | None:
+        """The enrolment with this id."""
+        table = schema.enrollments
+        return self._one(EnrollmentRow, sa.select(table).where(table.c.id == enrollment_id))
+
+    def move(
+        self,
+        enrollment_id: str,
+        before: EnrollmentState,
+        after: EnrollmentState,
+        *,
+        reply: bytes | None = None,
+        decision_id: str | None = None,
+        policy_version: int | None = None,
+    ) -> bool:
+        """Change the state if it is still `before`; says whether it was.
+
+        `reply`, `decision_id` and `policy_version` replace the stored ones when given.
+        """
+        table = schema.enrollments
+        values: dict[str, object] = {"state": after}
+        if reply is not None:
+            values["reply"] = reply
+        if decision_id is not None:
+            values["decision_id"] = decision_id
+        if policy_version is not None:
+            values["policy_version"] = policy_version
+        condition = sa.and_(table.c.id == enrollment_id, table.c.state == before)
+        return self._update(table, condition, **values) == 1

@@ -1,0 +1,122 @@
+"""The ledger: which TPM lives in which instance, and what each of them brought along."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from ca_service.store import schema
+from ca_service.store.repository import Repository
+from ca_service.store.rows import InstanceRow, TpmRow
+
+
+class Ledger(Repository):
+    """Instances, the TPMs that occupy them, and the Names and persistence keys bound to them for good."""
+
+    def instance(self, kbs_id: str, resource: str, salt: str = "") -> InstanceRow | None:
+        """The instance of this KBS and resource (and salt, for shared resources)."""
+        table = schema.instances
+        condition = sa.and_(table.c.kbs_id == kbs_id, table.c.resource == resource, table.c.salt == salt)
+        return self._one(InstanceRow, sa.select(table).where(condition))
+
+    def instance_by_id(self, instance_id: int) -> InstanceRow | None:
+        """The instance with this number."""
+        table = schema.instances
+        return self._one(InstanceRow, sa.select(table).where(table.c.id == instance_id))
+
+    def instances(self) -> list[InstanceRow]:
+        """All instances, oldest first."""
+        return self._all(InstanceRow, sa.select(schema.instances).order_by(schema.instances.c.id))
+
+    def add_instance(self, kbs_id: str, resource: str, salt: str, at: datetime) -> int:
+        """Make an instance known; returns its number."""
+        values = {"kbs_id": kbs_id, "resource": resource, "salt": salt, "created_at": at}
+        return self._insert_numbered(schema.instances, values)
+
+    def occupant(self, instance_id: int) -> TpmRow | None:
+        """The live TPM of an instance."""
+        table = schema.tpms
+        return self._one(TpmRow, sa.select(table).where(table.c.occupies == instance_id))
+
+    def tpms(self, instance_id: int) -> list[TpmRow]:
+        """All TPMs that ever lived in an instance, oldest first."""
+        table = schema.tpms
+        return self._all(
+            TpmRow, sa.select(table).where(table.c.instance_id == instance_id).order_by(table.c.id)
+        )
+
+    def add_tpm(
+        self,
+        instance_id: int,
+        ek_set: str,
+        *,
+        counter: int,
+        root: str,
+        salt: str,
+        report_id: str,
+        at: datetime,
+    ) -> int:
+        """Let a TPM occupy an instance; the database refuses if another one does. Returns its number."""
+        return self._insert_numbered(
+            schema.tpms,
+            {
+                "instance_id": instance_id,
+                "occupies": instance_id,
+                "ek_set": ek_set,
+                "counter": counter,
+                "root": root,
+                "salt": salt,
+                "report_id": report_id,
+                "first_at": at,
+                "last_at": at,
+                "freed_at": None,
+            },
+        )
+
+    def seen(self, tpm_id: int, *, counter: int, root: str, salt: str, report_id: str, at: datetime) -> None:
+        """Note the state that a TPM was seen in; the counter in the database never goes back."""
+        table = schema.tpms
+        condition = sa.and_(table.c.id == tpm_id, table.c.counter <= counter)
+        self._update(table, condition, counter=counter, root=root, salt=salt, report_id=report_id, last_at=at)
+
+    def free(self, tpm_id: int, at: datetime) -> None:
+        """End a TPM's life in its instance."""
+        self._update(schema.tpms, schema.tpms.c.id == tpm_id, occupies=None, freed_at=at)
+
+    def key_instances(self, names: Collection[str]) -> dict[str, int]:
+        """For those of the Names that are known: the instance that each is bound to."""
+        table = schema.tpm_keys
+        rows = self._connection.execute(
+            sa.select(table.c.name, table.c.instance_id).where(table.c.name.in_(names))
+        )
+        return {row.name: row.instance_id for row in rows}
+
+    def bind_key(self, name: str, instance_id: int, role: str, template: str) -> None:
+        """Bind a Name to an instance for good."""
+        values = {"name": name, "instance_id": instance_id, "role": role, "template": template}
+        self._connection.execute(schema.tpm_keys.insert().values(**values))
+
+    def keys(self, instance_id: int) -> list[tuple[str, str, str]]:
+        """(role, template, Name) of every key bound to an instance."""
+        table = schema.tpm_keys
+        query = (
+            sa.select(table).where(table.c.instance_id == instance_id).order_by(table.c.role, table.c.name)
+        )
+        return [(row.role, row.template, row.name) for row in self._connection.execute(query)]
+
+    def key_id_owner(self, key_id: str) -> tuple[str, str] | None:
+        """(KBS id, resource) that a persistence key is bound to."""
+        table = schema.key_ids
+        row = self._connection.execute(sa.select(table).where(table.c.key_id == key_id)).first()
+        return None if row is None else (row.kbs_id, row.resource)
+
+    def bind_key_id(self, key_id: str, kbs_id: str, resource: str) -> None:
+        """Bind a persistence key to a resource for good."""
+        self._connection.execute(
+            schema.key_ids.insert().values(key_id=key_id, kbs_id=kbs_id, resource=resource)
+        )
+
+    def instances_by_id(self, ids: Collection[int]) -> Mapping[int, InstanceRow]:
+        """Several instances at once."""
+        table = schema.instances
+        return {row.id: row for row in self._all(InstanceRow, sa.select(table).where(table.c.id.in_(ids)))}

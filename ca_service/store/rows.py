@@ -1,0 +1,181 @@
+"""What the tables hold, as frozen values."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class EnrollmentState(StrEnum):
+    """Where an enrolment stands. `PENDING` waits for the activation secrets, `ISSUING` has an open intent."""
+
+    PENDING = "pending"
+    ISSUING = "issuing"
+    ISSUED = "issued"
+    FAILED = "failed"
+
+
+class IntentState(StrEnum):
+    """`OPEN` until every certificate is stored (`ISSUED`) or none will ever be (`ABANDONED`)."""
+
+    OPEN = "open"
+    ISSUED = "issued"
+    ABANDONED = "abandoned"
+
+
+class CertificateState(StrEnum):
+    """`INTENDED` has to-be-signed bytes and a reserved serial, nothing else."""
+
+    INTENDED = "intended"
+    ISSUED = "issued"
+    REVOKED = "revoked"
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True)
+class PolicyRow:
+    """A policy version: `version` counts from 1 and the highest is in force; `digest` is SHA-256 in hex."""
+
+    version: int
+    digest: str
+    text: str = field(repr=False)
+    applied_at: datetime
+    applied_by: str
+
+
+@dataclass(frozen=True)
+class DecisionRow:
+    """A recorded verdict: `trace` is JSON text, `stage` ``enroll`` or ``activate``, `rule` the first no."""
+
+    id: str
+    at: datetime
+    stage: str
+    admitted: int
+    rule: str
+    trace: str = field(repr=False)
+    policy_version: int
+    policy_digest: str
+    evidence_digest: str
+    kbs_id: str
+    resource: str
+
+
+@dataclass(frozen=True)
+class SubmissionRow:
+    """A consumed nonce with the answer that its one body got."""
+
+    nonce: str
+    body_digest: str
+    consumed_at: datetime
+    decision_id: str
+    status: int
+    reply: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class EnrollmentRow:
+    """An admitted enrolment; `reply` is the body with the certificates once they are issued."""
+
+    id: str
+    nonce: str
+    state: EnrollmentState
+    expires_at: datetime
+    decision_id: str
+    policy_version: int
+    evidence_digest: str
+    reply: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class InstanceRow:
+    """Who a vTPM is: a resource of a KBS; `salt` is empty unless the policy marks the resource as shared."""
+
+    id: int
+    kbs_id: str
+    resource: str
+    salt: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class TpmRow:
+    """A TPM that lives or lived in an instance. `ek_set` is SHA-256 over its sorted EK Names, in hex."""
+
+    id: int
+    instance_id: int
+    occupies: int | None
+    ek_set: str
+    counter: int
+    root: str
+    salt: str
+    report_id: str
+    first_at: datetime
+    last_at: datetime
+    freed_at: datetime | None
+
+
+@dataclass(frozen=True)
+class IntentRow:
+    """The durable promise to sign exactly certain bytes; `owner` is the process that made it."""
+
+    id: str
+    enrollment_id: str
+    tpm_id: int
+    decision_id: str
+    policy_version: int
+    evidence_digest: str
+    owner: str
+    state: IntentState
+    created_at: datetime
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True)
+class CertificateRow:
+    """A certificate, intended or issued. `issuer` is the issuing CA's subject key id, hex like `serial`."""
+
+    serial: str
+    issuer: str
+    profile: str
+    template: str
+    key_name: str
+    live: str | None
+    intent_id: str
+    tpm_id: int
+    state: CertificateState
+    tbs: bytes = field(repr=False)
+    slot: int | None
+    der: bytes | None = field(repr=False)
+    issued_at: datetime | None
+
+
+@dataclass(frozen=True)
+class RevocationRow:
+    """A serial on its issuer's CRL: `reason` as in RFC 5280 section 5.3.1, `cause` in words."""
+
+    issuer: str
+    serial: str
+    at: datetime
+    reason: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class CrlRow:
+    """A published CRL; the highest `number` of an issuer is the one in force."""
+
+    issuer: str
+    number: int
+    this_update: datetime
+    next_update: datetime
+    der: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class AlarmRow:
+    """Something that an operator must look at: `kind` for scripts, `detail` JSON text."""
+
+    id: int
+    at: datetime
+    kind: str
+    decision_id: str
+    detail: str

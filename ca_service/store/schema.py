@@ -1,0 +1,251 @@
+"""The tables of the CA, as SQLAlchemy Core describes them.
+
+What must never happen is forbidden here and not only in code: a nonce used twice, two live certificates for
+one (profile, key), two live TPMs in one instance, one key or one secret in two instances. Where a rule holds
+only for *live* rows, a nullable column with a unique constraint carries it: SQLite and PostgreSQL both let
+NULL stand many times.
+
+All binary identities (Names, digests, serial numbers) are lower-case hexadecimal text, so that an operator
+with a plain SQL shell can read and compare them.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    Column,
+    Dialect,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""One name per constraint, so that every database calls it the same and a migration can find it."""
+
+_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+class Instant(TypeDecorator[datetime]):
+    """A point in time, whole seconds, UTC, stored as RFC 3339 text: it sorts right everywhere."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Write an aware datetime."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a point in time needs its time zone")
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Read it back as an aware datetime."""
+        return None if value is None else datetime.strptime(value, _FORMAT).replace(tzinfo=UTC)
+
+
+class Counter(TypeDecorator[int]):
+    """A counter below 2**128 as 39 decimal digits: it sorts right, and no integer column would hold it."""
+
+    impl = String(39)
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Write a counter."""
+        if value is None:
+            return None
+        if not 0 <= value < 1 << 128:
+            raise ValueError("a counter is below 2**128 and not negative")
+        return f"{value:039}"
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Read it back."""
+        return None if value is None else int(value)
+
+
+metadata = MetaData(naming_convention=NAMING)
+
+_ID = String(64)
+_HEX = String(160)
+_TEXT = String(256)
+_SALT = String(512)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("digest", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("applied_at", Instant, nullable=False),
+    Column("applied_by", _TEXT, nullable=False),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("at", Instant, nullable=False, index=True),
+    Column("stage", String(16), nullable=False),
+    Column("admitted", Integer, nullable=False),
+    Column("rule", String(64), nullable=False),
+    Column("trace", Text, nullable=False),
+    Column("policy_version", Integer, nullable=False),
+    Column("policy_digest", String(64), nullable=False),
+    Column("evidence_digest", String(64), nullable=False, index=True),
+    Column("kbs_id", _TEXT, nullable=False),
+    Column("resource", _TEXT, nullable=False),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("received_at", Instant, nullable=False),
+)
+
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("nonce", String(128), primary_key=True),
+    Column("body_digest", String(64), nullable=False),
+    Column("consumed_at", Instant, nullable=False),
+    Column("decision_id", _ID, ForeignKey("decisions.id"), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("reply", LargeBinary, nullable=False),
+)
+
+enrollments = Table(
+    "enrollments",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("nonce", String(128), ForeignKey("submissions.nonce"), nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("decision_id", _ID, ForeignKey("decisions.id"), nullable=False),
+    Column("policy_version", Integer, nullable=False),
+    Column("evidence_digest", String(64), ForeignKey("evidence.digest"), nullable=False),
+    Column("reply", LargeBinary, nullable=True),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kbs_id", _TEXT, nullable=False),
+    Column("resource", _TEXT, nullable=False),
+    Column("salt", _SALT, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("kbs_id", "resource", "salt"),
+)
+
+tpms = Table(
+    "tpms",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("instance_id", Integer, ForeignKey("instances.id"), nullable=False, index=True),
+    # The instance's id while this is its live TPM, NULL afterwards: one live TPM per instance.
+    Column("occupies", Integer, nullable=True, unique=True),
+    Column("ek_set", String(64), nullable=False, index=True),
+    Column("counter", Counter, nullable=False),
+    Column("root", _HEX, nullable=False),
+    Column("salt", _SALT, nullable=False),
+    Column("report_id", _HEX, nullable=False),
+    Column("first_at", Instant, nullable=False),
+    Column("last_at", Instant, nullable=False),
+    Column("freed_at", Instant, nullable=True),
+)
+
+tpm_keys = Table(
+    "tpm_keys",
+    metadata,
+    # A Name belongs to one instance for good, whatever happens to its certificates.
+    Column("name", _HEX, primary_key=True),
+    Column("instance_id", Integer, ForeignKey("instances.id"), nullable=False, index=True),
+    Column("role", String(8), nullable=False),
+    Column("template", String(16), nullable=False),
+)
+
+key_ids = Table(
+    "key_ids",
+    metadata,
+    # A persistence key belongs to one resource of one KBS for good.
+    Column("key_id", String(64), primary_key=True),
+    Column("kbs_id", _TEXT, nullable=False),
+    Column("resource", _TEXT, nullable=False),
+)
+
+intents = Table(
+    "intents",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("enrollment_id", _ID, ForeignKey("enrollments.id"), nullable=False, index=True),
+    Column("tpm_id", Integer, ForeignKey("tpms.id"), nullable=False),
+    Column("decision_id", _ID, ForeignKey("decisions.id"), nullable=False),
+    Column("policy_version", Integer, nullable=False),
+    Column("evidence_digest", String(64), nullable=False),
+    Column("owner", _ID, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("created_at", Instant, nullable=False),
+    Column("closed_at", Instant, nullable=True),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", String(40), primary_key=True),
+    Column("issuer", String(40), nullable=False, index=True),
+    Column("profile", String(16), nullable=False),
+    Column("template", String(16), nullable=False),
+    Column("key_name", _HEX, nullable=False, index=True),
+    # "profile:Name" from the intent on, NULL once revoked or abandoned: one live one per (profile, key).
+    Column("live", String(180), nullable=True, unique=True),
+    Column("intent_id", _ID, ForeignKey("intents.id"), nullable=False, index=True),
+    Column("tpm_id", Integer, ForeignKey("tpms.id"), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
+    Column("tbs", LargeBinary, nullable=False),
+    Column("slot", Integer, nullable=True),
+    Column("der", LargeBinary, nullable=True),
+    Column("issued_at", Instant, nullable=True),
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("issuer", String(40), primary_key=True),
+    Column("serial", String(40), primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("cause", _TEXT, nullable=False),
+)
+
+crls = Table(
+    "crls",
+    metadata,
+    Column("issuer", String(40), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("this_update", Instant, nullable=False),
+    Column("next_update", Instant, nullable=False),
+    Column("der", LargeBinary, nullable=False),
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("decision_id", _ID, nullable=False),
+    Column("detail", Text, nullable=False),
+)

@@ -1,0 +1,68 @@
+"""One transaction with all repositories at hand."""
+
+from functools import cached_property
+
+import sqlalchemy as sa
+
+from ca_service.store.enrollments import Decisions, Enrollments, Submissions
+from ca_service.store.issuance import Certificates, Intents
+from ca_service.store.ledger import Ledger
+from ca_service.store.operator import Alarms, Policies
+from ca_service.store.publication import Crls, Revocations
+
+
+class Transaction:
+    """What one transaction may do, one repository per subject; `connection` is for migrations and checks."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+
+    @cached_property
+    def policies(self) -> Policies:
+        """Policy versions."""
+        return Policies(self.connection)
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """Decisions and the evidence they rest on."""
+        return Decisions(self.connection)
+
+    @cached_property
+    def submissions(self) -> Submissions:
+        """Consumed nonces with their answers."""
+        return Submissions(self.connection)
+
+    @cached_property
+    def enrollments(self) -> Enrollments:
+        """Enrolments and their states."""
+        return Enrollments(self.connection)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Which TPM lives in which instance."""
+        return Ledger(self.connection)
+
+    @cached_property
+    def intents(self) -> Intents:
+        """What was about to be signed."""
+        return Intents(self.connection)
+
+    @cached_property
+    def certificates(self) -> Certificates:
+        """Certificates, intended and issued."""
+        return Certificates(self.connection)
+
+    @cached_property
+    def revocations(self) -> Revocations:
+        """Serials that are on a CRL for good."""
+        return Revocations(self.connection)
+
+    @cached_property
+    def crls(self) -> Crls:
+        """Published CRLs."""
+        return Crls(self.connection)
+
+    @cached_property
+    def alarms(self) -> Alarms:
+        """What an operator must look at."""
+        return Alarms(self.connection)

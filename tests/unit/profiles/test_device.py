@@ -1,0 +1,317 @@
+"""Drafts, read by clients that share nothing with the code that makes them."""
+
+import hashlib
+import os
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from asn1crypto import core
+from asn1crypto import x509 as asn1
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ca_service.judgment import BadRequest
+from ca_service.profiles import (
+    DEVICE_LIFETIME,
+    EMPTY_SLOT,
+    Validity,
+    assemble,
+    draft_root,
+    fill_slot,
+    filled,
+    find_slot,
+    lint,
+    new_serial,
+    patch_slot,
+    printable_manufacturer,
+    serial_hex,
+)
+from vtpm.wire.templates import Role, name, parse_public
+
+NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
+KINDS = ("P-256", "P-384", "P-521", "RSA-2048", "RSA-3072")
+
+
+def sign(draft, ca, tbs=None):
+    tbs = draft.tbs if tbs is None else tbs
+    return assemble(tbs, ca.key.sign(tbs, ec.ECDSA(hashes.SHA384())))
+
+
+def second_reading(draft):
+    tbs = asn1.TbsCertificate.load(draft.tbs, strict=True)
+    return tbs, {e["extn_id"].native: e for e in tbs["extensions"]}
+
+
+def pem(path, *ders):
+    lines = [
+        subprocess.run(["openssl", "x509", "-inform", "DER"], input=d, capture_output=True, check=True)
+        for d in ders
+    ]
+    path.write_bytes(b"".join(line.stdout for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def anchors(cas, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("anchors")
+    certificates = {
+        r: getattr(cas, r).info.certificate.public_bytes(Encoding.PEM) for r in ("root", "ek", "devid")
+    }
+    for role, data in certificates.items():
+        (folder / f"{role}.pem").write_bytes(data)
+    return folder
+
+
+def openssl_verify(anchors, role, der, tmp_path, *options):
+    leaf = pem(tmp_path / "leaf.pem", der)
+    command = [
+        "openssl",
+        "verify",
+        "-x509_strict",
+        "-CAfile",
+        anchors / "root.pem",
+        "-untrusted",
+        anchors / f"{role}.pem",
+    ]
+    return subprocess.run([*command, *options, leaf], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_openssl_verifies_every_kind_of_key(kind, cas, anchors, make_ek, make_devid, tmp_path):
+    drafts = [
+        ("ek", make_ek(kind)),
+        ("devid", make_devid(Role.IAK, kind)),
+        ("devid", make_devid(Role.IDEVID, kind)),
+    ]
+    for role, draft in drafts:
+        ca = getattr(cas, role)
+        lint(draft, ca.info)
+        result = openssl_verify(anchors, role, sign(draft, ca), tmp_path, "-ignore_critical")
+        assert result.returncode == 0, result.stderr
+
+
+def test_openssl_needs_no_leniency(cas, anchors, make_ek, make_devid, tmp_path):
+    for role, draft in [("ek", make_ek()), ("devid", make_devid())]:
+        assert openssl_verify(anchors, role, sign(draft, getattr(cas, role)), tmp_path).returncode == 0
+
+
+def test_openssl_sees_a_flipped_bit(cas, anchors, make_ek, tmp_path):
+    draft = make_ek()
+    other = draft.tbs.replace(b"SW   TPM", b"SX   TPM")
+    der = assemble(other, cas.ek.key.sign(draft.tbs, ec.ECDSA(hashes.SHA384())))
+    assert openssl_verify(anchors, "ek", der, tmp_path).returncode != 0
+
+
+def test_ek_says_what_the_evidence_says(make_ek, cas, publics):
+    draft = make_ek()
+    tbs, extensions = second_reading(draft)
+    assert tbs["version"].native == "v3"
+    assert tbs["serial_number"].native == draft.serial
+    assert tbs["issuer"].dump() == cas.ek.info.certificate.subject.public_bytes()
+    assert len(tbs["subject"].chosen) == 0
+    san = extensions["subject_alt_name"]
+    assert san["critical"].native
+    # The bytes that swtpm writes, with our values.
+    rdns = [("2.23.133.2.1", "id:49424D00"), ("2.23.133.2.2", "SW   TPM"), ("2.23.133.2.3", "id:20191023")]
+    (directory_name,) = san["extn_value"].parsed
+    assert [(r[0]["type"].dotted, r[0]["value"].native) for r in directory_name.chosen.chosen] == rdns
+    assert (
+        san["extn_value"]
+        .contents.hex()
+        .startswith("3049a4473045311630140605678105020 10c0b".replace(" ", ""))
+    )
+    assert extensions["subject_directory_attributes"]["extn_value"].contents.hex() == (
+        "30193017060567810502103 10e300c0c03322e30020100020200a4".replace(" ", "")
+    )
+    assert extensions["extended_key_usage"]["extn_value"].contents.hex() == "300706056781050801"
+    assert extensions["key_usage"]["extn_value"].contents.hex() == "03020520"
+    assert extensions["basic_constraints"]["extn_value"].contents.hex() == "3000"
+    key = parse_public(publics["RSA-2048"]).public_key()
+    assert tbs["subject_public_key_info"]["public_key"].parsed["modulus"].native == key.public_numbers().n
+
+
+def test_an_elliptic_ek_agrees_on_keys(make_ek):
+    _, extensions = second_reading(make_ek("P-384"))
+    assert extensions["key_usage"]["extn_value"].contents.hex() == "03020308"
+
+
+@pytest.mark.parametrize(
+    ("role", "second"), [(Role.IAK, "2.23.133.11.1.3"), (Role.IDEVID, "2.23.133.11.1.2")]
+)
+def test_identities_say_what_the_evidence_says(role, second, make_devid, cas, publics):
+    ek_serial = new_serial(9, os.urandom)
+    tbs, extensions = second_reading(make_devid(role, ek_serial=ek_serial, ek_digest="5a" * 32))
+    serial = hashlib.sha256(name(publics["RSA-2048"])).hexdigest()[:32]
+    assert tbs["subject"].native == {"common_name": "vTPM", "serial_number": serial}
+    san = extensions["subject_alt_name"]
+    assert not san["critical"].native
+    module, permanent = san["extn_value"].parsed
+    hw_serial = f"IBM:{cas.ek.info.skid}:{ek_serial:034x}".encode()
+    assert module.chosen["type_id"].dotted == "1.3.6.1.5.5.7.8.4"
+    assert module.chosen["value"].native == {"0": "2.23.133.1.2", "1": hw_serial}
+    assert permanent.chosen["type_id"].dotted == "1.3.6.1.5.5.7.8.3"
+    assert permanent.chosen["value"].native == {"0": "5a" * 32, "1": "2.23.133.12.1"}
+    policies = [
+        p["policy_identifier"].dotted for p in extensions["certificate_policies"]["extn_value"].parsed
+    ]
+    assert policies == ["2.23.133.11.1.1", second]
+    assert extensions["key_usage"]["extn_value"].contents.hex() == "03020780"
+    assert "basic_constraints" not in extensions
+    purposes = extensions.get("extended_key_usage")
+    assert ([p.dotted for p in purposes["extn_value"].parsed] if purposes else []) == (
+        ["2.23.133.8.3"] if role is Role.IAK else []
+    )
+
+
+def test_both_identities_of_a_device_have_one_subject_and_one_san(make_devid):
+    same = {"ek_serial": new_serial(9, os.urandom), "ek_digest": "5a" * 32}
+    iak, idevid = (second_reading(make_devid(role, **same)) for role in (Role.IAK, Role.IDEVID))
+    assert iak[0]["subject"].dump() == idevid[0]["subject"].dump()
+    assert iak[1]["subject_alt_name"].dump() == idevid[1]["subject_alt_name"].dump()
+
+
+@pytest.mark.parametrize("which", ["ek", "iak"])
+def test_every_leaf_says_where_it_comes_from(which, make_ek, make_devid, cas, provenance):
+    draft, ca = (make_ek(), cas.ek) if which == "ek" else (make_devid(), cas.devid)
+    tbs, extensions = second_reading(draft)
+    assert extensions["authority_key_identifier"]["extn_value"].parsed.native == {
+        "key_identifier": ca.info.key_id,
+        "authority_cert_issuer": None,
+        "authority_cert_serial_number": None,
+    }
+    access = extensions["authority_information_access"]["extn_value"].parsed.native
+    skid = ca.info.key_id.hex()
+    assert [(a["access_method"], a["access_location"]) for a in access] == [
+        ("ca_issuers", f"http://ca.example.org/ca/{skid}.cer")
+    ]
+    points = extensions["crl_distribution_points"]["extn_value"].parsed.native
+    assert [p["distribution_point"] for p in points] == [[f"http://ca.example.org/crl/{skid}/0.crl"]]
+    assert tbs["validity"]["not_after"].dump() == b"\x18\x0f99991231235959Z"
+    assert tbs["validity"]["not_before"].dump() == b"\x17\x0d260801120000Z"
+    origin = extensions["2.25.141280512164668854563368337367618201297"]
+    assert not origin["critical"].native
+    value = core.Sequence.load(origin["extn_value"].contents)
+    assert value[3].native == provenance.resource
+    assert value[4].native == provenance.measurement
+    assert value[5].native.hex() == provenance.policy_digest
+
+
+def test_the_key_identifier_is_sha256_of_the_key_bits(make_ek, publics):
+    _, extensions = second_reading(make_ek("P-384"))
+    numbers = parse_public(publics["P-384"]).public_key().public_numbers()
+    point = b"\x04" + numbers.x.to_bytes(48, "big") + numbers.y.to_bytes(48, "big")
+    expected = hashlib.sha256(point).digest()[:20]
+    assert extensions["key_identifier"]["extn_value"].parsed.native == expected
+
+
+def test_two_throwaway_keys_give_the_same_bytes(make_ek, make_devid, serial, cas):
+    keys = [ec.generate_private_key(ec.SECP384R1()) for _ in range(2)]
+    number, ek_number = serial(), serial()
+    assert len({make_ek(serial=number, throwaway=k).tbs for k in keys}) == 1
+    assert len({make_devid(serial=number, ek_serial=ek_number, throwaway=k).tbs for k in keys}) == 1
+    common = {"organization": "E", "mode": "production", "validity": Validity.device_lifetime(NOW)}
+    public = keys[0].public_key()
+    roots = {draft_root(public_key=public, serial=number, throwaway=k, **common).tbs for k in keys}
+    assert len(roots) == 1
+
+
+def test_filling_the_slot_changes_the_slot_only(make_devid):
+    numbers = {"serial": new_serial(1, os.urandom), "ek_serial": new_serial(1, os.urandom)}
+    draft = make_devid(**numbers)
+    digest = hashlib.sha256(b"an EK certificate").hexdigest()
+    tbs = fill_slot(draft, digest)
+    assert draft.tbs[draft.slot : draft.slot + 64] == EMPTY_SLOT
+    assert tbs[draft.slot : draft.slot + 64] == digest.encode()
+    assert (tbs[: draft.slot], tbs[draft.slot + 64 :]) == (
+        draft.tbs[: draft.slot],
+        draft.tbs[draft.slot + 64 :],
+    )
+    assert tbs == make_devid(**numbers, ek_digest=digest).tbs
+    assert filled(draft, digest) == make_devid(**numbers, ek_digest=digest)
+
+
+def test_a_resource_of_zeros_is_not_taken_for_the_slot(make_devid, provenance):
+    origin = provenance.__class__(**(vars(provenance) | {"resource": "a/b/" + "0" * 64}))
+    draft = make_devid(provenance=origin)
+    assert draft.tbs.count(EMPTY_SLOT) == 2
+    assert draft.tbs[: draft.slot].endswith(b"\x0c\x40")
+    tbs = fill_slot(draft, "ab" * 32)
+    assert tbs.count(EMPTY_SLOT) == 1
+    assert origin.resource.encode() in tbs
+
+
+@pytest.mark.parametrize("digest", ["", "0" * 63, "0" * 65, "AB" * 32, "zz" * 32, "é" * 64])
+def test_only_a_digest_fills_the_slot(make_devid, digest):
+    with pytest.raises(BadRequest):
+        fill_slot(make_devid(), digest)
+
+
+def test_there_must_be_a_slot(make_ek, make_devid):
+    for draft in (make_ek(), make_devid(ek_digest="ab" * 32)):
+        assert draft.slot is None
+        with pytest.raises(BadRequest):
+            fill_slot(draft, "cd" * 32)
+    draft = make_devid()
+    for offset in (-1, 0, draft.slot + 1, len(draft.tbs)):
+        with pytest.raises(BadRequest):
+            patch_slot(draft.tbs, offset, "cd" * 32)
+    with pytest.raises(ValueError, match="once"):
+        find_slot(draft.tbs, "cd" * 32)
+
+
+def test_this_profile_is_not_for_eks(make_devid):
+    with pytest.raises(ValueError, match="IAK"):
+        make_devid(Role.EK)
+
+
+def test_sizes_stay_below_what_consumers_hold(make_ek, make_devid):
+    for kind in ("P-256", "P-384", "P-521", "RSA-2048"):
+        assert len(make_ek(kind).tbs) + 123 < 2048
+        assert max(len(make_devid(role, kind).tbs) + 123 for role in (Role.IAK, Role.IDEVID)) < 1400
+
+
+def test_serials_have_the_prefix_and_128_random_bits():
+    drawn = [new_serial(p, os.urandom) for p in range(1, 128)]
+    assert [s >> 128 for s in drawn] == list(range(1, 128))
+    assert len({s % 2**128 for s in drawn}) == 127
+    assert all(len(serial_hex(s)) == 34 and int(serial_hex(s), 16) == s for s in drawn)
+    assert all(len(core.Integer(s).contents) == 17 for s in drawn)
+    assert new_serial(1, bytes) == 1 << 128
+    for prefix in (0, 128, -1):
+        with pytest.raises(ValueError, match="prefix"):
+            new_serial(prefix, os.urandom)
+
+
+@pytest.mark.parametrize(
+    ("manufacturer", "printed"),
+    [
+        ("49424d00", "IBM"),
+        ("414d4400", "AMD"),
+        ("00001014", "00001014"),
+        ("00000000", "00000000"),
+        ("494e5443", "INTC"),
+        ("3a3a3a3a", "3a3a3a3a"),
+        ("4e544300", "NTC"),
+        ("53204d00", "53204d00"),
+    ],
+)
+def test_manufacturer_is_printed_where_it_can_be(manufacturer, printed):
+    assert printable_manufacturer(manufacturer) == printed
+
+
+def test_validity_never_overflows():
+    assert Validity.bounded(NOW, 10).not_after == NOW + timedelta(days=10)
+    near = NOW + timedelta(days=3)
+    assert Validity.bounded(NOW, 10, within=near).not_after == near
+    late = datetime(9999, 12, 30, tzinfo=UTC)
+    assert Validity.bounded(late, 365000).not_after == DEVICE_LIFETIME
+    whole = Validity.device_lifetime(NOW)
+    assert whole.lies_within(whole)
+    assert not Validity(NOW - timedelta(seconds=1), near).lies_within(whole)
+    assert not whole.lies_within(Validity(NOW, near))
+    assert Validity.device_lifetime(NOW.replace(microsecond=7)).not_before == NOW
+    for bad in (NOW.replace(tzinfo=None), NOW.replace(microsecond=1)):
+        with pytest.raises(ValueError, match="aware"):
+            Validity(bad, DEVICE_LIFETIME)

@@ -1,0 +1,810 @@
+"""Each rule of the lint has at least one mutation that it catches, and nothing else is needed to catch it."""
+
+import hashlib
+import os
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+
+from ca_service.judgment import Conflict, Verdict
+from ca_service.profiles import (
+    DEVICE_LIFETIME,
+    EPHEMERAL_LIMIT,
+    LintFailed,
+    LintPassed,
+    Validity,
+    draft_issuing,
+    draft_root,
+    fill_slot,
+    filled,
+    lint,
+    new_serial,
+    oids,
+    structures,
+)
+from ca_service.profiles.lint import READABLE, READERS_AGREE
+from ca_service.profiles.rules import AIA, AKI, BC, CDP, CP, EKU, KU, PROVENANCE, RULES, SAN, SDA, SKI
+from vtpm.wire.runtime_data import TpmSpec
+from vtpm.wire.templates import Role
+
+MUTATIONS = []
+
+
+def mutation(rule, *profiles):
+    def register(function):
+        MUTATIONS.extend(
+            pytest.param(rule, profile, function, id=f"{rule}-{profile}-{function.__name__}")
+            for profile in profiles
+        )
+        return function
+
+    return register
+
+
+ALL = ("ek", "iak", "idevid", "root-ca", "issuing-ca")
+DEVICES = ("ek", "iak", "idevid")
+IDENTITIES = ("iak", "idevid")
+ISSUED = ("ek", "iak", "idevid", "issuing-ca")
+
+
+@pytest.fixture(scope="module")
+def drafts(make_ek, make_devid, cas):
+    return {
+        "ek": (make_ek("P-384"), cas.ek.info),
+        "iak": (make_devid(Role.IAK), cas.devid.info),
+        "idevid": (make_devid(Role.IDEVID), cas.devid.info),
+        "root-ca": (cas.root_draft, None),
+        "issuing-ca": (cas.ek_draft, cas.root.info),
+    }
+
+
+def failures(draft, issuer):
+    with pytest.raises(LintFailed) as caught:
+        lint(draft, issuer)
+    found = {f.rule for f in caught.value.trace.findings if f.verdict is Verdict.FAILED}
+    assert caught.value.rule in found
+    assert caught.value.code == "lint"
+    return found
+
+
+@pytest.mark.parametrize("profile", ALL)
+def test_what_is_drafted_passes(profile, drafts):
+    assert isinstance(lint(*drafts[profile]), LintPassed)
+
+
+@pytest.mark.parametrize(("rule", "profile", "mutate"), MUTATIONS)
+def test_a_mutation_is_caught_by_its_rule(rule, profile, mutate, drafts, changed, cas):
+    draft, issuer = drafts[profile]
+    mutated = mutate(draft, changed, cas)
+    mutated, issuer = mutated if isinstance(mutated, tuple) else (mutated, issuer)
+    assert mutated.tbs != draft.tbs or mutated != draft or issuer != drafts[profile][1]
+    assert rule in failures(mutated, issuer)
+
+
+def test_each_rule_has_a_mutation():
+    tried = {parameters.values[0] for parameters in MUTATIONS}
+    assert tried == {rule.id for rule in RULES} | {READABLE, READERS_AGREE}
+
+
+def test_each_rule_is_named_once():
+    names = [rule.id for rule in RULES]
+    assert len(set(names)) == len(names)
+
+
+# --- whether it can be read, and by both alike ---
+
+
+@mutation(READABLE, *ALL)
+def truncated(draft, changed, cas):
+    return replace(draft, tbs=draft.tbs[:-1])
+
+
+@mutation(READABLE, *ALL)
+def trailing(draft, changed, cas):
+    return replace(draft, tbs=draft.tbs + b"\0")
+
+
+@mutation(READABLE, *ALL)
+def version_2(draft, changed, cas):
+    return replace(draft, tbs=draft.tbs.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01", 1))
+
+
+@mutation(READABLE, *ALL)
+def doubled_extension(draft, changed, cas):
+    one = bytes.fromhex("0603551d0e")
+    other = bytes.fromhex("0603551d0f")
+    return replace(draft, tbs=draft.tbs.replace(one, other))
+
+
+@mutation(READABLE, "iak")
+def wrong_type_inside_the_hardware_module_name(draft, changed, cas):
+    inner = bytes.fromhex("0605678105010204")
+    return replace(draft, tbs=draft.tbs.replace(inner, bytes.fromhex("060567810501020c")))
+
+
+@mutation(READABLE, "ek")
+def wrong_type_inside_the_specification(draft, changed, cas):
+    return replace(draft, tbs=draft.tbs.replace(b"\x0c\x032.0", b"\x13\x032.0"))
+
+
+@mutation(READABLE, *ALL)
+def time_of_the_wrong_type(draft, changed, cas):
+    return replace(draft, tbs=draft.tbs.replace(b"\x18\x0f9999", b"\x18\x0f2030"))
+
+
+@mutation(READERS_AGREE, "iak", "idevid")
+def key_usage_with_idle_bits(draft, changed, cas):
+    return replace(draft, tbs=draft.tbs.replace(b"\x03\x02\x07\x80", b"\x03\x02\x06\x80"))
+
+
+# --- the frame ---
+
+
+@mutation("lint.content", *DEVICES)
+def content_of_a_ca(draft, changed, cas):
+    return replace(draft, content=cas.ek_draft.content)
+
+
+@mutation("lint.content", "iak")
+def content_of_the_other_identity(draft, changed, cas):
+    return replace(draft, content=replace(draft.content, role=Role.IDEVID))
+
+
+@mutation("lint.content", *ISSUED)
+def no_issuer(draft, changed, cas):
+    return draft, None
+
+
+@mutation("lint.content", "root-ca")
+def an_issuer(draft, changed, cas):
+    return draft, cas.root.info
+
+
+@mutation("lint.version", *ALL)
+def version_1(draft, changed, cas):
+    body = draft.tbs[4:]
+    assert body.startswith(b"\xa0\x03\x02\x01\x02")
+    body = body[5:]
+    return replace(draft, tbs=b"\x30\x82" + len(body).to_bytes(2, "big") + body)
+
+
+@mutation("lint.serial", *ALL)
+def another_serial(draft, changed, cas):
+    return changed(draft, serial=new_serial(42, os.urandom))
+
+
+@mutation("lint.serial", *ALL)
+def a_short_serial(draft, changed, cas):
+    short = 2**100
+    return replace(changed(draft, serial=short), serial=short, content=replace(draft.content, serial=short))
+
+
+@mutation("lint.serial", *ALL)
+def a_long_serial(draft, changed, cas):
+    long = 2**140
+    return replace(changed(draft, serial=long), serial=long, content=replace(draft.content, serial=long))
+
+
+@mutation("lint.serial", *ALL)
+def a_serial_that_is_not_the_drafts(draft, changed, cas):
+    return replace(draft, serial=draft.serial + 1)
+
+
+@mutation(READABLE, *ALL)
+def sha_256(draft, changed, cas):
+    weak = bytes.fromhex("06082a8648ce3d040302")
+    return replace(draft, tbs=draft.tbs.replace(bytes.fromhex("06082a8648ce3d040303"), weak))
+
+
+@mutation("lint.validity", *ALL)
+def too_long(draft, changed, cas):
+    return replace(
+        draft,
+        content=replace(
+            draft.content,
+            validity=Validity(draft.content.validity.not_before, DEVICE_LIFETIME - timedelta(seconds=1)),
+        ),
+    )
+
+
+@mutation("lint.validity", *ALL)
+def another_beginning(draft, changed, cas):
+    return changed(draft, not_before=draft.content.validity.not_before + timedelta(seconds=1))
+
+
+@mutation("lint.validity", *ISSUED)
+def before_its_issuer(draft, changed, cas):
+    early = Validity(draft.content.validity.not_before - timedelta(days=1), DEVICE_LIFETIME)
+    return replace(
+        changed(draft, not_before=early.not_before), content=replace(draft.content, validity=early)
+    )
+
+
+# --- issuer ---
+
+
+@mutation("lint.issuer-name", *ALL)
+def another_issuer_name(draft, changed, cas):
+    return changed(draft, issuer=cas.ephemeral.info.certificate.subject)
+
+
+@mutation("lint.issuer-role", "ek")
+def ek_under_the_devid_ca(draft, changed, cas):
+    return draft, cas.devid.info
+
+
+@mutation("lint.issuer-role", "iak", "idevid")
+def identity_under_the_ek_ca(draft, changed, cas):
+    return draft, cas.ek.info
+
+
+@mutation("lint.issuer-role", *DEVICES)
+def device_under_the_root(draft, changed, cas):
+    return draft, cas.root.info
+
+
+@mutation("lint.issuer-role", "ek")
+def root_in_the_guise_of_an_ek_ca(draft, changed, cas):
+    return draft, replace(cas.root.info, role="ek")
+
+
+@mutation("lint.issuer-role", "issuing-ca")
+def ca_under_an_issuing_ca(draft, changed, cas):
+    return draft, replace(cas.ek.info, role="root")
+
+
+@mutation("lint.authority-key-id", *ISSUED)
+def another_authority_key(draft, changed, cas):
+    return changed(draft, extensions={AKI: x509.AuthorityKeyIdentifier(bytes(20), None, None)})
+
+
+@mutation("lint.authority-key-id", *ISSUED)
+def authority_with_issuer_and_serial(draft, changed, cas):
+    extension = x509.AuthorityKeyIdentifier(
+        cas.ek.info.key_id, [x509.DirectoryName(cas.root.info.certificate.subject)], 1
+    )
+    return changed(draft, extensions={AKI: extension})
+
+
+def access(*entries):
+    return x509.AuthorityInformationAccess(
+        [x509.AccessDescription(method, x509.UniformResourceIdentifier(url)) for method, url in entries]
+    )
+
+
+@mutation("lint.authority-info-access", *ISSUED)
+def another_ca_url(draft, changed, cas):
+    return changed(
+        draft, extensions={AIA: access((AuthorityInformationAccessOID.CA_ISSUERS, "http://x/a.cer"))}
+    )
+
+
+@mutation("lint.authority-info-access", *ISSUED)
+def ocsp_instead(draft, changed, cas):
+    url = cas.ek.info.certificate_url
+    return changed(draft, extensions={AIA: access((AuthorityInformationAccessOID.OCSP, url))})
+
+
+def point(*urls, reasons=None):
+    names = [x509.UniformResourceIdentifier(url) for url in urls]
+    return x509.DistributionPoint(names, None, reasons, None)
+
+
+@mutation("lint.crl-distribution-points", *ISSUED)
+def another_crl_url(draft, changed, cas):
+    return changed(draft, extensions={CDP: x509.CRLDistributionPoints([point("http://x/0.crl")])})
+
+
+@mutation("lint.crl-distribution-points", "ek")
+def only_some_reasons(draft, changed, cas):
+    partial = point(cas.ek.info.crl_url, reasons=frozenset({x509.ReasonFlags.key_compromise}))
+    return changed(draft, extensions={CDP: x509.CRLDistributionPoints([partial])})
+
+
+# --- the set of extensions ---
+
+
+@mutation("lint.extension-set", "ek", "iak", "root-ca", "issuing-ca")
+def key_usage_is_missing(draft, changed, cas):
+    return changed(draft, extensions={KU: None})
+
+
+@mutation("lint.extension-set", "ek")
+def san_is_missing(draft, changed, cas):
+    return changed(draft, extensions={SAN: None})
+
+
+@mutation("lint.extension-set", "iak", "idevid")
+def constraints_are_there(draft, changed, cas):
+    return changed(draft, extensions={BC: (x509.BasicConstraints(ca=False, path_length=None), True)})
+
+
+@mutation("lint.extension-set", "idevid")
+def a_purpose_is_there(draft, changed, cas):
+    return changed(draft, extensions={EKU: x509.ExtendedKeyUsage([oids.AIK_CERTIFICATE])})
+
+
+@mutation("lint.extension-set", *DEVICES)
+def an_unknown_extension(draft, changed, cas):
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+    return changed(draft, extensions={"1.2.3.4": unknown})
+
+
+@mutation("lint.criticality", "ek")
+def san_is_not_critical(draft, changed, cas):
+    return changed(draft, extensions={SAN: False})
+
+
+@mutation("lint.criticality", "iak", "idevid")
+def san_is_critical(draft, changed, cas):
+    return changed(draft, extensions={SAN: True})
+
+
+@mutation("lint.criticality", *ALL)
+def key_usage_is_not_critical(draft, changed, cas):
+    return changed(draft, extensions={KU: False})
+
+
+@mutation("lint.criticality", "ek")
+def attributes_are_critical(draft, changed, cas):
+    return changed(draft, extensions={SDA: True})
+
+
+@mutation("lint.criticality", *DEVICES)
+def provenance_is_critical(draft, changed, cas):
+    return changed(draft, extensions={PROVENANCE: True})
+
+
+# --- key ---
+
+
+@mutation("lint.key", *ALL)
+def another_key(draft, changed, cas):
+    return changed(draft, key=ec.generate_private_key(ec.SECP384R1()).public_key())
+
+
+@mutation("lint.key-kind", *DEVICES)
+def a_short_key(draft, changed, cas):
+    return changed(draft, key=rsa.generate_private_key(65537, 1024).public_key())  # noqa: S505 - the weak key to be refused
+
+
+@mutation("lint.key-kind", "ek")
+def an_odd_exponent(draft, changed, cas):
+    return changed(draft, key=rsa.generate_private_key(3, 2048).public_key())
+
+
+@mutation("lint.key-kind", *DEVICES)
+def an_odd_curve(draft, changed, cas):
+    return changed(draft, key=ec.generate_private_key(ec.SECP256K1()).public_key())
+
+
+@mutation("lint.key-kind", "root-ca", "issuing-ca")
+def a_ca_on_p_256(draft, changed, cas):
+    return changed(draft, key=ec.generate_private_key(ec.SECP256R1()).public_key())
+
+
+@mutation("lint.subject-key-id", *ALL)
+def another_key_id(draft, changed, cas):
+    return changed(draft, extensions={SKI: x509.SubjectKeyIdentifier(bytes(20))})
+
+
+def usage(*names):
+    bits = (
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+    )
+    bits += ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
+    return x509.KeyUsage(**{bit: bit in names for bit in bits})
+
+
+@mutation("lint.key-usage", "ek")
+def encipherment_on_a_curve(draft, changed, cas):
+    return changed(draft, extensions={KU: usage("key_encipherment")})
+
+
+@mutation("lint.key-usage", *DEVICES)
+def one_usage_more(draft, changed, cas):
+    return changed(draft, extensions={KU: usage("digital_signature", "key_agreement")})
+
+
+@mutation("lint.key-usage", *DEVICES)
+def a_leaf_that_signs_certificates(draft, changed, cas):
+    return changed(draft, extensions={KU: usage("key_cert_sign")})
+
+
+@mutation("lint.key-usage", "root-ca", "issuing-ca")
+def a_ca_without_lists(draft, changed, cas):
+    return changed(draft, extensions={KU: usage("key_cert_sign")})
+
+
+@mutation("lint.basic-constraints", "ek")
+def a_leaf_that_is_a_ca(draft, changed, cas):
+    return changed(draft, extensions={BC: x509.BasicConstraints(ca=True, path_length=0)})
+
+
+@mutation("lint.basic-constraints", "root-ca", "issuing-ca")
+def no_path_length(draft, changed, cas):
+    return changed(draft, extensions={BC: x509.BasicConstraints(ca=True, path_length=None)})
+
+
+@mutation("lint.extended-key-usage", "ek", "iak")
+def server_authentication(draft, changed, cas):
+    return changed(draft, extensions={EKU: x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH])})
+
+
+@mutation("lint.extended-key-usage", "ek", "iak")
+def one_purpose_more(draft, changed, cas):
+    both = [oids.EK_CERTIFICATE, oids.AIK_CERTIFICATE]
+    return changed(draft, extensions={EKU: x509.ExtendedKeyUsage(both)})
+
+
+def policies(*ids):
+    return x509.CertificatePolicies([x509.PolicyInformation(i, None) for i in ids])
+
+
+@mutation("lint.policies", "iak", "idevid")
+def one_policy_only(draft, changed, cas):
+    return changed(draft, extensions={CP: policies(oids.VERIFIED_TPM_RESIDENCY)})
+
+
+@mutation("lint.policies", "iak")
+def policies_of_an_idevid(draft, changed, cas):
+    return changed(draft, extensions={CP: policies(oids.VERIFIED_TPM_RESIDENCY, oids.VERIFIED_TPM_FIXED)})
+
+
+@mutation("lint.policies", "idevid")
+def policies_of_an_iak(draft, changed, cas):
+    return changed(
+        draft, extensions={CP: policies(oids.VERIFIED_TPM_RESIDENCY, oids.VERIFIED_TPM_RESTRICTED)}
+    )
+
+
+@mutation("lint.policies", "iak")
+def a_qualified_policy(draft, changed, cas):
+    infos = [
+        x509.PolicyInformation(oids.VERIFIED_TPM_RESIDENCY, ["http://x/cps"]),
+        x509.PolicyInformation(oids.VERIFIED_TPM_RESTRICTED, None),
+    ]
+    return changed(draft, extensions={CP: x509.CertificatePolicies(infos)})
+
+
+# --- names ---
+
+
+def distinguished(**parts):
+    names = {"cn": NameOID.COMMON_NAME, "sn": NameOID.SERIAL_NUMBER, "o": NameOID.ORGANIZATION_NAME}
+    return x509.Name([x509.NameAttribute(names[k], v) for k, v in parts.items()])
+
+
+@mutation("lint.ca-subject", "root-ca", "issuing-ca")
+def a_ca_without_the_mark(draft, changed, cas):
+    return changed(draft, subject=distinguished(o="Example", cn="vTPM Root CA"))
+
+
+@mutation("lint.ca-subject", "root-ca", "issuing-ca")
+def a_production_ca_with_the_mark(draft, changed, cas):
+    return replace(draft, content=replace(draft.content, mode="production"))
+
+
+@mutation("lint.ca-subject", "root-ca", "issuing-ca")
+def another_organization(draft, changed, cas):
+    return replace(draft, content=replace(draft.content, organization="Other"))
+
+
+@mutation("lint.subject", "ek")
+def an_ek_with_a_subject(draft, changed, cas):
+    return changed(draft, subject=distinguished(cn="vTPM"))
+
+
+@mutation("lint.subject", "iak", "idevid")
+def another_device(draft, changed, cas):
+    return changed(draft, subject=distinguished(cn="vTPM", sn="0" * 32))
+
+
+@mutation("lint.subject", "iak", "idevid")
+def an_identity_without_subject(draft, changed, cas):
+    return changed(draft, subject=x509.Name([]))
+
+
+def tpm_name(*attributes, one_rdn=False):
+    parts = [x509.NameAttribute(x509.ObjectIdentifier(f"2.23.133.2.{n}"), text) for n, text in attributes]
+    name = x509.Name([x509.RelativeDistinguishedName(parts)]) if one_rdn else x509.Name(parts)
+    return x509.SubjectAlternativeName([x509.DirectoryName(name)])
+
+
+GOOD = ((1, "id:49424D00"), (2, "SW   TPM"), (3, "id:20191023"))
+
+
+@mutation("lint.tpm-name", "ek")
+def another_manufacturer(draft, changed, cas):
+    return changed(draft, extensions={SAN: tpm_name((1, "id:414D4400"), *GOOD[1:])})
+
+
+@mutation("lint.tpm-name", "ek")
+def another_model(draft, changed, cas):
+    return changed(draft, extensions={SAN: tpm_name(GOOD[0], (2, "other"), GOOD[2])})
+
+
+@mutation("lint.tpm-name", "ek")
+def another_version(draft, changed, cas):
+    return changed(draft, extensions={SAN: tpm_name(*GOOD[:2], (3, "id:00163636"))})
+
+
+@mutation("lint.tpm-name", "ek")
+def version_is_missing(draft, changed, cas):
+    return changed(draft, extensions={SAN: tpm_name(*GOOD[:2])})
+
+
+@mutation("lint.tpm-name", "ek")
+def a_fourth_attribute(draft, changed, cas):
+    return changed(draft, extensions={SAN: tpm_name(*GOOD, (4, "x"))})
+
+
+@mutation("lint.tpm-name", "ek")
+def one_rdn_of_three(draft, changed, cas):
+    return changed(draft, extensions={SAN: tpm_name(*GOOD, one_rdn=True)})
+
+
+@mutation("lint.tpm-name", "ek")
+def a_host_name_too(draft, changed, cas):
+    (name,) = tpm_name(*GOOD)
+    return changed(draft, extensions={SAN: x509.SubjectAlternativeName([name, x509.DNSName("a.example")])})
+
+
+@mutation(READABLE, "ek")
+def printable_string(draft, changed, cas):
+    return replace(draft, tbs=draft.tbs.replace(b"\x0c\x0bid:20191023", b"\x13\x0bid:20191023"))
+
+
+@mutation("lint.tpm-specification", "ek")
+def another_revision(draft, changed, cas):
+    return replace(draft, content=replace(draft.content, spec=TpmSpec("2.0", "0", "138")))
+
+
+@mutation(READABLE, "ek")
+def another_attribute(draft, changed, cas):
+    return replace(
+        draft, tbs=draft.tbs.replace(bytes.fromhex("06056781050210"), bytes.fromhex("06056781050211"))
+    )
+
+
+def device_names(
+    draft, hw_type=oids.TPM_20, serial=None, digest="0" * 64, assigner=oids.EK_PERMANENT_ID_SHA256
+):
+    from ca_service.profiles import hardware_serial  # noqa: PLC0415
+
+    content = draft.content
+    serial = (
+        hardware_serial(content.manufacturer, content.ek_aki, content.ek_serial) if serial is None else serial
+    )
+    module = structures.HardwareModuleName(hw_type=hw_type, hw_serial_num=serial)
+    permanent = structures.PermanentIdentifier(identifier_value=digest, assigner=assigner)
+    return (
+        x509.OtherName(oids.HARDWARE_MODULE_NAME, structures.encode(module)),
+        x509.OtherName(oids.PERMANENT_IDENTIFIER, structures.encode(permanent)),
+    )
+
+
+def with_names(changed, draft, *names):
+    return changed(draft, extensions={SAN: x509.SubjectAlternativeName(list(names))})
+
+
+@mutation("lint.hardware-module-name", *IDENTITIES)
+def tpm_12(draft, changed, cas):
+    return with_names(changed, draft, *device_names(draft, hw_type=x509.ObjectIdentifier("2.23.133.1.0")))
+
+
+@mutation("lint.hardware-module-name", *IDENTITIES)
+def another_ek(draft, changed, cas):
+    return with_names(changed, draft, *device_names(draft, serial=b"IBM:aa:bb"))
+
+
+@mutation("lint.hardware-module-name", *IDENTITIES)
+def upper_case(draft, changed, cas):
+    module = structures.decode(structures.HardwareModuleName, device_names(draft)[0].value)
+    serial = module.hw_serial_num.upper()
+    return with_names(changed, draft, *device_names(draft, serial=serial))
+
+
+@mutation("lint.hardware-module-name", *IDENTITIES)
+def names_in_the_wrong_order(draft, changed, cas):
+    return with_names(changed, draft, *reversed(device_names(draft)))
+
+
+@mutation("lint.permanent-identifier", *IDENTITIES)
+def names_an_ek_certificate_that_is_not_known(draft, changed, cas):
+    return with_names(changed, draft, *device_names(draft, digest="ab" * 32))
+
+
+@mutation("lint.permanent-identifier", *IDENTITIES)
+def another_assigner(draft, changed, cas):
+    return with_names(changed, draft, *device_names(draft, assigner=oids.TPM_20))
+
+
+@mutation("lint.permanent-identifier", *IDENTITIES)
+def a_third_name(draft, changed, cas):
+    return with_names(changed, draft, *device_names(draft), x509.DNSName("a.example"))
+
+
+@mutation("lint.permanent-identifier", *IDENTITIES)
+def no_second_name(draft, changed, cas):
+    return with_names(changed, draft, device_names(draft)[0])
+
+
+@mutation("lint.slot", *IDENTITIES)
+def slot_is_elsewhere(draft, changed, cas):
+    return replace(draft, slot=draft.slot + 1)
+
+
+@mutation("lint.slot", *IDENTITIES)
+def slot_is_forgotten(draft, changed, cas):
+    return replace(draft, slot=None)
+
+
+@mutation("lint.slot", *IDENTITIES)
+def slot_is_filled(draft, changed, cas):
+    return replace(draft, tbs=fill_slot(draft, "ab" * 32))
+
+
+@mutation("lint.slot", *IDENTITIES)
+def zeros_for_good(draft, changed, cas):
+    return filled(draft, "0" * 64)
+
+
+@mutation("lint.slot", "ek")
+def a_slot_in_an_ek(draft, changed, cas):
+    return replace(draft, slot=10)
+
+
+@mutation("lint.provenance", *DEVICES)
+def another_measurement(draft, changed, cas):
+    return replace(draft, tbs=draft.tbs.replace(bytes(range(48)), bytes(48)))
+
+
+@mutation("lint.provenance", *DEVICES)
+def another_resource(draft, changed, cas):
+    return replace(draft, tbs=draft.tbs.replace(b"vm-0001", b"vm-0002"))
+
+
+@mutation("lint.provenance", *DEVICES)
+def another_decision(draft, changed, cas):
+    origin = replace(draft.content.provenance, decision_id="other")
+    return replace(draft, content=replace(draft.content, provenance=origin))
+
+
+@mutation("lint.size", "iak", "idevid")
+def too_large_for_keylime(draft, changed, cas):
+    return changed(draft, extensions={CDP: x509.CRLDistributionPoints([point("http://x/" + "0" * 300)])})
+
+
+@mutation("lint.size", "ek")
+def too_large_for_the_nv_index(draft, changed, cas):
+    return changed(draft, extensions={CDP: x509.CRLDistributionPoints([point("http://x/" + "0" * 1100)])})
+
+
+@mutation("lint.ephemeral", "ek")
+def ephemeral_for_ever(draft, changed, cas):
+    return draft, cas.ephemeral.info
+
+
+# --- what is not a single mutation ---
+
+
+def test_an_ephemeral_certificate_may_live_seven_days(make_ek, make_devid, cas):
+    start = make_ek().content.validity.not_before
+    week = Validity(start, start + EPHEMERAL_LIMIT)
+    more = Validity(start, start + EPHEMERAL_LIMIT + timedelta(seconds=1))
+    for make in (make_ek, make_devid):
+        lint(make(validity=week, issuer=cas.ephemeral.info), cas.ephemeral.info)
+        draft = make(validity=more, issuer=cas.ephemeral.info)
+        assert failures(draft, cas.ephemeral.info) == {"lint.ephemeral"}
+
+
+def test_a_leaf_never_outlives_its_issuer(cas, make_ek, serial, changed):
+    """Also where a sum of dates would lie beyond the year 9999."""
+    start = make_ek().content.validity.not_before
+    key = ec.generate_private_key(ec.SECP384R1())
+    draft = draft_issuing(
+        "ek",
+        pair="short",
+        organization="Example",
+        mode="simulation",
+        public_key=key.public_key(),
+        serial=serial(),
+        validity=Validity(start, start + timedelta(days=30)),
+        issuer=cas.root.info,
+    )
+    der = structures.assemble(draft.tbs, cas.root.key.sign(draft.tbs, ec.ECDSA(hashes.SHA384())))
+    issuer = replace(cas.ek.info, certificate=x509.load_der_x509_certificate(der))
+    assert failures(make_ek(issuer=issuer), issuer) == {"lint.validity"}
+    lint(make_ek(issuer=issuer, validity=issuer.validity), issuer)
+
+
+def test_a_production_root_has_no_mark(serial):
+    key = ec.generate_private_key(ec.SECP384R1()).public_key()
+    common = {"public_key": key, "serial": serial(), "validity": Validity.device_lifetime(_now())}
+    lint(draft_root(organization="Example", mode="production", **common), None)
+    marked = draft_root(organization="Example", mode="simulation", **common)
+    pretended = replace(marked, content=replace(marked.content, mode="production"))
+    assert failures(pretended, None) == {"lint.ca-subject"}
+
+
+def _now():
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    return datetime(2026, 8, 1, tzinfo=UTC)
+
+
+def test_the_message_names_what_is_wrong_but_no_bytes_of_it(make_ek, cas):
+    with pytest.raises(LintFailed) as caught:
+        lint(make_ek(validity=Validity.bounded(_now(), 1)), cas.ek.info)
+    assert "lint.validity" in str(caught.value)
+
+
+class TestToken:
+    def test_is_good_once(self, make_ek, cas):
+        draft = make_ek()
+        token = lint(draft, cas.ek.info)
+        token.redeem(draft.tbs, cas.ek.info.public_key())
+        with pytest.raises(Conflict, match="used") as caught:
+            token.redeem(draft.tbs, cas.ek.info.public_key())
+        assert caught.value.code == "lint-token"
+
+    def test_is_used_up_by_a_failure(self, make_ek, cas):
+        draft = make_ek()
+        token = lint(draft, cas.ek.info)
+        with pytest.raises(Conflict, match="not those"):
+            token.redeem(draft.tbs[:-1], cas.ek.info.public_key())
+        with pytest.raises(Conflict, match="used"):
+            token.redeem(draft.tbs, cas.ek.info.public_key())
+
+    def test_is_good_for_one_issuer(self, make_ek, cas):
+        draft = make_ek()
+        with pytest.raises(Conflict, match="issuer"):
+            lint(draft, cas.ek.info).redeem(draft.tbs, cas.devid.info.public_key())
+
+    def test_knows_the_ek_certificate_that_fills_the_slot(self, make_devid, cas):
+        draft, key, ek = make_devid(), cas.devid.info.public_key(), b"DER of an EK certificate"
+        right, wrong = (fill_slot(draft, hashlib.sha256(c).hexdigest()) for c in (ek, b"another"))
+        lint(draft, cas.devid.info).redeem(right, key, ek_certificate=ek)
+        for tbs, certificate in (
+            (wrong, ek),
+            (right, b"another"),
+            (draft.tbs, ek),
+            (right, None),
+            (right + b"\0", ek),
+        ):
+            with pytest.raises(Conflict):
+                lint(draft, cas.devid.info).redeem(tbs, key, ek_certificate=certificate)
+
+    def test_wants_no_ek_certificate_without_a_slot(self, make_devid, cas):
+        draft = make_devid(ek_digest="ab" * 32)
+        with pytest.raises(Conflict, match="slot"):
+            lint(draft, cas.devid.info).redeem(draft.tbs, cas.devid.info.public_key(), ek_certificate=b"x")
+
+    def test_cannot_be_made_by_hand(self, cas):
+        with pytest.raises(TypeError):
+            LintPassed(object(), profile="ek", tbs=b"", slot=None, issuer_key=cas.ek.info.public_key())
+
+    def test_shows_a_digest_only(self, make_ek, cas):
+        draft = make_ek()
+        assert hashlib.sha256(draft.tbs).hexdigest()[:16] in repr(lint(draft, cas.ek.info))
+
+
+@pytest.mark.parametrize("profile", DEVICES)
+def test_no_byte_may_differ_from_what_was_drafted(profile, drafts):
+    """What a certificate shall say fixes every byte of it; the lint sees a change of any."""
+    draft, issuer = drafts[profile]
+    for offset in range(0, len(draft.tbs), 5):
+        flipped = draft.tbs[offset] ^ (1 << offset % 8)
+        tbs = draft.tbs[:offset] + bytes([flipped]) + draft.tbs[offset + 1 :]
+        with pytest.raises(LintFailed):
+            lint(replace(draft, tbs=tbs), issuer)

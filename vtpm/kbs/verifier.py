@@ -1,0 +1,75 @@
+"""Whether an attestation is what it says: the KBS's use of the SEV-SNP verifier."""
+
+from datetime import datetime
+
+from ca_service.evidence.snp import (
+    AUTHENTICITY,
+    CONFIGURATION,
+    SnpEvidence,
+    amd_roots,
+    load_leaf,
+    simulated_roots,
+)
+
+from ca_service.judgment import judge_all, judge_until_failure
+from vtpm.kbs.errors import RcarError
+from vtpm.kbs.policy import ReleasePolicy
+from vtpm.wire.certtable import CertKind
+from vtpm.wire.rcar import Attestation, kbs_report_data
+from vtpm.wire.report import Report
+
+
+def _refused(rule: str) -> RcarError:
+    # The rule, which is public knowledge, but neither what was found nor what would have been accepted.
+    return RcarError(
+        "AttestationError", f"Attestation error: RCAR handshake Attest failed: {rule}", rule=rule
+    )
+
+
+def verify(attestation: Attestation, nonce: str, policy: ReleasePolicy, at: datetime) -> Report:
+    """The report of an attestation that is genuine, fresh and this session's.
+
+    Its measurement is not judged here; see `ReleasePolicy.measurements`.
+
+    Args:
+        attestation: as received.
+        nonce: the session's challenge.
+        policy: says whether the simulated platform's roots count.
+        at: time at which certificates must be valid, aware.
+
+    Raises:
+        RcarError: an AttestationError with the rule that said no.
+    """
+    if attestation.nonce != nonce:
+        raise _refused("kbs.nonce")
+    report = Report.parse(attestation.report)
+    chain = {CertKind(kind): der for kind, der in attestation.chain}
+    evidence = SnpEvidence(
+        report=report,
+        vek=load_leaf(chain),
+        kind=CertKind.VLEK if CertKind.VLEK in chain else CertKind.VCEK,
+        roots=amd_roots() + (simulated_roots() if policy.simulated else ()),
+        at=at,
+    )
+    authenticity = judge_until_failure(AUTHENTICITY, evidence)
+    trace = authenticity + judge_all(CONFIGURATION, evidence) if authenticity.admitted else authenticity
+    if not authenticity.admitted or not trace.admitted:
+        raise _refused(trace.refusal.rule if trace.refusal else "snp.no-check")
+    # The VMPL also decides for the KBS, whatever the verifier's configuration checks are: lower levels are the guest's.
+    if report.vmpl != 0:
+        raise _refused("snp.vmpl")
+    if report.report_data != kbs_report_data(nonce, attestation.tee):
+        raise _refused("kbs.report-data")
+    return report
+
+
+def is_simulated(attestation: Attestation, nonce: str, policy: ReleasePolicy, at: datetime) -> bool:
+    """Whether a verified attestation comes from the simulated platform: AMD's keys alone do not vouch for it."""
+    if not policy.simulated:
+        return False
+    real = ReleasePolicy(policy.measurements, simulated=False, digest=policy.digest)
+    try:
+        verify(attestation, nonce, real, at)
+    except RcarError:
+        return True
+    return False

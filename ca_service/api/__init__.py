@@ -5,6 +5,6 @@
 """
 
 from ca_service.api.application import create_app
-from ca_service.api.services import HttpLimits, Operation, Services
+from ca_service.api.services import HttpLimits, Operations, Services
 
-__all__ = ["HttpLimits", "Operation", "Services", "create_app"]
+__all__ = ["HttpLimits", "Operations", "Services", "create_app"]

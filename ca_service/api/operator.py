@@ -8,30 +8,32 @@ import os
 import socket
 import struct
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
 from ca_service.api.services import Services
 from ca_service.judgment import BadRequest, NotFound
 from vtpm.wire.encoding import canonical, parse_json
 
-MAX_OPERATION = 1 << 20
+MAX_OPERATION = 8 << 20
 """Largest body of an operator's request: a policy document fits."""
 
 _CREDENTIALS = struct.Struct("3i")
 
 
-def is_operator(environ: "dict[str, object]") -> bool:
-    """Whether a request came over a Unix socket, from this process's user or root.
+def operator_uid(environ: "dict[str, object]") -> int | None:
+    """The user id of the operator who asks, or None if the request is no operator's.
+
+    An operator comes over a Unix socket, as this process's user or root.
 
     Args:
         environ: the WSGI environment; gunicorn puts the connection's socket there.
     """
     connection = environ.get("gunicorn.socket")
     if not isinstance(connection, socket.socket) or connection.family != socket.AF_UNIX:
-        return False
+        return None
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, uid, _ = _CREDENTIALS.unpack(raw)
-    return uid in (0, os.geteuid())
+    return int(uid) if uid in (0, os.geteuid()) else None
 
 
 def operator(services: Services) -> Blueprint:
@@ -40,18 +42,18 @@ def operator(services: Services) -> Blueprint:
 
     @blueprint.before_request
     def only_operators() -> None:
-        if not is_operator(request.environ):
+        uid = operator_uid(request.environ)
+        if uid is None:
             raise NotFound("there is nothing here")
+        g.operator_uid = uid
         request.max_content_length = MAX_OPERATION
 
     @blueprint.post("/<name>")
     def operation(name: str) -> Response:
-        if name not in services.operations:
-            raise NotFound("there is no such operation")
         parameters = parse_json(request.get_data(cache=False) or b"{}", most=MAX_OPERATION)
         if not isinstance(parameters, dict):
             raise BadRequest("", "must be a JSON object")
-        result = services.operations[name](parameters)
+        result = services.operations(name, g.operator_uid, parameters)
         return Response(canonical({"result": result}), mimetype="application/json")
 
     return blueprint

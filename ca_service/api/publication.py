@@ -29,7 +29,8 @@ def _published(body: bytes, mimetype: str, max_age_s: int) -> Response:
     response = Response(body, HTTPStatus.OK, mimetype=mimetype)
     response.headers["Cache-Control"] = f"public, max-age={max_age_s}"
     response.set_etag(hashlib.sha256(body).hexdigest())
-    return response.make_conditional(request.environ)
+    response.make_conditional(request.environ)
+    return response
 
 
 def _skid(certificate: x509.Certificate) -> str:

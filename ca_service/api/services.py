@@ -4,11 +4,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ca_service.enrollment import Enroller
+from ca_service.judgment import NotFound
 from ca_service.keys import Authority
 from ca_service.store import Store
 
-Operation = Callable[[Mapping[str, object]], object]
-"""What an operator may do: named parameters in, a JSON value out."""
+Operations = Callable[[str, int, Mapping[str, object]], object]
+"""What operators may do: the operation's name, the operator's user id, named parameters in; a JSON value out."""
+
+
+def no_operations(_name: str, _uid: int, _parameters: Mapping[str, object]) -> object:
+    """Operators may do nothing here."""
+    raise NotFound("there is no such operation")
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,12 @@ class Services:
         authority: names, certificates and keys of the CA.
         store: its database.
         enroller: the state machine of enrolment.
-        operations: what operators may do, by name.
+        operations: what operators may do.
         limits: how much the application takes on.
     """
 
     authority: Authority
     store: Store
     enroller: Enroller
-    operations: Mapping[str, Operation] = field(default_factory=dict)
+    operations: Operations = no_operations
     limits: HttpLimits = field(default_factory=HttpLimits)

@@ -13,7 +13,7 @@ from typing import Self
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import Check, Finding, failed, passed
 from ca_service.policy import Policy, kbs_for
-from ca_service.store import CertificateRow, CertificateState, TpmRow, Transaction, live_key
+from ca_service.store import CertificateRow, CertificateState, TpmRow, TpmState, Transaction, live_key
 from vtpm.wire.templates import name
 
 
@@ -151,18 +151,12 @@ def settle(tx: Transaction, facts: LedgerFacts, at: datetime) -> int:
     if instance_id is None:
         instance_id = tx.ledger.add_instance(claim.kbs_id, claim.resource, claim.salt, at)
     occupant = facts.occupant
-    state = {
-        "counter": claim.counter,
-        "root": claim.root,
-        "salt": claim.volume_salt,
-        "report_id": claim.report_id,
-        "at": at,
-    }
+    state = TpmState(claim.counter, claim.root, claim.volume_salt, claim.report_id, at)
     if occupant is not None and occupant.ek_set == claim.ek_set:
-        tx.ledger.seen(occupant.id, **state)
+        tx.ledger.seen(occupant.id, state)
         tpm_id = occupant.id
     else:
-        tpm_id = tx.ledger.add_tpm(instance_id, claim.ek_set, **state)
+        tpm_id = tx.ledger.add_tpm(instance_id, claim.ek_set, state)
     for key in {key.name: key for key in claim.keys}.values():
         if key.name not in facts.key_instances:
             tx.ledger.bind_key(key.name, instance_id, key.role, key.template)

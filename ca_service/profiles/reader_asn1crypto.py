@@ -140,7 +140,8 @@ def _value(extension: Any) -> ExtensionValue:  # noqa: C901, PLR0911 - one retur
 def _uri(name: Any) -> str:
     if name.name != "uniform_resource_identifier":
         raise ValueError("must be a URI")
-    return str(name.native)
+    # Not `native`, which turns the URI into an IRI and drops default ports.
+    return str(name.chosen.contents.decode("ascii"))
 
 
 def _distribution(points: Any) -> DistributionView:

@@ -21,6 +21,7 @@ from ca_service.store.rows import (
     RevocationRow,
     SubmissionRow,
     TpmRow,
+    TpmState,
 )
 from ca_service.store.transaction import Transaction
 
@@ -42,6 +43,7 @@ __all__ = [
     "SubmissionRow",
     "Taken",
     "TpmRow",
+    "TpmState",
     "Transaction",
     "create_store",
     "live_key",

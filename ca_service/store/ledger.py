@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
-from ca_service.store.rows import InstanceRow, TpmRow
+from ca_service.store.rows import InstanceRow, TpmRow, TpmState
 
 
 class Ledger(Repository):
@@ -45,17 +45,7 @@ class Ledger(Repository):
             TpmRow, sa.select(table).where(table.c.instance_id == instance_id).order_by(table.c.id)
         )
 
-    def add_tpm(
-        self,
-        instance_id: int,
-        ek_set: str,
-        *,
-        counter: int,
-        root: str,
-        salt: str,
-        report_id: str,
-        at: datetime,
-    ) -> int:
+    def add_tpm(self, instance_id: int, ek_set: str, state: TpmState) -> int:
         """Let a TPM occupy an instance; the database refuses if another one does. Returns its number."""
         return self._insert_numbered(
             schema.tpms,
@@ -63,21 +53,29 @@ class Ledger(Repository):
                 "instance_id": instance_id,
                 "occupies": instance_id,
                 "ek_set": ek_set,
-                "counter": counter,
-                "root": root,
-                "salt": salt,
-                "report_id": report_id,
-                "first_at": at,
-                "last_at": at,
+                "counter": state.counter,
+                "root": state.root,
+                "salt": state.salt,
+                "report_id": state.report_id,
+                "first_at": state.at,
+                "last_at": state.at,
                 "freed_at": None,
             },
         )
 
-    def seen(self, tpm_id: int, *, counter: int, root: str, salt: str, report_id: str, at: datetime) -> None:
+    def seen(self, tpm_id: int, state: TpmState) -> None:
         """Note the state that a TPM was seen in; the counter in the database never goes back."""
         table = schema.tpms
-        condition = sa.and_(table.c.id == tpm_id, table.c.counter <= counter)
-        self._update(table, condition, counter=counter, root=root, salt=salt, report_id=report_id, last_at=at)
+        condition = sa.and_(table.c.id == tpm_id, table.c.counter <= state.counter)
+        self._update(
+            table,
+            condition,
+            counter=state.counter,
+            root=state.root,
+            salt=state.salt,
+            report_id=state.report_id,
+            last_at=state.at,
+        )
 
     def free(self, tpm_id: int, at: datetime) -> None:
         """End a TPM's life in its instance."""

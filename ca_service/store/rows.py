@@ -114,6 +114,17 @@ class TpmRow:
 
 
 @dataclass(frozen=True)
+class TpmState:
+    """What a TPM's store looked like when it was seen: `counter`, `root` and `salt` of the store, `report_id`."""
+
+    counter: int
+    root: str
+    salt: str
+    report_id: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class IntentRow:
     """The durable promise to sign exactly certain bytes; `owner` is the process that made it."""
 

@@ -23,7 +23,7 @@ w = _load_world()
 
 
 @pytest.fixture(scope="session")
-def ceremony(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ceremony(tmp_path_factory: pytest.TempPathFactory):
     """A CA with database and policy, and a platform, made once; tests work on copies."""
     directory = tmp_path_factory.mktemp("ceremony")
     world = w.World.create(directory)
@@ -31,17 +31,17 @@ def ceremony(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world.apply(store, world.policy())
     world.enroller(store).recover()
     store.close()
-    return directory
+    return world
 
 
 @pytest.fixture
-def new_world(ceremony: Path, tmp_path: Path):
+def new_world(ceremony, tmp_path: Path):
     """Makes a copy of the CA under a name."""
 
     def copy(name: str):
         directory = tmp_path / name
-        shutil.copytree(ceremony, directory)
-        return w.World(directory)
+        shutil.copytree(ceremony.directory, directory)
+        return w.World(directory, ceremony.authority)
 
     return copy
 

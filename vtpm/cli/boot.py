@@ -25,7 +25,7 @@ def measure(*, policy: bool, build: str) -> None:
     click.echo(
         f"""
 [[launch]]
-name = "simulated SVSM, {build} build"
+name = "simulated-svsm-{build}"
 measurement = "{digest}"
 capabilities = [{capabilities}]
 products = ["Milan"]

@@ -9,7 +9,7 @@ from vtpm.kbs.policy import ReleasePolicy
 from vtpm.kbs.release import seal_plain, seal_with_grant
 from vtpm.kbs.sessions import Clock, Entropy, Session, Sessions
 from vtpm.kbs.token import TokenSigner
-from vtpm.kbs.verifier import is_simulated, verify
+from vtpm.kbs.verifier import verify
 from vtpm.wire.errors import WireError
 from vtpm.wire.jwe import SealedResource
 from vtpm.wire.rcar import Attestation, parse_auth_request
@@ -61,13 +61,13 @@ class Broker:
             return session
         now = self._clock()
         policy = self._policy()
-        report = verify(attestation, session.nonce, policy, now)
+        verified = verify(attestation, session.nonce, policy, now)
         token = self._tokens.issue(
-            report,
+            verified.report,
             attestation.tee,
             session.nonce,
-            allowed=report.measurement in policy.measurements,
-            simulated=is_simulated(attestation, session.nonce, policy, now),
+            allowed=verified.report.measurement in policy.measurements,
+            simulated=verified.simulated,
             at=now,
         )
         recorded = self.sessions.attested(session.id, attestation, token)
@@ -88,7 +88,7 @@ class Broker:
         if session is not None and session.attestation is not None:
             attestation = session.attestation
             policy = self._policy()
-            report = verify(attestation, session.nonce, policy, now)
+            report = verify(attestation, session.nonce, policy, now).report
             _check_measurement(report.measurement, policy)
             secret = self._secret(name)
             sealed = seal_with_grant(

@@ -1,5 +1,6 @@
 """Whether an attestation is what it says: the KBS's use of the SEV-SNP verifier."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from ca_service.evidence.snp import (
@@ -26,8 +27,21 @@ def _refused(rule: str) -> RcarError:
     )
 
 
-def verify(attestation: Attestation, nonce: str, policy: ReleasePolicy, at: datetime) -> Report:
-    """The report of an attestation that is genuine, fresh and this session's.
+@dataclass(frozen=True)
+class Verified:
+    """What a verified attestation shows.
+
+    Attributes:
+        report: genuine, fresh and this session's.
+        simulated: whether the simulated platform made it.
+    """
+
+    report: Report
+    simulated: bool
+
+
+def verify(attestation: Attestation, nonce: str, policy: ReleasePolicy, at: datetime) -> Verified:
+    """Verify that an attestation is genuine, fresh and this session's.
 
     Its measurement is not judged here; see `ReleasePolicy.measurements`.
 
@@ -47,7 +61,7 @@ def verify(attestation: Attestation, nonce: str, policy: ReleasePolicy, at: date
     evidence = SnpEvidence(
         report=report,
         vek=load_leaf(chain),
-        kind=CertKind.VLEK if CertKind.VLEK in chain else CertKind.VCEK,
+        kind=next((kind for kind in (CertKind.VLEK, CertKind.VCEK) if kind in chain), None),
         roots=amd_roots() + (simulated_roots() if policy.simulated else ()),
         at=at,
     )
@@ -60,16 +74,4 @@ def verify(attestation: Attestation, nonce: str, policy: ReleasePolicy, at: date
         raise _refused("snp.vmpl")
     if report.report_data != kbs_report_data(nonce, attestation.tee):
         raise _refused("kbs.report-data")
-    return report
-
-
-def is_simulated(attestation: Attestation, nonce: str, policy: ReleasePolicy, at: datetime) -> bool:
-    """Whether a verified attestation comes from the simulated platform: AMD's keys alone do not vouch for it."""
-    if not policy.simulated:
-        return False
-    real = ReleasePolicy(policy.measurements, simulated=False, digest=policy.digest)
-    try:
-        verify(attestation, nonce, real, at)
-    except RcarError:
-        return True
-    return False
+    return Verified(report, simulated=evidence.root is None or evidence.root.simulated)

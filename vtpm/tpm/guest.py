@@ -49,6 +49,7 @@ class GuestGateway:
         self._tpm = tpm
         self._after_command = after_command
         self._data, self._control = _listen(port)
+        self._port = int(self._data.getsockname()[1])
         self._ended = threading.Event()
         self._guard = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -58,7 +59,7 @@ class GuestGateway:
     @property
     def port(self) -> int:
         """The data port; control is the next one."""
-        return int(self._data.getsockname()[1])
+        return self._port
 
     @property
     def tcti(self) -> str:

@@ -14,7 +14,7 @@ from typing import Final, Self
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
@@ -45,7 +45,6 @@ _STRUCT_VERSION: Final = _ARC + "1"
 _PRODUCT_NAME: Final = _ARC + "2"
 _HWID: Final = _ARC + "4"
 _CSP_ID: Final = _ARC + "5"
-_SALT: Final = 48
 _INTEGER: Final = 0x02
 _IA5STRING: Final = 0x16
 _SIGN_BIT: Final = 0x80
@@ -104,9 +103,9 @@ class Leaf:
         certificate: as received.
         common_name: the subject's only CN; empty if it has none or several.
         public_key: None unless it is on P-384.
-        pss: whether it is signed as AMD signs: RSASSA-PSS with SHA-384 throughout and 48 bytes of salt.
+        pss: whether it is signed as AMD signs: RSASSA-PSS with SHA-384.
         not_before, not_after: validity, both included.
-        extensions: value by dotted OID.
+        extensions: raw value by dotted OID, of those that the library does not know; AMD's are among them.
         critical: OIDs of critical extensions.
     """
 
@@ -140,7 +139,11 @@ class Leaf:
             pss=_signed_like_amd(certificate),
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
-            extensions={e.oid.dotted_string: e.value.public_bytes() for e in certificate.extensions},
+            extensions={
+                e.oid.dotted_string: e.value.value
+                for e in certificate.extensions
+                if isinstance(e.value, x509.UnrecognizedExtension)
+            },
             critical=tuple(e.oid.dotted_string for e in certificate.extensions if e.critical),
         )
 
@@ -172,13 +175,6 @@ class Leaf:
 
 
 def _signed_like_amd(certificate: x509.Certificate) -> bool:
-    if certificate.signature_algorithm_oid != SignatureAlgorithmOID.RSASSA_PSS:
-        return False
-    parameters = certificate.signature_algorithm_parameters
-    return (
-        isinstance(certificate.signature_hash_algorithm, hashes.SHA384)
-        and isinstance(parameters, padding.PSS)
-        and isinstance(parameters.mgf, padding.MGF1)
-        and isinstance(parameters.mgf._algorithm, hashes.SHA384)  # noqa: SLF001 - no public name for it
-        and parameters._salt_length == _SALT  # noqa: SLF001 - likewise
+    return certificate.signature_algorithm_oid == SignatureAlgorithmOID.RSASSA_PSS and isinstance(
+        certificate.signature_hash_algorithm, hashes.SHA384
     )

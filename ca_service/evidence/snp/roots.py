@@ -91,8 +91,10 @@ def amd_roots() -> tuple[Root, ...]:
     folder = data_folder("certs")
     return tuple(
         Root(
-            product,
-            *(_pinned(folder, f"amd/{product.value.lower()}-{key}.pem") for key in ("ark", "ask", "asvk")),
+            product=product,
+            ark=_pinned(folder, f"amd/{product.value.lower()}-ark.pem"),
+            ask=_pinned(folder, f"amd/{product.value.lower()}-ask.pem"),
+            asvk=_pinned(folder, f"amd/{product.value.lower()}-asvk.pem"),
             simulated=False,
         )
         for product in Product

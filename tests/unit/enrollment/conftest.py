@@ -22,18 +22,16 @@ w = _load_world()
 
 
 @pytest.fixture(scope="session")
-def ceremony(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ceremony(tmp_path_factory: pytest.TempPathFactory):
     """A CA and a platform, made once; tests work on copies."""
-    directory = tmp_path_factory.mktemp("ceremony")
-    w.World.create(directory)
-    return directory
+    return w.World.create(tmp_path_factory.mktemp("ceremony"))
 
 
 @pytest.fixture
-def world(ceremony: Path, tmp_path: Path):
+def world(ceremony, tmp_path: Path):
     directory = tmp_path / "world"
-    shutil.copytree(ceremony, directory)
-    return w.World(directory)
+    shutil.copytree(ceremony.directory, directory)
+    return w.World(directory, ceremony.authority)
 
 
 @pytest.fixture(scope="session")

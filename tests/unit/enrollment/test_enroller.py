@@ -147,7 +147,7 @@ class TestNothingIsWrittenBefore:
     """Until chain, signature and binding of the report hold, the database stays as it was."""
 
     @pytest.fixture(autouse=True)
-    def unchanged(self, store, enroller):
+    def unchanged(self, store, enroller):  # noqa: ARG002 - its CRLs are published before we count
         before = rows(store)
         yield
         assert rows(store) == before
@@ -179,7 +179,7 @@ class TestNothingIsWrittenBefore:
         mixed = replace(request, evidence=replace(request.evidence, report=other.evidence.report))
         assert refusal(enroller.enroll, helpers.encode(mixed)).rule == "evidence.report-data"
 
-    def test_the_request_is_well_formed(self, world, enroller, tpm, boot, helpers):
+    def test_the_request_is_well_formed(self, world, enroller, tpm, boot):
         whole = world.request(enroller.new_nonce().nonce, tpm, boot).to_json()
         members = [("evidence",), *(("evidence", m) for m in ("profile", "runtime_data", "report"))]
         members += [("certify", m) for m in ("attest", "signature")]
@@ -373,9 +373,7 @@ class TestLedger:
         helpers.issue(world, enroller, tpms(1), replace(boot, salt=b"\x01" * 16))
         assert refusal(enroller.enroll, fresh(tpms(2), boot)).rule == "ledger.instance-occupied"
 
-    def test_a_known_ek_keeps_its_certificate_byte_for_byte(
-        self, world, enroller, tpms, boot, helpers, fresh
-    ):
+    def test_a_known_ek_keeps_its_certificate_byte_for_byte(self, world, enroller, tpms, boot, helpers):
         first = CertificatesReply.parse(helpers.issue(world, enroller, tpms(0), boot))
         swapped = replace(
             boot, change=lambda d: replace(d, tpm=replace(d.tpm, iak=tpms(2).iak, idevid=tpms(2).idevid))
@@ -394,7 +392,7 @@ class TestLedger:
 
 class TestRecovery:
     def test_a_failed_signature_abandons_at_once_and_the_retry_succeeds(
-        self, world, store, tpm, boot, helpers, monkeypatch
+        self, world, store, tpm, boot, helpers
     ):
         failing = True
 

@@ -108,7 +108,9 @@ def test_a_file_that_was_changed_is_mended(public, tmp_path):
     for bad in (b"", b"\xff\xfe", good[:-30], good + good):
         (tmp_path / name).write_bytes(bad)
         assert export_keylime(tmp_path, public.issuers, None, check=True).written == (name,)
-        assert export_keylime(tmp_path, public.issuers, None).written == (name,)
+        with (tmp_path / name).open("rb") as reader:  # who reads meanwhile sees the old file, whole
+            assert export_keylime(tmp_path, public.issuers, None).written == (name,)
+            assert reader.read() == bad
         assert (tmp_path / name).read_bytes() == good
 
 

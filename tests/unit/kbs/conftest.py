@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from werkzeug.serving import make_server
 
 from vtpm.kbs import Kbs, create_app
+from vtpm.snp import Platform
 from vtpm.wire.certtable import CertKind, parse_table
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.rcar import Attestation, auth_request, kbs_report_data
@@ -93,8 +95,6 @@ def _no_passphrase(monkeypatch):
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory):
-    from vtpm.snp import Platform
-
     return Platform.create(tmp_path_factory.mktemp("platform") / "chip")
 
 
@@ -118,7 +118,7 @@ def kbs(tmp_path, launch):
 @contextlib.contextmanager
 def running(app):
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -131,7 +131,7 @@ def running(app):
 @pytest.fixture
 def served(kbs):
     clock = Clock(datetime.now(UTC))
-    app = create_app(kbs, clock, __import__("os").urandom)
+    app = create_app(kbs, clock, os.urandom)
     with running(app) as url:
         yield Served(kbs, url, clock, app)
 

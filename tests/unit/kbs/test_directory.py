@@ -113,7 +113,9 @@ def test_a_declaration_never_replaces_another(kbs, first, second):
     assert kbs.secret(R) == before
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "a/b/c/d", "../x/y", "a/b/.c", "a/b/c\n", "a:b/c/d", "a/b/" + "c" * 128])
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "a/b/c/d", "../x/y", "a/b/.c", "a/b/c\n", "a:b/c/d", "a/b/" + "c" * 128]
+)
 def test_malformed_names_are_refused(kbs, name):
     with pytest.raises(UsageError):
         kbs.declare(name)
@@ -135,7 +137,7 @@ def test_files_are_private(kbs, directory):
 @pytest.mark.parametrize("name", ["master.key", "signing.key", "policy.toml"])
 def test_open_permissions_are_refused(kbs, directory, name):
     (directory / name).chmod(0o640)
-    with pytest.raises(KbsError, match="chmod|accessed"):
+    with pytest.raises(KbsError, match="accessed"):
         Kbs.create_or_open(directory).policy()
 
 
@@ -248,7 +250,10 @@ def test_first_use_by_many_processes_makes_one_kbs_and_one_secret(directory):
     )
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", program, directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", program, directory],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(4)
     ]

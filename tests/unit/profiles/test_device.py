@@ -257,8 +257,9 @@ def test_there_must_be_a_slot(make_ek, make_devid):
     for offset in (-1, 0, draft.slot + 1, len(draft.tbs)):
         with pytest.raises(BadRequest):
             patch_slot(draft.tbs, offset, "cd" * 32)
-    with pytest.raises(ValueError, match="once"):
-        find_slot(draft.tbs, "cd" * 32)
+    for tbs in (b"", draft.tbs + draft.tbs):
+        with pytest.raises(ValueError, match="once"):
+            find_slot(tbs, EMPTY_SLOT.decode())
 
 
 def test_this_profile_is_not_for_eks(make_devid):

@@ -708,6 +708,20 @@ def test_an_ephemeral_certificate_may_live_seven_days(make_ek, make_devid, cas):
         assert failures(draft, cas.ephemeral.info) == {"lint.ephemeral"}
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://ca.example:80",
+        "https://ca.example:443/%7Ea",
+        "http://xn--bcher-kva.example",
+        "http://[::1]:8443",
+    ],
+)
+def test_any_url_that_the_ceremony_takes_will_do(url, make_ek, cas):
+    issuer = replace(cas.ek.info, publication_url=url)
+    lint(make_ek(issuer=issuer), issuer)
+
+
 def test_a_leaf_never_outlives_its_issuer(cas, make_ek, serial, changed):
     """Also where a sum of dates would lie beyond the year 9999."""
     start = make_ek().content.validity.not_before

@@ -3,7 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from ca_service.store import Store, create_store
+from ca_service.store import (
+    DecisionRow,
+    EnrollmentRow,
+    EnrollmentState,
+    Store,
+    SubmissionRow,
+    TpmState,
+    create_store,
+)
 
 AT = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
@@ -28,12 +36,10 @@ def store(url: str):
 @pytest.fixture
 def enrolled(store: Store, at: datetime):
     """A store with one admitted enrolment "e1" and a TPM in instance (org, default/vtpm/a); gives the TPM's number."""
-    from ca_service.store import DecisionRow, EnrollmentRow, EnrollmentState, SubmissionRow
-
     with store.write() as tx:
         tx.decisions.keep_evidence("aa", b"body", at)
         tx.decisions.add(DecisionRow("d1", at, "enroll", 1, "", "[]", 1, "", "aa", "org", "default/vtpm/a"))
         tx.submissions.add(SubmissionRow("n1", "aa", at, "d1", 201, b"{}"))
         tx.enrollments.add(EnrollmentRow("e1", "n1", EnrollmentState.PENDING, at, "d1", 1, "aa", None))
         instance = tx.ledger.add_instance("org", "default/vtpm/a", "", at)
-        return tx.ledger.add_tpm(instance, "ek-set", counter=7, root="00", salt="01", report_id="02", at=at)
+        return tx.ledger.add_tpm(instance, "ek-set", TpmState(7, "00", "01", "02", at))

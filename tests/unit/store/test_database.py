@@ -42,9 +42,13 @@ def test_upgrade_twice_changes_nothing(store: Store):
 
 
 def test_an_exception_rolls_everything_back(store: Store, at: datetime):
-    with pytest.raises(RuntimeError), store.write() as tx:
-        tx.policies.append("d", "t", at, "me")
-        raise RuntimeError
+    def fail() -> None:
+        with store.write() as tx:
+            tx.policies.append("d", "t", at, "me")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     with store.read() as tx:
         assert tx.policies.in_force() is None
 

@@ -16,6 +16,7 @@ from ca_service.store import (
     Store,
     SubmissionRow,
     Taken,
+    TpmState,
     live_key,
 )
 
@@ -58,14 +59,14 @@ def test_a_state_moves_only_from_where_it_is(store: Store, enrolled: int):
 
 
 def test_one_live_tpm_per_instance(store: Store, enrolled: int, at: datetime):
-    state = {"counter": 0, "root": "", "salt": "", "report_id": "", "at": at}
+    state = TpmState(0, "", "", "", at)
     with store.read() as tx:
         instance = tx.ledger.instance("org", "default/vtpm/a").id
     with pytest.raises(Taken), store.write() as tx:
-        tx.ledger.add_tpm(instance, "other", **state)
+        tx.ledger.add_tpm(instance, "other", state)
     with store.write() as tx:
         tx.ledger.free(enrolled, at)
-        tx.ledger.add_tpm(instance, "other", **state)
+        tx.ledger.add_tpm(instance, "other", state)
     with store.read() as tx:
         assert tx.ledger.occupant(instance).ek_set == "other"
         assert [tpm.ek_set for tpm in tx.ledger.tpms(instance)] == ["ek-set", "other"]
@@ -87,13 +88,12 @@ def test_a_key_and_a_secret_are_bound_once(store: Store, enrolled: int, at: date
 
 
 def test_the_counter_never_goes_back_and_holds_128_bits(store: Store, enrolled: int, at: datetime):
-    state = {"root": "", "salt": "", "report_id": "", "at": at}
     with store.write() as tx:
-        tx.ledger.seen(enrolled, counter=6, **state)
+        tx.ledger.seen(enrolled, TpmState(6, "", "", "", at))
         assert tx.ledger.occupant(1).counter == 7
-        tx.ledger.seen(enrolled, counter=2**128 - 1, **state)
+        tx.ledger.seen(enrolled, TpmState(2**128 - 1, "", "", "", at))
         assert tx.ledger.occupant(1).counter == 2**128 - 1
-        tx.ledger.seen(enrolled, counter=10, **state)
+        tx.ledger.seen(enrolled, TpmState(10, "", "", "", at))
         assert tx.ledger.occupant(1).counter == 2**128 - 1
 
 

@@ -13,6 +13,8 @@ from tpm2_pytss import ESYS_TR, TSS2_Exception
 from vtpm.tpm import Swtpm, TpmError, TpmGone, TpmRefused
 from vtpm.tpm.control import Command, ControlChannel
 from vtpm.tpm.esapi import flushing, policy_session
+from vtpm.tpm.keys import recorded
+from vtpm.wire.templates import Role
 
 GET_RANDOM = bytes.fromhex("80010000000c0000017b0004")
 CAP_PROPERTIES = 6
@@ -167,27 +169,26 @@ def test_lockout_parameters_are_set_while_nobody_has_claimed_the_lockout_hierarc
     assert [tpm_property(tpm, p) for p in (MAX_AUTH_FAIL, LOCKOUT_INTERVAL, LOCKOUT_RECOVERY)] == [7, 8, 9]
 
 
-def test_an_end_after_take_state_counts_as_no_failed_authorisation(make_tpm):
-    tpm = make_tpm()
-    use_a_protected_key(tpm)
+def test_an_end_after_take_state_counts_as_no_failed_authorisation(make_tpm, made):
+    tpm, keys = made
+    quote(tpm, keys)
     state = tpm.take_state()
     tpm.kill()
     assert tpm_property(make_tpm(state), LOCKOUT_COUNTER) == 0
 
 
-def test_an_end_without_shutdown_counts_one(make_tpm):
-    tpm = make_tpm()
-    use_a_protected_key(tpm)
+def test_an_end_without_shutdown_counts_one(make_tpm, made):
+    tpm, keys = made
+    quote(tpm, keys)
     state = tpm.current_state()
     tpm.kill()
     assert tpm_property(make_tpm(state), LOCKOUT_COUNTER) == 1
 
 
-def use_a_protected_key(tpm):
-    with tpm.esapi("using a key") as esapi:
-        handle, *_ = esapi.create_primary(None, "ecc:ecdsa:null", ESYS_TR.ENDORSEMENT)
-        esapi.quote(handle, "sha256:1", b"challenge")
-        esapi.flush_context(handle)
+def quote(tpm, keys):
+    """Use the IAK, which the dictionary-attack logic protects."""
+    with tpm.esapi("quoting") as esapi, recorded(esapi, Role.IAK, keys.iak) as iak:
+        esapi.quote(iak, "sha256:1", b"challenge")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import set_evidence
 import set_exchange
 import set_messages
 import set_statements
@@ -24,6 +25,7 @@ FILES: dict[str, Callable[[], dict[str, object]]] = {
     "kbs.json": set_exchange.kbs,
     "relay.json": set_exchange.relay,
     "messages.json": set_messages.make,
+    "evidence.json": set_evidence.make,
 }
 
 

@@ -58,7 +58,16 @@ def dishonest(tpm, other):
     owner_iak, owner_idevid = replace(IAK, hierarchy=OWNER), replace(IDEVID, hierarchy=OWNER)
     free_iak = replace(IAK, attributes=SIGN_ONLY_FREE)
     good = stated(IAK, IDEVID)
-    yield "owner-iak", case(stated(owner_iak, IDEVID), *certified(tpm, owner_iak, IDEVID), "certify.signer")
+    # For signers outside the endorsement and platform hierarchies a TPM obfuscates the firmware version as well.
+    yield (
+        "owner-iak",
+        case(
+            stated(owner_iak, IDEVID),
+            *certified(tpm, owner_iak, IDEVID),
+            "certify.signer",
+            "certify.firmware",
+        ),
+    )
     yield (
         "owner-idevid",
         case(stated(IAK, owner_idevid), *certified(tpm, IAK, owner_idevid), "certify.qualified-name"),
@@ -70,6 +79,7 @@ def dishonest(tpm, other):
             *certified(tpm, owner_iak, owner_idevid),
             "certify.signer",
             "certify.qualified-name",
+            "certify.firmware",
         ),
     )
     yield (

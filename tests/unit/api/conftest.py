@@ -1,0 +1,66 @@
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from ca_service.api import Services, create_app
+
+_NAME = "enrollment_world"
+
+
+def _load_world():
+    """The helper module of the enrolment tests; test folders are no packages."""
+    if _NAME not in sys.modules:
+        path = Path(__file__).parents[1] / "enrollment" / "world.py"
+        spec = importlib.util.spec_from_file_location(_NAME, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[_NAME] = module
+        spec.loader.exec_module(module)
+    return sys.modules[_NAME]
+
+
+w = _load_world()
+
+
+@pytest.fixture(scope="session")
+def ceremony(tmp_path_factory: pytest.TempPathFactory):
+    return w.World.create(tmp_path_factory.mktemp("ceremony"))
+
+
+@pytest.fixture
+def world(ceremony, tmp_path: Path):
+    directory = tmp_path / "world"
+    shutil.copytree(ceremony.directory, directory)
+    return w.World(directory, ceremony.authority)
+
+
+@pytest.fixture(scope="session")
+def tpm():
+    return w.SoftTpm()
+
+
+@pytest.fixture
+def services(world):
+    store = world.new_store()
+    world.apply(store, world.policy())
+    enroller = world.enroller(store)
+    enroller.recover()
+    yield Services(world.authority, store, enroller, {"echo": dict, "break": lambda _: 1 // 0})
+    store.close()
+
+
+@pytest.fixture
+def app(services):
+    return create_app(services)
+
+
+@pytest.fixture
+def client(app):
+    return app.test_client()
+
+
+@pytest.fixture
+def helpers():
+    return w

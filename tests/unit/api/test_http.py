@@ -1,0 +1,238 @@
+"""The HTTP face: status, media types, headers, problem documents, limits, and who gets to the operations."""
+
+import hashlib
+import json
+import socket
+from dataclasses import replace
+
+import pytest
+from cryptography import x509
+
+from ca_service.api import HttpLimits, create_app
+from ca_service.api.limiting import RateLimit, Room
+from ca_service.api.problems import TooMany, problem_of
+from ca_service.judgment import Unavailable, VtpmCaError
+from vtpm.wire.enrollment import (
+    MAX_BODY,
+    CertificatesReply,
+    Directory,
+    EnrollmentState,
+    NonceReply,
+    Problem,
+)
+from vtpm.wire.errors import WireError
+
+JSON = {"content_type": "application/json"}
+PROBLEM = "application/problem+json"
+
+
+def problem(response) -> Problem:
+    assert response.mimetype == PROBLEM
+    found = Problem.parse(response.data)
+    assert found.status == response.status_code
+    assert found.type == "urn:vtpm-ca:error:" + found.code
+    return found
+
+
+def new_nonce(client) -> str:
+    return NonceReply.parse(client.post("/v1/nonces").data).nonce
+
+
+@pytest.fixture
+def issued(client, world, tpm, helpers) -> CertificatesReply:
+    first = client.post("/v1/enrollments", data=world.body(new_nonce(client), tpm), **JSON)
+    assert first.status_code == 201
+    enrollment_id, body = helpers.answer(tpm, first.data)
+    second = client.post(f"/v1/enrollments/{enrollment_id}/activation", data=body, **JSON)
+    assert second.status_code == 200
+    return CertificatesReply.parse(second.data)
+
+
+def test_a_whole_enrolment(client, world, tpm, issued, helpers):
+    state = EnrollmentState.parse(client.get(f"/v1/enrollments/{issued.id}").data)
+    assert (state.state, state.decision_id) == ("issued", issued.decision_id)
+    known = client.post(
+        "/v1/enrollments", data=world.body(new_nonce(client), tpm, helpers.Boot(certify=False)), **JSON
+    )
+    assert known.status_code == 200
+    assert CertificatesReply.parse(known.data).ek == issued.ek
+
+
+def test_nonces_are_created_and_not_cached(client, world):
+    response = client.post("/v1/nonces")
+    assert response.status_code == 201
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert NonceReply.parse(response.data).aud == world.authority.ca_id
+
+
+def test_the_directory(client, world):
+    directory = Directory.parse(client.get("/.well-known/vtpm-ca").data)
+    assert (directory.ca_id, directory.mode) == ("test-ca", "simulation")
+    assert [issuer.role for issuer in directory.issuers] == [
+        "root",
+        *(ca.role for ca in world.authority.issuers),
+    ]
+    for issuer in directory.issuers:
+        path = issuer.url.removeprefix(world.authority.publication_url)
+        assert hashlib.sha256(client.get(path).data).hexdigest() == issuer.sha256
+
+
+def test_certificates_by_serial_in_both_forms(client, issued):
+    serial = f"{x509.load_der_x509_certificate(issued.iak.certificate).serial_number:034x}"
+    one = client.get(f"/v1/certificates/{serial}")
+    assert (one.mimetype, one.data) == ("application/pkix-cert", issued.iak.certificate)
+    chain = client.get(f"/v1/certificates/{serial}", headers={"Accept": "application/pem-certificate-chain"})
+    assert chain.mimetype == "application/pem-certificate-chain"
+    assert len(x509.load_pem_x509_certificates(chain.data)) == 3
+    neither = client.get(f"/v1/certificates/{serial}", headers={"Accept": "text/html"})
+    assert problem(neither).code == "not-acceptable"
+    assert problem(client.get("/v1/certificates/00")).code == "not-found"
+
+
+def test_crls_are_the_published_bytes_until_the_next(client, world):
+    skid = world.authority.issuer("ek").skid
+    first = client.get(f"/crl/{skid}/0.crl")
+    assert first.mimetype == "application/pkix-crl"
+    assert x509.load_der_x509_crl(first.data).is_signature_valid(
+        world.authority.issuer("ek").certificate.public_key()
+    )
+    assert client.get(f"/crl/{skid}/0.crl").data == first.data
+    unchanged = client.get(f"/crl/{skid}/0.crl", headers={"If-None-Match": first.headers["ETag"]})
+    assert unchanged.status_code == 304
+    world.later(days=4)
+    assert client.get(f"/crl/{skid}/0.crl").data != first.data
+    assert problem(client.get("/crl/00/0.crl")).code == "not-found"
+    assert problem(client.get(f"/crl/{skid}/1.crl")).code == "not-found"
+
+
+def test_health_and_readiness(client, services):
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 200
+    with services.store.write() as tx:
+        tx.connection.exec_driver_sql("DELETE FROM alembic_version")
+    assert client.get("/healthz").status_code == 200
+    response = client.get("/readyz")
+    assert problem(response).code == "schema"
+    assert response.headers["Retry-After"]
+
+
+class TestRefusals:
+    def test_a_refusal_names_rule_and_decision(self, client, world, tpm, helpers):
+        body = world.body(new_nonce(client), tpm, helpers.Boot(certify=False))
+        response = client.post("/v1/enrollments", data=body, **JSON)
+        found = problem(response)
+        assert (found.status, found.code, found.rule) == (403, "certify-required", "certify.present")
+        assert found.decision_id
+        assert found.retryable
+        assert client.post("/v1/enrollments", data=body, **JSON).data == response.data
+
+    def test_another_body_under_the_nonce_is_a_conflict(self, client, world, tpm):
+        nonce = new_nonce(client)
+        for status in (201, 409):
+            response = client.post("/v1/enrollments", data=world.body(nonce, tpm), **JSON)
+            assert response.status_code == status
+        assert problem(response).code == "nonce-used"
+
+    def test_a_malformed_body_names_the_member(self, client):
+        response = client.post("/v1/enrollments", data=b'{"evidence":{}}', **JSON)
+        found = problem(response)
+        assert (found.status, found.code, found.pointer) == (400, "malformed", "evidence.profile")
+
+    def test_sizes_are_bounded_before_parsing(self, client):
+        response = client.post("/v1/enrollments", data=b"{" * (MAX_BODY + 1), **JSON)
+        assert (response.status_code, problem(response).code) == (413, "too-large")
+
+    def test_only_json_is_taken(self, client):
+        response = client.post("/v1/enrollments", data=b"{}", content_type="text/plain")
+        assert (response.status_code, problem(response).code) == (415, "unsupported-media-type")
+
+    def test_unknown_paths_and_methods(self, client):
+        assert problem(client.get("/nowhere")).code == "not-found"
+        assert problem(client.delete("/v1/nonces")).code == "method-not-allowed"
+        assert problem(client.get("/v1/enrollments/nowhere")).code == "not-found"
+
+    def test_an_unknown_error_keeps_its_text_inside(self, services, monkeypatch):
+        def broken(_body: bytes):
+            raise RuntimeError("the secret is 1234")
+
+        monkeypatch.setattr(services.enroller, "enroll", broken)
+        response = create_app(services).test_client().post("/v1/enrollments", data=b"{}", **JSON)
+        assert problem(response).code == "internal"
+        assert b"1234" not in response.data
+
+    def test_an_error_without_a_row_in_the_table_is_generic(self):
+        assert problem_of(VtpmCaError("inside", code="signer")).to_json()["code"] == "internal"
+        assert "inside" not in json.dumps(problem_of(VtpmCaError("inside")).to_json())
+        assert problem_of(WireError("a.b", "must be c")).pointer == "a.b"
+
+    def test_details_are_printable(self):
+        assert problem_of(WireError("ä\n", "must\x00be")).detail.isprintable()
+
+
+class TestLimits:
+    def test_a_client_that_asks_too_often_waits(self, services):
+        limited = replace(services, limits=HttpLimits(requests_per_second=0.001, burst=2))
+        client = create_app(limited).test_client()
+        statuses = [client.post("/v1/nonces").status_code for _ in range(3)]
+        assert statuses == [201, 201, 429]
+        response = client.post("/v1/nonces")
+        assert problem(response).retryable
+        assert response.headers["Retry-After"]
+        assert client.get("/healthz").status_code == 200
+
+    def test_the_allowance_comes_back(self):
+        now = 100.0
+        limit = RateLimit(2.0, 2, lambda: now)
+        limit.spend("a")
+        limit.spend("a")
+        with pytest.raises(TooMany):
+            limit.spend("a")
+        limit.spend("b")
+        now += 0.5
+        limit.spend("a")
+        with pytest.raises(TooMany):
+            limit.spend("a")
+
+    def test_a_full_house_sends_away(self, services):
+        room = Room(1)
+        with room.place(), pytest.raises(Unavailable), room.place():
+            pass
+        with room.place():
+            pass
+        full = create_app(replace(services, limits=HttpLimits(at_work=0))).test_client()
+        response = full.post("/v1/enrollments", data=b"{}", **JSON)
+        assert (response.status_code, problem(response).retryable) == (503, True)
+
+
+class TestOperator:
+    @pytest.fixture
+    def over_unix(self):
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
+        yield {"gunicorn.socket": ours}
+        ours.close()
+        theirs.close()
+
+    def test_operations_over_the_unix_socket(self, client, over_unix):
+        response = client.post("/operator/v1/echo", json={"a": "b"}, environ_overrides=over_unix)
+        assert json.loads(response.data) == {"result": {"a": "b"}}
+        assert client.post("/operator/v1/nothing", json={}, environ_overrides=over_unix).status_code == 404
+        listing = client.post("/operator/v1/echo", json=[], environ_overrides=over_unix)
+        assert problem(listing).code == "malformed"
+        assert client.get("/healthz", environ_overrides=over_unix).status_code == 200
+
+    def test_a_policy_may_be_larger_than_an_enrolment(self, client, over_unix):
+        text = "x" * (2 * MAX_BODY)
+        response = client.post("/operator/v1/echo", json={"text": text}, environ_overrides=over_unix)
+        assert response.status_code == 200
+
+    def test_over_tcp_they_do_not_exist(self, client):
+        ours = socket.socket(socket.AF_INET)
+        for environ in ({}, {"gunicorn.socket": ours}, {"gunicorn.socket": "unix"}):
+            response = client.post("/operator/v1/echo", json={}, environ_overrides=environ)
+            assert (response.status_code, problem(response).code) == (404, "not-found")
+        ours.close()
+
+    def test_a_broken_operation_is_a_generic_error(self, client, over_unix):
+        response = client.post("/operator/v1/break", json={}, environ_overrides=over_unix)
+        assert problem(response).code == "internal"

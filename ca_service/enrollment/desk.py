@@ -17,7 +17,6 @@ from ca_service.keys import Authority
 from ca_service.policy import Policy, load
 from ca_service.profiles import Entropy
 from ca_service.store import DecisionRow, Faults, PolicyRow, Store, Transaction, no_faults
-from vtpm.wire.encoding import b64url
 
 SECRET_SIZE = 32
 """Bytes of an activation secret: the most that an EK with SHA-256 as its name algorithm takes."""
@@ -84,8 +83,8 @@ class Desk:
         return self.clock().astimezone(UTC).replace(microsecond=0)
 
     def new_id(self) -> str:
-        """A random id: 128 bits in base64url."""
-        return b64url(self.entropy(_ID_SIZE))
+        """A random id: 128 bits in hex, so that no id looks like an option on a command line."""
+        return self.entropy(_ID_SIZE).hex()
 
     def view(self, tx: Transaction, submission: Submission) -> View:
         """What a decision about the submission rests on, as this transaction sees it."""

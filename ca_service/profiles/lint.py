@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ca_service.judgment import Finding, Trace, Verdict, VtpmCaError, judge_all
 from ca_service.profiles import reader_asn1crypto, reader_cryptography
 from ca_service.profiles.model import CaContent, Draft, IssuerInfo
-from ca_service.profiles.rules import LintSubject, rules_for
+from ca_service.profiles.rule import LintSubject
+from ca_service.profiles.rules import rules_for
 from ca_service.profiles.structures import assemble
 from ca_service.profiles.token import LintPassed, mint
 from ca_service.profiles.view import CertificateView

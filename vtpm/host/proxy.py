@@ -32,6 +32,9 @@ EXCHANGE_S: Final = 120.0
 """Longest wait for a whole message of an SVSM, in seconds."""
 
 MOST_CONNECTIONS: Final = 64
+"""Exchanges at a time; further connections wait in the queue."""
+
+_QUEUE: Final = 1024
 _CHUNK: Final = 64 * 1024
 _log = logging.getLogger("vtpm.host")
 
@@ -104,7 +107,7 @@ class HostProxy:
             try:
                 listener.bind(str(self._path))
                 self._path.chmod(0o600)
-                listener.listen(MOST_CONNECTIONS)
+                listener.listen(_QUEUE)
             except OSError:
                 listener.close()
                 raise

@@ -11,7 +11,6 @@ from ca_service.evidence.snp import (
     load_leaf,
     simulated_roots,
 )
-
 from ca_service.judgment import judge_all, judge_until_failure
 from vtpm.kbs.errors import RcarError
 from vtpm.kbs.policy import ReleasePolicy
@@ -61,7 +60,7 @@ def verify(attestation: Attestation, nonce: str, policy: ReleasePolicy, at: date
     evidence = SnpEvidence(
         report=report,
         vek=load_leaf(chain),
-        kind=next((kind for kind in (CertKind.VLEK, CertKind.VCEK) if kind in chain), None),
+        kind=next((kind for kind in (CertKind.VCEK, CertKind.VLEK) if kind in chain), None),
         roots=amd_roots() + (simulated_roots() if policy.simulated else ()),
         at=at,
     )

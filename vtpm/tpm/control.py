@@ -87,8 +87,12 @@ class ControlChannel:
             TpmError: the blob is not a plain state blob, or swtpm refused it. The process is of no use then: `init`
                 would make a new TPM.
         """
-        if len(state) > MAX_STATE or state[: _STATE_HEADER.size] != _STATE_HEADER.pack(*_PLAIN_STATE, len(state)):
-            raise TpmError("the stored state was refused: it is no plain state blob of swtpm, or it is cut off")
+        if len(state) > MAX_STATE or state[: _STATE_HEADER.size] != _STATE_HEADER.pack(
+            *_PLAIN_STATE, len(state)
+        ):
+            raise TpmError(
+                "the stored state was refused: it is no plain state blob of swtpm, or it is cut off"
+            )
         header = struct.pack(">III", 0, _PERMANENT, len(state))
         self._call(Command.SET_STATEBLOB, header + state, "taking the stored state")
 

@@ -64,8 +64,11 @@ def server():
         def log_message(self, *arguments):
             pass
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
+    class Httpd(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 256
+
+    httpd = Httpd(("127.0.0.1", 0), Handler)
     state = Server(f"http://127.0.0.1:{httpd.server_port}")
     thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
     thread.start()

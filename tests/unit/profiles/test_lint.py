@@ -28,7 +28,8 @@ from ca_service.profiles import (
     structures,
 )
 from ca_service.profiles.lint import READABLE, READERS_AGREE
-from ca_service.profiles.rules import AIA, AKI, BC, CDP, CP, EKU, KU, PROVENANCE, RULES, SAN, SDA, SKI
+from ca_service.profiles.rule import AIA, AKI, BC, CDP, CP, EKU, KU, PROVENANCE, SAN, SDA, SKI
+from ca_service.profiles.rules import RULES
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role
 

@@ -201,7 +201,9 @@ def test_the_hook_runs_before_the_response(serve):
         assert order == ["kept"]
 
 
-@pytest.mark.parametrize("error", [TpmError("no room"), OSError(28, "No space left on device"), ValueError("bug")])
+@pytest.mark.parametrize(
+    "error", [TpmError("no room"), OSError(28, "No space left on device"), ValueError("bug")]
+)
 def test_what_cannot_be_kept_is_not_answered_and_ends_the_gateway(serve, error):
     def hook():
         raise error

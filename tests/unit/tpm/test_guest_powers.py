@@ -3,10 +3,17 @@
 from contextlib import suppress
 
 import pytest
-from tpm2_pytss import ESYS_TR, TPM2B_AUTH, TPM2B_NV_PUBLIC, TPM2B_SENSITIVE_CREATE, TPMS_NV_PUBLIC, TSS2_Exception
+from tpm2_pytss import (
+    ESYS_TR,
+    TPM2B_AUTH,
+    TPM2B_NV_PUBLIC,
+    TPM2B_SENSITIVE_CREATE,
+    TPMS_NV_PUBLIC,
+    TSS2_Exception,
+)
 from tpm2_pytss.constants import TPM2_ALG, TPMA_NV
-from tpm2_pytss.utils import make_credential
 from tpm2_pytss.types import TPM2B_NAME, TPM2B_PUBLIC, TPMT_PUBLIC
+from tpm2_pytss.utils import make_credential
 
 from vtpm.tpm import (
     TpmRefused,
@@ -186,8 +193,8 @@ def test_a_guest_can_neither_write_nor_remove_a_certificate(made, guest):
             lambda: esapi.nv_write(index, b"forged", 0, ESYS_TR.OWNER),
             lambda: esapi.nv_write(index, b"forged", 0, ESYS_TR.PLATFORM),
             lambda: esapi.nv_write(index, b"forged", 0),
-            lambda: esapi.change_eps(),
-            lambda: esapi.change_pps(),
+            esapi.change_eps,
+            esapi.change_pps,
             lambda: esapi.hierarchy_control(ESYS_TR.PLATFORM, ESYS_TR.PLATFORM, False),
             lambda: esapi.hierarchy_change_auth(ESYS_TR.PLATFORM, b"mine"),
         ):

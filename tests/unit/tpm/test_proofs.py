@@ -4,8 +4,16 @@ import pytest
 from tpm2_pytss import ESYS_TR, TPM2B_NAME, TPM2B_PUBLIC, TPMS_ATTEST, TPMT_PUBLIC, TPMT_SIGNATURE
 from tpm2_pytss.utils import make_credential
 
-from vtpm.tpm import TpmError, TpmIdentityError, TpmKeys, TpmRefused, activate, certify_idevid, manufacture
-from vtpm.tpm import properties
+from vtpm.tpm import (
+    TpmError,
+    TpmIdentityError,
+    TpmKeys,
+    TpmRefused,
+    activate,
+    certify_idevid,
+    manufacture,
+    properties,
+)
 from vtpm.wire.templates import name, qualified_name
 
 QUALIFIER = bytes(range(32))
@@ -85,12 +93,12 @@ def test_a_challenge_for_another_iak_is_refused_and_leaves_nothing_loaded(made):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda data: b"",
-        lambda data: b"\0",
+        lambda _: b"",
+        lambda _: b"\0",
         lambda data: data[:-1],
         lambda data: data + b"\0",
-        lambda data: b"\xff\xff" + bytes(0xFFFF),
-        lambda data: b"\0\0",
+        lambda _: b"\xff\xff" + bytes(0xFFFF),
+        lambda _: b"\0\0",
         lambda data: data[:4] + bytes([data[4] ^ 1]) + data[5:],
         lambda data: data[:-1] + bytes([data[-1] ^ 1]),
     ],

@@ -71,7 +71,7 @@ def test_nothing_of_the_tpm_is_in_a_file_system(make_tpm):
     descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
     assert descriptors
     for descriptor in descriptors:
-        target = os.readlink(descriptor)
+        target = str(descriptor.readlink())
         if stat.S_ISREG(descriptor.stat().st_mode):
             assert target.startswith("/memfd:"), target
     assert "Max core file size        0                    0" in Path(f"/proc/{pid}/limits").read_text()
@@ -89,8 +89,8 @@ def test_swtpm_learns_nothing_from_the_environment(monkeypatch, make_tpm):
         lambda state: state[:20],
         lambda state: b"\xff" + state[1:],
         lambda state: state + b"\0",
-        lambda state: b"x",
-        lambda state: b"",
+        lambda _: b"x",
+        lambda _: b"",
         lambda state: state[:10] + b"\xff" * (len(state) - 10),
     ],
     ids=["cut", "cut short", "version", "longer", "one byte", "empty", "content"],
@@ -112,7 +112,9 @@ def test_without_looking_at_result_codes_a_refused_state_would_be_a_new_tpm(make
     with Swtpm() as other:
         control = ControlChannel(other._running())
         with pytest.raises(TpmError):
-            control._call(Command.SET_STATEBLOB, struct.pack(">III", 0, 1, len(state) - 5) + state[:-5], "testing")
+            control._call(
+                Command.SET_STATEBLOB, struct.pack(">III", 0, 1, len(state) - 5) + state[:-5], "testing"
+            )
         control.init()
         assert control.get_state() != state
 
@@ -230,14 +232,24 @@ def test_an_esapi_block_that_mistakes_the_end_for_an_answer_still_fails(make_tpm
 
 def test_a_refusal_names_the_work_and_carries_the_code(make_tpm):
     tpm = make_tpm()
-    with pytest.raises(TpmRefused, match="while reading nothing") as caught, tpm.esapi("reading nothing") as esapi:
+    with (
+        pytest.raises(TpmRefused, match="while reading nothing") as caught,
+        tpm.esapi("reading nothing") as esapi,
+    ):
         esapi.tr_from_tpmpublic(0x81000001)
     assert caught.value.rc & 0xFFF == 0x18B
 
 
 @pytest.mark.parametrize(
     "command",
-    [b"", b"\x80", GET_RANDOM[:-1], GET_RANDOM + b"\0", GET_RANDOM[:2] + b"\0\0\0\x05" + GET_RANDOM[6:], bytes(5000)],
+    [
+        b"",
+        b"\x80",
+        GET_RANDOM[:-1],
+        GET_RANDOM + b"\0",
+        GET_RANDOM[:2] + b"\0\0\0\x05" + GET_RANDOM[6:],
+        bytes(5000),
+    ],
 )
 def test_only_framed_commands_are_sent(make_tpm, command):
     tpm = make_tpm()
@@ -252,7 +264,10 @@ def test_swtpm_dies_with_a_parent_that_is_killed():
         "print(t.pid, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
     ) as parent:
         pid = int(parent.stdout.readline())
         assert not is_gone(pid)
@@ -283,7 +298,11 @@ def test_sessions_and_objects_are_flushed_when_work_fails(make_tpm):
     """The TPM has three slots of each: a leak shows at the fourth."""
     tpm = make_tpm()
     for _ in range(6):
-        with pytest.raises(TpmRefused), tpm.esapi("failing") as esapi, policy_session(esapi, "sha256") as session:
+        with (
+            pytest.raises(TpmRefused),
+            tpm.esapi("failing") as esapi,
+            policy_session(esapi, "sha256") as session,
+        ):
             handle, *_ = esapi.create_primary(None, "ecc", ESYS_TR.OWNER)
             with flushing(esapi, handle):
                 esapi.policy_secret(ESYS_TR.PLATFORM, session, session1=session)

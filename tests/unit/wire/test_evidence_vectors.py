@@ -1,17 +1,20 @@
 """The published enrolments are judged as they say: one admitted, each other refused by the named rule."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from ca_service.enrollment.judge import Judge
+from ca_service.enrollment.judge import ACTIVATION_CHECKS, Judge
+from ca_service.enrollment.ledger import LEDGER_CHECKS
 from ca_service.enrollment.submission import Submission
 from ca_service.policy import load
 from vtpm.wire.encoding import canonical
 from vtpm.wire.message_fields import parse_time
 
-VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "protocol" / "evidence.json").read_text())
+ROOT = Path(__file__).parents[3]
+VECTORS = json.loads((ROOT / "tests" / "vectors" / "protocol" / "evidence.json").read_text())
 POLICY = load(VECTORS["policy"])
 JUDGE = Judge.of(VECTORS["ca_id"], VECTORS["mode"], bytes.fromhex(VECTORS["nonce_key"]))
 
@@ -51,3 +54,16 @@ def test_a_changed_request_is_refused_by_the_named_rule(vector):
     refusal = judged(changed(vector["changes"]), vector["at"]).refusal
     assert refusal is not None
     assert refusal.rule == vector["rule"], refusal
+
+
+def test_the_document_lists_the_rules_in_the_order_in_which_they_look():
+    ids = [finding.rule for finding in judged(VECTORS["request"], VECTORS["at"]).findings]
+    ids += [check.id for check in (*LEDGER_CHECKS, *ACTIVATION_CHECKS)]
+    text = (ROOT / "docs" / "protocol.md").read_text().split("\n## 9 Rules\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    listed = [rule for row in rows for rule in re.findall(r"`([a-z-]+\.[a-z-]+)`", row)]
+    assert len(set(listed)) == len(listed)
+    # These are said by the state machine, not by a check of their own.
+    said = {"policy.in-force", "activation.unexpired", "activation.open"}
+    assert said <= set(listed)
+    assert [rule for rule in listed if rule not in said] == ids

@@ -115,7 +115,7 @@ BODY = b'{"secrets":["AA"]}'
 REQUESTS = {
     "nonce": RelayRequest("POST", "/v1/nonces"),
     "activation": RelayRequest("POST", "/v1/enrollments/e1/activation", BODY),
-    "directory": RelayRequest("GET", "/.well-known/vtpm-ca"),
+    "state": RelayRequest("GET", "/v1/enrollments/e1"),
 }
 BAD_REQUESTS = {
     "method-put": (_request(method="PUT"), "request.relay.method"),

@@ -1,0 +1,93 @@
+"""What a rule of the lint is, and what it looks at."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ca_service.judgment import Finding, failed, passed
+from ca_service.profiles import oids
+from ca_service.profiles.model import CaContent, DevidContent, Draft, EkContent, IssuerInfo, Profile
+from ca_service.profiles.view import CertificateView, ExtensionValue
+
+AKI, SKI, KU, BC = "2.5.29.35", "2.5.29.14", "2.5.29.15", "2.5.29.19"
+SAN, EKU, SDA, CP = "2.5.29.17", "2.5.29.37", "2.5.29.9", "2.5.29.32"
+CDP, AIA, PROVENANCE = "2.5.29.31", "1.3.6.1.5.5.7.1.1", oids.PROVENANCE.dotted_string
+CA_ISSUERS = "1.3.6.1.5.5.7.48.2"
+
+
+ALL: tuple[Profile, ...] = ("ek", "iak", "idevid", "root-ca", "issuing-ca")
+DEVICES: tuple[Profile, ...] = ("ek", "iak", "idevid")
+IDENTITIES: tuple[Profile, ...] = ("iak", "idevid")
+CAS: tuple[Profile, ...] = ("root-ca", "issuing-ca")
+ISSUED: tuple[Profile, ...] = ("ek", "iak", "idevid", "issuing-ca")
+
+PRINTABLE = re.compile(r"[\x20-\x7e]+\Z")
+"""Printable ASCII, at least one character."""
+
+
+@dataclass(frozen=True)
+class LintSubject:
+    """What a rule looks at: the draft, the view of its bytes, and its issuer (None for the root)."""
+
+    draft: Draft
+    view: CertificateView
+    issuer: IssuerInfo | None
+
+    @property
+    def content(self) -> EkContent | DevidContent | CaContent:
+        """What the certificate shall say."""
+        return self.draft.content
+
+    def value(self, dotted: str) -> ExtensionValue | None:
+        """The value of an extension, None if it is not there."""
+        extension = self.view.extension(dotted)
+        return None if extension is None else extension.value
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. `problem` says what is wrong, or nothing (None)."""
+
+    id: str
+    profiles: frozenset[Profile]
+    problem: "Problem"
+
+    def judge(self, subject: LintSubject) -> Finding:
+        """Look at the subject."""
+        wrong = self.problem(subject)
+        return passed(self) if wrong is None else failed(self, wrong)
+
+
+Problem = Callable[[LintSubject], str | None]
+
+
+class RuleBook:
+    """The rules of one module, in the order in which they stand there."""
+
+    def __init__(self) -> None:
+        self._rules: list[Rule] = []
+
+    def __iter__(self) -> Iterator[Rule]:
+        return iter(self._rules)
+
+    def rule(self, name: str, *profiles: Profile) -> Callable[[Problem], Problem]:
+        """Make a function the rule ``lint.<name>`` of these profiles, of all if none is named."""
+
+        def register(problem: Problem) -> Problem:
+            self._rules.append(Rule(f"lint.{name}", frozenset(profiles or ALL), problem))
+            return problem
+
+        return register
+
+
+def differs(what: str, wanted: object, found: object) -> str | None:
+    """What is wrong if two values are not equal; bytes are shown in hex."""
+    return None if wanted == found else f"{what} is {_shown(found)}, must be {_shown(wanted)}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, frozenset):
+        return " ".join(sorted(value)) or "empty"
+    return "absent" if value is None else str(value)

@@ -1,0 +1,202 @@
+"""Rules about a certificate's frame: version, serial, size, time, issuer, and which extensions there are."""
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from ca_service.profiles import structures
+from ca_service.profiles.model import (
+    EPHEMERAL_LIMIT,
+    SERIAL_SIZE,
+    CaContent,
+    CaRole,
+    DevidContent,
+    EkContent,
+    Profile,
+)
+from ca_service.profiles.rule import (
+    AIA,
+    AKI,
+    BC,
+    CA_ISSUERS,
+    CDP,
+    CP,
+    DEVICES,
+    EKU,
+    IDENTITIES,
+    ISSUED,
+    KU,
+    PROVENANCE,
+    SAN,
+    SDA,
+    SKI,
+    LintSubject,
+    RuleBook,
+    differs,
+)
+from ca_service.profiles.view import AccessView, AuthorityKeyView, DistributionView
+from vtpm.wire.templates import Role
+
+FRAME = RuleBook()
+
+_EVERYWHERE = {AKI: False, SKI: False, KU: True, AIA: False, CDP: False}
+_LEAF = {**_EVERYWHERE, PROVENANCE: False}
+EXTENSIONS: dict[Profile, dict[str, bool]] = {
+    "ek": {**_LEAF, BC: True, SAN: True, EKU: False, SDA: False},
+    "iak": {**_LEAF, SAN: False, CP: False, EKU: False},
+    "idevid": {**_LEAF, SAN: False, CP: False},
+    "root-ca": {SKI: False, KU: True, BC: True},
+    "issuing-ca": {**_EVERYWHERE, BC: True},
+}
+"""Per profile the extensions it has, no more and no fewer, and whether each is critical."""
+
+NV_SIZE = 2048
+"""One NV index of a TPM holds this many octets."""
+_IDENTITY_SIZES = {2048: 1536, 3072: NV_SIZE}
+_IDENTITY_SIZE = 1400
+
+_ISSUER_ROLES: dict[Profile, tuple[CaRole, ...]] = {
+    "ek": ("ek", "ephemeral"),
+    "iak": ("devid", "ephemeral"),
+    "idevid": ("devid", "ephemeral"),
+    "root-ca": ("root",),
+    "issuing-ca": ("root",),
+}
+_LONGEST_SIGNATURE = 104
+_X509_V3 = 3
+
+
+@FRAME.rule("content")
+def _content(s: LintSubject) -> str | None:
+    kinds: dict[Profile, bool] = {
+        "ek": isinstance(s.content, EkContent),
+        "iak": isinstance(s.content, DevidContent) and s.content.role is Role.IAK,
+        "idevid": isinstance(s.content, DevidContent) and s.content.role is Role.IDEVID,
+        "root-ca": isinstance(s.content, CaContent) and s.content.role == "root" and s.issuer is None,
+        "issuing-ca": isinstance(s.content, CaContent) and s.content.role != "root",
+    }
+    if not kinds[s.draft.profile]:
+        return f"the draft's content is not that of the profile {s.draft.profile}"
+    if s.issuer is None and s.draft.profile != "root-ca":
+        return "the profile needs an issuer"
+    return None
+
+
+@FRAME.rule("version")
+def _version(s: LintSubject) -> str | None:
+    return differs("the version", _X509_V3, s.view.version)
+
+
+@FRAME.rule("serial")
+def _serial(s: LintSubject) -> str | None:
+    serial = s.view.serial
+    if serial <= 0 or (serial.bit_length() + 8) // 8 != SERIAL_SIZE or serial >> (8 * (SERIAL_SIZE - 1)) == 0:
+        return f"the serial number must be positive and fill {SERIAL_SIZE} octets"
+    if s.draft.serial != s.content.serial:
+        return "the draft names two serial numbers"
+    return differs("the serial number", s.content.serial, serial)
+
+
+@FRAME.rule("size")
+def _size(s: LintSubject) -> str | None:
+    """A certificate's DER stays below the limit, whatever its signature turns out to be.
+
+    IAK and IDevID: keylime's columns hold 1536 octets, and 1400 leaves room to spare. RSA-2048 keys need some
+    of that room. An RSA-3072 key does not fit into keylime's columns anyway, so only the NV index counts.
+    """
+    body = len(s.draft.tbs) + len(structures.ECDSA_WITH_SHA384) + 3 + _LONGEST_SIGNATURE
+    size, limit = body + 4, NV_SIZE
+    if s.draft.profile in IDENTITIES:
+        key = serialization.load_der_public_key(s.view.spki)
+        limit = (
+            _IDENTITY_SIZES.get(key.key_size, limit) if isinstance(key, rsa.RSAPublicKey) else _IDENTITY_SIZE
+        )
+    return None if size < limit else f"may become {size} bytes long, must stay below {limit}"
+
+
+@FRAME.rule("validity")
+def _validity(s: LintSubject) -> str | None:
+    wanted = s.content.validity
+    if s.view.not_before > s.view.not_after:
+        return "ends before it begins"
+    if s.issuer is not None and not (
+        s.issuer.certificate.not_valid_before_utc <= s.view.not_before
+        and s.view.not_after <= s.issuer.certificate.not_valid_after_utc
+    ):
+        return "is valid when its issuer is not"
+    return differs("notBefore", wanted.not_before, s.view.not_before) or differs(
+        "notAfter", wanted.not_after, s.view.not_after
+    )
+
+
+@FRAME.rule("ephemeral", *DEVICES)
+def _ephemeral(s: LintSubject) -> str | None:
+    if s.issuer is None or s.issuer.role != "ephemeral":
+        return None
+    if s.view.not_after - s.view.not_before > EPHEMERAL_LIMIT:
+        return f"the Ephemeral CA signs for {EPHEMERAL_LIMIT.days} days at most"
+    return None
+
+
+# --- issuer ---
+
+
+@FRAME.rule("issuer-name")
+def _issuer_name(s: LintSubject) -> str | None:
+    wanted = s.view.subject.der if s.issuer is None else s.issuer.certificate.subject.public_bytes()
+    return differs("the issuer name", wanted, s.view.issuer.der)
+
+
+@FRAME.rule("issuer-role", *ISSUED)
+def _issuer_role(s: LintSubject) -> str | None:
+    if s.issuer is None or s.issuer.role not in _ISSUER_ROLES[s.draft.profile]:
+        return f"a CA of another role must sign {s.draft.profile} certificates"
+    extensions = s.issuer.certificate.extensions
+    constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
+    wanted = 1 if s.draft.profile == "issuing-ca" else 0
+    if not constraints.ca or constraints.path_length != wanted:
+        return "the issuer is no CA with the right path length"
+    if not extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
+        return "the issuer may not sign certificates"
+    return None
+
+
+@FRAME.rule("authority-key-id", *ISSUED)
+def _authority_key_id(s: LintSubject) -> str | None:
+    wanted = AuthorityKeyView(s.issuer.key_id if s.issuer else None, names_issuer=False)
+    return differs("authorityKeyIdentifier", wanted, s.value(AKI))
+
+
+@FRAME.rule("authority-info-access", *ISSUED)
+def _authority_info_access(s: LintSubject) -> str | None:
+    url = s.issuer.certificate_url if s.issuer else ""
+    return differs("authorityInfoAccess", AccessView(((CA_ISSUERS, url),)), s.value(AIA))
+
+
+@FRAME.rule("crl-distribution-points", *ISSUED)
+def _crl_distribution_points(s: LintSubject) -> str | None:
+    url = s.issuer.crl_url if s.issuer else ""
+    return differs("cRLDistributionPoints", DistributionView((url,), plain=True), s.value(CDP))
+
+
+# --- extensions as a set ---
+
+
+@FRAME.rule("extension-set")
+def _extension_set(s: LintSubject) -> str | None:
+    present = [e.id for e in s.view.extensions]
+    if len(set(present)) != len(present):
+        return "an extension stands twice"
+    wanted = EXTENSIONS[s.draft.profile]
+    missing, surplus = sorted(set(wanted) - set(present)), sorted(set(present) - set(wanted))
+    parts = [f"missing {' '.join(missing)}"] * bool(missing) + [f"surplus {' '.join(surplus)}"] * bool(
+        surplus
+    )
+    return "; ".join(parts) or None
+
+
+@FRAME.rule("criticality")
+def _criticality(s: LintSubject) -> str | None:
+    wanted = EXTENSIONS[s.draft.profile]
+    wrong = sorted(e.id for e in s.view.extensions if wanted.get(e.id, e.critical) != e.critical)
+    return f"wrong criticality of {' '.join(wrong)}" if wrong else None

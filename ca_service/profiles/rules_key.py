@@ -1,0 +1,103 @@
+"""Rules about the certified key and what it may be used for."""
+
+import hashlib
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from ca_service.profiles.model import CaContent, DevidContent
+from ca_service.profiles.rule import (
+    BC,
+    CAS,
+    CP,
+    EKU,
+    IDENTITIES,
+    KU,
+    SKI,
+    LintSubject,
+    RuleBook,
+    differs,
+)
+from ca_service.profiles.view import BasicConstraintsView, PoliciesView
+from vtpm.wire.templates import parse_public
+
+KEYS = RuleBook()
+
+_CURVES = {"secp256r1", "secp384r1", "secp521r1"}
+_RSA_BITS = {2048, 3072}
+_RSA_EXPONENT = 65537
+_CA_CURVE = "secp384r1"
+
+
+@KEYS.rule("key")
+def _key(s: LintSubject) -> str | None:
+    if isinstance(s.content, CaContent):
+        key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey = s.content.public_key
+    else:
+        key = parse_public(s.content.public, "public").public_key()
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return None if der == s.view.spki else "certifies another key than the one to be certified"
+
+
+@KEYS.rule("key-kind")
+def _key_kind(s: LintSubject) -> str | None:
+    key = serialization.load_der_public_key(s.view.spki)
+    if isinstance(s.content, CaContent):
+        return (
+            None
+            if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == _CA_CURVE
+            else "must be P-384"
+        )
+    if isinstance(key, rsa.RSAPublicKey):
+        good = key.key_size in _RSA_BITS and key.public_numbers().e == _RSA_EXPONENT
+    else:
+        good = isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES
+    return None if good else "must be RSA-2048 or RSA-3072 with exponent 65537, or on P-256, P-384 or P-521"
+
+
+@KEYS.rule("subject-key-id")
+def _subject_key_id(s: LintSubject) -> str | None:
+    key = serialization.load_der_public_key(s.view.spki)
+    if isinstance(key, rsa.RSAPublicKey):
+        inner = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        inner = key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    else:
+        return "is of a kind that has no identifier here"
+    return differs("subjectKeyIdentifier", hashlib.sha256(inner).digest()[:20], s.value(SKI))
+
+
+@KEYS.rule("key-usage")
+def _key_usage(s: LintSubject) -> str | None:
+    if isinstance(s.content, CaContent):
+        wanted = {"key_cert_sign", "crl_sign"}
+    elif isinstance(s.content, DevidContent):
+        wanted = {"digital_signature"}
+    else:
+        is_rsa = isinstance(serialization.load_der_public_key(s.view.spki), rsa.RSAPublicKey)
+        wanted = {"key_encipherment"} if is_rsa else {"key_agreement"}
+    return differs("keyUsage", frozenset(wanted), s.value(KU))
+
+
+@KEYS.rule("basic-constraints", "ek", *CAS)
+def _basic_constraints(s: LintSubject) -> str | None:
+    wanted = {
+        "ek": BasicConstraintsView(ca=False, path_length=None),
+        "root-ca": BasicConstraintsView(ca=True, path_length=1),
+        "issuing-ca": BasicConstraintsView(ca=True, path_length=0),
+    }[s.draft.profile]
+    return differs("basicConstraints", wanted, s.value(BC))
+
+
+@KEYS.rule("extended-key-usage", "ek", "iak")
+def _extended_key_usage(s: LintSubject) -> str | None:
+    wanted = "2.23.133.8.1" if s.draft.profile == "ek" else "2.23.133.8.3"
+    return differs("extendedKeyUsage", (wanted,), s.value(EKU))
+
+
+@KEYS.rule("policies", *IDENTITIES)
+def _policies(s: LintSubject) -> str | None:
+    second = "2.23.133.11.1.3" if s.draft.profile == "iak" else "2.23.133.11.1.2"
+    return differs(
+        "certificatePolicies", PoliciesView(("2.23.133.11.1.1", second), qualified=False), s.value(CP)
+    )

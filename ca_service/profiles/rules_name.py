@@ -1,0 +1,151 @@
+"""Rules about names: of CAs, TPMs and devices, the EK certificate that they name, and the provenance."""
+
+import base64
+import hashlib
+
+from ca_service.profiles.device import EMPTY_SLOT, find_slot
+from ca_service.profiles.model import SERIAL_SIZE, CaContent, DevidContent, EkContent
+from ca_service.profiles.naming import SIMULATION_MARK, ca_name, printable_manufacturer
+from ca_service.profiles.rule import (
+    CAS,
+    DEVICES,
+    IDENTITIES,
+    PRINTABLE,
+    PROVENANCE,
+    SAN,
+    SDA,
+    LintSubject,
+    RuleBook,
+    differs,
+)
+from ca_service.profiles.view import (
+    GeneralNameView,
+    HardwareModuleView,
+    NameView,
+    PermanentIdentifierView,
+    ProvenanceView,
+    SpecificationView,
+)
+
+NAMES = RuleBook()
+
+
+@NAMES.rule("ca-subject", *CAS)
+def _ca_subject(s: LintSubject) -> str | None:
+    if not isinstance(s.content, CaContent):
+        return "is no CA's content"
+    marked = all(
+        SIMULATION_MARK in text for rdn in s.view.subject.rdns for oid, text in rdn if oid == "2.5.4.3"
+    )
+    if marked != (s.content.mode == "simulation"):
+        return "the name must say so exactly if the CA is a simulation"
+    wanted = ca_name(s.content.organization, s.content.mode, s.content.role, s.content.pair)
+    return differs("the subject", wanted.public_bytes(), s.view.subject.der)
+
+
+@NAMES.rule("subject", *DEVICES)
+def _subject(s: LintSubject) -> str | None:
+    if not isinstance(s.content, DevidContent):
+        return differs("the subject", (), s.view.subject.rdns)
+    serial = hashlib.sha256(s.content.ek_name).hexdigest()[:32]
+    wanted = ((("2.5.4.3", "vTPM"),), (("2.5.4.5", serial),))
+    return differs("the subject", wanted, s.view.subject.rdns)
+
+
+def _alternative_names(s: LintSubject) -> tuple[GeneralNameView, ...]:
+    value = s.value(SAN)
+    if not isinstance(value, tuple):
+        return ()
+    return tuple(name for name in value if not isinstance(name, str))
+
+
+@NAMES.rule("tpm-name", "ek")
+def _tpm_name(s: LintSubject) -> str | None:
+    names = _alternative_names(s)
+    if not isinstance(s.content, EkContent) or len(names) != 1 or not isinstance(names[0], NameView):
+        return "subjectAltName must be exactly one directoryName"
+    texts = (
+        f"id:{s.content.manufacturer.upper()}",
+        s.content.vendor,
+        f"id:{s.content.firmware[:8].upper()}",
+    )
+    if not all(PRINTABLE.match(text) for text in texts):
+        return "manufacturer, model and version must be printable ASCII"
+    types = ("2.23.133.2.1", "2.23.133.2.2", "2.23.133.2.3")
+    wanted = tuple(((kind, text),) for kind, text in zip(types, texts, strict=True))
+    return differs("the TPM's name", wanted, names[0].rdns)
+
+
+@NAMES.rule("tpm-specification", "ek")
+def _tpm_specification(s: LintSubject) -> str | None:
+    if not isinstance(s.content, EkContent):
+        return "is no EK's content"
+    spec = s.content.spec
+    wanted = SpecificationView("2.23.133.2.16", spec.family, int(spec.level), int(spec.revision))
+    return differs("TPMSpecification", wanted, s.value(SDA))
+
+
+@NAMES.rule("hardware-module-name", *IDENTITIES)
+def _hardware_module_name(s: LintSubject) -> str | None:
+    names = _alternative_names(s)
+    if not isinstance(s.content, DevidContent) or not names or not isinstance(names[0], HardwareModuleView):
+        return "the first alternative name must be a HardwareModuleName"
+    parts = (
+        printable_manufacturer(s.content.manufacturer),
+        s.content.ek_aki.hex(),
+        f"{s.content.ek_serial:0{2 * SERIAL_SIZE}x}",
+    )
+    return differs("hwType", "2.23.133.1.2", names[0].hw_type) or differs(
+        "hwSerialNum", ":".join(parts).encode(), names[0].hw_serial_num
+    )
+
+
+@NAMES.rule("permanent-identifier", *IDENTITIES)
+def _permanent_identifier(s: LintSubject) -> str | None:
+    names = _alternative_names(s)
+    if (
+        not isinstance(s.content, DevidContent)
+        or len(names) != 2  # noqa: PLR2004 - HardwareModuleName and this one
+        or not isinstance(names[1], PermanentIdentifierView)
+    ):
+        return "the second and last alternative name must be a permanentIdentifier"
+    digest = EMPTY_SLOT.decode() if s.content.ek_digest is None else s.content.ek_digest
+    return differs("its assigner", "2.23.133.12.1", names[1].assigner) or differs(
+        "its value", digest, names[1].identifier_value
+    )
+
+
+@NAMES.rule("slot")
+def _slot(s: LintSubject) -> str | None:
+    open_digest = isinstance(s.content, DevidContent) and s.content.ek_digest is None
+    if open_digest != (s.draft.slot is not None):
+        return "a slot belongs to drafts whose EK certificate is not signed yet, and to no others"
+    if s.draft.slot is None:
+        named = s.content.ek_digest if isinstance(s.content, DevidContent) else ""
+        return "the EK certificate's digest must be known" if named == EMPTY_SLOT.decode() else None
+    try:
+        found = find_slot(s.draft.tbs, EMPTY_SLOT.decode())
+    except ValueError:
+        return "the slot must be the one permanentIdentifier, filled with zeros"
+    return differs("the slot's offset", found, s.draft.slot)
+
+
+@NAMES.rule("provenance", *DEVICES)
+def _provenance(s: LintSubject) -> str | None:
+    if isinstance(s.content, CaContent):
+        return "is no device's content"
+    origin = s.content.provenance
+    wanted = ProvenanceView(
+        1,
+        origin.profile,
+        base64.urlsafe_b64decode(origin.kbs_thumbprint + "="),
+        origin.resource,
+        origin.measurement,
+        bytes.fromhex(origin.policy_digest),
+        origin.decision_id,
+    )
+    if len(wanted.measurement) != 48 or not all(  # noqa: PLR2004 - octets of a launch measurement
+        PRINTABLE.match(text) for text in (wanted.evidence_profile, wanted.resource, wanted.decision_id)
+    ):
+        return "provenance must be printable ASCII with a measurement of 48 octets"
+    return differs("the provenance", wanted, s.value(PROVENANCE))

@@ -1,0 +1,401 @@
+"""Reading a document: what is refused, where the error points, and what the digest covers."""
+
+import copy
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ca_service.judgment import BadRequest, NotFound
+from ca_service.policy import UNSAFE_RULES, checks, example_document, load
+from ca_service.policy.document import MAX_DOCUMENT, ProductName, UnsafeName
+from vtpm.wire.jwk import EcJwk
+from vtpm.wire.report import Product
+
+POLICIES = Path(__file__).parents[3] / "policies"
+
+
+def refused(text):
+    with pytest.raises(BadRequest) as caught:
+        load(text)
+    assert caught.value.code == "policy-invalid"
+    return caught.value
+
+
+def assert_loads_or_refuses(text):
+    detail = "loaded"
+    try:
+        load(text)
+    except BadRequest as error:
+        detail = error.detail
+    assert detail.isascii()
+    assert detail.isprintable()
+
+
+def edited(content, edit):
+    changed = copy.deepcopy(content)
+    edit(changed)
+    return changed
+
+
+def put(*path, value):
+    def edit(content):
+        place = content
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+
+    return edit
+
+
+def drop(*path):
+    def edit(content):
+        place = content
+        for step in path[:-1]:
+            place = place[step]
+        del place[path[-1]]
+
+    return edit
+
+
+def twice(*path):
+    def edit(content):
+        place = content
+        for step in path:
+            place = place[step]
+        place.append(copy.deepcopy(place[0]))
+
+    return edit
+
+
+# -- examples -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["simulation.toml", "production.toml"])
+@pytest.mark.parametrize("mode", ["simulation", "production"])
+def test_the_examples_load_and_refuse_everything(facts, refusals, name, mode):
+    policy = load(example_document(name))
+    assert policy.kbs == {}
+    assert policy.launches == {}
+    found = refusals(policy, facts, mode)
+    assert {"launch.measurement", "kbs.listed", "kbs.resource"} <= set(found)
+
+
+def test_entries_appended_to_the_example_take_effect(content, facts, refusals, keys):
+    appended = f"""
+[[kbs]]
+id = "demo-kbs"
+status = "trusted"
+origins = ["kbs-generated"]
+[[kbs.key]]
+jwk = {{ kty = "EC", crv = "P-384", x = "{keys[0].members()["x"]}", y = "{keys[0].members()["y"]}" }}
+[[kbs.resource]]
+pattern = "default/*/*"
+
+[[launch]]
+name = "standard"
+measurement = "{"11" * 48}"
+capabilities = ["verifies-grants", "reports-state"]
+products = ["Milan"]
+"""
+    assert refusals(example_document("simulation.toml") + appended, facts) == []
+
+
+def test_the_commented_entries_of_the_production_example_are_valid(keys, refusals):
+    text = example_document("production.toml")
+    head, _, entries = text.partition("# [[kbs]]")
+    lines = [f"# [[kbs]]{line}" if i == 0 else line for i, line in enumerate(entries.splitlines())]
+    uncommented = "\n".join(
+        line.removeprefix("# ") for line in lines if not line.removeprefix("# ").startswith("#")
+    )
+    uncommented = "\n".join(
+        line for line in uncommented.splitlines() if not line.startswith("An SVSM") and line != "#"
+    )
+    members = keys[0].members()
+    filled = (
+        uncommented.replace('x = "<base64url>"', f'x = "{members["x"]}"')
+        .replace('y = "<base64url>"', f'y = "{members["y"]}"')
+        .replace("<64 hex digits>", "ab" * 32)
+        .replace("<96 hex digits>", "11" * 48)
+    )
+    policy = load(head + filled)
+    assert [kbs.id for kbs in policy.kbs.values()] == ["org-kbs"]
+    assert [launch.name for launch in policy.launches.values()] == ["svsm-2026-11"]
+
+
+def test_the_readme_lists_every_permissive_entry_with_its_rules():
+    readme = (POLICIES / "README.md").read_text()
+    for name, rules in UNSAFE_RULES.items():
+        assert f"| `{name}` | {', '.join(f'`{rule}`' for rule in rules)} |" in readme
+
+
+def test_the_names_agree_with_the_other_rooms(content, toml):
+    assert set(get_args(ProductName)) == {product.value for product in Product}
+    assert set(get_args(UnsafeName)) == set(UNSAFE_RULES)
+    known = {check.id for check in checks(load(toml(content)), "simulation")}
+    assert {rule for rules in UNSAFE_RULES.values() for rule in rules} <= known
+
+
+@pytest.mark.parametrize("name", ["", "no-such.toml", "../pyproject.toml", "README.md", "/etc/passwd"])
+def test_an_example_must_exist(name):
+    with pytest.raises(NotFound):
+        example_document(name)
+
+
+# -- syntax ---------------------------------------------------------------------------------------------------
+
+
+def test_syntax_errors_have_line_and_column():
+    error = refused("schema = 1\n[grant]\nmax_age_s = = 3\n")
+    assert "line 3" in error.detail
+    assert "column 13" in error.detail
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[kbs",
+        "schema = 1\nschema = 1",
+        "x = " + "[" * 100_000,
+        "x = " + "9" * 5000,
+        "x = 2026-13-45",
+        "\x00",
+        "schema = 1\n" + "#" * MAX_DOCUMENT,
+    ],
+)
+def test_what_is_no_toml_is_refused(text):
+    refused(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=200) | st.text(alphabet='[]{}="\n.#kbs schema=1', max_size=100))
+def test_no_text_raises_anything_else(text):
+    for document in (text, "schema = 1\n" + text, f"schema = 1\n[[kbs]]\n{text}"):
+        assert_loads_or_refuses(document)
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(["trusted", "H-3", "*/*/*"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_value_of_any_kind_anywhere_raises_nothing_else(data):
+    members = EcJwk.from_key(ec.derive_private_key(7, ec.SECP256R1()).public_key()).members()
+    content = {
+        "schema": 1,
+        "tpm": {"ek": ["L-1"], "iak": ["H-3"], "idevid": ["H-3"]},
+        "kbs": [
+            {
+                "id": "k",
+                "status": "trusted",
+                "origins": ["kbs-generated"],
+                "key": [{"jwk": members}],
+                "resource": [{"pattern": "a/b/*"}],
+            }
+        ],
+    }
+    place = content
+    while True:
+        step = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        inner = place[step]
+        if not isinstance(inner, dict | list) or data.draw(st.booleans()):
+            break
+        place = inner
+    place[step] = data.draw(_JSON)
+    assert_loads_or_refuses(_inline(content))
+
+
+def _inline(value):
+    if isinstance(value, dict) and "schema" in value:
+        return "".join(f"{json.dumps(name)} = {_inline(member)}\n" for name, member in value.items())
+    if isinstance(value, dict):
+        return (
+            "{" + ", ".join(f"{json.dumps(name)} = {_inline(member)}" for name, member in value.items()) + "}"
+        )
+    if isinstance(value, list):
+        return "[" + ", ".join(_inline(element) for element in value) + "]"
+    return json.dumps("null" if value is None else value)
+
+
+# -- meaning --------------------------------------------------------------------------------------------------
+
+ERRORS = [
+    (drop("schema"), "schema"),
+    (put("schema", value=2), "schema"),
+    (put("schema", value=True), "schema"),
+    (put("schema", value="1"), "schema"),
+    (put("surprise", value=1), "surprise"),
+    (put("grant", "surprise", value=1), "grant.surprise"),
+    (put("grant", "max_age_s", value=0), "grant.max_age_s"),
+    (put("grant", "max_age_s", value=10**9), "grant.max_age_s"),
+    (put("grant", "max_age_s", value="3600"), "grant.max_age_s"),
+    (put("grant", "max_age_s", value=True), "grant.max_age_s"),
+    (drop("grant", "max_age_s"), "grant.max_age_s"),
+    (put("tpm", "ek", value=[]), "tpm.ek"),
+    (put("tpm", "ek", value=["L-1", "L-9"]), "tpm.ek[1]"),
+    (put("tpm", "iak", value=["L-1"]), "tpm.iak[0]"),
+    (put("tpm", "ek", value=["L-1", "L-1"]), "tpm.ek[1]"),
+    (drop("tpm", "idevid"), "tpm.idevid"),
+    (put("store", "formats", value=[]), "store.formats"),
+    (put("store", "formats", value=["cocoonfs/1", "cocoonfs/1"]), "store.formats[1]"),
+    (put("store", "formats", value=["cocoonfs"]), "store.formats[0]"),
+    (put("store", "formats", value=["none"]), "store.formats[0]"),
+    (put("kbs", 0, "id", value="Org KBS"), "kbs[0].id"),
+    (put("kbs", 0, "id", value=""), "kbs[0].id"),
+    (put("kbs", 0, "id", value="unlisted:x"), "kbs[0].id"),
+    (put("kbs", 1, "id", value="org-kbs"), "kbs[1].id"),
+    (put("kbs", 0, "surprise", value=1), "kbs[0].surprise"),
+    (put("kbs", 0, "status", value="fine"), "kbs[0].status"),
+    (drop("kbs", 0, "status"), "kbs[0].status"),
+    (put("kbs", 0, "status", value="compromised"), "kbs[0]"),
+    (put("kbs", 0, "compromised_since", value=datetime(2026, 1, 1, tzinfo=UTC)), "kbs[0]"),
+    (put("kbs", 0, "valid_from", value=datetime(2027, 1, 1, tzinfo=UTC)), "kbs[0]"),
+    (put("kbs", 0, "valid_from", value=datetime(2026, 1, 1)), "kbs[0].valid_from"),  # noqa: DTZ001
+    (put("kbs", 0, "valid_from", value="2026-01-01T00:00:00Z"), "kbs[0].valid_from"),
+    (put("kbs", 0, "origins", value=[]), "kbs[0].origins"),
+    (put("kbs", 0, "origins", value=["anywhere"]), "kbs[0].origins[0]"),
+    (put("kbs", 0, "origins", value=["provisioned", "provisioned"]), "kbs[0].origins[1]"),
+    (drop("kbs", 0, "origins"), "kbs[0].origins"),
+    (put("kbs", 0, "release_policies", value=[]), "kbs[0].release_policies"),
+    (put("kbs", 0, "release_policies", value=["AB" * 32]), "kbs[0].release_policies[0]"),
+    (put("kbs", 0, "release_policies", value=["ab" * 31]), "kbs[0].release_policies[0]"),
+    (twice("kbs", 0, "release_policies"), "kbs[0].release_policies[2]"),
+    (put("kbs", 0, "key", value=[]), "kbs[0].key"),
+    (put("kbs", 0, "key", 0, value={}), "kbs[0].key[0]"),
+    (put("kbs", 0, "key", 0, "pem", value="x"), "kbs[0].key[0]"),
+    (put("kbs", 0, "key", 0, value={"pem": "x"}), "kbs[0].key[0].pem"),
+    (put("kbs", 0, "key", 0, "jwk", "x", value="AAAA"), "kbs[0].key[0].jwk.x"),
+    (put("kbs", 0, "key", 0, "jwk", "d", value="AAAA"), "kbs[0].key[0].jwk.d"),
+    (put("kbs", 0, "key", 0, "jwk", "crv", value="P-521"), "kbs[0].key[0].jwk.crv"),
+    (put("kbs", 0, "key", 0, "jwk", "kty", value=3), "kbs[0].key[0].jwk.kty"),
+    (drop("kbs", 0, "key", 0, "jwk", "y"), "kbs[0].key[0].jwk.y"),
+    (twice("kbs", 0, "key"), "kbs[0].key[2]"),
+    (put("kbs", 0, "resource", value=[]), "kbs[0].resource"),
+    (put("kbs", 0, "resource", 0, "pattern", value="default/*"), "kbs[0].resource[0].pattern"),
+    (put("kbs", 0, "resource", 0, "pattern", value="default/vtpm/vm-*"), "kbs[0].resource[0].pattern"),
+    (put("kbs", 0, "resource", 0, "pattern", value="a/b/c/d"), "kbs[0].resource[0].pattern"),
+    (put("kbs", 0, "resource", 0, "pattern", value="**/b/c"), "kbs[0].resource[0].pattern"),
+    (put("kbs", 0, "resource", 0, "shared", value="yes"), "kbs[0].resource[0].shared"),
+    (twice("kbs", 0, "resource"), "kbs[0].resource[2].pattern"),
+    (put("kbs", 0, "resource", 1, "pattern", value="*/*/*"), "kbs[0].resource[1].pattern"),
+    (put("launch", 0, "measurement", value="11" * 47), "launch[0].measurement"),
+    (put("launch", 0, "measurement", value="AA" * 48), "launch[0].measurement"),
+    (put("launch", 1, "measurement", value="11" * 48), "launch[1].measurement"),
+    (put("launch", 1, "name", value="standard"), "launch[1].name"),
+    (put("launch", 0, "capabilities", value=["flies"]), "launch[0].capabilities[0]"),
+    (put("launch", 0, "capabilities", value=["oracle-free"] * 2), "launch[0].capabilities[1]"),
+    (drop("launch", 0, "capabilities"), "launch[0].capabilities"),
+    (put("launch", 0, "products", value=[]), "launch[0].products"),
+    (put("launch", 0, "products", value=["Rome"]), "launch[0].products[0]"),
+    (put("launch", 0, "products", value=["Milan", "Milan"]), "launch[0].products[1]"),
+    (put("unsafe", value=[{"name": "UnsafeAllowAll", "gives_up": "x"}]), "unsafe[0].name"),
+    (put("unsafe", value=[{"name": "UnsafeAllowAnyKbs"}]), "unsafe[0].gives_up"),
+    (put("unsafe", value=[{"name": "UnsafeAllowAnyKbs", "gives_up": ""}]), "unsafe[0].gives_up"),
+    (put("unsafe", value=[{"name": "UnsafeAllowAnyKbs", "gives_up": "x"}] * 2), "unsafe[1].name"),
+]
+
+
+@pytest.mark.parametrize(("edit", "path"), ERRORS, ids=[f"{i}-{path}" for i, (_, path) in enumerate(ERRORS)])
+def test_errors_of_meaning_name_the_place(content, toml, edit, path):
+    error = refused(toml(edited(content, edit)))
+    assert error.path == path
+    assert error.detail.startswith(f"{path}: ")
+
+
+def test_they_name_the_entry_too(content, toml):
+    error = refused(toml(edited(content, put("kbs", 1, "resource", 0, "pattern", value="x"))))
+    assert error.detail.endswith('(entry "second-kbs")')
+    error = refused(toml(edited(content, put("launch", 1, "products", value=["Rome"]))))
+    assert error.detail.endswith('(entry "oracle")')
+
+
+def test_a_key_may_stand_under_one_kbs_only_in_whatever_form(content, toml, keys):
+    pem = keys[0].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    error = refused(toml(edited(content, put("kbs", 1, "key", 0, value={"pem": pem}))))
+    assert error.path == "kbs[1].key[0]"
+    assert '"org-kbs"' in error.detail
+
+
+def test_pem_keys_are_as_good_as_jwks(content, toml, keys):
+    pem = keys[1].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    policy = load(toml(edited(content, put("kbs", 1, "key", 0, value={"pem": pem}))))
+    assert policy.kbs[keys[1].thumbprint()].id == "second-kbs"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ec.derive_private_key(5, ec.SECP521R1()),
+        ec.derive_private_key(5, ec.SECP256K1()),
+        ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)),
+        rsa.generate_private_key(65537, 2048),
+    ],
+)
+def test_pem_of_other_keys_is_refused(content, toml, key):
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    assert (
+        refused(toml(edited(content, put("kbs", 1, "key", 0, value={"pem": pem})))).path
+        == "kbs[1].key[0].pem"
+    )
+
+
+def test_errors_echo_nothing_unprintable(content, toml):
+    error = refused(toml(content) + '"\\u001b[31m\\u00e9" = 1\n')
+    assert error.detail.isascii()
+    assert error.detail.isprintable()
+
+
+# -- digest ---------------------------------------------------------------------------------------------------
+
+
+def test_the_digest_covers_content_but_neither_comments_nor_layout(content, toml):
+    text = toml(content)
+    policy = load(text)
+    assert policy.text == text
+    assert len(policy.digest) == 64
+    backwards = "# reviewed\n" + toml(dict(reversed(content.items())))
+    assert load(backwards).digest == policy.digest
+    assert load(backwards).text == backwards
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        put("grant", "max_age_s", value=3599),
+        put("kbs", 0, "label", value="Another"),
+        put("kbs", 0, "status", value="suspended"),
+        put("kbs", 0, "valid_to", value=datetime(2027, 1, 2, tzinfo=UTC)),
+        put("kbs", 0, "resource", 0, "shared", value=True),
+        put("unsafe", value=[{"name": "UnsafeAllowAnyKbs", "gives_up": "x"}]),
+        drop("launch", 1),
+    ],
+)
+def test_every_change_of_content_changes_the_digest(content, toml, edit):
+    assert load(toml(edited(content, edit))).digest != load(toml(content)).digest
+
+
+def test_the_digest_is_that_of_the_canonical_json():
+    text = 'schema = 1\n[store]\nformats = ["interim/1", "cocoonfs/1"]\n[grant]\nmax_age_s = 60\n'
+    by_hand = b'{"grant":{"max_age_s":60},"schema":1,"store":{"formats":["interim/1","cocoonfs/1"]}}'
+    assert load(text).digest == hashlib.sha256(by_hand).hexdigest()
+
+
+def test_a_policy_does_not_print_its_list(content, toml):
+    shown = repr(load(toml(content)))
+    assert "11" * 48 not in shown
+    assert "org-kbs" not in shown

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from vtpm.lab.machine import Event, Machine, MachineConfig
+from vtpm.lab.machine import Machine, MachineConfig
 from vtpm.signals import interrupt_on_sigterm
 from vtpm.svsm.build import Build, measurement
 
@@ -31,12 +31,6 @@ capabilities = [{capabilities}]
 products = ["Milan"]
 """
     )
-
-
-def render(event: Event) -> str:
-    """One step of the boot for a person: name, time, findings."""
-    detail = "  ".join(f"{name} {value}" for name, value in event.detail.items())
-    return f"  {event.step:<12} {event.ms:8.1f} ms  {detail}".rstrip()
 
 
 @click.command()
@@ -87,7 +81,7 @@ def boot(
         try:
             for event in machine.events():
                 shown = json.dumps({"step": event.step, "ms": event.ms, "detail": event.detail})
-                click.echo(shown if as_json else render(event))
+                click.echo(shown if as_json else "  " + event.render())
         except KeyboardInterrupt:
             machine.switch_off()
         code = machine.exit_code

@@ -219,7 +219,7 @@ class Kbs:
             # If another release was first, its secret is the one.
             with locked(self.directory), contextlib.suppress(FileExistsError):
                 write_once(path, self._master.seal(secrets.token_bytes(SECRET_SIZE), purpose))
-            data = data if 'data' in dir() else read_private(path)
+            data = read_private(path)
         # Only what is durable may be released: a secret that a crash forgets would lose a volume. Whoever wrote
         # it may still be about to flush, or have died before.
         flush_directory(path.parent)

@@ -23,6 +23,8 @@ from vtpm.volume import make_blank_disk
 
 _GRACE_S = 20.0
 _SALT_SIZE = 32
+_LONGEST_SHOWN = 40
+_DIGITS_SHOWN = 16
 DISK = "disk.img"
 PLATFORM = "platform"
 
@@ -65,6 +67,21 @@ class Event:
     step: str
     ms: float
     detail: dict[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, line: str) -> Self:
+        """Read one line of the story."""
+        told = json.loads(line)
+        return cls(str(told["step"]), float(told["ms"]), dict(told["detail"]))
+
+    def render(self) -> str:
+        """The step for a person: name, time, findings; long digests are cut, the JSON has them whole."""
+        findings = "  ".join(f"{name} {_short(str(value))}" for name, value in self.detail.items() if value)
+        return f"{self.step:<8} {self.ms:8.1f} ms  {findings}".rstrip()
+
+
+def _short(text: str) -> str:
+    return text if " " in text or len(text) <= _LONGEST_SHOWN else f"{text[:_DIGITS_SHOWN]}..."
 
 
 def _die_with_parent() -> None:
@@ -185,8 +202,7 @@ class Machine:
     def events(self) -> Iterator[Event]:
         """The SVSM's story, line by line, until it ends."""
         for line in self._svsm_stream("stdout"):
-            told = json.loads(line)
-            yield Event(told["step"], told["ms"], told["detail"])
+            yield Event.parse(line)
 
     def switch_off(self) -> None:
         """The orderly power button: the SVSM shuts its TPM down and saves its state."""

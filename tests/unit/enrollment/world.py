@@ -76,6 +76,10 @@ def _kdfa(seed: bytes, label: bytes, context: bytes, bits: int) -> bytes:
     return hmac.digest(seed, message, "sha256")[: bits // 8]
 
 
+def _thumbprint(private_value: int) -> str:
+    return EcJwk.from_key(ec.derive_private_key(private_value, ec.SECP521R1()).public_key()).thumbprint()
+
+
 class SoftTpm:
     """EK L-1, IAK and IDevID H-3, TPM2_Certify and TPM2_ActivateCredential, in plain Python."""
 
@@ -162,7 +166,7 @@ class World:
             mode="simulation", organization="Tests", publication_url="http://ca.test", ca_id="test-ca"
         )
         run_ceremony(directory / "ca", config, PASSPHRASE, clock=lambda: START, entropy=os.urandom)
-        Platform.create(directory / "platform", Product.MILAN)
+        Platform.create(directory / "platform", Product.MILAN, clock=lambda: START)
         return cls(directory)
 
     def policy(self, *, extra: str = "", status: str = "trusted", shared: str = "false") -> str:
@@ -226,8 +230,8 @@ formats = ["interim/1"]
     def grant(self, boot: Boot) -> str:
         issued = int(self.time.timestamp()) - 1
         claims = GrantClaims(
-            epk_jkt=EcJwk.from_key(self.kbs.public_key()).thumbprint(),
-            tee_jkt=EcJwk.from_key(self.kbs.public_key()).thumbprint(),
+            epk_jkt=_thumbprint(0xE9),
+            tee_jkt=_thumbprint(0x7EE),
             nonce=b64std(bytes(32)),
             key_id=key_id(boot.secret),
             resource=boot.resource,

@@ -64,6 +64,13 @@ def chains():
     return {product: new_simulated_chain(product, label="Test", bits=2048) for product in Product}
 
 
+def _patched(data, patches):
+    changed = bytearray(data)
+    for offset, content in (patches or {}).items():
+        changed[offset : offset + len(content)] = content
+    return bytes(changed)
+
+
 def _root(chain):
     return Root(chain.product, chain.ark, chain.ask, None, simulated=True)
 
@@ -82,20 +89,29 @@ def simulated(chains):
         version: of the report.
         report: fields to change before signing, by name.
         leaf: arguments of `SimulatedChain.issue_vcek` to change.
-        patch: bytes to put over the finished report, {offset: bytes}.
+        body_patch: bytes to put over the report before it is signed, {offset: bytes}.
+        patch: likewise, after it was signed.
         evidence: members of `SnpEvidence` to change.
     """
 
-    def make(product=Product.MILAN, *, version=3, report=None, leaf=None, patch=None, evidence=None):
+    def make(
+        product=Product.MILAN,
+        *,
+        version=3,
+        report=None,
+        leaf=None,
+        body_patch=None,
+        patch=None,
+        evidence=None,
+    ):
         chain = chains[product]
         platform = Platform.made(
             b"\x07" * 32, product=product, chain=chain, report_version=version, clock=lambda: NOW
         )
         parsed = Report.parse(platform.launch_measured(b"\x01" * 48).report(b"\x02" * 64))
-        body = pack_report(**{name: getattr(parsed, name) for name in _PACKED} | (report or {}))
-        raw = bytearray(body + sign_body(body, platform.vcek_key()))
-        for offset, content in (patch or {}).items():
-            raw[offset : offset + len(content)] = content
+        fields = {name: getattr(parsed, name) for name in _PACKED} | (report or {})
+        body = _patched(pack_report(**fields), body_patch)
+        raw = _patched(body + sign_body(body, platform.vcek_key()), patch)
         arguments = {
             "public_key": platform.vcek_key().public_key(),
             "hwid": platform.chip_id[: HWID_SIZE[product]],
@@ -103,7 +119,7 @@ def simulated(chains):
             "not_before": NOW - timedelta(days=1),
         } | (leaf or {})
         members = {
-            "report": Report.parse(bytes(raw)),
+            "report": Report.parse(raw),
             "vek": x509.load_der_x509_certificate(chain.issue_vcek(**arguments)),
             "kind": CertKind.VCEK,
             "roots": (_root(chain),),

@@ -114,9 +114,7 @@ def test_revoked_genoa_ask_of_the_same_name_issued_nothing_we_accept(genuine, ve
     assert revoked.subject == genoa.ask.subject
     assert revoked != genoa.ask
     roots = (Root(Product.GENOA, genoa.ark, revoked, None, simulated=False),)
-    assert (
-        judge_until_failure(AUTHENTICITY, genuine("genoa-v3-vcek-aci", roots)).refusal.rule == "snp.chain"
-    )
+    assert judge_until_failure(AUTHENTICITY, genuine("genoa-v3-vcek-aci", roots)).refusal.rule == "snp.chain"
 
 
 def test_turin_leaf_without_a_report(vectors, manifest):

@@ -1,7 +1,6 @@
 """Where the demonstration happens: a folder, the parties' processes, and the commands that a person would type."""
 
 import contextlib
-import json
 import os
 import secrets
 import shlex
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +19,7 @@ import click
 import requests
 
 from vtpm.errors import VtpmError
+from vtpm.lab.machine import Event
 from vtpm.signals import interrupt_on_sigterm
 
 _START_S = 30.0
@@ -40,19 +40,16 @@ def free_port() -> int:
 
 @dataclass
 class Party:
-    """A process of the demonstration and what it printed so far."""
+    """A process of the demonstration."""
 
     name: str
     process: subprocess.Popen[str]
-    lines: list[dict[str, object]] = field(default_factory=list)
 
-    def events(self) -> Iterator[dict[str, object]]:
-        """JSON lines from its standard output, until it ends."""
+    def events(self) -> Iterator[Event]:
+        """The machine's story from its standard output, until it ends."""
         assert self.process.stdout is not None  # noqa: S101 - parties with a story are started with a pipe
         for line in self.process.stdout:
-            event = json.loads(line)
-            self.lines.append(event)
-            yield event
+            yield Event.parse(line)
 
     def stop(self) -> int:
         """Ask it to end, as Ctrl-C would, and wait."""

@@ -2,12 +2,9 @@
 
 import contextlib
 import fcntl
-import getpass
-import http.client
-import json
 import os
-import socket
-import ssl
+import pwd
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,34 +12,57 @@ from typing import Any, TypeVar
 
 import click
 
+from ca_service.cli.channel import NoServer, ask_server, read_facts
 from ca_service.enrollment import Limits
-from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
-from ca_service.keys import Authority, find_passphrase, load_authority, load_public
-from ca_service.operations import OperationContext, database_url, perform
-from ca_service.store import open_store
-from vtpm.wire.errors import WireError
-from vtpm.wire.problem import Problem
+from ca_service.judgment import BadRequest, NotFound, Unavailable
+from ca_service.keys import Authority, PublicAuthority, find_passphrase, load_authority, load_public
+from ca_service.operations import OperationContext, database_url, open_database, perform
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-OPERATOR_PATH = "/operator/v1/"
-_OK = 200
-_SOCKET_TIMEOUT_S = 60.0
+DIRECTORY_VARIABLE = "VTPM_CA_DIR"
+DATABASE_VARIABLE = "VTPM_CA_DATABASE"
+
+PATIENCE_S = 5.0
+"""How long a command waits for another process that works on the CA and is not (yet, or any more) a server."""
+
+_PAUSE_S = 0.1
 
 
-def operator_socket(directory: Path) -> Path:
-    """Where the running server listens for its operators."""
-    return directory / "run" / "operator.sock"
+class Busy(Unavailable):
+    """Another process holds the CA's lock."""
 
 
-def server_lock(directory: Path) -> Path:
-    """The file that the running server, or a command working in its place, holds locked."""
-    return directory / "run" / "server.lock"
+class PathName(click.Path):
+    """A path; the empty text is none, for it would mean the working directory."""
+
+    def __init__(self, *, directory: bool) -> None:
+        super().__init__(path_type=Path, file_okay=not directory, dir_okay=directory)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse the empty path."""
+        if not str(value):
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
 
 
-def server_facts(directory: Path) -> Path:
-    """Where the running server says how it is to be spoken to."""
-    return directory / "run" / "server.json"
+def directory_option(callback: Callable[..., Path | None] | None = None) -> Callable[[F], F]:
+    """The option --dir."""
+    return click.option(
+        "--dir", "directory", metavar="DIR", callback=callback, help=f"the CA's directory, else {DIRECTORY_VARIABLE}"
+    )  # fmt: skip
+
+
+def with_directory(command: F) -> F:
+    """Give a command the option --dir; it gets the CA's directory as `directory`."""
+    return directory_option(_directory)(command)
+
+
+def _directory(context: click.Context, _parameter: click.Parameter, value: str | None) -> Path:
+    found = value or context.find_root().obj or os.environ.get(DIRECTORY_VARIABLE)
+    if not found:
+        raise click.UsageError(f"name the CA's directory with --dir or {DIRECTORY_VARIABLE}", context)
+    return Path(found)
 
 
 def now() -> datetime:
@@ -50,58 +70,35 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def with_directory(command: F) -> F:
-    """Give a command the option --dir; it gets the CA's directory as `directory`."""
-    option = click.option(
-        "--dir",
-        "directory",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="VTPM_CA_DIR",
-        callback=_directory,
-        help="directory of the CA",
-    )
-    return option(command)
-
-
-def _directory(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path:
-    above = context.find_root().obj
-    found = above if isinstance(above, Path) else value
-    if found is None:
-        raise click.UsageError("name the CA's directory with --dir or VTPM_CA_DIR")
-    return found
-
-
-class RemoteFailure(VtpmCaError):
-    """What the server answered instead of a result."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.detail or problem.title, code=problem.code)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, *, tls: bool) -> None:
-        super().__init__("operator", timeout=_SOCKET_TIMEOUT_S)
-        self._path = path
-        self._tls = tls
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-        if self._tls:
-            # The server speaks TLS on all its sockets. Who may listen on this path is the directory's to say.
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            self.sock = context.wrap_socket(self.sock)
-
-
-def _speaks_tls(directory: Path) -> bool:
+def user_name(uid: int) -> str:
+    """Who an operator is, for the record; environment variables have no say in it."""
     try:
-        facts = json.loads(server_facts(directory).read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(facts, dict) and facts.get("tls") is True
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def open_public(directory: Path) -> PublicAuthority:
+    """The CA's public side; raises `BadRequest` if there is no CA in that directory."""
+    try:
+        return load_public(directory)
+    except NotFound as error:
+        raise BadRequest(
+            "",
+            f"{directory} is not the directory of a CA: {error.detail}",
+            code="no-ca",
+            remedy=f"Name it with --dir or {DIRECTORY_VARIABLE}; `vtpm-ca init` makes one.",
+        ) from None
+
+
+def find_database(directory: Path, url: str | None = None) -> str:
+    """The URL of the database to work on: given, from the environment, or the one in the CA's directory."""
+    return url or os.environ.get(DATABASE_VARIABLE) or database_url(directory)
+
+
+def server_lock(directory: Path) -> Path:
+    """The file that the running server, or a command working in its place, holds locked."""
+    return directory / "run" / "server.lock"
 
 
 @contextlib.contextmanager
@@ -109,15 +106,19 @@ def exclusive(directory: Path) -> Iterator[None]:
     """Be the only one who works on the CA's directory.
 
     Raises:
-        Unavailable: a server or another command does.
+        Busy: a server or another command does.
     """
     path = server_lock(directory)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     with path.open("a") as file:
+        owner = directory.stat()
+        if os.geteuid() == 0:
+            # What root leaves behind must not lock the server's user out.
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Unavailable(
+            raise Busy(
                 "another process works on this CA and does not answer on its operator socket",
                 remedy=f"See who holds {path}.",
             ) from None
@@ -130,58 +131,57 @@ def run(directory: Path, operation: str, **arguments: object) -> Any:
     Raises:
         VtpmCaError: as the operation says, or the CA cannot be reached or opened.
     """
+    public = open_public(directory)
     given = {name: value for name, value in arguments.items() if value is not None}
-    try:
-        return _ask_server(directory, operation, given)
-    except (FileNotFoundError, ConnectionRefusedError):
-        return _perform_here(directory, operation, given)
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return ask_server(directory, operation, given)
+        except NoServer:
+            pass
+        try:
+            with exclusive(directory):
+                return _perform_here(public, operation, given)
+        except Busy:
+            # A server that is just starting or ending, or another command.
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_PAUSE_S)
 
 
-def _ask_server(directory: Path, operation: str, arguments: dict[str, object]) -> Any:
-    connection = _UnixConnection(operator_socket(directory), tls=_speaks_tls(directory))
-    try:
-        body = json.dumps(arguments).encode()
-        headers = {"Content-Type": "application/json"}
-        connection.request("POST", OPERATOR_PATH + operation, body, headers)
-        answer = connection.getresponse()
-        content = answer.read()
-    except (FileNotFoundError, ConnectionRefusedError):
-        raise
-    except (OSError, http.client.HTTPException) as error:
-        raise Unavailable("the server does not answer on its operator socket") from error
-    finally:
-        connection.close()
-    if answer.status == _OK:
-        return json.loads(content)["result"]
-    try:
-        problem = Problem.parse(content)
-    except WireError:
-        raise Unavailable(f"the server answered status {answer.status}") from None
-    if answer.status >= http.client.INTERNAL_SERVER_ERROR:
-        raise Unavailable(problem.detail or problem.title)
-    raise RemoteFailure(problem)
-
-
-def _perform_here(directory: Path, operation: str, arguments: dict[str, object]) -> Any:
-    public = load_public(directory)
+def _perform_here(public: PublicAuthority, operation: str, arguments: dict[str, object]) -> Any:
+    directory = public.directory
 
     def unlock() -> Authority:
         return load_authority(directory, find_passphrase(os.environ))
 
-    with exclusive(directory):
-        store = open_store(database_url(directory))
-        try:
-            context = OperationContext(public, unlock, store, now, getpass.getuser(), Limits())
-            return perform(context, operation, arguments)
-        finally:
-            store.close()
-
-
-def read_text(path: Path) -> str:
-    """A text file that the operator named; raises `BadRequest` if it cannot be read."""
+    if read_facts(directory).get("own_database") is False and not os.environ.get(DATABASE_VARIABLE):
+        raise Unavailable(
+            "this CA's server works on another database than the one in the directory",
+            remedy=f"Start the server, or name its database in {DATABASE_VARIABLE}.",
+        )
+    store = open_database(find_database(directory))
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise BadRequest(str(path), "must be UTF-8 text") from None
+        by = user_name(os.getuid())
+        return perform(OperationContext(public, unlock, store, now, by, Limits()), operation, arguments)
+    finally:
+        store.close()
+
+
+def read_text(path: Path, most: int) -> str:
+    """A text file that the operator named.
+
+    Raises:
+        BadRequest: it cannot be read, is longer than `most` bytes, or is no UTF-8 text.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
     except OSError as error:
         raise BadRequest(str(path), f"cannot be read: {error.strerror}") from None
+    if len(data) > most:
+        raise BadRequest(str(path), f"is longer than {most} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadRequest(str(path), "must be UTF-8 text") from None

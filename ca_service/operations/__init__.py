@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 
-from ca_service.judgment import BadRequest
+import sqlalchemy as sa
+
+from ca_service.judgment import BadRequest, Unavailable
 from ca_service.operations import certificates, instances, policies, records
 from ca_service.operations.context import Json, Operation, OperationContext
-from ca_service.operations.setup import database_url, init
+from ca_service.operations.policies import MAX_POLICY
+from ca_service.operations.setup import database_url, init, open_database
+from ca_service.store import Taken
 from vtpm.wire.encoding import Members
 from vtpm.wire.errors import WireError
 
@@ -20,12 +24,18 @@ OPERATIONS: Mapping[str, Operation] = {
 }
 """All operations by name."""
 
+MAX_REQUEST = 3 * MAX_POLICY + 64 * 1024
+"""Longest JSON text of an operation's arguments, in bytes. The longest is a policy document, and escaped as JSON
+in ASCII no text takes more than three times its bytes in UTF-8 (TOML has no control characters but line ends and
+tabs)."""
+
 
 def perform(context: OperationContext, name: str, arguments: object) -> Json:
     """Run the operation `name` with its arguments, a JSON object.
 
     Raises:
         BadRequest: there is no such operation, or an argument is missing, unknown or malformed.
+        Unavailable: the database cannot do it now.
         VtpmCaError: as the operation says.
     """
     operation = OPERATIONS.get(name)
@@ -35,6 +45,21 @@ def perform(context: OperationContext, name: str, arguments: object) -> Json:
         return operation.run(context, Members(arguments))
     except WireError as error:
         raise BadRequest(error.path, error.problem) from error
+    except Taken as error:
+        raise Unavailable("another request was faster; try again") from error
+    except sa.exc.SQLAlchemyError as error:
+        raise Unavailable("the database cannot do this now; it may be damaged") from error
 
 
-__all__ = ["OPERATIONS", "Json", "Operation", "OperationContext", "database_url", "init", "perform"]
+__all__ = [
+    "MAX_POLICY",
+    "MAX_REQUEST",
+    "OPERATIONS",
+    "Json",
+    "Operation",
+    "OperationContext",
+    "database_url",
+    "init",
+    "open_database",
+    "perform",
+]

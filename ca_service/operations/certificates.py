@@ -1,5 +1,7 @@
 """Certificates and revocation lists."""
 
+from collections.abc import Iterable
+
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -7,13 +9,16 @@ from ca_service.enrollment import publish_all
 from ca_service.enrollment import revoke as revoke_certificate
 from ca_service.judgment import BadRequest, NotFound
 from ca_service.operations.context import (
+    MAX_CAUSE,
     Json,
     Operation,
     OperationContext,
     instant,
     optional_flag,
     optional_text,
+    recorded_cause,
 )
+from ca_service.profiles import serial_hex
 from ca_service.store import CertificateRow, CertificateState
 from vtpm.wire.encoding import Members
 
@@ -46,7 +51,13 @@ def list_(context: OperationContext, arguments: Members) -> Json:
         return [certificate_row(row) for row in tx.certificates.latest(limit, state=state)]
 
 
-def _find(context: OperationContext, serial: str) -> CertificateRow:
+def _find(context: OperationContext, arguments: Members) -> CertificateRow:
+    """The certificate that is meant; OpenSSL's spellings of a serial number (upper case, colons) do as well."""
+    serial = arguments.text("serial", most=128).lower().replace(":", "").removeprefix("0x")
+    try:
+        serial = serial_hex(int(serial, 16))
+    except (ValueError, OverflowError):
+        raise BadRequest("serial", "must be a serial number in hex") from None
     with context.store.read() as tx:
         row = tx.certificates.get(serial)
     if row is None or row.der is None:
@@ -54,9 +65,15 @@ def _find(context: OperationContext, serial: str) -> CertificateRow:
     return row
 
 
+def rows_now(context: OperationContext, rows: Iterable[CertificateRow]) -> list[dict[str, Json]]:
+    """What a listing says about these certificates after they were changed."""
+    with context.store.read() as tx:
+        return [certificate_row(tx.certificates.get(row.serial) or row) for row in rows]
+
+
 def show(context: OperationContext, arguments: Members) -> Json:
     """One certificate with its PEM, and its revocation if there is one."""
-    row = _find(context, arguments.text("serial", most=40))
+    row = _find(context, arguments)
     arguments.end()
     with context.store.read() as tx:
         revocation = tx.revocations.get(row.issuer, row.serial)
@@ -70,26 +87,27 @@ def show(context: OperationContext, arguments: Members) -> Json:
 
 
 def revoke(context: OperationContext, arguments: Members) -> Json:
-    """Revoke one certificate and publish its issuer's CRL; a dry run unless `yes` is true."""
-    row = _find(context, arguments.text("serial", most=40))
-    reason = optional_text(arguments, "reason", most=32) or "unspecified"
-    cause = optional_text(arguments, "cause", most=256)
+    """Revoke one certificate and publish its issuer's CRL; a dry run unless `yes` is true.
+
+    The result lists what is (or would be) revoked: nothing, if the certificate is revoked already.
+    """
+    reason = arguments.one_of("reason", REASONS) if arguments.has("reason") else REASONS[0]
+    cause = optional_text(arguments, "cause", most=MAX_CAUSE)
     confirmed = optional_flag(arguments, "yes")
+    row = _find(context, arguments)
     arguments.end()
-    if reason not in REASONS:
-        raise BadRequest("reason", "must be one of " + ", ".join(REASONS))
-    if confirmed:
-        by = f"revoked by {context.by}" + (f": {cause}" if cause else "")
-        row = revoke_certificate(
+    rows = [row] if row.state is CertificateState.ISSUED else []
+    if confirmed and rows:
+        revoke_certificate(
             context.store,
             context.unlock(),
             row.serial,
             at=context.clock(),
             reason=reason,
-            cause=by,
+            cause=recorded_cause(context, "revoked", cause),
             limits=context.limits,
         )
-    return {"done": confirmed, "revoked": [certificate_row(row)]}
+    return {"done": confirmed, "revoked": rows_now(context, rows)}
 
 
 def publish_crls(context: OperationContext, arguments: Members) -> Json:

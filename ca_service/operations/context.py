@@ -17,6 +17,9 @@ from vtpm.wire.errors import WireError
 Json = object
 """A value that JSON can carry."""
 
+MAX_CAUSE = 160
+"""Longest cause that an operator may give, in characters: with his name it fits the database's 256."""
+
 
 @dataclass(frozen=True)
 class OperationContext:
@@ -58,11 +61,22 @@ def optional_flag(members: Members, name: str) -> bool:
 
 
 def text_block(members: Members, name: str, most: int) -> str:
-    """A longer text of any Unicode, at most `most` characters."""
+    """A longer text of any Unicode, at most `most` bytes in UTF-8."""
     value = members.value(name)
-    if not isinstance(value, str) or len(value) > most:
-        raise WireError(members.at(name), f"must be a string of at most {most} characters")
+    if not isinstance(value, str):
+        raise WireError(members.at(name), "must be a string")
+    try:
+        size = len(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise WireError(members.at(name), "must be Unicode text") from None
+    if size > most:
+        raise WireError(members.at(name), f"must be at most {most} bytes long")
     return value
+
+
+def recorded_cause(context: OperationContext, what: str, cause: str) -> str:
+    """Who did it and why, as it is kept with a revocation."""
+    return f"{what} by {context.by}" + (f": {cause}" if cause else "")
 
 
 def instant(at: datetime | None) -> str | None:

@@ -2,14 +2,16 @@
 
 from ca_service.enrollment import reset_instance
 from ca_service.judgment import NotFound
-from ca_service.operations.certificates import certificate_row
+from ca_service.operations.certificates import certificate_row, rows_now
 from ca_service.operations.context import (
+    MAX_CAUSE,
     Json,
     Operation,
     OperationContext,
     instant,
     optional_flag,
     optional_text,
+    recorded_cause,
 )
 from ca_service.store import InstanceRow, TpmRow, Transaction
 from vtpm.wire.encoding import Members
@@ -83,7 +85,7 @@ def reset(context: OperationContext, arguments: Members) -> Json:
         row = _find(tx, arguments)
         occupant = tx.ledger.occupant(row.id)
         live = [] if occupant is None else [c for c in tx.certificates.of_tpm(occupant.id) if c.live]
-    cause = optional_text(arguments, "cause", most=256)
+    cause = optional_text(arguments, "cause", most=MAX_CAUSE)
     confirmed = optional_flag(arguments, "yes")
     arguments.end()
     if confirmed:
@@ -94,12 +96,12 @@ def reset(context: OperationContext, arguments: Members) -> Json:
             row.resource,
             salt=row.salt,
             at=context.clock(),
-            cause=f"instance reset by {context.by}" + (f": {cause}" if cause else ""),
+            cause=recorded_cause(context, "instance reset", cause),
             limits=context.limits,
         )
     elif occupant is None:
         raise NotFound("no TPM lives in this instance")
-    return {"done": confirmed, "revoked": [certificate_row(certificate) for certificate in live]}
+    return {"done": confirmed, "revoked": rows_now(context, live)}
 
 
 OPERATIONS = (

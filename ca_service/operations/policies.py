@@ -7,7 +7,7 @@ from ca_service.store import PolicyRow
 from vtpm.wire.encoding import Members
 
 MAX_POLICY = 4 * 1024 * 1024
-"""Longest policy document, in characters."""
+"""Longest policy document, in bytes of UTF-8."""
 
 
 def _summary(row: PolicyRow) -> dict[str, Json]:

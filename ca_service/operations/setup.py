@@ -4,10 +4,13 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from ca_service.enrollment import Limits, publish_all
+from ca_service.judgment import BadRequest, Unavailable
 from ca_service.keys import CeremonyConfig, Transcript, load_authority, run_ceremony
 from ca_service.profiles import Entropy
-from ca_service.store import create_store
+from ca_service.store import Store, create_store, open_store
 
 DATABASE = "ca.sqlite3"
 
@@ -15,6 +18,32 @@ DATABASE = "ca.sqlite3"
 def database_url(directory: Path) -> str:
     """The database that a CA uses unless it is told otherwise."""
     return f"sqlite:///{(directory / DATABASE).absolute()}"
+
+
+def open_database(url: str) -> Store:
+    """Open a CA's database, and never make one: a new one would not know what the CA has issued.
+
+    Args:
+        url: as SQLAlchemy writes it. It may hold a password, so no error repeats it.
+
+    Raises:
+        BadRequest: no such URL, or no driver for it is installed.
+        Unavailable: the database is missing, damaged, out of reach, or has another schema.
+    """
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+            raise Unavailable(
+                f"the CA's database {parsed.database} is missing",
+                remedy="Restore it from a backup: the CA must know what it has issued.",
+            )
+        return open_store(url)
+    except (sa.exc.ArgumentError, ImportError):
+        raise BadRequest("database", "must be the URL of a database whose driver is installed") from None
+    except sa.exc.DBAPIError:
+        raise Unavailable(
+            "the CA's database is damaged, or is none", remedy="Restore it from a backup."
+        ) from None
 
 
 def init(

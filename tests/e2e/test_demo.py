@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import signal
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+
+from vtpm.kbs import Kbs
 
 LIMIT_S = 110
 
@@ -85,7 +86,7 @@ class TestDemo:
     def test_no_secret_in_logs_argv_or_disk(self, held):
         """The KBS's secrets and the CA's keys are nowhere in clear: not on disk, not in a log, not in argv."""
         out, printed = held
-        secrets = _kbs_secrets(out / "kbs") + [(out / "ca-passphrase").read_bytes().strip()]
+        secrets = [*_kbs_secrets(out / "kbs"), (out / "ca-passphrase").read_bytes().strip()]
         assert len(secrets) == 3
         needles = [form for secret in secrets for form in _forms(secret)]
         allowed = {out / "ca-passphrase"}
@@ -107,12 +108,10 @@ class TestDemo:
         out, _ = held
         for folder in (out / "ca" / "private", out / "ca" / "offline", out / "kbs"):
             assert folder.stat().st_mode & 0o077 == 0, folder
-        assert os.stat(out / "ca-passphrase").st_mode & 0o077 == 0
+        assert (out / "ca-passphrase").stat().st_mode & 0o077 == 0
 
 
 def _kbs_secrets(directory):
-    from vtpm.kbs import Kbs
-
     kbs = Kbs.create_or_open(directory)
     return [kbs.secret(f"default/vtpm/{name}").value for name in ("demo", "victim")]
 

@@ -80,3 +80,16 @@ def declare(directory: Path, resource: str, key_file: Path | None) -> None:
             raise UsageError(f"--key-file {key_file}: {error.strerror}") from error
     _open(directory).declare(resource, secret)
     click.echo(f"declared {resource}", file=sys.stderr)
+
+
+@kbs.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("launch", metavar="[MEASUREMENT]", default="")
+def allow(directory: Path, launch: str) -> None:
+    """Let the KBS in DIRECTORY release keys to a launch MEASUREMENT (hex), by default that of this checkout's SVSM."""
+    try:
+        digest = bytes.fromhex(launch) if launch else measurement()
+    except ValueError as error:
+        raise UsageError(f"MEASUREMENT {launch}: must be hexadecimal") from error
+    _open(directory).allow_measurement(digest)
+    click.echo(f"allowed {digest.hex()}", file=sys.stderr)

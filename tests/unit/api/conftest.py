@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ca_service.api import Services, create_app
+from ca_service.api.services import no_operations
 
 _NAME = "enrollment_world"
 
@@ -41,13 +42,22 @@ def tpm():
     return w.SoftTpm()
 
 
+def operations(name: str, uid: int, parameters):
+    """Two operations: one that says what it was asked, one that breaks."""
+    if name == "break":
+        raise RuntimeError("the secret is 1234")
+    if name != "echo":
+        return no_operations(name, uid, parameters)
+    return {"uid": uid, "parameters": parameters}
+
+
 @pytest.fixture
 def services(world):
     store = world.new_store()
     world.apply(store, world.policy())
     enroller = world.enroller(store)
     enroller.recover()
-    yield Services(world.authority, store, enroller, {"echo": dict, "break": lambda _: 1 // 0})
+    yield Services(world.authority, store, enroller, operations)
     store.close()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import socket
 from dataclasses import replace
 
@@ -215,7 +216,7 @@ class TestOperator:
 
     def test_operations_over_the_unix_socket(self, client, over_unix):
         response = client.post("/operator/v1/echo", json={"a": "b"}, environ_overrides=over_unix)
-        assert json.loads(response.data) == {"result": {"a": "b"}}
+        assert json.loads(response.data) == {"result": {"uid": os.geteuid(), "parameters": {"a": "b"}}}
         assert client.post("/operator/v1/nothing", json={}, environ_overrides=over_unix).status_code == 404
         listing = client.post("/operator/v1/echo", json=[], environ_overrides=over_unix)
         assert problem(listing).code == "malformed"

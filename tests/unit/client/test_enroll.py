@@ -25,7 +25,9 @@ ENTRY = CertificateEntry("L-1", b"leaf", (b"issuer", b"root"))
 CERTIFICATES = (200, CertificatesReply("e" * 22, "d" * 22, (ENTRY,), ENTRY, ENTRY).to_json())
 CHALLENGE = (
     201,
-    ChallengeReply("e" * 22, (Challenge(b"\x00\x0b" + bytes(32), b"blob", b"secret"),), "2026-11-23T10:10:00Z").to_json(),
+    ChallengeReply(
+        "e" * 22, (Challenge(b"\x00\x0b" + bytes(32), b"blob", b"secret"),), "2026-11-23T10:10:00Z"
+    ).to_json(),
 )
 
 

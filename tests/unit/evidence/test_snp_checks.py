@@ -249,7 +249,7 @@ def test_reserved_bytes_that_are_signed_over(simulated, offset):
 
 def test_both_layouts_of_the_tcb(simulated):
     turin = bytes([9, 8, 7, 6, 0, 0, 0, 0xFE])
-    changes = {name: turin for name in ("current_tcb", "committed_tcb", "reported_tcb", "launch_tcb")}
+    changes = dict.fromkeys(("current_tcb", "committed_tcb", "reported_tcb", "launch_tcb"), turin)
     assert failures(simulated(Product.TURIN, report=changes, leaf={"tcb": turin})) == set()
     assert failures(simulated(Product.TURIN, report=changes)) == {"snp.tcb"}
 

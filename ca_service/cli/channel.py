@@ -1,0 +1,133 @@
+"""The running server's operator socket, as a command uses it."""
+
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
+from vtpm.wire.errors import WireError
+from vtpm.wire.problem import Problem
+
+OPERATOR_PATH = "/operator/v1/"
+MAX_SOCKET_PATH = 107
+"""Longest path of a Unix socket, in bytes: ``sun_path`` of unix(7) without its end mark."""
+
+_OK = 200
+_TIMEOUT_S = 60.0
+
+
+class NoServer(Exception):
+    """Nobody listens on the operator socket."""
+
+
+class RemoteFailure(VtpmCaError):
+    """What the server answered instead of a result."""
+
+    def __init__(self, problem: Problem, remedy: str) -> None:
+        super().__init__(problem.detail or problem.title, code=problem.code, remedy=remedy)
+
+
+def operator_socket(directory: Path) -> Path:
+    """Where the running server listens for its operators."""
+    return directory / "run" / "operator.sock"
+
+
+def server_facts(directory: Path) -> Path:
+    """Where the running server says how it is to be spoken to."""
+    return directory / "run" / "server.json"
+
+
+def write_facts(directory: Path, *, tls: bool, own_database: bool) -> None:
+    """Say how the server is to be spoken to, and whether it works on the database in the CA's directory."""
+    path = server_facts(directory)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps({"tls": tls, "own_database": own_database}), encoding="ascii")
+    temporary.replace(path)
+
+
+def read_facts(directory: Path) -> dict[str, object]:
+    """What the last server said by `write_facts`; empty if none ever did."""
+    try:
+        facts = json.loads(server_facts(directory).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def someone_listens(directory: Path) -> bool:
+    """Whether a process accepts connections on the operator socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+        probe.settimeout(1.0)
+        probe.connect(str(operator_socket(directory)))
+        return True
+    return False
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, *, tls: bool) -> None:
+        super().__init__("operator", timeout=_TIMEOUT_S)
+        self._path = path
+        self._tls = tls
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock.connect(str(self._path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NoServer from None
+        if self._tls:
+            # The server speaks TLS on all its sockets. Who may listen on this path is the directory's to say.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            self.sock = context.wrap_socket(self.sock)
+
+
+def ask_server(directory: Path, operation: str, arguments: dict[str, object]) -> Any:
+    """Let the running server perform an operation, and return its result.
+
+    Raises:
+        NoServer: none runs.
+        Unavailable: it does not answer, or cannot do this now.
+        BadRequest: this user may not talk to it.
+        RemoteFailure: it said no.
+    """
+    path = operator_socket(directory)
+    if len(bytes(path)) > MAX_SOCKET_PATH:
+        raise NoServer
+    connection = _UnixConnection(path, tls=read_facts(directory).get("tls") is True)
+    try:
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", OPERATOR_PATH + operation, json.dumps(arguments).encode(), headers)
+        answer = connection.getresponse()
+        content = answer.read()
+    except PermissionError:
+        raise BadRequest(
+            str(path), "you may not use it", code="permissions", remedy="Be the user that runs the server."
+        ) from None
+    except (OSError, http.client.HTTPException):
+        raise Unavailable(
+            "the server does not answer on its operator socket", remedy="See its log, or restart it."
+        ) from None
+    finally:
+        connection.close()
+    return _result(answer.status, content)
+
+
+def _result(status: int, content: bytes) -> Any:
+    try:
+        if status == _OK:
+            return json.loads(content)["result"]
+        problem = Problem.parse(content)
+        remedy = json.loads(content).get("remedy")
+    except (WireError, ValueError, KeyError, TypeError):
+        raise Unavailable(f"the server gave an answer of status {status} that makes no sense") from None
+    remedy = remedy if isinstance(remedy, str) else ""
+    if status >= http.client.INTERNAL_SERVER_ERROR:
+        raise Unavailable(problem.detail or problem.title, code=problem.code, remedy=remedy)
+    raise RemoteFailure(problem, remedy)

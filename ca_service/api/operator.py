@@ -4,18 +4,18 @@ The file permissions of the socket say who may connect; the kernel says who did.
 exist.
 """
 
+import json
 import os
 import socket
 import struct
 
 from flask import Blueprint, Response, g, request
 
+from ca_service.api.problems import respond
 from ca_service.api.services import Services
-from ca_service.judgment import BadRequest, NotFound
+from ca_service.judgment import BadRequest, NotFound, VtpmCaError
+from ca_service.operations import MAX_REQUEST
 from vtpm.wire.encoding import canonical, parse_json
-
-MAX_OPERATION = 8 << 20
-"""Largest body of an operator's request: a policy document fits."""
 
 _CREDENTIALS = struct.Struct("3i")
 
@@ -46,11 +46,19 @@ def operator(services: Services) -> Blueprint:
         if uid is None:
             raise NotFound("there is nothing here")
         g.operator_uid = uid
-        request.max_content_length = MAX_OPERATION
+        request.max_content_length = MAX_REQUEST
+
+    @blueprint.errorhandler(VtpmCaError)
+    def explain(error: VtpmCaError) -> Response:
+        """An operator also learns what to do about it."""
+        response = respond(error)
+        if error.remedy:
+            response.data = canonical({**json.loads(response.data), "remedy": error.remedy})
+        return response
 
     @blueprint.post("/<name>")
     def operation(name: str) -> Response:
-        parameters = parse_json(request.get_data(cache=False) or b"{}", most=MAX_OPERATION)
+        parameters = parse_json(request.get_data(cache=False) or b"{}", most=MAX_REQUEST)
         if not isinstance(parameters, dict):
             raise BadRequest("", "must be a JSON object")
         result = services.operations(name, g.operator_uid, parameters)

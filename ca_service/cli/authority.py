@@ -9,37 +9,37 @@ import click
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service import operations
-from ca_service.cli.access import now, read_text, run, with_directory
-from ca_service.cli.output import show_json, show_rows, with_json
+from ca_service.cli.access import PathName, now, open_public, read_text, run, with_directory
+from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.export import ExportRole, export_keylime
 from ca_service.judgment import Conflict
-from ca_service.keys import CeremonyConfig, find_passphrase, load_public
+from ca_service.keys import CeremonyConfig, find_passphrase
+
+_MAX_CONFIG = 64 * 1024
 
 
-@click.command()
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.command(short_help="Make a CA: keys, certificates, first CRLs, database.")
+@click.argument("directory", type=PathName(directory=True))
 @click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathName(directory=False),
     required=True,
     help="the ceremony's configuration (TOML); policies/ has examples",
 )
 @with_json
 def init(directory: Path, config: Path, *, as_json: bool) -> None:
     """Make a CA in DIRECTORY: root, issuing CAs, first revocation lists, database."""
-    ceremony = CeremonyConfig.from_toml(read_text(config))
+    ceremony = CeremonyConfig.from_toml(read_text(config, _MAX_CONFIG))
     transcript = operations.init(
         directory, ceremony, find_passphrase(os.environ), clock=now, entropy=secrets.token_bytes
     )
     if as_json:
         show_json(transcript.to_json())
         return
-    click.echo(f"{transcript.mode} CA {transcript.ca_id} in {directory}")
+    echo(f"{transcript.mode} CA {transcript.ca_id} in {directory}")
     for entry in transcript.certificates:
-        click.echo(f"  {entry.role:<10} {entry.subject}")
-    click.echo(
-        f"Move {directory}/offline to a medium in a safe: the running CA does not need the root's key."
-    )
+        echo(f"  {entry.role:<10} {entry.subject}")
+    echo(f"Move {directory}/offline to a medium in a safe: the running CA does not need the root's key.")
 
 
 @click.group()
@@ -53,9 +53,9 @@ def ca() -> None:
 @with_json
 def list_cas(directory: Path, *, root_pem: bool, as_json: bool) -> None:
     """List root and issuing CAs."""
-    public = load_public(directory)
+    public = open_public(directory)
     if root_pem:
-        click.echo(public.root.public_bytes(Encoding.PEM).decode("ascii"), nl=False)
+        echo(public.root.public_bytes(Encoding.PEM).decode("ascii"), nl=False)
         return
     entries = [("root", "", public.root, public.root_info.skid)]
     entries += [(issuer.role, issuer.pair, issuer.certificate, issuer.skid) for issuer in public.issuers]
@@ -93,25 +93,32 @@ def export() -> None:
 
 
 @export.command()
-@click.argument("dest", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("dest", type=PathName(directory=True))
 @click.option("--role", type=click.Choice(["ek", "devid"]), help="for a host that checks only these")
 @click.option("--check", is_flag=True, help="change nothing; exit 1 if the folder is not as it should be")
 @with_directory
 @with_json
 def keylime(dest: Path, role: ExportRole | None, directory: Path, *, check: bool, as_json: bool) -> None:
-    """Make DEST a keylime tpm_cert_store that trusts this CA's issuing CAs."""
-    report = export_keylime(dest, load_public(directory).issuers, role, check=check)
+    """Make DEST a keylime tpm_cert_store that trusts this CA's issuing CAs.
+
+    Files of other issuers in DEST stay as they are.
+    """
+    report = export_keylime(dest, open_public(directory).issuers, role, check=check)
     if as_json:
         show_json(report.to_json())
     else:
         word = "would write" if check else "wrote"
         for name in report.written:
-            click.echo(f"{word} {name}")
+            echo(f"{word} {name}")
         for name in report.removed:
-            click.echo(f"{'would remove' if check else 'removed'} {name}")
+            echo(f"{'would remove' if check else 'removed'} {name}")
         for name in report.hazards:
-            click.echo(f"HAZARD {name}: keylime cannot read it, which disables the whole store", err=True)
+            echo(f"HAZARD {name}: keylime cannot read it, which disables the whole store", err=True)
         if report.in_order:
-            click.echo(f"{dest} is as it should be")
+            echo(f"{dest} is as it should be")
     if not report.in_order:
-        raise Conflict(f"{dest} is not as it should be", code="export")
+        raise Conflict(
+            f"{dest} is not as it should be",
+            code="export",
+            remedy="Take unreadable files away." if report.hazards else "Run this again without --check.",
+        )

@@ -1,27 +1,37 @@
 """Entry point and command tree of `vtpm-ca`."""
 
+import contextlib
+import errno
+import os
 import sys
+import traceback
 from pathlib import Path
 
 import click
 
+from ca_service.cli.access import directory_option
 from ca_service.cli.authority import ca, crl, export, init
+from ca_service.cli.output import OutputLost
 from ca_service.cli.policy import policy
 from ca_service.cli.records import alarm, cert, decision, instance
 from ca_service.cli.serve import serve
-from ca_service.judgment import Refused, Unavailable, VtpmCaError
+from ca_service.judgment import Unavailable, VtpmCaError
 
 _UNAVAILABLE, _USAGE, _REFUSED = 3, 2, 1
-_USAGE_CODES = frozenset({"malformed", "operation", "passphrase-missing", "permissions"})
+_INTERRUPTED = 130
+_USAGE_CODES = frozenset({"malformed", "operation", "passphrase-missing", "permissions", "no-ca"})
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+_STANDARD_STREAMS = (0, 1, 2)
+
+
+def _outer_directory(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    context.obj = Path(value) if value else None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="vtpm-ca", prog_name="vtpm-ca")
-@click.option(
-    "--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="directory of the CA"
-)
-@click.pass_context
-def commands(context: click.Context, directory: Path | None) -> None:
+@directory_option(_outer_directory)
+def commands(directory: None) -> None:
     """Run and steer a certificate authority for virtual TPMs.
 
     Commands find the CA through --dir or VTPM_CA_DIR. They talk to the running server's operator socket, or work on
@@ -30,7 +40,6 @@ def commands(context: click.Context, directory: Path | None) -> None:
 
     Exit codes: 0 done, 1 refused or invalid, 2 usage or unreadable input, 3 unavailable.
     """
-    context.obj = directory
 
 
 for command in (init, serve, ca, policy, instance, cert, decision, alarm, crl, export):
@@ -39,28 +48,67 @@ for command in (init, serve, ca, policy, instance, cert, decision, alarm, crl, e
 
 def exit_code(error: VtpmCaError) -> int:
     """What a script learns from an error: 1 refused or invalid, 2 usage or unreadable input, 3 unavailable."""
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable) or type(error) is VtpmCaError:
+        # One without a kind is nobody's fault but ours (a signer that fails, a damaged record).
         return _UNAVAILABLE
-    if isinstance(error, Refused):
-        return _REFUSED
     return _USAGE if error.code in _USAGE_CODES else _REFUSED
 
 
 def main() -> None:
-    """Run the command line; errors of ours become one readable message and an exit code, never a traceback."""
+    """Run the command line; whatever goes wrong becomes one readable message and an exit code."""
+    _hold_standard_streams()
     try:
-        commands.main(standalone_mode=False)
+        code = _run()
+    finally:
+        _settle_output()
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        result = commands.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        sys.exit(_USAGE)
+        with contextlib.suppress(OSError):
+            error.show()
+        return _USAGE
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        return _INTERRUPTED
     except VtpmCaError as error:
-        click.echo(f"vtpm-ca: {error.diagnostics()}", err=True)
-        sys.exit(exit_code(error))
-    except BrokenPipeError:
-        sys.exit(_REFUSED)
+        if not (isinstance(error, OutputLost) and error.silent):
+            _complain(error.diagnostics())
+        return exit_code(error)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"vtpm-ca: {where}{error.strerror or error}", err=True)
-        sys.exit(_USAGE)
+        _complain(f"{where}{error.strerror or type(error).__name__}")
+        return _UNAVAILABLE if error.errno in _NO_SPACE else _USAGE
+    except Exception as error:  # noqa: BLE001 - the last net: a traceback helps no operator and may show a secret
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        _complain(f"internal error: {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}")
+        return _UNAVAILABLE
+    # `--help` and `--version` come back as the exit code that they ask for.
+    return result if isinstance(result, int) else 0
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):
+        click.echo(f"vtpm-ca: {text}", err=True)
+
+
+def _hold_standard_streams() -> None:
+    """Let no file that is opened later take the number of a standard stream that was closed."""
+    for number in _STANDARD_STREAMS:
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _settle_output() -> None:
+    """Write what is left; if that fails, let go of it, or the interpreter would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except AttributeError:
+        pass

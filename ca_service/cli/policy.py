@@ -4,32 +4,36 @@ from pathlib import Path
 
 import click
 
-from ca_service.cli.access import read_text, run, with_directory
-from ca_service.cli.output import show_fields, show_json, show_rows, with_json
+from ca_service.cli.access import PathName, read_text, run, with_directory
+from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
+from ca_service.operations import MAX_POLICY
+from ca_service.policy import load
 
 
-@click.group()
+@click.group(short_help="The allow-list: whom and what this CA certifies.")
 def policy() -> None:
     """The allow-list: which key brokers, SVSM measurements and keys this CA certifies."""
 
 
 @policy.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=PathName(directory=False))
 @with_directory
 @with_json
 def apply(file: Path, directory: Path, *, as_json: bool) -> None:
     """Put the policy document FILE in force, at once, for all that is judged from now on."""
-    result = run(directory, "policy-apply", text=read_text(file))
+    result = run(directory, "policy-apply", text=read_text(file, MAX_POLICY))
     if as_json:
         show_json(result)
     elif result["changed"]:
-        click.echo(f"policy version {result['version']} is in force (digest {result['digest'][:16]}...)")
+        echo(f"policy version {result['version']} is in force (digest {result['digest'][:16]}...)")
     else:
-        click.echo(f"policy version {result['version']} is in force already; nothing changed")
+        echo(f"policy version {result['version']} is in force already; nothing changed")
 
 
 @policy.command()
-@click.option("--version", type=int, help="this version instead of the one in force")
+@click.option(
+    "--version", type=click.IntRange(1, 1 << 31), metavar="N", help="this version instead of the one in force"
+)
 @with_directory
 @with_json
 def show(version: int | None, directory: Path, *, as_json: bool) -> None:
@@ -38,7 +42,7 @@ def show(version: int | None, directory: Path, *, as_json: bool) -> None:
     if as_json:
         show_json(result)
     else:
-        click.echo(result["text"], nl=not result["text"].endswith("\n"))
+        echo(result["text"], nl=not result["text"].endswith("\n"))
 
 
 @policy.command()
@@ -51,11 +55,18 @@ def log(directory: Path, *, as_json: bool) -> None:
 
 
 @policy.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=PathName(directory=False))
 @with_json
 def check(file: Path, *, as_json: bool) -> None:
-    """Read the policy document FILE as `apply` would, and change nothing."""
-    from ca_service.policy import load  # noqa: PLC0415 - the other commands start faster without it
-
-    document = load(read_text(file))
-    show_fields({"digest": document.digest, "unsafe": bool(document.unsafe)}, as_json=as_json)
+    """Read the policy document FILE as `apply` would, and change nothing. Needs no CA."""
+    document = load(read_text(file, MAX_POLICY))
+    content = {
+        "digest": document.digest,
+        "kbs": sorted({entry.id for entry in document.kbs.values()}),
+        "launch": sorted(entry.name for entry in document.launches.values()),
+        "unsafe": sorted(document.unsafe),
+    }
+    if as_json:
+        show_json(content)
+    else:
+        show_fields({name: value or "none" for name, value in content.items()}, as_json=False)

@@ -6,23 +6,26 @@ from typing import Any
 import click
 
 from ca_service.cli.access import run, with_directory
-from ca_service.cli.output import show_fields, show_json, show_rows, with_json
+from ca_service.cli.output import echo, show_fields, show_json, show_rows, show_trace, with_json
+from ca_service.operations.certificates import REASONS
 
 _CERT_COLUMNS = ("serial", "profile", "template", "state", "issued_at")
+_LIMIT = click.IntRange(1, 100_000)
+_TPM_COLUMNS = ("live", "counter", "first_at", "last_at", "freed_at")
 
 
 def _revoked(result: Any, *, as_json: bool) -> None:
     if as_json:
         show_json(result)
         return
-    show_rows(result["revoked"], _CERT_COLUMNS, as_json=False, empty="no live certificate")
+    show_rows(result["revoked"], _CERT_COLUMNS, as_json=False, empty="no live certificate to revoke")
     if result["done"]:
-        click.echo("revoked, and published on the CRL")
+        echo("done; what is revoked stands on the published CRL")
     else:
-        click.echo("dry run: nothing was changed; add --yes to do it")
+        echo("dry run: nothing was changed; add --yes to do it")
 
 
-@click.group()
+@click.group(short_help="Which TPM lives under which (KBS, resource).")
 def instance() -> None:
     """Instances: which TPM lives under which (KBS, resource)."""
 
@@ -37,23 +40,30 @@ def list_instances(directory: Path, *, as_json: bool) -> None:
 
 
 @instance.command("show")
-@click.argument("kbs")
-@click.argument("resource")
+@click.argument("kbs", metavar="KBS")
+@click.argument("resource", metavar="RESOURCE")
 @click.option("--salt", help="volume salt, for resources that the policy marks as shared")
 @with_directory
 @with_json
 def show_instance(kbs: str, resource: str, salt: str | None, directory: Path, *, as_json: bool) -> None:
-    """Show the instance of RESOURCE at the key broker KBS: its TPMs, keys and certificates."""
+    """Show the instance of RESOURCE at the key broker KBS: its TPMs, keys and certificates.
+
+    KBS is the entry's id in the policy. --salt tells instances apart whose resource the policy marks as shared.
+    """
     result = run(directory, "instance-show", kbs=kbs, resource=resource, salt=salt)
     show_fields(result, as_json=as_json)
     if not as_json:
-        show_rows(result["keys"], ("role", "template", "name"), as_json=False, empty="")
-        show_rows(result["certificates"], _CERT_COLUMNS, as_json=False, empty="no certificate")
+        echo("\nTPMs that live or lived here")
+        show_rows(result["tpms"], _TPM_COLUMNS, as_json=False, empty="none")
+        echo("\nkeys")
+        show_rows(result["keys"], ("role", "template", "name"), as_json=False, empty="none")
+        echo("\ncertificates of the live TPM")
+        show_rows(result["certificates"], _CERT_COLUMNS, as_json=False, empty="none")
 
 
 @instance.command("reset")
-@click.argument("kbs")
-@click.argument("resource")
+@click.argument("kbs", metavar="KBS")
+@click.argument("resource", metavar="RESOURCE")
 @click.option("--salt", help="volume salt, for resources that the policy marks as shared")
 @click.option("--cause", help="why, for the record")
 @click.option("--yes", is_flag=True, help="do it; without this it is a dry run")
@@ -62,7 +72,10 @@ def show_instance(kbs: str, resource: str, salt: str | None, directory: Path, *,
 def reset_instance(
     kbs: str, resource: str, salt: str | None, cause: str | None, directory: Path, *, yes: bool, as_json: bool
 ) -> None:
-    """End the life of the TPM in an instance: revoke its certificates and free the instance for another."""
+    """End the life of the TPM in an instance: revoke its certificates and free the instance for another.
+
+    A dry run, which lists what would be revoked, unless --yes is given.
+    """
     arguments = {"kbs": kbs, "resource": resource, "salt": salt, "cause": cause, "yes": yes}
     _revoked(run(directory, "instance-reset", **arguments), as_json=as_json)
 
@@ -74,7 +87,7 @@ def cert() -> None:
 
 @cert.command("list")
 @click.option("--all", "everything", is_flag=True, help="revoked and abandoned ones too")
-@click.option("--limit", type=click.IntRange(1), default=200, show_default=True)
+@click.option("--limit", type=_LIMIT, default=200, show_default=True, help="how many at most")
 @with_directory
 @with_json
 def list_certs(limit: int, directory: Path, *, everything: bool, as_json: bool) -> None:
@@ -94,12 +107,14 @@ def show_cert(serial: str, directory: Path, *, as_json: bool) -> None:
         show_json(result)
         return
     show_fields({name: value for name, value in result.items() if name != "pem"}, as_json=False)
-    click.echo(result["pem"], nl=False)
+    echo(result["pem"], nl=False)
 
 
 @cert.command("revoke")
 @click.argument("serial")
-@click.option("--reason", default="unspecified", show_default=True, help="as RFC 5280 names it")
+@click.option(
+    "--reason", type=click.Choice(REASONS), default=REASONS[0], show_default=True, help="as RFC 5280 names it"
+)
 @click.option("--cause", help="why, for the record")
 @click.option("--yes", is_flag=True, help="do it; without this it is a dry run")
 @with_directory
@@ -107,7 +122,10 @@ def show_cert(serial: str, directory: Path, *, as_json: bool) -> None:
 def revoke_cert(
     serial: str, reason: str, cause: str | None, directory: Path, *, yes: bool, as_json: bool
 ) -> None:
-    """Revoke the certificate with this SERIAL and publish the CRL."""
+    """Revoke the certificate with this SERIAL (hex) and publish the CRL.
+
+    A dry run unless --yes is given.
+    """
     result = run(directory, "cert-revoke", serial=serial, reason=reason, cause=cause, yes=yes)
     _revoked(result, as_json=as_json)
 
@@ -118,12 +136,12 @@ def decision() -> None:
 
 
 @decision.command("list")
-@click.option("--limit", type=click.IntRange(1), default=200, show_default=True)
+@click.option("--limit", type=_LIMIT, default=200, show_default=True, help="how many at most")
 @with_directory
 @with_json
 def list_decisions(limit: int, directory: Path, *, as_json: bool) -> None:
     """List the newest decisions first."""
-    columns = ("id", "at", "stage", "verdict", "rule", "kbs", "resource", "policy_version")
+    columns = ("id", "at", "stage", "verdict", "rule", "kbs", "resource")
     show_rows(run(directory, "decision-list", limit=limit), columns, as_json=as_json, empty="no decision yet")
 
 
@@ -136,8 +154,8 @@ def show_decision(decision_id: str, directory: Path, *, as_json: bool) -> None:
     result = run(directory, "decision-show", id=decision_id)
     show_fields(result, as_json=as_json)
     if not as_json:
-        columns = ("rule", "verdict", "reason", "expected", "actual")
-        show_rows(result["trace"], columns, as_json=False, empty="no check looked")
+        echo("")
+        show_trace(result["trace"])
 
 
 @click.group()
@@ -146,7 +164,7 @@ def alarm() -> None:
 
 
 @alarm.command("list")
-@click.option("--limit", type=click.IntRange(1), default=200, show_default=True)
+@click.option("--limit", type=_LIMIT, default=200, show_default=True, help="how many at most")
 @with_directory
 @with_json
 def list_alarms(limit: int, directory: Path, *, as_json: bool) -> None:

@@ -1,12 +1,15 @@
 """`vtpm-ca serve`: the CA as a service."""
 
 import contextlib
+import functools
 import ipaddress
-import json
 import os
-import pwd
+import re
 import secrets
+import ssl
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,16 +19,35 @@ import structlog
 from gunicorn.app.base import BaseApplication
 
 from ca_service.api import Services, create_app
-from ca_service.cli.access import exclusive, now, operator_socket, server_facts, with_directory
-from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge, Limits, publish_due
-from ca_service.judgment import BadRequest, VtpmCaError
+from ca_service.cli.access import (
+    DATABASE_VARIABLE,
+    PATIENCE_S,
+    Busy,
+    PathName,
+    exclusive,
+    find_database,
+    now,
+    open_public,
+    user_name,
+    with_directory,
+)
+from ca_service.cli.channel import MAX_SOCKET_PATH, operator_socket, someone_listens, write_facts
+from ca_service.cli.output import echo
+from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge, Limits
+from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import Authority, find_passphrase, load_authority
-from ca_service.operations import OperationContext, database_url, perform
-from ca_service.store import Store, open_store
+from ca_service.operations import OperationContext, database_url, open_database, perform
+from ca_service.store import Store
 
 _THREADS = 16
 _GRACE_S = 20
-_CRL_ROUND_S = 600.0
+_ROUND_S = 600.0
+_PAUSE_S = 0.1
+_MAX_PORT = 65535
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?\Z")
+
+_FOREIGN_LISTENERS = ("LISTEN_PID", "LISTEN_FDS", "GUNICORN_PID", "GUNICORN_FD")
+"""Variables by which gunicorn would take sockets that --bind does not name and nobody has checked."""
 
 
 class _Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type information
@@ -46,31 +68,63 @@ class _Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type inf
         return self._application
 
 
-def check_bind(bind: str, *, tls: bool) -> None:
-    """Refuse an address that is not one, or that leaves the machine without TLS.
+def check_bind(bind: str, *, tls: bool) -> str:
+    """The address to listen on, as gunicorn writes it; refuses one that leaves the machine without TLS.
 
     Raises:
         BadRequest: with the remedy.
     """
     host, _, port = bind.rpartition(":")
-    if not host or not port.isdecimal():
+    bare = host.removeprefix("[").removesuffix("]")
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) <= _MAX_PORT):
         raise BadRequest("--bind", f"{bind} must be ADDRESS:PORT, for example 127.0.0.1:8443")
     try:
-        loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ipaddress.ip_address(bare)
     except ValueError:
-        loopback = host == "localhost"
+        if not _HOST_NAME.match(host):
+            raise BadRequest("--bind", f"{bind} must be ADDRESS:PORT, for example [::1]:8443") from None
+        loopback, shown = host == "localhost", host
+    else:
+        loopback, shown = address.is_loopback, f"[{bare}]" if address.version == 6 else bare  # noqa: PLR2004 - IPv6
     if not loopback and not tls:
         raise BadRequest(
             "--bind", f"{host} is not loopback, so it needs TLS", remedy="Give --tls-cert and --tls-key."
         )
+    return f"{shown}:{port}"
 
 
-@click.command()
-@click.option("--bind", default="127.0.0.1:8443", show_default=True, help="address and port")
-@click.option("--tls-cert", type=click.Path(path_type=Path, dir_okay=False), help="certificate chain (PEM)")
-@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="its key (PEM)")
+def check_tls(certificate: Path, key: Path) -> None:
+    """Refuse TLS files that the server could not use.
+
+    Raises:
+        BadRequest: they cannot be read, do not belong together, or the key has a passphrase.
+    """
+
+    def no_passphrase() -> str:
+        raise BadRequest("--tls-key", "must not have a passphrase: nobody is there to type it")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, no_passphrase)
+    except ssl.SSLError as error:
+        detail = f"are no certificate with its key in PEM ({error.reason or 'unreadable'})"
+        raise BadRequest("--tls-cert and --tls-key", detail) from None
+    except OSError as error:
+        raise BadRequest("--tls-cert and --tls-key", f"cannot be read: {error.strerror}") from None
+
+
+@click.command(short_help="Serve enrolment, publication and operators.")
+@click.option(
+    "--bind", default="127.0.0.1:8443", show_default=True, metavar="ADDRESS:PORT", help="where to listen"
+)
+@click.option("--tls-cert", type=PathName(directory=False), metavar="FILE", help="certificate chain (PEM)")
+@click.option("--tls-key", type=PathName(directory=False), metavar="FILE", help="its key (PEM)")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="processes")
-@click.option("--database", help="SQLAlchemy URL; by default the SQLite file in the CA's directory")
+@click.option(
+    "--database",
+    metavar="URL",
+    help=f"of SQLAlchemy, else {DATABASE_VARIABLE} (a URL with a password belongs there), "
+    "else the SQLite file in the CA's directory",
+)
 @with_directory
 def serve(
     bind: str,
@@ -80,23 +134,30 @@ def serve(
     database: str | None,
     directory: Path,
 ) -> None:
-    """Serve enrolment and publication on --bind, and operators on a Unix socket in the CA's directory."""
+    """Serve enrolment and publication on --bind, and operators on a Unix socket in the CA's directory.
+
+    Without TLS files it speaks plain HTTP, on loopback only. SIGTERM ends it when the requests at work are answered.
+    """
     if (tls_cert is None) != (tls_key is None):
         raise BadRequest("--tls-cert", "goes together with --tls-key")
-    check_bind(bind, tls=tls_cert is not None)
+    tls = tls_cert is not None and tls_key is not None
+    address = check_bind(bind, tls=tls)
+    if tls_cert is not None and tls_key is not None:
+        check_tls(tls_cert, tls_key)
+    open_public(directory)
+    _check_socket(directory)
     _log_json()
     authority = load_authority(directory, find_passphrase(os.environ))
-    with exclusive(directory), _opened(database or database_url(directory)) as store:
+    url = find_database(directory, database)
+    with _alone(directory), _opened(url) as store:
         limits = Limits()
         judge = Judge.of(authority.ca_id, authority.mode, authority.nonce_key)
         liveness = FileLiveness(directory / "run")
         enroller = Enroller(Desk(authority, store, judge, liveness, now, secrets.token_bytes, limits))
         enroller.recover()
-        services = Services(authority, store, enroller, _operations(authority, store, limits))
-        facts = server_facts(directory)
-        facts.write_text(json.dumps({"tls": tls_cert is not None}))
+        write_facts(directory, tls=tls, own_database=url == database_url(directory))
         settings = {
-            "bind": [bind, f"unix:{operator_socket(directory)}"],
+            "bind": [address, f"unix:{operator_socket(directory)}"],
             "workers": workers,
             "worker_class": "gthread",
             "threads": _THREADS,
@@ -108,18 +169,73 @@ def serve(
             "proc_name": "vtpm-ca",
             "certfile": None if tls_cert is None else str(tls_cert),
             "keyfile": None if tls_key is None else str(tls_key),
-            "when_ready": lambda _server: click.echo(
+            # gunicorn's own way to be steered, in the home directory, is none of ours.
+            "control_socket_disable": True,
+            "when_ready": lambda _server: _announce(
                 f"{authority.mode} CA {authority.ca_id} serves on {bind}"
             ),
-            # A worker that was killed may have left an intent open; its successor closes it.
-            "post_worker_init": lambda _worker: _start_worker(enroller, store, authority, limits),
+            "post_worker_init": lambda _worker: _start_worker(enroller),
         }
-        _Server(create_app(services), settings).run()
+        application = create_app(Services(authority, store, enroller, _operations(authority, store, limits)))
+        # Workers are forked from here on, and must not inherit a connection to the database.
+        store.close()
+        _run(_Server(application, settings))
+
+
+def _run(server: _Server) -> None:
+    """Serve until told to stop. gunicorn always ends by SystemExit, here and in the workers that it forks here."""
+    for name in _FOREIGN_LISTENERS:
+        os.environ.pop(name, None)
+    parent = os.getpid()
+    try:
+        server.run()
+    except SystemExit as end:
+        if end.code and os.getpid() == parent:
+            raise Unavailable("the server cannot serve; the lines above say why") from None
+        raise
+
+
+def _announce(text: str) -> None:
+    with contextlib.suppress(VtpmCaError):
+        echo(text)
+
+
+def _check_socket(directory: Path) -> None:
+    path = operator_socket(directory)
+    if len(bytes(path)) > MAX_SOCKET_PATH:
+        raise BadRequest(
+            str(path),
+            f"is too long for a Unix socket, which may have {MAX_SOCKET_PATH} bytes",
+            remedy="Name the CA's directory by a shorter path, for example a relative one.",
+        )
+    if path.exists() and not path.is_socket():
+        raise BadRequest(str(path), "is in the way of the operator socket", remedy="Take it away.")
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Hold the CA's lock; waits a little for a command, or for what is left of a killed server."""
+    deadline = time.monotonic() + PATIENCE_S
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(exclusive(directory))
+                break
+            except Busy:
+                if time.monotonic() >= deadline:
+                    if someone_listens(directory):
+                        raise Unavailable(
+                            f"a server works on {directory} already",
+                            remedy="One directory has one server; give it more --workers.",
+                        ) from None
+                    raise
+                time.sleep(_PAUSE_S)
+        yield
 
 
 @contextlib.contextmanager
 def _opened(url: str) -> Iterator[Store]:
-    store = open_store(url)
+    store = open_database(url)
     try:
         yield store
     finally:
@@ -132,34 +248,28 @@ def _operations(
     """What arrives on the operator socket: operation, the operator's user id, parameters."""
 
     def run(name: str, uid: int, parameters: Mapping[str, object]) -> object:
-        context = OperationContext(authority, lambda: authority, store, now, _user(uid), limits)
+        context = OperationContext(authority, lambda: authority, store, now, user_name(uid), limits)
         return perform(context, name, dict(parameters))
 
     return run
 
 
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
+def _start_worker(enroller: Enroller) -> None:
+    """Let each worker look after what others may have left, at once and then now and again."""
+    upkeep = functools.partial(_keep_up, enroller, threading.Event())
+    threading.Thread(target=upkeep, name="upkeep", daemon=True).start()
 
 
-def _start_worker(enroller: Enroller, store: Store, authority: Authority, limits: Limits) -> None:
-    enroller.recover()
-    threading.Thread(
-        target=_keep_crls_fresh, args=(store, authority, limits), name="crl", daemon=True
-    ).start()
-
-
-def _keep_crls_fresh(store: Store, authority: Authority, limits: Limits) -> None:
-    pause = threading.Event()
+def _keep_up(enroller: Enroller, pause: threading.Event) -> None:
+    """Close the intents of workers that were killed, and publish CRLs in time, whatever goes wrong once."""
     log = structlog.get_logger(__name__)
-    while not pause.wait(_CRL_ROUND_S):
+    while True:
         try:
-            publish_due(store, authority, now(), limits)
-        except VtpmCaError as error:
-            log.warning("crl-not-published", reason=error.detail)
+            enroller.recover()
+        except Exception as error:  # noqa: BLE001 - a thread that dies here would let the CRLs expire
+            log.warning("upkeep failed", error=type(error).__name__, reason=getattr(error, "detail", ""))
+        if pause.wait(_ROUND_S):
+            break
 
 
 def _log_json() -> None:
@@ -171,5 +281,5 @@ def _log_json() -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(file=click.get_text_stream("stderr")),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )

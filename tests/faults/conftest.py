@@ -5,21 +5,19 @@ from pathlib import Path
 
 import pytest
 
-_NAME = "enrollment_world"
 
-
-def _load_world():
-    """The helper module of the enrolment tests; test folders are no packages."""
-    if _NAME not in sys.modules:
-        path = Path(__file__).parents[1] / "unit" / "enrollment" / "world.py"
-        spec = importlib.util.spec_from_file_location(_NAME, path)
+def _load(module_name: str, path: Path):
+    """A helper module of tests; test folders are no packages."""
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, path)
         module = importlib.util.module_from_spec(spec)
-        sys.modules[_NAME] = module
+        sys.modules[module_name] = module
         spec.loader.exec_module(module)
-    return sys.modules[_NAME]
+    return sys.modules[module_name]
 
 
-w = _load_world()
+w = _load("enrollment_world", Path(__file__).parents[1] / "unit" / "enrollment" / "world.py")
+fault_parties = _load("fault_parties", Path(__file__).with_name("parties.py"))
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +52,19 @@ def tpm():
 @pytest.fixture
 def helpers():
     return w
+
+
+@pytest.fixture(scope="session")
+def founded(tmp_path_factory: pytest.TempPathFactory):
+    """A key broker and a CA that allows it, as processes; tests may stop or kill them."""
+    parties = fault_parties.Parties(tmp_path_factory.mktemp("parties"))
+    parties.found()
+    yield parties
+    parties.close()
+
+
+@pytest.fixture
+def parties(founded):
+    """Key broker and CA, both up when the test begins."""
+    founded.start()
+    return founded

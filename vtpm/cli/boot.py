@@ -79,10 +79,16 @@ def boot(
     config = MachineConfig(directory, kbs_url, ca, resource, ek, iak, not no_ca, hold, behaviour, build, port)
     with Machine(config) as machine:
         try:
-            for event in machine.events():
-                shown = json.dumps({"step": event.step, "ms": event.ms, "detail": event.detail})
-                click.echo(shown if as_json else "  " + event.render())
+            _tell(machine, as_json=as_json)
         except KeyboardInterrupt:
             machine.switch_off()
+            _tell(machine, as_json=as_json)
         code = machine.exit_code
     raise SystemExit(code)
+
+
+def _tell(machine: Machine, *, as_json: bool) -> None:
+    """Print the story as it goes on, to its end."""
+    for event in machine.events():
+        shown = json.dumps({"step": event.step, "ms": event.ms, "detail": event.detail})
+        click.echo(shown if as_json else "  " + event.render())

@@ -104,6 +104,14 @@ class Machine:
         self._svsm: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
+        try:
+            self._switch_on()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def _switch_on(self) -> None:
         config = self._config
         disk = config.directory / DISK
         config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -143,12 +151,14 @@ class Machine:
             }
         )
         theirs.close()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.switch_off()
+        self._end()
+
+    def _end(self) -> None:
         for process in reversed(self._processes):
             if process.poll() is None:
                 process.terminate()
@@ -178,6 +188,8 @@ class Machine:
             stdout=stdout,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "TSS2_LOG": "all+none"},
+            # Ctrl-C is for the person's own process, which then switches off in order.
+            start_new_session=True,
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads here, and nothing else ties their lives
         )
         self._processes.append(process)
@@ -190,8 +202,11 @@ class Machine:
 
     def _tell(self, config: dict[str, object]) -> None:
         stdin = self._svsm_stream("stdin")
-        stdin.write(json.dumps(config) + "\n")
-        stdin.flush()
+        try:
+            stdin.write(json.dumps(config) + "\n")
+            stdin.flush()
+        except OSError as error:
+            raise UnavailableError("the SVSM did not start") from error
 
     def _svsm_stream(self, name: str) -> IO[str]:
         stream = getattr(self._svsm, name)
@@ -214,8 +229,17 @@ class Machine:
 
     @property
     def exit_code(self) -> int:
-        """How the SVSM ended: 0 well, 1 refused, 3 unavailable."""
+        """How the SVSM ended: 0 well, 1 refused, 3 unavailable.
+
+        Raises:
+            UnavailableError: it did not end by itself.
+        """
         if self._svsm is None:
             return 3
         code = self._svsm.wait(_GRACE_S)
+        if code < 0:
+            raise UnavailableError(
+                f"the SVSM was ended by {signal.Signals(-code).name}",
+                remedy="Boot again: what the volume holds is whole.",
+            )
         return code if code in {0, 1, 2} else 3

@@ -105,7 +105,7 @@ class Boot:
         """
         session = self._attest()
         with self._narrator.step("volume") as step:
-            volume = open_volume(self._config.disk, session.secret, entropy=self._entropy)
+            volume = self._open_volume(session)
             step.detail.update(format=volume.format, created=volume.created, counter=volume.counter)
         tpm = Swtpm(entropy=self._entropy)
         try:
@@ -120,14 +120,20 @@ class Boot:
 
     def _attest(self) -> KbsSession:
         with self._narrator.step("kbs") as step:
-            session = negotiate(
-                self._host.attest, self._processor.report, self._processor.cert_table, self._config.build
-            )
+            session = self._negotiate()
             step.detail["key_id"] = session.key_id
             if session.grant is not None:
                 step.detail["kbs"] = session.grant.jwk.thumbprint()
                 step.detail["resource"] = session.grant.claims.resource
         return session
+
+    def _negotiate(self) -> KbsSession:
+        return negotiate(
+            self._host.attest, self._processor.report, self._processor.cert_table, self._config.build
+        )
+
+    def _open_volume(self, session: KbsSession) -> Volume:
+        return open_volume(self._config.disk, session.secret, entropy=self._entropy)
 
     def _power_on(self, tpm: Swtpm, volume: Volume) -> TpmKeys:
         """Load the recorded TPM, or manufacture one where none is recorded."""
@@ -156,8 +162,11 @@ class Boot:
         record_tpm(volume, TpmRecord(tpm.take_state(), encode_keys(keys)))
         return keys
 
+    def _device(self, session: KbsSession, volume: Volume, tpm: Swtpm, keys: TpmKeys) -> "SvsmDevice":
+        return SvsmDevice(session, volume, tpm, keys, self._processor)
+
     def _enrol(self, session: KbsSession, volume: Volume, tpm: Swtpm, keys: TpmKeys) -> None:
-        device = _Device(session, volume, tpm, keys, self._processor)
+        device = self._device(session, volume, tpm, keys)
         stored = volume.read(CERTIFICATES)
         with self._narrator.step("enrol") as step:
             reply = client.enroll(self._host, device, known=stored is not None)
@@ -183,7 +192,7 @@ def _write_certificates(tpm: Swtpm, keys: TpmKeys, reply: CertificatesReply) -> 
     return indices
 
 
-class _Device:
+class SvsmDevice:
     """This SVSM as the enrolment client sees it."""
 
     def __init__(
@@ -206,7 +215,6 @@ class _Device:
     def evidence(self, aud: str, nonce: str) -> Evidence:
         """The whole transcript of this boot, and a report that vouches for it."""
         properties = tpm_room.properties(self._tpm)
-        volume = self._volume
         data = RuntimeData(
             aud=aud,
             nonce=nonce,
@@ -222,19 +230,24 @@ class _Device:
                 origin=self._tpm.origin,
             ),
             kbs=KbsStatement(self._grant.jwk, self._grant.compact),
-            store=StoreStatement(
-                mode="persistent",
-                format=volume.format,
-                salt=volume.salt,
-                created=volume.created,
-                key_id=self._key_id,
-                counter=volume.counter,
-                root=volume.root,
-                receipt=None,
-            ),
+            store=self.store(),
         ).canonical()
         return Evidence(
             PROFILE, data, self._processor.report(report_data(data)), self._processor.cert_table()
+        )
+
+    def store(self) -> StoreStatement:
+        """Where the TPM's state lives."""
+        volume = self._volume
+        return StoreStatement(
+            mode="persistent",
+            format=volume.format,
+            salt=volume.salt,
+            created=volume.created,
+            key_id=self._key_id,
+            counter=volume.counter,
+            root=volume.root,
+            receipt=None,
         )
 
     def certify(self, evidence: Evidence) -> Certify:

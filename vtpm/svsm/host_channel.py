@@ -74,9 +74,15 @@ class HostChannel:
     ) -> aproxy.AttestationResponse:
         """Negotiate, let `answer` make the attestation for what the host asked, and return the host's reply."""
         with _Connection(self._path, self._timeout) as connection:
-            negotiation = connection.ask(
-                aproxy.NegotiationRequest().encode(), aproxy.NegotiationResponse.parse
-            )
+            try:
+                negotiation = connection.ask(
+                    aproxy.NegotiationRequest().encode(), aproxy.NegotiationResponse.parse
+                )
+            except UnavailableError as error:
+                raise UnavailableError(
+                    f"no challenge came from the key broker: {error.detail}",
+                    remedy="Boot again once the key broker is up and the host reaches it; nothing has changed.",
+                ) from error
             return connection.ask(answer(negotiation).encode(), aproxy.AttestationResponse.parse)
 
     def call(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:

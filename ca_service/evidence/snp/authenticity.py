@@ -55,7 +55,7 @@ class _KeyKind:
         stated = _SIGNING_KEYS.get(number, f"reserved ({number})")
         if number != _VCEK:
             return failed(self, "the report is not signed by a VCEK", expected="VCEK", actual=stated)
-        if False:
+        if subject.kind not in {None, CertKind.VCEK}:
             return failed(
                 self, "the certificate sent is not of the report's key", expected=stated, actual=subject.kind
             )

@@ -147,7 +147,7 @@ class TestNothingIsWrittenBefore:
     """Until chain, signature and binding of the report hold, the database stays as it was."""
 
     @pytest.fixture(autouse=True)
-    def unchanged(self, store, enroller):  # noqa: ARG002 - its CRLs are published before we count
+    def unchanged(self, store, enroller):
         before = rows(store)
         yield
         assert rows(store) == before

@@ -18,6 +18,7 @@ from ca_service.evidence.snp import (
 )
 from ca_service.judgment import Finding, judge_all, judge_until_failure
 from vtpm.snp import Platform
+from vtpm.snp.chain import _authority
 from vtpm.wire.certtable import CertKind, parse_table
 from vtpm.wire.report import Product, Report
 
@@ -128,12 +129,17 @@ def test_turin_chip_id_with_anything_behind_its_eight_bytes(simulated):
     assert failures(subject) == {"snp.hwid"}
 
 
-def test_critical_extension_in_the_leaf(simulated):
+@pytest.mark.parametrize("fields", [{"critical": (ARC + "9",)}, {"pss": False}])
+def test_leaf_of_another_form(simulated, fields):
     subject = simulated()
-    critical = dataclasses.replace(subject.leaf, critical=(ARC + "9",))
+    other = dataclasses.replace(subject.leaf, **fields)
     changed = dataclasses.replace(subject)
-    changed.__dict__["leaf"] = critical
+    changed.__dict__["leaf"] = other
     assert failures(changed) == {"snp.leaf-profile"}
+
+
+def test_masked_chip_id_is_refused_even_if_the_leaf_has_none_either(simulated):
+    assert failures(simulated(report={"chip_id": bytes(64)}, leaf={"hwid": bytes(64)})) == {"snp.hwid"}
 
 
 @pytest.mark.parametrize("cpuid", [(0, 0, 0), (0x1A, 0x50, 0), (0x17, 1, 1), (0x19, 0x20, 0)])
@@ -178,8 +184,21 @@ def test_ask_that_the_ark_did_not_sign(simulated, chains, root_of):
     ours, theirs = root_of(chains[Product.MILAN]), amd_roots()[0]
     for root in (dataclasses.replace(ours, ark=theirs.ark), dataclasses.replace(theirs, ask=ours.ask)):
         assert failures(simulated(evidence={"roots": (root,)})) == {"snp.chain"}
-    not_self_signed = dataclasses.replace(ours, ark=ours.ask, ask=ours.ask)
-    assert failures(simulated(evidence={"roots": (not_self_signed,)})) == {"snp.chain"}
+
+
+def test_root_that_is_not_self_signed(simulated, chains, root_of):
+    milan, genoa = chains[Product.MILAN], chains[Product.GENOA]
+    cross_signed = _authority(
+        "ARK-Test-Milan",
+        milan.ark.public_key(),
+        "ARK-Test-Genoa",
+        genoa.ark_key,
+        1,
+        milan.ark.not_valid_before_utc,
+    )
+    milan.ask.verify_directly_issued_by(cross_signed)
+    root = dataclasses.replace(root_of(milan), ark=cross_signed)
+    assert failures(simulated(evidence={"roots": (root,)})) == {"snp.chain"}
 
 
 def test_the_shipped_simulated_platform_is_for_simulation_cas_only(tmp_path):

@@ -287,6 +287,8 @@ def test_stop_ends_open_connections_and_may_be_repeated(serve):
     port = gateway.port
     with connect(port) as data, connect(port + 1) as ctrl:
         assert exchange(data, GET_RANDOM)[6:10] == OK
+        ctrl.sendall(struct.pack(">IB", 5, 0))
+        assert read(ctrl, 4) == OK
         gateway.stop()
         assert data.recv(1) == b""
         assert ctrl.recv(1) == b""

@@ -24,6 +24,7 @@ from vtpm.tpm import (
     verify_loaded,
     write_certificate,
 )
+from vtpm.tpm.nv import LOCKED_ATTRIBUTES
 from vtpm.wire.templates import Role, name, template
 
 EK_INDEX = template(Role.EK, "L-2").nv_index
@@ -205,16 +206,21 @@ def test_a_guest_can_neither_write_nor_remove_a_certificate(made, guest):
     assert read_certificate(tpm, EK_INDEX) == b"certificate"
 
 
-def test_an_index_that_a_guest_took_first_is_taken_back(made, make_tpm, guest):
+@pytest.mark.parametrize("content", [b"forged", b"certificate"])
+def test_an_index_that_a_guest_took_first_is_taken_back(made, make_tpm, guest, content):
+    """Even one that holds the right bytes: the guest could change them later."""
     tpm, _ = made
     with guest(tpm) as esapi:
         public = TPMS_NV_PUBLIC(
-            nvIndex=EK_INDEX, nameAlg=TPM2_ALG.SHA256, attributes=TPMA_NV(0x00060006), dataSize=6
+            nvIndex=EK_INDEX, nameAlg=TPM2_ALG.SHA256, attributes=TPMA_NV(0x00060006), dataSize=len(content)
         )
         index = esapi.nv_define_space(b"mine", TPM2B_NV_PUBLIC(public), ESYS_TR.OWNER)
-        esapi.nv_write(index, b"forged", 0)
+        esapi.nv_write(index, content, 0)
         claims_everything(esapi)
     tpm = make_tpm(tpm.take_state())
     assert read_certificate(tpm, EK_INDEX) is None
     assert write_certificate(tpm, EK_INDEX, b"certificate")
     assert read_certificate(tpm, EK_INDEX) == b"certificate"
+    with tpm.esapi("reading the index") as esapi:
+        public, _ = esapi.nv_read_public(esapi.tr_from_tpmpublic(EK_INDEX))
+        assert int(public.nvPublic.attributes) == LOCKED_ATTRIBUTES

@@ -170,6 +170,10 @@ def test_lockout_parameters_are_set_while_nobody_has_claimed_the_lockout_hierarc
         esapi.hierarchy_change_auth(ESYS_TR.LOCKOUT, b"guest's own")
     tpm = reboot(tpm)
     assert [tpm_property(tpm, p) for p in (MAX_AUTH_FAIL, LOCKOUT_INTERVAL, LOCKOUT_RECOVERY)] == [7, 8, 9]
+    # An attempt with the empty authorisation would have locked the guest out of its own hierarchy for a while.
+    with tpm.esapi("using the lockout hierarchy as its owner") as esapi:
+        esapi.tr_set_auth(ESYS_TR.LOCKOUT, b"guest's own")
+        esapi.dictionary_attack_lock_reset()
 
 
 def test_an_end_after_take_state_counts_as_no_failed_authorisation(make_tpm, made):

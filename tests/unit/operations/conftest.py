@@ -1,0 +1,79 @@
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from ca_service.enrollment import Limits
+from ca_service.operations import OperationContext, open_database, perform
+
+_NAME = "operations_stage"
+
+
+def _load_stage():
+    """The helper module beside this file; test folders are no packages."""
+    if _NAME not in sys.modules:
+        spec = importlib.util.spec_from_file_location(_NAME, Path(__file__).with_name("stage.py"))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[_NAME] = module
+        spec.loader.exec_module(module)
+    return sys.modules[_NAME]
+
+
+s = _load_stage()
+
+
+@pytest.fixture(scope="session")
+def new_ca(tmp_path_factory: pytest.TempPathFactory):
+    directory = tmp_path_factory.mktemp("new")
+    s.make(directory)
+    return s.world_in(directory)
+
+
+@pytest.fixture(scope="session")
+def worked_ca(new_ca, tmp_path_factory: pytest.TempPathFactory):
+    directory = tmp_path_factory.mktemp("worked") / "world"
+    shutil.copytree(new_ca.directory, directory)
+    world = s.world_in(directory, new_ca.authority)
+    s.fill(world)
+    return world
+
+
+class Desk:
+    """An operator at a CA's directory."""
+
+    def __init__(self, world) -> None:
+        self.world = world
+        self.store = open_database(world.url)
+        self.unlocked = 0
+        self.context = OperationContext(
+            world.authority, self._unlock, self.store, lambda: world.time, "alice", Limits()
+        )
+
+    def _unlock(self):
+        self.unlocked += 1
+        return self.world.authority
+
+    def __call__(self, name: str, **arguments: object):
+        return perform(self.context, name, arguments)
+
+
+def _desk(world, tmp_path: Path):
+    directory = tmp_path / "world"
+    shutil.copytree(world.directory, directory)
+    return Desk(s.world_in(directory, world.authority))
+
+
+@pytest.fixture
+def empty(new_ca, tmp_path):
+    desk = _desk(new_ca, tmp_path)
+    yield desk
+    desk.store.close()
+
+
+@pytest.fixture
+def desk(worked_ca, tmp_path):
+    made = _desk(worked_ca, tmp_path)
+    yield made
+    made.store.close()

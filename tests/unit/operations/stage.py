@@ -1,0 +1,72 @@
+"""A CA as `vtpm-ca init` leaves it, and one that has worked: an enrolled TPM, a refusal, an alarm."""
+
+import importlib.util
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ca_service.judgment import Refused
+from ca_service.keys import CeremonyConfig
+from ca_service.operations import database_url, init
+from ca_service.store import open_store
+from vtpm.snp import Platform
+from vtpm.wire.report import Product
+
+CONFIG = """\
+mode = "simulation"
+organization = "Tests"
+publication_url = "http://ca.test"
+ca_id = "test-ca"
+"""
+_NAME = "enrollment_world"
+
+
+def load_world():
+    """The helper module of the enrolment tests; test folders are no packages."""
+    if _NAME not in sys.modules:
+        path = Path(__file__).parents[1] / "enrollment" / "world.py"
+        spec = importlib.util.spec_from_file_location(_NAME, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[_NAME] = module
+        spec.loader.exec_module(module)
+    return sys.modules[_NAME]
+
+
+w = load_world()
+
+
+def now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def make(directory: Path) -> None:
+    """A new CA in ``directory/ca``, and a platform beside it."""
+    config = CeremonyConfig.from_toml(CONFIG)
+    init(directory / "ca", config, w.PASSPHRASE, clock=now, entropy=os.urandom)
+    Platform.create(directory / "platform", Product.MILAN, clock=now)
+
+
+def world_in(directory: Path, authority=None):
+    """The small world of the enrolment tests, on the database in the CA's own directory and at the present time."""
+    world = w.World(directory, authority)
+    world.url = database_url(directory / "ca")
+    world.time = now()
+    return world
+
+
+def fill(world) -> None:
+    """Let the CA work: policy, one TPM with certificates, one refused request, one alarm."""
+    store = open_store(world.url)
+    world.apply(store, world.policy())
+    enroller = world.enroller(store)
+    tpm = w.SoftTpm()
+    w.issue(world, enroller, tpm)
+    with pytest.raises(Refused) as refusal:
+        enroller.enroll(world.body(enroller.new_nonce().nonce, tpm, w.Boot(resource="elsewhere/vtpm/x")))
+    with store.write() as tx:
+        tx.alarms.add("clone", refusal.value.decision_id, '{"rule":"ledger.counter","actual":"1"}', world.time)
+    store.close()
+    enroller.desk.liveness.close()

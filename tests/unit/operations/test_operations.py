@@ -1,0 +1,256 @@
+"""Every operation, against the database that a real ceremony and a real enrolment left."""
+
+import json
+
+import pytest
+import sqlalchemy as sa
+from cryptography import x509
+
+from ca_service.judgment import BadRequest, NotFound, Unavailable
+from ca_service.operations import MAX_POLICY, MAX_REQUEST, OPERATIONS, open_database, perform
+from ca_service.store import CertificateState, Taken
+
+RESOURCE = "default/vtpm/guest-a"
+PROFILES = ("ek", "iak", "idevid")
+
+
+def crl_of(desk, role: str) -> x509.CertificateRevocationList:
+    with desk.store.read() as tx:
+        return x509.load_der_x509_crl(tx.crls.latest(desk.world.authority.issuer(role).skid).der)
+
+
+def serials(desk, **arguments) -> dict[str, str]:
+    return {row["profile"]: row["serial"] for row in desk("cert-list", **arguments)}
+
+
+class TestAsking:
+    def test_an_unknown_operation(self, empty):
+        with pytest.raises(BadRequest) as error:
+            empty("format-disk")
+        assert error.value.code == "operation"
+
+    @pytest.mark.parametrize("name", sorted(OPERATIONS))
+    def test_each_reads_its_arguments_strictly(self, desk, name):
+        given = {
+            "policy-apply": {"text": "schema = 1"},
+            "instance-show": {"kbs": "org-kbs", "resource": RESOURCE},
+            "instance-reset": {"kbs": "org-kbs", "resource": RESOURCE},
+            "cert-show": {"serial": serials(desk)["ek"]},
+            "cert-revoke": {"serial": serials(desk)["ek"]},
+            "decision-show": {"id": desk("decision-list")[0]["id"]},
+        }.get(name, {})
+        with pytest.raises(BadRequest, match="surprise: is no member"):
+            desk(name, **given, surprise=True)
+        for member in given:
+            with pytest.raises(BadRequest, match=f"{member}: is missing"):
+                desk(name, **{key: value for key, value in given.items() if key != member})
+        with pytest.raises(BadRequest, match="must be a JSON object"):
+            perform(desk.context, name, [])
+        assert json.dumps(desk(name, **given))
+
+    def test_a_database_that_fails_is_an_unavailable_ca(self, desk, monkeypatch):
+        def break_down():
+            raise sa.exc.DatabaseError("SELECT", {}, Exception("malformed"))
+
+        monkeypatch.setattr(desk.store, "read", break_down)
+        with pytest.raises(Unavailable):
+            desk("cert-list")
+
+    def test_who_is_too_late_may_try_again(self, desk, monkeypatch):
+        def too_late():
+            raise Taken("another was faster")
+
+        monkeypatch.setattr(desk.store, "write", too_late)
+        with pytest.raises(Unavailable, match="try again"):
+            desk("crl-publish")
+
+
+class TestPolicies:
+    def test_versions_count_up_and_the_same_content_changes_nothing(self, empty):
+        assert empty("policy-log") == []
+        with pytest.raises(NotFound) as error:
+            empty("policy-show")
+        assert "policy apply" in error.value.remedy
+        first = empty("policy-apply", text="schema = 1\n")
+        assert (first["version"], first["changed"], first["applied_by"]) == (1, True, "alice")
+        again = empty("policy-apply", text="# only a comment\nschema = 1\n")
+        assert (again["version"], again["changed"]) == (1, False)
+        second = empty("policy-apply", text="schema = 1\n[grant]\nmax_age_s = 60\n")
+        assert second["version"] == 2
+        assert [row["version"] for row in empty("policy-log")] == [1, 2]
+        assert empty("policy-show", version=1)["text"] == "schema = 1\n"
+        assert "max_age_s" in empty("policy-show")["text"]
+        with pytest.raises(NotFound, match="version 3"):
+            empty("policy-show", version=3)
+
+    @pytest.mark.parametrize("text", ["schema = 2", "schema = ", "schema = 1\nnothing = 1", "", "\ud800"])
+    def test_what_is_no_policy_changes_nothing(self, empty, text):
+        with pytest.raises(BadRequest):
+            empty("policy-apply", text=text)
+        assert empty("policy-log") == []
+
+    def test_length_is_bounded_in_bytes(self, empty):
+        with pytest.raises(BadRequest, match="bytes"):
+            empty("policy-apply", text="# " + "\N{EURO SIGN}" * (MAX_POLICY // 3))
+        longest = "schema = 1\n#" + "\N{EURO SIGN}" * ((MAX_POLICY - 12) // 3)
+        assert len(json.dumps({"text": longest})) <= MAX_REQUEST
+        assert empty("policy-apply", text=longest)["changed"]
+
+    def test_production_takes_nothing_unsafe(self, empty):
+        text = 'schema = 1\n[[unsafe]]\nname = "UnsafeAllowAnyKbs"\ngives_up = "all"\n'
+        assert empty("policy-apply", text=text)["changed"]
+        object.__setattr__(empty.context, "public", type("Public", (), {"mode": "production"}))
+        with pytest.raises(BadRequest) as error:
+            empty("policy-apply", text=text)
+        assert error.value.code == "policy-unsafe"
+
+
+class TestEmptyCa:
+    @pytest.mark.parametrize("name", ["instance-list", "cert-list", "decision-list", "alarm-list"])
+    def test_lists_are_empty(self, empty, name):
+        assert empty(name) == []
+
+    def test_the_ceremony_published_crls(self, empty):
+        assert {crl_of(empty, role).next_update_utc for role in ("ek", "devid", "ephemeral")}
+        rows = empty("crl-publish")
+        assert [row["number"] for row in rows] == [2, 2, 2]
+        assert empty.unlocked == 1
+
+    @pytest.mark.parametrize(
+        ("name", "arguments"),
+        [
+            ("cert-show", {"serial": "00"}),
+            ("cert-revoke", {"serial": "00"}),
+            ("decision-show", {"id": "00"}),
+            ("instance-show", {"kbs": "org-kbs", "resource": RESOURCE}),
+            ("instance-reset", {"kbs": "org-kbs", "resource": RESOURCE, "yes": True}),
+        ],
+    )
+    def test_nothing_is_found(self, empty, name, arguments):
+        with pytest.raises(NotFound):
+            empty(name, **arguments)
+        assert empty.unlocked == 0
+
+
+class TestInstances:
+    def test_list_and_show(self, desk):
+        (row,) = desk("instance-list")
+        assert (row["kbs"], row["resource"], row["salt"], row["occupied"]) == ("org-kbs", RESOURCE, "", True)
+        shown = desk("instance-show", kbs="org-kbs", resource=RESOURCE)
+        assert sorted(c["profile"] for c in shown["certificates"]) == list(PROFILES)
+        assert sorted(k["role"] for k in shown["keys"]) == list(PROFILES)
+        assert [t["live"] for t in shown["tpms"]] == [True]
+
+    def test_reset_is_a_dry_run_until_told(self, desk):
+        given = {"kbs": "org-kbs", "resource": RESOURCE}
+        before = desk("instance-show", **given)
+        plan = desk("instance-reset", **given)
+        assert (plan["done"], len(plan["revoked"])) == (False, 3)
+        assert desk("instance-show", **given) == before
+        assert desk.unlocked == 0
+        done = desk("instance-reset", **given, yes=True, cause="moved")
+        assert (done["done"], {row["state"] for row in done["revoked"]}) == (True, {"revoked"})
+        assert not desk("instance-list")[0]["occupied"]
+        assert desk("cert-list") == []
+        for role, count in (("ek", 1), ("devid", 2), ("ephemeral", 0)):
+            assert len(crl_of(desk, role)) == count
+        with pytest.raises(NotFound):
+            desk("instance-reset", **given)
+        with desk.store.read() as tx:
+            (revocation,) = tx.revocations.of_issuer(desk.world.authority.issuer("ek").skid)
+        assert revocation.cause == "instance reset by alice: moved"
+
+    def test_a_resource_must_be_one(self, desk):
+        with pytest.raises(BadRequest, match="resource"):
+            desk("instance-show", kbs="org-kbs", resource="default")
+
+
+class TestCertificates:
+    def test_list_and_show(self, desk):
+        rows = desk("cert-list")
+        assert sorted(row["profile"] for row in rows) == list(PROFILES)
+        assert len(desk("cert-list", limit=1)) == 1
+        for row in rows:
+            shown = desk("cert-show", serial=row["serial"])
+            certificate = x509.load_pem_x509_certificate(shown["pem"].encode())
+            assert f"{certificate.serial_number:034x}" == row["serial"]
+            assert (shown["revoked_at"], shown["reason"]) == (None, None)
+
+    def test_a_serial_number_as_openssl_writes_it(self, desk):
+        serial = serials(desk)["iak"]
+        colons = ":".join(serial[i : i + 2] for i in range(0, len(serial), 2)).upper()
+        for spelling in (serial.upper(), colons, "0x" + serial, serial.lstrip("0")):
+            assert desk("cert-show", serial=spelling)["serial"] == serial
+        for none in ("xyz", "-1", "f" * 128, ":"):
+            with pytest.raises(BadRequest, match="serial"):
+                desk("cert-show", serial=none)
+
+    def test_revoke_is_a_dry_run_until_told(self, desk):
+        serial = serials(desk)["iak"]
+        number = crl_of(desk, "devid").extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        plan = desk("cert-revoke", serial=serial)
+        assert (plan["done"], [row["state"] for row in plan["revoked"]]) == (False, ["issued"])
+        assert (desk.unlocked, len(crl_of(desk, "devid"))) == (0, 0)
+        done = desk("cert-revoke", serial=serial, reason="keyCompromise", cause="stolen", yes=True)
+        assert (done["done"], [row["state"] for row in done["revoked"]]) == (True, ["revoked"])
+        crl = crl_of(desk, "devid")
+        entry = crl.get_revoked_certificate_by_serial_number(int(serial, 16))
+        assert entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value == "keyCompromise"
+        assert crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == number + 1
+        assert desk("cert-show", serial=serial)["reason"] == "keyCompromise"
+        assert serial not in serials(desk).values()
+        assert serial in serials(desk, all=True).values()
+
+    def test_a_revoked_certificate_is_not_revoked_again(self, desk):
+        serial = serials(desk)["ek"]
+        desk("cert-revoke", serial=serial, yes=True)
+        before = crl_of(desk, "ek").extensions.get_extension_for_class(x509.CRLNumber)
+        assert desk("cert-revoke", serial=serial, yes=True) == {"done": True, "revoked": []}
+        assert crl_of(desk, "ek").extensions.get_extension_for_class(x509.CRLNumber) == before
+        assert desk.unlocked == 1
+
+    def test_reasons_and_causes_are_bounded(self, desk):
+        serial = serials(desk)["ek"]
+        for wrong in ({"reason": "certificateHold"}, {"cause": "x" * 161}, {"cause": "a\nb"}, {"yes": "yes"}):
+            with pytest.raises(BadRequest):
+                desk("cert-revoke", serial=serial, **wrong)
+        assert desk("cert-show", serial=serial)["state"] == CertificateState.ISSUED
+
+
+class TestRecords:
+    def test_decisions(self, desk):
+        rows = desk("decision-list")
+        assert sorted(row["verdict"] for row in rows) == ["admitted", "refused"]
+        assert len(desk("decision-list", limit=1)) == 1
+        refused = next(row for row in rows if row["verdict"] == "refused")
+        shown = desk("decision-show", id=refused["id"])
+        assert shown["rule"] == refused["rule"]
+        failed = [f["rule"] for f in shown["trace"] if f["verdict"] == "failed"]
+        assert failed[0] == refused["rule"]
+        assert len(shown["trace"]) > len(failed)
+
+    def test_alarms(self, desk):
+        (row,) = desk("alarm-list")
+        assert (row["kind"], row["detail"]["rule"]) == ("clone", "ledger.counter")
+
+
+class TestDatabase:
+    def test_it_is_never_made_in_passing(self, tmp_path):
+        with pytest.raises(Unavailable, match="missing"):
+            open_database(f"sqlite:///{tmp_path}/ca.sqlite3")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_is_none(self, tmp_path):
+        path = tmp_path / "ca.sqlite3"
+        path.write_bytes(b"this is no database, not even a short one" * 100)
+        with pytest.raises(Unavailable, match="damaged"):
+            open_database(f"sqlite:///{path}")
+        path.write_bytes(b"")
+        with pytest.raises(Unavailable, match="schema"):
+            open_database(f"sqlite:///{path}")
+
+    @pytest.mark.parametrize("url", ["", "nonsense", "nosuch://u:hush@h/d", "mysql+pymysql://u:hush@h/d"])
+    def test_what_is_no_url(self, url):
+        with pytest.raises(BadRequest) as error:
+            open_database(url)
+        assert "hush" not in error.value.diagnostics()

@@ -34,7 +34,7 @@ lint: ## ruff, mypy strict, import-linter
 
 bench: ## print a table of ratios and write build/bench.json
 	@scripts/setup dev
-	@.venv/bin/python -m tests.bench
+	@.venv/bin/python tests/bench/__main__.py
 
 lock: ## renew requirements/*.txt from pyproject.toml
 	@scripts/lock

@@ -68,3 +68,9 @@ def parties(founded):
     """Key broker and CA, both up when the test begins."""
     founded.start()
     return founded
+
+
+@pytest.fixture(scope="session")
+def boots():
+    """The helper module `parties`."""
+    return fault_parties

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import selectors
 import signal
 import socket
 import sqlite3
@@ -128,6 +129,66 @@ class Running:
         return int(self.tcti.rpartition("=")[2])
 
 
+class Gate:
+    """A TCP relay before a server, which tells of every HTTP request and answer that passes; a context manager.
+
+    Args:
+        port: of the server.
+        watch: called with the number of the request (1, 2, ...) and `asked` before it goes on to the server, and with
+            `answered` before the answer goes back. What returns True lets nothing pass any more.
+    """
+
+    def __init__(self, port: int, watch: Callable[[int, str], bool | None]) -> None:
+        self._port = port
+        self._watch = watch
+        self._requests = 0
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> "Gate":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._relay, args=(near,), daemon=True).start()
+
+    def _relay(self, near: socket.socket) -> None:
+        with near, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port)) as far:
+            waiting = 0
+            with selectors.DefaultSelector() as both:
+                both.register(near, selectors.EVENT_READ, far)
+                both.register(far, selectors.EVENT_READ, near)
+                while True:
+                    for key, _ in both.select():
+                        data = key.fileobj.recv(65536)
+                        if not data:
+                            return
+                        if key.fileobj is near and data.startswith((b"POST ", b"GET ")):
+                            with self._lock:
+                                self._requests += 1
+                                waiting = self._requests
+                            stop = self._watch(waiting, "asked")
+                        elif key.fileobj is far and waiting:
+                            stop = self._watch(waiting, "answered")
+                            waiting = 0
+                        else:
+                            stop = False
+                        if stop:
+                            return
+                        key.data.sendall(data)
+
+
 class Parties:
     """One organisation's KBS and CA on loopback, policy applied; and machines in `folder`."""
 
@@ -244,8 +305,10 @@ class Parties:
         self._kbs.declare(resource)
         return f"machine-{number}", resource
 
-    def power_on(self, machine: tuple[str, str], *options: str, path: Path | None = None) -> Running:
-        """Press the button; `path` goes first in PATH."""
+    def power_on(
+        self, machine: tuple[str, str], *options: str, ca: str = "", kbs: str = "", path: Path | None = None
+    ) -> Running:
+        """Press the button; `ca` and `kbs` stand in for the parties' URLs, `path` goes first in PATH."""
         directory, resource = machine
         environment = dict(self.environment)
         if path is not None:
@@ -254,7 +317,8 @@ class Parties:
             subprocess.Popen(
                 [
                     *(str(BIN / "vtpm"), "boot", directory, "--json"),
-                    *("--ca", self.ca_url, "--kbs", self.kbs_url, "--resource", resource, *options),
+                    *("--ca", ca or self.ca_url, "--kbs", kbs or self.kbs_url),
+                    *("--resource", resource, *options),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -265,8 +329,8 @@ class Parties:
             )
         )
 
-    def boot(self, machine: tuple[str, str], *options: str, path: Path | None = None) -> Told:
-        return self.power_on(machine, *options, path=path).end()
+    def boot(self, machine: tuple[str, str], *options: str, **elsewhere: object) -> Told:
+        return self.power_on(machine, *options, **elsewhere).end()
 
     def good_boot(self, machine: tuple[str, str]) -> Told:
         told = self.boot(machine)
@@ -375,4 +439,4 @@ def _cmdline(pid: int) -> bytes:
         return b""
 
 
-__all__ = ["BIN", "NV", "Parties", "Role", "Running", "Told", "child", "children", "free_port", "readable", "template"]
+__all__ = ["BIN", "NV", "Gate", "Parties", "Role", "Running", "Told", "child", "children", "free_port", "readable", "template"]

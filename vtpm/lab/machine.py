@@ -220,12 +220,14 @@ class Machine:
             yield Event.parse(line)
 
     def switch_off(self) -> None:
-        """The orderly power button: the SVSM shuts its TPM down and saves its state."""
+        """The orderly power button: the SVSM shuts its TPM down and saves its state; too slow, and the power is cut."""
         if self._svsm is not None and self._svsm.poll() is None:
             with contextlib.suppress(OSError):
                 self._svsm_stream("stdin").close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
                 self._svsm.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                self._svsm.terminate()
 
     @property
     def exit_code(self) -> int:

@@ -5,10 +5,10 @@ dictionary-attack lockout, or change the lockout parameters. All of that is in t
 boot the SVSM could regenerate no key, certify nothing and activate nothing in the TPM itself.
 
 But the SVSM holds the whole permanent state. It gives a copy to a second swtpm, the *replica*, and does TPM2_Clear
-there with the replica's platform authorisation, which is empty after TPM2_Startup(CLEAR). TPM2_Clear empties the
-three authorisations and resets the lockout, and leaves the endorsement seed: the replica makes the same EK, IAK and
-IDevID, and proves for the TPM what the TPM is kept from proving. It lives in memory for one piece of work, and the
-guest's own TPM is not touched.
+there as the platform: platformAuth is no part of the permanent state, so it is the SVSM's in the replica too.
+TPM2_Clear empties the three authorisations, resets the lockout and leaves the endorsement seed: the replica makes the
+same EK, IAK and IDevID, and proves for the TPM what the TPM is kept from proving. It lives in memory for one piece of
+work, and the guest's own TPM is not touched.
 
 Compared with a mark in an NV index (defined, written and locked with platform authorisation), the replica proves more
 and needs less: the keys themselves are compared, not a digest written earlier; the copy is taken from the running TPM,
@@ -25,12 +25,12 @@ from vtpm.tpm.swtpm import Swtpm
 
 _T = TypeVar("_T")
 
-_ENDORSEMENT_AUTH_SET = 1 << 1
-_IN_LOCKOUT = 1 << 9
-
 
 def workbench(tpm: Swtpm, work: Callable[[Swtpm], _T]) -> _T:
     """Do a piece of work that needs the endorsement hierarchy: in the TPM if it allows it, else in a replica.
+
+    A refused attempt does the guest no harm: the endorsement authorisation is outside the dictionary-attack logic, and
+    the keys' own authorisations are empty.
 
     Args:
         tpm: a TPM with power.
@@ -39,11 +39,9 @@ def workbench(tpm: Swtpm, work: Callable[[Swtpm], _T]) -> _T:
     Raises:
         TpmError: what `work` raises in the replica, or the replica could not be made.
     """
-    if not tpm.permanent_attributes() & (_ENDORSEMENT_AUTH_SET | _IN_LOCKOUT):
-        try:
-            return work(tpm)
-        except TpmRefused:
-            # Some other obstacle that a guest can put up; if there is none, the replica refuses as well.
-            pass
-    with tpm.replica() as replica:
-        return work(replica)
+    try:
+        return work(tpm)
+    except TpmRefused:
+        # The guest's doing, or a refusal that the replica will repeat.
+        with tpm.replica() as replica:
+            return work(replica)

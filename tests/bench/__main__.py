@@ -1,0 +1,159 @@
+"""`make bench`: what the CA and the manufacture cost, as ratios to what they cannot do without, in this one run.
+
+Prints a table and writes ``build/bench.json``: a list of ``{name, value, unit, floor, aim, met}``. A `floor` is
+measured in the same run, on the same noisy machine; `aim` is the greatest value that counts as met, null where a
+figure is only reported.
+"""
+
+import importlib.util
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+from vtpm.tpm import Swtpm, manufacture
+from vtpm.wire.templates import Role, template
+
+ENROLMENTS = 30
+REPEATS = 200
+MANUFACTURES = 10
+_WORLD = Path(__file__).parents[1] / "unit" / "enrollment" / "world.py"
+
+
+def _world_module():
+    spec = importlib.util.spec_from_file_location("enrollment_world", _WORLD)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["enrollment_world"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def cpu_ms(work: Callable[[], object], repeats: int) -> float:
+    """Median CPU time of one call, in milliseconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        times.append((time.process_time() - start) * 1000)
+    return statistics.median(times)
+
+
+def bare_cryptography_ms() -> float:
+    """CPU of what no enrolment can do without: three P-384 verifications and signatures, one RSA-2048 OAEP."""
+    key, ek = ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 2048)
+    algorithm, data = ec.ECDSA(hashes.SHA384()), bytes(1184)
+    signature = key.sign(data, algorithm)
+    public, ek_public = key.public_key(), ek.public_key()
+    oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), b"IDENTITY\x00")
+
+    def work() -> None:
+        for _ in range(3):
+            public.verify(signature, data, algorithm)
+            key.sign(data, algorithm)
+        ek_public.encrypt(bytes(32), oaep)
+
+    return cpu_ms(work, REPEATS)
+
+
+def flush_ms(folder: Path) -> float:
+    """Wall time of one 4 KiB write with fdatasync."""
+    times = []
+    with (folder / "flush").open("wb") as file:
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            file.write(bytes(4096))
+            file.flush()
+            os.fdatasync(file.fileno())
+            times.append((time.perf_counter() - start) * 1000)
+    return statistics.median(times)
+
+
+def enrolment_ms(folder: Path) -> tuple[float, float]:
+    """CPU and wall time of one full enrolment in the CA's process, from the request's bytes to the answer's."""
+    w = _world_module()
+    world = w.World.create(folder)
+    store = world.new_store()
+    world.apply(store, world.policy())
+    enroller = world.enroller(store)
+    enroller.recover()
+    cpu, wall = [], []
+    for i in range(ENROLMENTS):
+        tpm = w.SoftTpm()
+        boot = w.Boot(resource=f"default/vtpm/bench-{i}", secret=os.urandom(32), salt=os.urandom(16))
+        body = world.body(enroller.new_nonce().nonce, tpm, boot)
+        start, begun = time.process_time(), time.perf_counter()
+        reply = enroller.enroll(body)
+        spent, passed = time.process_time() - start, time.perf_counter() - begun
+        enrolment, answer = w.answer(tpm, reply.body)
+        start, begun = time.process_time(), time.perf_counter()
+        enroller.activate(enrolment, answer)
+        cpu.append((spent + time.process_time() - start) * 1000)
+        wall.append((passed + time.perf_counter() - begun) * 1000)
+    store.close()
+    return statistics.median(cpu), statistics.median(wall)
+
+
+def manufacture_ms(ek: str, identity: str) -> float:
+    """Wall time from starting swtpm to a TPM with EK, IAK and IDevID at their handles, and its state taken."""
+    times = []
+    for _ in range(MANUFACTURES):
+        start = time.perf_counter()
+        with Swtpm() as tpm:
+            tpm.power_on(None)
+            manufacture(
+                tpm, [template(Role.EK, ek)], template(Role.IAK, identity), template(Role.IDEVID, identity)
+            )
+            tpm.take_state()
+            times.append((time.perf_counter() - start) * 1000)
+    return statistics.median(times)
+
+
+def figure(
+    name: str, value: float, unit: str, *, floor: float | None = None, aim: float | None = None
+) -> dict[str, object]:
+    """One line of the result."""
+    met = None if aim is None else value <= aim
+    return {
+        "name": name,
+        "value": round(value, 3),
+        "unit": unit,
+        "floor": None if floor is None else round(floor, 3),
+        "aim": aim,
+        "met": met,
+    }
+
+
+def main() -> None:
+    """Measure, print, write."""
+    with tempfile.TemporaryDirectory() as folder:
+        bare, flush = bare_cryptography_ms(), flush_ms(Path(folder))
+        cpu, wall = enrolment_ms(Path(folder) / "world")
+    rsa_ms, ecc_ms = manufacture_ms("L-1", "H-3"), manufacture_ms("H-3", "H-3")
+    figures = [
+        figure("enrolment: CPU to bare cryptography", cpu / bare, "ratio", floor=1.0),
+        figure("enrolment: CPU in the CA", cpu, "ms", floor=bare),
+        figure("enrolment: wall time in the CA", wall, "ms", floor=bare + 3 * flush),
+        figure("manufacture: EK L-1, IAK and IDevID H-3", rsa_ms, "ms"),
+        figure("manufacture: EK, IAK and IDevID H-3", ecc_ms, "ms"),
+    ]
+    print(f"{'figure':<42}{'value':>10}  {'unit':<6}{'floor':>10}{'aim':>8}  met")
+    for f in figures:
+        shown = {name: "-" if f[name] is None else f[name] for name in ("floor", "aim", "met")}
+        print(
+            f"{f['name']:<42}{f['value']:>10}  {f['unit']:<6}{shown['floor']:>10}{shown['aim']:>8}  {shown['met']}"
+        )
+    out = Path("build/bench.json")
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(figures, indent=1) + "\n")
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""M: the host stands between the SVSM and the key broker."""
+
+import os
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from vtpm.host import Behaviour, HostConfig, Release
+from vtpm.host.malicious import GenuineHeader, OwnKbs
+from vtpm.lab.attacks.model import Attack
+from vtpm.lab.attacks.possession import opened, signs_as_certified
+from vtpm.lab.attacks.scene import Scene
+from vtpm.wire.aproxy import AttestationRequest, AttestationResponse
+from vtpm.wire.jwe import GRANT_MEMBER, parse_protected, seal
+
+KBS_RULES = (
+    "kbs.listed",
+    "kbs.status",
+    "kbs.valid",
+    "kbs.resource",
+    "kbs.origin",
+    "kbs.release-policy",
+)
+"""What the allow-list says of key brokers; a key that is not on it breaks each of these."""
+
+
+class OwnSecret(Behaviour):
+    """M2: the genuine key broker attests the SVSM; its token and its grant travel with the attacker's secret."""
+
+    def __init__(self, config: HostConfig, loot: bytes) -> None:
+        super().__init__(config)
+        self.loot = loot
+
+    def delivery(self, request: AttestationRequest, release: Release) -> AttestationResponse:
+        """Seal the attacker's secret under an ephemeral key of its own, with the genuine grant in the header."""
+        grant = parse_protected(release.sealed.protected.encode("ascii")).grant
+        sealed = seal(
+            self.loot,
+            request.key,
+            ec.generate_private_key(ec.SECP521R1()),
+            extra={} if grant is None else {GRANT_MEMBER: grant},
+            entropy=os.urandom,
+        )
+        return super().delivery(request, Release(release.token, sealed))
+
+
+def _with_loot(scene: Scene, host: Behaviour, loot: bytes) -> str:
+    """Boot a victim on this host; then open its volume with the secret that the attacker knows."""
+    disk = scene.disk()
+    scene.boot(disk, host)
+    with opened(disk.path, loot) as (tpm, keys):
+        return signs_as_certified(scene.ca, tpm, keys)
+
+
+def _m1(scene: Scene) -> str:
+    host = OwnKbs(scene.host_config())
+    return _with_loot(scene, host, host.loot)
+
+
+def _m2(scene: Scene) -> str:
+    host = OwnSecret(scene.host_config(), os.urandom(32))
+    return _with_loot(scene, host, host.loot)
+
+
+def _m3(scene: Scene) -> str:
+    host = GenuineHeader(scene.host_config())
+    return _with_loot(scene, host, host.loot)
+
+
+ATTACKS = (
+    Attack(
+        "m1",
+        "host",
+        "answers the SVSM with a key broker of its own: own signing key, own secret, a correct grant",
+        KBS_RULES,
+        _m1,
+    ),
+    Attack(
+        "m2",
+        "host",
+        "relays the attestation to the genuine key broker, and delivers its token and grant with a secret of its own",
+        ("svsm.grant-epk", "svsm.key-id", "grant.key-id"),
+        _m2,
+    ),
+    Attack(
+        "m3",
+        "host",
+        "delivers the genuine header and grant, with its own ephemeral key beside them and its own secret",
+        ("svsm.epk", "svsm.key-id", "grant.key-id"),
+        _m3,
+    ),
+)

@@ -1,0 +1,109 @@
+"""A throwaway simulation CA in this process: real in all but that named checks may be left out.
+
+The only place that puts `UnsafeSkip` into a CA. It exists to show what each check is worth: what it leaves out, it
+leaves out of a CA that nobody trusts and that is gone a moment later.
+"""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+
+from ca_service.api import Services, create_app
+from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
+from ca_service.judgment import UnsafeSkip
+from ca_service.keys import Authority, CeremonyConfig, load_authority, run_ceremony
+from ca_service.policy import load
+from ca_service.store import CertificateState, Store, create_store, open_store
+from vtpm.lab.loopback import served
+
+Clock = Callable[[], datetime]
+
+OCCUPIED = "ledger.instance-occupied"
+"""The one rule that a constraint of the database holds as well; who leaves it out must loosen that too."""
+
+_LAST_ONE_WINS = """
+    CREATE TRIGGER lab_last_one_wins BEFORE INSERT ON tpms WHEN NEW.occupies IS NOT NULL
+    BEGIN UPDATE tpms SET occupies = NULL WHERE occupies = NEW.occupies; END
+"""
+
+
+@dataclass(frozen=True)
+class Ceremony:
+    """Keys and empty database of a CA, made once: many throwaway CAs may start from them."""
+
+    authority: Authority
+    database: Path
+
+    @classmethod
+    def hold(cls, directory: Path, clock: Clock) -> Self:
+        """Make them in an empty directory."""
+        passphrase = os.urandom(16).hex().encode("ascii")
+        config = CeremonyConfig(
+            mode="simulation", organization="Attack lab", publication_url="http://ca.invalid", ca_id="lab"
+        )
+        run_ceremony(directory / "ca", config, passphrase, clock=clock, entropy=os.urandom)
+        database = directory / "empty.sqlite3"
+        create_store(_url(database)).close()
+        return cls(load_authority(directory / "ca", passphrase), database)
+
+
+def _url(database: Path) -> str:
+    return f"sqlite:///{database}"
+
+
+@dataclass(frozen=True)
+class ThrowawayCa:
+    """A running CA: its base URL and what it has issued."""
+
+    url: str
+    ca_id: str
+    _store: Store
+
+    def certificates(self) -> tuple[x509.Certificate, ...]:
+        """Every certificate that was issued, newest first."""
+        with self._store.read() as tx:
+            rows = tx.certificates.latest(state=CertificateState.ISSUED)
+        return tuple(x509.load_der_x509_certificate(row.der) for row in rows if row.der is not None)
+
+
+@contextmanager
+def throwaway_ca(
+    ceremony: Ceremony, directory: Path, policy: str, clock: Clock, off: Collection[str]
+) -> Iterator[ThrowawayCa]:
+    """Run a CA with a database of its own.
+
+    Args:
+        ceremony: its keys.
+        directory: for its files.
+        policy: the allow-list in force, TOML.
+        clock: gives the time, aware.
+        off: ids of the checks that are left out; each leaves ``unsafe-skipped`` in the trace.
+    """
+    database = directory / "ca.sqlite3"
+    shutil.copyfile(ceremony.database, database)
+    if OCCUPIED in off:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute(_LAST_ONE_WINS)
+            connection.commit()
+    authority, store = ceremony.authority, open_store(_url(database))
+    liveness = FileLiveness(directory / "run")
+    try:
+        with store.write() as tx:
+            tx.policies.append(load(policy).digest, policy, clock(), "lab")
+        judge = Judge.of(authority.ca_id, authority.mode, authority.nonce_key)
+        judge = judge.with_replaced({rule: UnsafeSkip(rule) for rule in off})
+        enroller = Enroller(Desk(authority, store, judge, liveness, clock, os.urandom))
+        enroller.recover()
+        with served(create_app(Services(authority, store, enroller))) as url:
+            yield ThrowawayCa(url, authority.ca_id, store)
+    finally:
+        liveness.close()
+        store.close()

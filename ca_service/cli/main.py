@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import sys
 import traceback
@@ -11,7 +12,7 @@ import click
 
 from ca_service.cli.access import directory_option
 from ca_service.cli.authority import ca, crl, export, init
-from ca_service.cli.output import OutputLost
+from ca_service.cli.output import OutputLost, printable
 from ca_service.cli.policy import policy
 from ca_service.cli.records import alarm, cert, decision, instance
 from ca_service.cli.serve import serve
@@ -91,16 +92,20 @@ def _run() -> int:
 
 def _complain(text: str) -> None:
     with contextlib.suppress(OSError):
-        click.echo(f"vtpm-ca: {text}", err=True)
+        click.echo(f"vtpm-ca: {printable(text, keep=chr(10))}", err=True)
 
 
 def _hold_standard_streams() -> None:
-    """Let no file that is opened later take the number of a standard stream that was closed."""
+    """Let them take any text, and no file that is opened later the number of one that was closed."""
     for number in _STANDARD_STREAMS:
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files may be no text at all, and a locale may not know all characters.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _settle_output() -> None:

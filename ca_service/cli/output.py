@@ -107,8 +107,8 @@ def show_trace(findings: Sequence[Mapping[str, str]]) -> None:
 def _said(finding: Mapping[str, str], room: int) -> list[str]:
     expected, actual = _cell(finding["expected"]), _cell(finding["actual"])
     texts = [finding["reason"]] if finding["reason"] else []
-    if expected and actual and len(expected) + len(actual) + len("expected , actual ") <= room:
-        texts.append(f"expected {expected}, actual {actual}")
+    if expected and actual and len(expected) + len(actual) + len("expected ; actual ") <= room:
+        texts.append(f"expected {expected}; actual {actual}")
     else:
         texts += [f"{word} {text}" for word, text in (("expected", expected), ("actual", actual)) if text]
     return [line for text in texts for line in _wrap(_cell(text), room, indent="  ")]
@@ -124,8 +124,14 @@ def _cell(value: object) -> str:
         return ", ".join(f"{name} {_cell(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_cell, value))
-    text = str(value)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return printable(str(value))
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with everything that would steer a terminal as escapes, but for the characters in `keep`."""
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def _is_looked_at() -> bool:

@@ -44,6 +44,7 @@ _GRACE_S = 20
 _ROUND_S = 600.0
 _PAUSE_S = 0.1
 _MAX_PORT = 65535
+_PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?\Z")
 
 _FOREIGN_LISTENERS = ("LISTEN_PID", "LISTEN_FDS", "GUNICORN_PID", "GUNICORN_FD")
@@ -76,7 +77,7 @@ def check_bind(bind: str, *, tls: bool) -> str:
     """
     host, _, port = bind.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) <= _MAX_PORT):
+    if not (_PORT.match(port) and int(port) <= _MAX_PORT):
         raise BadRequest("--bind", f"{bind} must be ADDRESS:PORT, for example 127.0.0.1:8443")
     try:
         address = ipaddress.ip_address(bare)

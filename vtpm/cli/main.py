@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from vtpm.cli.attack import attack
 from vtpm.cli.boot import boot, measure
 from vtpm.cli.kbs import kbs
 from vtpm.errors import VtpmError
@@ -21,6 +22,7 @@ def commands() -> None:
 commands.add_command(kbs)
 commands.add_command(measure)
 commands.add_command(boot)
+commands.add_command(attack)
 
 
 def main() -> None:

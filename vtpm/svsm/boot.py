@@ -26,7 +26,7 @@ from vtpm.svsm.records import (
     encode_keys,
     parse_keys,
 )
-from vtpm.tpm import StateKeeper, Swtpm, TpmKeys
+from vtpm.tpm import StateKeeper, Swtpm, TpmKeys, TpmRefused
 from vtpm.volume import CERTIFICATES, TPM_STATE, TpmRecord, Volume, open_volume, read_tpm, record_tpm
 from vtpm.wire.enrollment import CertificatesReply, Certify, Challenge, Evidence
 from vtpm.wire.jwk import EcJwk
@@ -172,24 +172,38 @@ class Boot:
             reply = client.enroll(self._host, device, known=stored is not None)
             client.check_certificates(reply, eks=keys.eks, iak=keys.iak, idevid=keys.idevid)
             step.detail.update(decision=reply.decision_id, **certificate_sizes(reply))
-        if stored == encode_certificates(reply):
-            return
+        certificates = encode_certificates(reply)
         with self._narrator.step("store") as step:
-            indices = _write_certificates(tpm, keys, reply)
-            volume.transaction({TPM_STATE: tpm.take_state(), CERTIFICATES: encode_certificates(reply)})
-            step.detail.update(nv=",".join(f"{index:08x}" for index in indices), counter=volume.counter)
+            written, refused = _write_certificates(tpm, keys, reply)
+            if written or stored != certificates:
+                volume.transaction({TPM_STATE: tpm.take_state(), CERTIFICATES: certificates})
+            step.detail.update(written=_indices(written), refused=_indices(refused), counter=volume.counter)
 
 
-def _write_certificates(tpm: Swtpm, keys: TpmKeys, reply: CertificatesReply) -> list[int]:
-    """Put each certificate into the NV index of its key's template; returns the indices."""
+def _write_certificates(tpm: Swtpm, keys: TpmKeys, reply: CertificatesReply) -> tuple[list[int], list[int]]:
+    """Put each certificate into the NV index of its key's template, unless it is there already.
+
+    A guest may have filled the TPM's NV memory. That is its own loss and fails no boot: the volume keeps the
+    certificates too, and the next boot tries again.
+
+    Returns:
+        The indices that were written, and those for which the TPM had no room.
+    """
     roles = (*((Role.EK, ek) for ek in keys.eks), (Role.IAK, keys.iak), (Role.IDEVID, keys.idevid))
     entries = (*reply.ek, reply.iak, reply.idevid)
-    indices = []
+    written, refused = [], []
     for (role, key), entry in zip(roles, entries, strict=True):
         index = template(role, key.template).nv_index
-        tpm_room.write_certificate(tpm, index, entry.certificate)
-        indices.append(index)
-    return indices
+        try:
+            if tpm_room.write_certificate(tpm, index, entry.certificate):
+                written.append(index)
+        except TpmRefused:
+            refused.append(index)
+    return written, refused
+
+
+def _indices(indices: list[int]) -> str:
+    return ",".join(f"{index:08x}" for index in indices)
 
 
 class SvsmDevice:

@@ -67,6 +67,8 @@ def fill(world) -> None:
     with pytest.raises(Refused) as refusal:
         enroller.enroll(world.body(enroller.new_nonce().nonce, tpm, w.Boot(resource="elsewhere/vtpm/x")))
     with store.write() as tx:
-        tx.alarms.add("clone", refusal.value.decision_id, '{"rule":"ledger.counter","actual":"1"}', world.time)
+        tx.alarms.add(
+            "clone", refusal.value.decision_id, '{"rule":"ledger.counter","actual":"1"}', world.time
+        )
     store.close()
     enroller.desk.liveness.close()

@@ -229,7 +229,7 @@ def test_canonical_form_of_the_standards_example():
         float("inf"),
         b"bytes",
         {1: 2},
-        object(),
+        pytest.param(object(), id="object"),
         "\ud800",
         {"\ud800": 1},
         [{"a": {"\udc00": 1}}],

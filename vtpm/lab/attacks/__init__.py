@@ -6,12 +6,12 @@ are what stops it. `docs/threats.md` tells the same as a table.
 """
 
 from vtpm.errors import UsageError
-from vtpm.lab.attacks import mitm
+from vtpm.lab.attacks import mitm, mixing, replay, substitution
 from vtpm.lab.attacks.model import Attack, Case, Result, Verdict
 from vtpm.lab.attacks.running import attempt, furnished, run
 from vtpm.lab.attacks.scene import Lab
 
-ATTACKS = {attack.id: attack for family in (mitm,) for attack in family.ATTACKS}
+ATTACKS = {attack.id: attack for family in (mitm, substitution, replay, mixing) for attack in family.ATTACKS}
 """Every attack by its name."""
 
 

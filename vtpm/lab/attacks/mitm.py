@@ -24,15 +24,22 @@ KBS_RULES = (
 
 
 class OwnSecret(Behaviour):
-    """M2: the genuine key broker attests the SVSM; its token and its grant travel with the attacker's secret."""
+    """The genuine key broker attests the SVSM; its token travels with a grant and the attacker's secret.
 
-    def __init__(self, config: HostConfig, loot: bytes) -> None:
+    Args:
+        config: as for every host.
+        loot: the attacker's secret.
+        grant: a grant of the attacker's choice; by default the genuine one of this exchange.
+    """
+
+    def __init__(self, config: HostConfig, loot: bytes, grant: str | None = None) -> None:
         super().__init__(config)
         self.loot = loot
+        self._grant = grant
 
     def delivery(self, request: AttestationRequest, release: Release) -> AttestationResponse:
-        """Seal the attacker's secret under an ephemeral key of its own, with the genuine grant in the header."""
-        grant = parse_protected(release.sealed.protected.encode("ascii")).grant
+        """Seal the attacker's secret under an ephemeral key of its own, with the grant in the header."""
+        grant = self._grant or parse_protected(release.sealed.protected.encode("ascii")).grant
         sealed = seal(
             self.loot,
             request.key,

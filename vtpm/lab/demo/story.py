@@ -19,6 +19,17 @@ RESOURCE = "default/vtpm/demo"
 ATTACK_RESOURCE = "default/vtpm/victim"
 _ROLES = ("ek", "iak", "idevid")
 
+_MEANING = {
+    "kbs": "The KBS attests the SVSM and sends the key with its signed grant; the SVSM verifies and remembers it.",
+    "volume": "The SVSM opens its encrypted volume with that key; a blank disk is formatted now.",
+    "tpm": "EK, IAK and IDevID: manufactured in swtpm from the TCG's templates, or loaded and compared.",
+    "enrol": "The CA gives a nonce, judges evidence and TPM2_Certify, challenges the EK; certificates come back.",
+    "store": "Certificates go into the TPM's NV memory, and with its state into the volume.",
+    "guest": "The guest may start. Its TPM answers through the SVSM:",
+    "off": "The TPM is shut down in order, its state kept.",
+}
+"""What each step of a boot is about, in one sentence."""
+
 
 @dataclass(frozen=True)
 class BootStory:
@@ -83,6 +94,8 @@ def _boot(stage: Stage, name: str, *options: str, machine: str = "machine") -> B
     steps: dict[str, dict[str, object]] = {}
     for event in party.events():
         steps[event.step] = event.detail
+        if event.step in _MEANING:
+            stage.say(_MEANING[event.step])
         stage.say(f"  {event.render()}")
         if event.step == "guest":
             return BootStory(party, steps)

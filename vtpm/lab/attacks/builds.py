@@ -1,0 +1,249 @@
+"""B and K: the wrong SVSM, or a key broker that serves it."""
+
+import os
+from contextlib import suppress
+from datetime import timedelta
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ca_service.evidence.snp import (
+    AUTHENTICITY,
+    CONFIGURATION,
+    SnpEvidence,
+    amd_roots,
+    load_leaf,
+    simulated_roots,
+)
+from ca_service.judgment import judge_all
+from vtpm import client
+from vtpm.client import HttpTransport
+from vtpm.host import Behaviour, BrokerSession, HostConfig, KbsRefused, Release, TrusteeSession
+from vtpm.host.malicious import OwnKbs
+from vtpm.kbs.release import seal_with_grant
+from vtpm.kbs.sessions import Session
+from vtpm.lab.attacks.forging import tpm_statement
+from vtpm.lab.attacks.mitm import KBS_RULES
+from vtpm.lab.attacks.model import Attack
+from vtpm.lab.attacks.possession import NothingGained, opened, own_tpm, signs_as_certified
+from vtpm.lab.attacks.scene import RESOURCE, Scene
+from vtpm.snp import LaunchContext
+from vtpm.svsm.build import Build
+from vtpm.svsm.errors import BootRefused
+from vtpm.svsm.kbs_session import negotiate
+from vtpm.tpm import Swtpm, TpmKeys, activate, certify_idevid
+from vtpm.wire.aproxy import CHALLENGE, AttestationRequest, NegotiationResponse, legacy_report_data
+from vtpm.wire.certtable import CertKind, parse_table
+from vtpm.wire.encoding import b64std
+from vtpm.wire.enrollment import Certify, Challenge, Evidence
+from vtpm.wire.grant import key_id
+from vtpm.wire.jwe import SealedResource, open_sealed, parse_protected
+from vtpm.wire.jwk import EcJwk
+from vtpm.wire.report import Report
+from vtpm.wire.runtime_data import (
+    PROFILE,
+    KbsStatement,
+    RuntimeData,
+    StoreStatement,
+    certify_qualifier,
+)
+
+_MODIFIED = bytes(range(48))
+"""Launch measurement of an SVSM that the attacker has changed: any that nobody has listed."""
+
+_RECIPE = (CHALLENGE,)
+"""The pre-boot hash over the host's own bytes and nothing else."""
+
+
+def _b1(scene: Scene) -> str:
+    host, disk = OwnKbs(scene.host_config()), scene.disk()
+    with scene.running(disk, host, processor=scene.lab.platform.launch_measured(_MODIFIED)):
+        pass
+    with opened(disk.path, host.loot) as (tpm, keys):
+        return signs_as_certified(scene.ca, tpm, keys)
+
+
+def _k1(scene: Scene) -> str:
+    scene.kbs.allow_measurement(_MODIFIED)
+    modified, host = scene.lab.platform.launch_measured(_MODIFIED), Behaviour(scene.host_config())
+    with scene.booting(host) as channel:
+        loot = negotiate(channel.attest, modified.report, modified.cert_table, Build.STANDARD).secret
+    disk = scene.disk()
+    scene.boot(disk, host)
+    with opened(disk.path, loot) as (tpm, keys):
+        return signs_as_certified(scene.ca, tpm, keys)
+
+
+class _Oracle(Behaviour):
+    """Has today's SVSM sign bytes of the host's choice, under the name of a challenge."""
+
+    def __init__(self, config: HostConfig, chosen: bytes) -> None:
+        super().__init__(config)
+        self._chosen = chosen
+        self.request: AttestationRequest | None = None
+
+    def open_session(self) -> BrokerSession:
+        """No key broker is asked."""
+        return _NoBroker(self, self._chosen)
+
+    def negotiation(self, challenge: bytes) -> NegotiationResponse:
+        """The recipe leaves the SVSM's own key out."""
+        return NegotiationResponse(challenge, _RECIPE)
+
+
+class _NoBroker:
+    def __init__(self, host: _Oracle, chosen: bytes) -> None:
+        self._host = host
+        self._chosen = chosen
+
+    def challenge(self) -> bytes:
+        return self._chosen
+
+    def release(self, request: AttestationRequest, resource: str) -> Release:
+        self._host.request = request
+        raise KbsRefused(f"there is no key broker to ask for {resource}")
+
+    def close(self) -> None:
+        pass
+
+
+def _signed(scene: Scene, processor: LaunchContext, chosen: bytes) -> AttestationRequest:
+    """A genuine report of today's SVSM, over SHA-512 of bytes that the host chose."""
+    host = _Oracle(scene.host_config(), chosen)
+    with scene.booting(host) as channel, suppress(BootRefused):
+        negotiate(channel.attest, processor.report, processor.cert_table, Build.APROXY_HEAD)
+    if host.request is None:
+        raise NothingGained("the SVSM signed nothing")
+    return host.request
+
+
+class _LenientBroker:
+    """The organisation's key broker without `kbs.report-data`: it takes the report data that the SVSM's recipe gives.
+
+    All else it does as the real one, with the organisation's key.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._nonce = os.urandom(32)
+
+    def challenge(self) -> bytes:
+        return self._nonce
+
+    def close(self) -> None:
+        pass
+
+    def release(self, request: AttestationRequest, resource: str) -> Release:
+        kbs, now = self._scene.kbs, self._scene.clock()
+        report, table = Report.parse(request.report), parse_table(request.certs or b"", "certs_buf")
+        leaf, roots = load_leaf(table), amd_roots() + simulated_roots()
+        policy, secret = kbs.policy(), kbs.secret(resource)
+        verified = judge_all(
+            (*AUTHENTICITY, *CONFIGURATION), SnpEvidence(report, leaf, CertKind.VCEK, roots, now)
+        )
+        ours = legacy_report_data(("EcPublicKeyBytes", CHALLENGE), request.key, self._nonce)
+        allowed = verified.admitted and report.measurement in policy.measurements
+        if not allowed or report.report_data != ours or secret is None:
+            raise KbsRefused("not attested")
+        session = Session("", b64std(self._nonce), now.replace(microsecond=0) + timedelta(minutes=5))
+        sealed = seal_with_grant(
+            kbs, secret, session, request.key, report.report_id, policy.digest, now, os.urandom
+        )
+        return Release("", sealed)
+
+
+class _Forger:
+    """The attacker in the place of an SVSM: its own TPM, in evidence that today's SVSM was made to sign."""
+
+    def __init__(self, scene: Scene, tpm: Swtpm, keys: TpmKeys, grant: str, key_id: str) -> None:
+        self._scene = scene
+        self._tpm = tpm
+        self._keys = keys
+        self._grant = grant
+        self._key_id = key_id
+
+    def evidence(self, aud: str, nonce: str) -> Evidence:
+        data = RuntimeData(
+            aud=aud,
+            nonce=nonce,
+            session=EcJwk.from_key(ec.generate_private_key(ec.SECP256R1()).public_key()),
+            tpm=tpm_statement(self._tpm, self._keys),
+            kbs=KbsStatement(self._scene.kbs.public_jwk(), self._grant),
+            store=StoreStatement(
+                "persistent", "interim/1", os.urandom(32), "this-boot", self._key_id, 1, os.urandom(32)
+            ),
+        ).canonical()
+        processor = self._scene.lab.launch(Build.APROXY_HEAD)
+        signed = _signed(self._scene, processor, data)
+        return Evidence(PROFILE, data, signed.report, processor.cert_table())
+
+    def certify(self, evidence: Evidence) -> Certify:
+        return Certify(*certify_idevid(self._tpm, self._keys, certify_qualifier(evidence.runtime_data)))
+
+    def activate(self, index: int, challenge: Challenge) -> bytes:
+        return activate(self._tpm, self._keys, index, challenge.credential_blob, challenge.secret)
+
+
+def _persistence_key(scene: Scene) -> tuple[bytes, str, str]:
+    """The victim's secret, its grant and its key id, sealed to the attacker: the report names the attacker's key."""
+    lenient = "kbs.report-data" in scene.off
+    session = _LenientBroker(scene) if lenient else TrusteeSession(scene.kbs_url, {})
+    try:
+        key, nonce = ec.generate_private_key(ec.SECP521R1()), session.challenge()
+        jwk = EcJwk.from_key(key.public_key())
+        signed = _signed(scene, scene.lab.launch(Build.APROXY_HEAD), jwk.x + jwk.y + nonce)
+        request = AttestationRequest(signed.report, nonce, jwk, signed.certs)
+        sealed = session.release(request, RESOURCE).sealed
+    finally:
+        session.close()
+    return _unsealed(sealed, key)
+
+
+def _unsealed(sealed: SealedResource, key: ec.EllipticCurvePrivateKey) -> tuple[bytes, str, str]:
+    aad = sealed.protected.encode("ascii")
+    header = parse_protected(aad)
+    secret = open_sealed(
+        key,
+        header.epk,
+        aad=aad,
+        wrapped_cek=sealed.encrypted_key,
+        iv=sealed.iv,
+        ciphertext=sealed.ciphertext,
+        tag=sealed.tag,
+    )
+    return secret, header.grant or "", key_id(secret)
+
+
+def _b2(scene: Scene) -> str:
+    secret, grant, name = _persistence_key(scene)
+    known = scene.kbs.secret(RESOURCE)
+    if known is None or known.value != secret:
+        raise NothingGained("the key broker released another key")
+    with own_tpm() as (tpm, keys):
+        client.enroll(HttpTransport(scene.ca.url), _Forger(scene, tpm, keys, grant, name), known=False)
+        return f"the victim's persistence key; and {signs_as_certified(scene.ca, tpm, keys)}"
+
+
+ATTACKS = (
+    Attack(
+        "b1",
+        "host",
+        "boots an SVSM of its own making on a key broker of its own",
+        ("launch.measurement", "launch.capabilities", "launch.product", *KBS_RULES),
+        _b1,
+    ),
+    Attack(
+        "b2",
+        "host",
+        "has today's SVSM, whose pre-boot hash takes any bytes for a challenge, sign what the key broker and the CA "
+        "want to see",
+        ("kbs.report-data", "evidence.report-data", "launch.capabilities", "grant.report-id"),
+        _b2,
+    ),
+    Attack(
+        "k1",
+        "host, with a careless key broker,",
+        "has the persistence key released to a changed SVSM first, and to the genuine one afterwards",
+        ("kbs.release-policy",),
+        _k1,
+    ),
+)

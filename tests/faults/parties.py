@@ -10,12 +10,12 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import requests
 from cryptography import x509
@@ -146,7 +146,7 @@ class Gate:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def __enter__(self) -> "Gate":
+    def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -238,10 +238,14 @@ class Parties:
         return done.stdout
 
     def start_kbs(self) -> None:
-        self._serve("kbs", self.kbs_url, "vtpm", "kbs", "serve", "kbs", "--bind", f"127.0.0.1:{self.kbs_port}")
+        self._serve(
+            "kbs", self.kbs_url, "vtpm", "kbs", "serve", "kbs", "--bind", f"127.0.0.1:{self.kbs_port}"
+        )
 
     def start_ca(self, *, trace: tuple[str, ...] = ()) -> None:
-        self._serve("ca", f"{self.ca_url}/healthz", *trace, "vtpm-ca", "serve", "--bind", f"127.0.0.1:{self.ca_port}")
+        self._serve(
+            "ca", f"{self.ca_url}/healthz", *trace, "vtpm-ca", "serve", "--bind", f"127.0.0.1:{self.ca_port}"
+        )
 
     def start(self) -> None:
         """Both parties up; those that run already go on."""
@@ -255,7 +259,12 @@ class Parties:
         words = tuple(str(BIN / word) if word in {"vtpm", "vtpm-ca"} else word for word in words)
         with log.open("a") as stream:
             self._servers[who] = process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, cwd=self.folder, env=self.environment
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                cwd=self.folder,
+                env=self.environment,
             )
         deadline = time.monotonic() + START_S
         while True:
@@ -371,7 +380,9 @@ class Parties:
 
     def rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
         """A look into the CA's database, past its program."""
-        with contextlib.closing(sqlite3.connect(f"file:{self.ca_directory / 'ca.sqlite3'}?mode=ro", uri=True)) as db:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{self.ca_directory / 'ca.sqlite3'}?mode=ro", uri=True)
+        ) as db:
             return db.execute(sql, values).fetchall()
 
     def check_ledger(self) -> None:
@@ -379,7 +390,8 @@ class Parties:
         assert self.rows("SELECT id FROM intents WHERE state NOT IN ('issued', 'abandoned')") == []
         doubled = "SELECT live FROM certificates WHERE live IS NOT NULL GROUP BY live HAVING count(*) > 1"
         assert self.rows(doubled) == []
-        twice = "SELECT key_name FROM certificates WHERE state = 'issued' GROUP BY profile, key_name HAVING count(*) > 1"
+        issued = "SELECT key_name FROM certificates WHERE state = 'issued'"
+        twice = f"{issued} GROUP BY profile, key_name HAVING count(*) > 1"
         assert self.rows(twice) == []
         lists = {}
         for serial, issuer, state in self.rows("SELECT serial, issuer, state FROM certificates"):
@@ -402,7 +414,9 @@ class Parties:
         certificates = {}
         for role, key_name in names.items():
             issued = self.rows(
-                "SELECT der, issuer FROM certificates WHERE state = 'issued' AND profile = ? AND key_name = ?", role, key_name
+                "SELECT der, issuer FROM certificates WHERE state = 'issued' AND profile = ? AND key_name = ?",
+                role,
+                key_name,
             )
             assert len(issued) == 1, (role, issued)
             der, issuer = issued[0]
@@ -410,15 +424,20 @@ class Parties:
             leaf = x509.load_der_x509_certificate(der)
             self._chains(leaf, str(issuer))
             certificates[role] = der
-        instance = "SELECT count(*) FROM tpms JOIN instances ON tpms.occupies = instances.id WHERE instances.resource = ?"
-        assert self.rows(instance, machine[1]) == [(1,)]
+        occupied = (
+            "SELECT count(*) FROM tpms JOIN instances ON tpms.occupies = instances.id WHERE resource = ?"
+        )
+        assert self.rows(occupied, machine[1]) == [(1,)]
         return certificates
 
     def _chains(self, leaf: x509.Certificate, issuer: str) -> None:
         answer = requests.get(f"{self.ca_url}/ca/{issuer}.cer", timeout=10)
         issuing = x509.load_der_x509_certificate(answer.content)
         leaf.verify_directly_issued_by(issuing)
-        roots = [x509.load_pem_x509_certificate(path.read_bytes()) for path in (self.ca_directory / "certs").glob("*.pem")]
+        roots = [
+            x509.load_pem_x509_certificate(path.read_bytes())
+            for path in (self.ca_directory / "certs").glob("*.pem")
+        ]
         (root,) = (root for root in roots if root.subject == root.issuer)
         issuing.verify_directly_issued_by(root)
 
@@ -439,4 +458,17 @@ def _cmdline(pid: int) -> bytes:
         return b""
 
 
-__all__ = ["BIN", "NV", "Gate", "Parties", "Role", "Running", "Told", "child", "children", "free_port", "readable", "template"]
+__all__ = [
+    "BIN",
+    "NV",
+    "Gate",
+    "Parties",
+    "Role",
+    "Running",
+    "Told",
+    "child",
+    "children",
+    "free_port",
+    "readable",
+    "template",
+]

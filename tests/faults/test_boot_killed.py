@@ -161,7 +161,7 @@ def test_svsm_and_ca_killed_together(parties, boots, request_number, moment):
 
 
 @pytest.mark.parametrize(
-    "delay_ms", [2, 12, 25, *(pytest.param(ms, marks=pytest.mark.slow) for ms in (*range(4, 60, 4), 80, 100))]
+    "delay_ms", [2, 12, 25, *(pytest.param(ms, marks=pytest.mark.slow) for ms in (*range(4, 60, 5), 80, 100))]
 )
 def test_ca_killed_during_the_activation(parties, boots, delay_ms):
     """So many milliseconds after the activation reached it: the boot says so, the next one gets what is due."""

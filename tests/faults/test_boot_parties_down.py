@@ -72,7 +72,9 @@ def test_killed_while_the_ca_works(parties, boots, who, request_number):
     else:
         assert told.code == 3, told
         assert told.err.strip()
-        assert {"vtpm.host": "host", "vtpm.snp.server": "processor", "vtpm.svsm": "SIGKILL"}.get(who, "swtpm") in told.err
+        assert {"vtpm.host": "host", "vtpm.snp.server": "processor", "vtpm.svsm": "SIGKILL"}.get(
+            who, "swtpm"
+        ) in told.err
         assert "guest" not in told.steps
     again = parties.good_boot(machine)
     assert again.ek == told.ek
@@ -105,7 +107,20 @@ def test_killed_while_the_key_broker_works(parties, boots, who):
     parties.check_whole(machine, parties.good_boot(machine))
 
 
-@pytest.mark.parametrize("lost", [(1, "answered"), (2, "asked"), (2, "answered"), (3, "asked"), (3, "answered")])
+@pytest.mark.parametrize("request_number", [1, 2, 3])
+def test_key_broker_dies_in_the_exchange(parties, boots, request_number):
+    """An absent broker is not one that refuses: trying again later is right."""
+    machine = parties.new_machine()
+    with boots.Gate(parties.kbs_port, lambda n, now: (n, now) == (request_number, "asked")) as gate:
+        told = parties.boot(machine, kbs=gate.url)
+    assert told.code == 3, told
+    assert "key broker" in told.err
+    parties.check_whole(machine, parties.good_boot(machine))
+
+
+@pytest.mark.parametrize(
+    "lost", [(1, "answered"), (2, "asked"), (2, "answered"), (3, "asked"), (3, "answered")]
+)
 def test_a_lost_request_or_answer_is_asked_again(parties, boots, lost):
     """The host's connection to the CA breaks once: the same request again gets the same answer, in the same boot."""
     machine = parties.new_machine()

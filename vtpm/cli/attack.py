@@ -53,7 +53,8 @@ def run(names: tuple[str, ...], *, everything: bool, as_json: bool) -> None:
     """
     if bool(names) == everything:
         raise UsageError("name some attacks, or say --all", remedy="`vtpm attack list` shows them.")
-    chosen = tuple(attacks.ATTACKS.values()) if everything else tuple(map(attacks.find, names))
+    found = attacks.ATTACKS.values() if everything else (one for name in names for one in attacks.find(name))
+    chosen = dict.fromkeys(found)
     # What the throwaway parties log is no output of this command.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger("vtpm").setLevel(logging.CRITICAL)

@@ -192,6 +192,9 @@ class HostProxy:
             try:
                 release = session.release(request, self._behaviour.resource(request))
                 answer = self._behaviour.delivery(request, release)
+            except UnavailableError:
+                # An absent broker is not one that says no; again the channel is closed for want of a word.
+                raise
             except (WireError, VtpmError) as error:
                 _log.warning("no key: %s", error)
                 answer = AttestationResponse(success=False)

@@ -15,6 +15,7 @@ from vtpm.wire.errors import WireError
 
 T = TypeVar("T")
 _HEADER = 8
+_KBS = "Boot again once the key broker is up and the host reaches it; nothing has changed."
 
 
 class _Connection:
@@ -80,10 +81,15 @@ class HostChannel:
                 )
             except UnavailableError as error:
                 raise UnavailableError(
-                    f"no challenge came from the key broker: {error.detail}",
-                    remedy="Boot again once the key broker is up and the host reaches it; nothing has changed.",
+                    f"no challenge came from the key broker: {error.detail}", remedy=_KBS
                 ) from error
-            return connection.ask(answer(negotiation).encode(), aproxy.AttestationResponse.parse)
+            request = answer(negotiation).encode()
+            try:
+                return connection.ask(request, aproxy.AttestationResponse.parse)
+            except UnavailableError as error:
+                raise UnavailableError(
+                    f"no key came from the key broker: {error.detail}", remedy=_KBS
+                ) from error
 
     def call(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Have the host relay one request to the CA; status 0 says that it could not. See `CaTransport`."""

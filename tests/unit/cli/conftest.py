@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from ca_service.cli import main
 
@@ -111,6 +112,8 @@ def here(monkeypatch, capsys, passphrase_file):
             capsys.readouterr()
             with pytest.raises(SystemExit) as end:
                 main()
+            # `serve` logs to what was standard error then.
+            structlog.reset_defaults()
         captured = capsys.readouterr()
         assert "Traceback" not in captured.out + captured.err
         return Done(int(end.value.code or 0), captured.out, captured.err)

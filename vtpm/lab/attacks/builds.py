@@ -24,7 +24,7 @@ from vtpm.kbs.sessions import Session
 from vtpm.lab.attacks.forging import tpm_statement
 from vtpm.lab.attacks.mitm import KBS_RULES
 from vtpm.lab.attacks.model import Attack
-from vtpm.lab.attacks.possession import NothingGained, opened, own_tpm, signs_as_certified
+from vtpm.lab.attacks.possession import NothingGained, opened, own_tpm, attackers_tpm
 from vtpm.lab.attacks.scene import RESOURCE, Scene
 from vtpm.snp import LaunchContext
 from vtpm.svsm.build import Build
@@ -59,7 +59,7 @@ def _b1(scene: Scene) -> str:
     with scene.running(disk, host, processor=scene.lab.platform.launch_measured(_MODIFIED)):
         pass
     with opened(disk.path, host.loot) as (tpm, keys):
-        return signs_as_certified(scene.ca, tpm, keys)
+        return attackers_tpm(scene.ca, tpm, keys)
 
 
 def _k1(scene: Scene) -> str:
@@ -70,7 +70,7 @@ def _k1(scene: Scene) -> str:
     disk = scene.disk()
     scene.boot(disk, host)
     with opened(disk.path, loot) as (tpm, keys):
-        return signs_as_certified(scene.ca, tpm, keys)
+        return attackers_tpm(scene.ca, tpm, keys)
 
 
 class _Oracle(Behaviour):
@@ -220,7 +220,7 @@ def _b2(scene: Scene) -> str:
         raise NothingGained("the key broker released another key")
     with own_tpm() as (tpm, keys):
         client.enroll(HttpTransport(scene.ca.url), _Forger(scene, tpm, keys, grant, name), known=False)
-        return f"the victim's persistence key; and {signs_as_certified(scene.ca, tpm, keys)}"
+        return f"the victim's persistence key; and {attackers_tpm(scene.ca, tpm, keys)}"
 
 
 ATTACKS = (

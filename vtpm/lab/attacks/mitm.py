@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from vtpm.host import Behaviour, HostConfig, Release
 from vtpm.host.malicious import GenuineHeader, OwnKbs
 from vtpm.lab.attacks.model import Attack
-from vtpm.lab.attacks.possession import opened, signs_as_certified
+from vtpm.lab.attacks.possession import opened, attackers_tpm
 from vtpm.lab.attacks.scene import Scene
 from vtpm.wire.aproxy import AttestationRequest, AttestationResponse
 from vtpm.wire.jwe import GRANT_MEMBER, parse_protected, seal
@@ -55,7 +55,7 @@ def _with_loot(scene: Scene, host: Behaviour, loot: bytes) -> str:
     disk = scene.disk()
     scene.boot(disk, host)
     with opened(disk.path, loot) as (tpm, keys):
-        return signs_as_certified(scene.ca, tpm, keys)
+        return attackers_tpm(scene.ca, tpm, keys)
 
 
 def _m1(scene: Scene) -> str:

@@ -14,7 +14,7 @@ from vtpm.lab.attacks.possession import (
     certificate_of,
     opened,
     own_tpm,
-    signs_as_certified,
+    attackers_tpm,
 )
 from vtpm.lab.attacks.scene import Scene
 from vtpm.tpm import Swtpm, TpmKeys
@@ -43,7 +43,7 @@ def _x1_ek(scene: Scene) -> str:
     with own_tpm() as (tpm, keys):
         mine = tpm_statement(tpm, keys)
         _boot_edited(scene, tpm, keys, lambda _genuine: mine, lambda reply: answers(tpm, keys, reply))
-        return signs_as_certified(scene.ca, tpm, keys)
+        return attackers_tpm(scene.ca, tpm, keys)
 
 
 def _x1_iak(scene: Scene) -> str:
@@ -53,7 +53,7 @@ def _x1_iak(scene: Scene) -> str:
             return replace(genuine, iak=keys.iak, idevid=keys.idevid)
 
         _boot_edited(scene, tpm, keys, edit, guesses)
-        return signs_as_certified(scene.ca, tpm, keys)
+        return attackers_tpm(scene.ca, tpm, keys)
 
 
 def _x1_idevid(scene: Scene) -> str:
@@ -91,7 +91,7 @@ def _x1_grant(scene: Scene) -> str:
             raise
     scene.boot(disk, OwnSecret(scene.host_config(), loot, grant=thief.grant))
     with opened(disk.path, loot) as (tpm, keys):
-        return signs_as_certified(scene.ca, tpm, keys)
+        return attackers_tpm(scene.ca, tpm, keys)
 
 
 ATTACKS = (

@@ -18,7 +18,7 @@ from vtpm.errors import VtpmError
 from vtpm.lab.throwaway import ThrowawayCa
 from vtpm.svsm.records import parse_keys
 from vtpm.tpm import Swtpm, TpmKeys, certify_idevid, manufacture
-from vtpm.volume import open_volume, read_tpm
+from vtpm.volume import TpmRecord, open_volume, read_tpm
 from vtpm.wire.templates import Role, parse_public, template
 
 
@@ -37,15 +37,25 @@ def own_tpm() -> Iterator[tuple[Swtpm, TpmKeys]]:
         yield tpm, keys
 
 
-@contextmanager
-def opened(disk: Path, secret: bytes) -> Iterator[tuple[Swtpm, TpmKeys]]:
-    """The TPM on a copy of a disk, powered on by an attacker who knows the volume's secret."""
+def _record(disk: Path, secret: bytes) -> TpmRecord:
     copy = disk.with_suffix(f".{os.urandom(4).hex()}")
     shutil.copyfile(disk, copy)
     with open_volume(copy, secret) as volume:
         record = read_tpm(volume)
     if record is None:
         raise NothingGained("there is no TPM on the disk")
+    return record
+
+
+def recorded_keys(disk: Path, secret: bytes) -> TpmKeys:
+    """Which keys the TPM on a disk has, read from a copy by somebody who knows the volume's secret."""
+    return parse_keys(_record(disk, secret).keys)
+
+
+@contextmanager
+def opened(disk: Path, secret: bytes) -> Iterator[tuple[Swtpm, TpmKeys]]:
+    """The TPM on a copy of a disk, powered on by an attacker who knows the volume's secret."""
+    record = _record(disk, secret)
     with Swtpm() as tpm:
         tpm.power_on(record.state)
         yield tpm, parse_keys(record.keys)
@@ -66,11 +76,8 @@ def certified(ca: ThrowawayCa, public: bytes, what: str) -> x509.Certificate:
     return found
 
 
-def signs_as_certified(ca: ThrowawayCa, tpm: Swtpm, keys: TpmKeys) -> str:
+def sign_as_certified(ca: ThrowawayCa, tpm: Swtpm, keys: TpmKeys) -> x509.Certificate:
     """Have this TPM's IAK sign a fresh challenge, and verify it under the certificate that the CA issued.
-
-    Returns:
-        What that proves, for the report.
 
     Raises:
         NothingGained: there is no certificate, or the signature does not hold under it.
@@ -80,6 +87,12 @@ def signs_as_certified(ca: ThrowawayCa, tpm: Swtpm, keys: TpmKeys) -> str:
     attest, signature = certify_idevid(tpm, keys, challenge)
     if challenge not in attest or not _holds(certificate, attest, signature):
         raise NothingGained("the TPM does not sign as the certificate says")
+    return certificate
+
+
+def attackers_tpm(ca: ThrowawayCa, tpm: Swtpm, keys: TpmKeys) -> str:
+    """Prove that a TPM in the attacker's hands has a certified IAK; raises `NothingGained`."""
+    certificate = sign_as_certified(ca, tpm, keys)
     return (
         f"IAK certificate {certificate.serial_number:x}, whose key signs in a TPM of the attacker's own: "
         "its state, its seeds and every quote are the attacker's"

@@ -8,7 +8,7 @@ from vtpm.errors import UnavailableError
 from vtpm.host import Behaviour, HostConfig
 from vtpm.lab.attacks.forging import CREATED, ENROLMENTS, HUNG_UP, NONCES, answers
 from vtpm.lab.attacks.model import Attack
-from vtpm.lab.attacks.possession import NothingGained, opened, signs_as_certified
+from vtpm.lab.attacks.possession import NothingGained, opened, attackers_tpm
 from vtpm.lab.attacks.scene import RESOURCE, Disk, Scene
 from vtpm.wire.aproxy import RelayRequest, RelayResponse
 from vtpm.wire.encoding import b64url, canonical
@@ -65,7 +65,7 @@ def _use_later(scene: Scene, disk: Disk, body: bytes, **time: int) -> str:
             status, reply = HttpTransport(scene.ca.url).call("POST", path, body)
         if status != _OK:
             raise EnrollmentRefused(Problem.parse(reply))
-        return signs_as_certified(scene.ca, tpm, keys)
+        return attackers_tpm(scene.ca, tpm, keys)
 
 
 def _r1(scene: Scene) -> str:

@@ -15,7 +15,7 @@ from flask import Flask, Response
 from flask.typing import ResponseReturnValue
 
 from vtpm.errors import VtpmError
-from vtpm.host import Behaviour, HostConfig, HostProxy
+from vtpm.host import Behaviour, HostConfig, HostProxy, KbsRefused
 from vtpm.kbs import Kbs
 from vtpm.kbs.app import create_app
 from vtpm.kbs.errors import RcarError
@@ -163,7 +163,8 @@ class Scene:
 
     def rule_of(self, error: VtpmError) -> str:
         """Which rule is behind an error; for a key that was not released, the key broker's."""
-        if error.rule == "svsm.key-released" and self.refusals:
+        asked = isinstance(error, KbsRefused) or error.rule == "svsm.key-released"
+        if asked and self.refusals:
             return self.refusals[-1]
         return error.rule
 
@@ -180,7 +181,7 @@ def staged(lab: Lab, directory: Path, off: frozenset[str], *, origins: tuple[str
     """
     clock, refusals = LabClock(), list[str]()
     kbs = Kbs.create_or_open(
-        directory / "kbs", measurements=(lab.measurements[Build.STANDARD],), passphrase=os.urandom(16)
+        directory / "kbs", measurements=tuple(lab.measurements.values()), passphrase=os.urandom(16)
     )
     kbs.declare(RESOURCE)
     app = create_app(kbs, clock, os.urandom)

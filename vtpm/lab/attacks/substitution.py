@@ -7,7 +7,7 @@ from vtpm.host.malicious import OwnKbs
 from vtpm.lab.attacks.mitm import KBS_RULES
 from vtpm.lab.attacks.model import Attack
 from vtpm.lab.attacks.naive import KeyBesideBoot, VolatileBoot, key_beside
-from vtpm.lab.attacks.possession import NothingGained, opened, own_tpm, signs_as_certified
+from vtpm.lab.attacks.possession import NothingGained, opened, own_tpm, attackers_tpm
 from vtpm.lab.attacks.scene import TENANT_RESOURCE, Disk, Scene
 from vtpm.svsm.records import encode_keys
 from vtpm.volume import TpmRecord, open_volume, record_tpm
@@ -24,7 +24,7 @@ def _s1(scene: Scene) -> str:
     _plant_image(disk, host.loot)
     scene.boot(disk, host)
     with opened(disk.path, host.loot) as (tpm, keys):
-        return signs_as_certified(scene.ca, tpm, keys)
+        return attackers_tpm(scene.ca, tpm, keys)
 
 
 def _s2(scene: Scene) -> str:
@@ -33,7 +33,7 @@ def _s2(scene: Scene) -> str:
     disk = scene.disk()
     scene.boot(disk, Behaviour(scene.host_config(TENANT_RESOURCE)))
     with opened(disk.path, tenants) as (tpm, keys):
-        return signs_as_certified(scene.ca, tpm, keys)
+        return attackers_tpm(scene.ca, tpm, keys)
 
 
 def _s3(scene: Scene) -> str:
@@ -42,7 +42,7 @@ def _s3(scene: Scene) -> str:
     key_beside(disk.path).write_bytes(secret)
     scene.boot(disk, Behaviour(scene.host_config()), boot=KeyBesideBoot)
     with opened(disk.path, secret) as (tpm, keys):
-        return signs_as_certified(scene.ca, tpm, keys)
+        return attackers_tpm(scene.ca, tpm, keys)
 
 
 def _d1(scene: Scene) -> str:

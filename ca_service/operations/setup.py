@@ -30,6 +30,15 @@ def open_database(url: str) -> Store:
         BadRequest: no such URL, or no driver for it is installed.
         Unavailable: the database is missing, damaged, out of reach, or has another schema.
     """
+    return _existing(url, open_store)
+
+
+def upgrade_database(url: str) -> None:
+    """Bring a CA's database to this program's schema; raises as `open_database` does."""
+    _existing(url, create_store).close()
+
+
+def _existing(url: str, open_: Callable[[str], Store]) -> Store:
     try:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
@@ -37,7 +46,7 @@ def open_database(url: str) -> Store:
                 f"the CA's database {parsed.database} is missing",
                 remedy="Restore it from a backup: the CA must know what it has issued.",
             )
-        return open_store(url)
+        return open_(url)
     except (sa.exc.ArgumentError, ImportError):
         raise BadRequest("database", "must be the URL of a database whose driver is installed") from None
     except sa.exc.DBAPIError:

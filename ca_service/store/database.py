@@ -17,7 +17,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.store.transaction import Transaction
@@ -55,7 +55,7 @@ class Store:
 
     def _new_engine(self) -> sa.Engine:
         engine = sa.create_engine(
-            self.url, pool_size=16, max_overflow=64, pool_timeout=30, pool_pre_ping=False
+            self.url, pool_size=16, max_overflow=64, pool_timeout=30, hide_parameters=True
         )
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
@@ -92,8 +92,8 @@ class Store:
         try:
             with self._own_engine().connect() as connection:
                 yield Transaction(connection)
-        except OperationalError as error:
-            raise Unavailable("the database cannot be read now") from error
+        except DatabaseError as error:
+            raise _unavailable("read", error) from error
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
@@ -113,8 +113,8 @@ class Store:
                 self._faults("after commit")
         except IntegrityError as error:
             raise Taken(f"a constraint of the database does not allow it: {error.orig}") from error
-        except OperationalError as error:
-            raise Unavailable("the database cannot be written now") from error
+        except DatabaseError as error:
+            raise _unavailable("written", error) from error
 
     def check(self) -> None:
         """Whether the database can be written and has this program's schema.
@@ -137,8 +137,8 @@ class Store:
         try:
             with self._turn, self._own_engine().connect().execution_options(immediate=True) as connection:
                 connection.execute(sa.text("SELECT 1"))
-        except OperationalError as error:
-            raise Unavailable("the database cannot be written now") from error
+        except DatabaseError as error:
+            raise _unavailable("written", error) from error
 
     def upgrade(self) -> None:
         """Bring the schema to this program's; a new database gets all of it."""
@@ -160,6 +160,12 @@ def _rolled_back(connection: sa.Connection) -> Iterator[None]:
     except BaseException:
         connection.rollback()
         raise
+
+
+def _unavailable(what: str, error: DatabaseError) -> Unavailable:
+    if isinstance(error, OperationalError):
+        return Unavailable(f"the database cannot be {what} now")
+    return Unavailable("the database is damaged, or is none", remedy="Restore it from a backup.")
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

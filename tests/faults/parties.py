@@ -88,6 +88,7 @@ class Running:
     process: subprocess.Popen
     steps: dict[str, dict[str, object]] = field(default_factory=dict)
     err: list[str] = field(default_factory=list)
+    told: Told | None = None
     _drain: threading.Thread | None = None
 
     def __post_init__(self) -> None:
@@ -355,7 +356,7 @@ class Parties:
             yield running
         finally:
             running.process.send_signal(signal.SIGTERM)
-            told = running.end()
+            running.told = told = running.end()
         assert told.code == 0, told
         assert "off" in told.steps
 

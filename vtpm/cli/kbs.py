@@ -52,6 +52,8 @@ id = "{kbs_id}"
 label = "key broker of {directory.name}"
 status = "trusted"
 origins = ["kbs-generated"]
+# The release policy that this KBS follows now; with another one its grants are refused.
+release_policies = ["{broker.policy().digest}"]
 
 [[kbs.key]]
 jwk = {{ {members} }}

@@ -7,6 +7,7 @@ can know, and must check, is that nobody planted certificates of another TPM.
 import hashlib
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -21,6 +22,16 @@ MAX_NV_CERTIFICATE = 2048
 
 _ON_PERMANENT_IDENTIFIER = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.3")
 _EK_PERMANENT_ID_SHA256 = x509.ObjectIdentifier("2.23.133.12.1")
+
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises on a certificate that it cannot make sense of, at loading or when its fields are read."""
 
 
 @asn1.sequence
@@ -66,7 +77,7 @@ def _check_key(entry: CertificateEntry, key: KeyStatement) -> None:
     try:
         certified = x509.load_der_x509_certificate(entry.certificate).public_key()
         own = parse_public(key.public, "key").public_key()
-    except (ValueError, WireError) as error:
+    except (*_UNREADABLE, WireError) as error:
         raise VtpmError("a certificate cannot be read", rule="certificates.key") from error
     spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if entry.template != key.template or certified.public_bytes(*spki) != own.public_bytes(*spki):
@@ -85,6 +96,6 @@ def _permanent_identifier(certificate: bytes) -> str | None:
             if name.type_id == _ON_PERMANENT_IDENTIFIER:
                 value = asn1.decode_der(_PermanentIdentifier, name.value)
                 return value.identifier_value if value.assigner == _EK_PERMANENT_ID_SHA256 else None
-    except (ValueError, x509.ExtensionNotFound):
+    except (*_UNREADABLE, x509.ExtensionNotFound):
         return None
     return None

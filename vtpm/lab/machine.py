@@ -119,7 +119,7 @@ class Machine:
             make_blank_disk(disk, secrets.token_bytes(_SALT_SIZE))
         run = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vtpm-host-")))
         host_socket = run / "host.sock"
-        mine, theirs = socket.socketpair()
+        mine, theirs = (self._stack.enter_context(end) for end in socket.socketpair())
         self._start(
             ["vtpm.snp.server", "--platform", str(config.directory / PLATFORM), "--fd", str(mine.fileno())],
             pass_fds=(mine.fileno(),),
@@ -209,7 +209,7 @@ class Machine:
             raise UnavailableError("the SVSM did not start") from error
 
     def _svsm_stream(self, name: str) -> IO[str]:
-        stream = getattr(self._svsm, name)
+        stream = getattr(self._svsm, name, None)
         if stream is None:
             raise UnavailableError("the machine is not switched on")
         return stream  # type: ignore[no-any-return]
@@ -238,7 +238,10 @@ class Machine:
         """
         if self._svsm is None:
             return 3
-        code = self._svsm.wait(_GRACE_S)
+        try:
+            code = self._svsm.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            raise UnavailableError("the SVSM still runs") from None
         if code < 0:
             raise UnavailableError(
                 f"the SVSM was ended by {signal.Signals(-code).name}",

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from vtpm import client
 from vtpm import tpm as tpm_room
+from vtpm.errors import UsageError
 from vtpm.svsm.build import Build
 from vtpm.svsm.errors import BootRefused
 from vtpm.svsm.events import Narrator
@@ -27,8 +28,18 @@ from vtpm.svsm.records import (
     parse_keys,
 )
 from vtpm.tpm import StateKeeper, Swtpm, TpmKeys, TpmRefused
-from vtpm.volume import CERTIFICATES, TPM_STATE, TpmRecord, Volume, open_volume, read_tpm, record_tpm
+from vtpm.volume import (
+    CERTIFICATES,
+    TPM_STATE,
+    TpmRecord,
+    Volume,
+    VolumeDamaged,
+    open_volume,
+    read_tpm,
+    record_tpm,
+)
 from vtpm.wire.enrollment import CertificatesReply, Certify, Challenge, Evidence
+from vtpm.wire.errors import WireError
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.runtime_data import (
     PROFILE,
@@ -144,7 +155,7 @@ class Boot:
             if record is None:
                 keys = self._manufacture(tpm, volume)
             else:
-                keys = parse_keys(record.keys)
+                keys = _recorded_keys(record)
                 tpm_room.verify_loaded(tpm, keys)
                 tpm_room.repair_persistent(tpm, keys)
             step.detail.update(
@@ -153,12 +164,13 @@ class Boot:
         return keys
 
     def _manufacture(self, tpm: Swtpm, volume: Volume) -> TpmKeys:
-        keys = tpm_room.manufacture(
-            tpm,
-            tuple(template(Role.EK, ek) for ek in self._config.ek),
-            template(Role.IAK, self._config.iak),
-            template(Role.IDEVID, self._config.iak),
-        )
+        config = self._config
+        try:
+            eks = tuple(template(Role.EK, ek) for ek in config.ek)
+            iak, idevid = template(Role.IAK, config.iak), template(Role.IDEVID, config.iak)
+        except WireError as error:
+            raise UsageError(str(error)) from error
+        keys = tpm_room.manufacture(tpm, eks, iak, idevid)
         record_tpm(volume, TpmRecord(tpm.take_state(), encode_keys(keys)))
         return keys
 
@@ -178,6 +190,13 @@ class Boot:
             if written or stored != certificates:
                 volume.transaction({TPM_STATE: tpm.take_state(), CERTIFICATES: certificates})
             step.detail.update(written=_indices(written), refused=_indices(refused), counter=volume.counter)
+
+
+def _recorded_keys(record: TpmRecord) -> TpmKeys:
+    try:
+        return parse_keys(record.keys)
+    except WireError as error:
+        raise VolumeDamaged(f"the TPM's recorded keys cannot be read: {error}") from error
 
 
 def _write_certificates(tpm: Swtpm, keys: TpmKeys, reply: CertificatesReply) -> tuple[list[int], list[int]]:

@@ -4,17 +4,21 @@ A real SVSM is measured as the pages of its IGVM file. Here the image is the sou
 as the SVSM, and one configuration page that names the build; change a line of them, and the measurement changes.
 """
 
-import importlib
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 
+import vtpm
 from vtpm.snp.measurement import launch_digest
 from vtpm.wire.encoding import canonical
 
 PAGE = 4096
 _IMAGE_GPA = 0x1000_0000
-_MEASURED = ("vtpm.wire", "vtpm.client", "vtpm.volume", "vtpm.tpm", "vtpm.svsm")
+_MEASURED = (
+    "*.py",
+    *(f"{package}/**/*.py" for package in ("wire", "client", "snp", "volume", "tpm", "svsm")),
+)
+"""All that the SVSM's process loads of this project: the packages it imports, and the modules above them."""
 
 
 class Build(StrEnum):
@@ -31,10 +35,10 @@ class Build(StrEnum):
 
 def _sources() -> Iterator[tuple[str, bytes]]:
     """Name and content of every measured source file, in a fixed order."""
-    for package in _MEASURED:
-        folder = Path(str(importlib.import_module(package).__file__)).parent
-        for path in sorted(folder.rglob("*.py")):
-            yield f"{package}/{path.relative_to(folder).as_posix()}", path.read_bytes()
+    root = Path(vtpm.__file__).parent
+    for pattern in _MEASURED:
+        for path in sorted(root.glob(pattern)):
+            yield f"vtpm/{path.relative_to(root).as_posix()}", path.read_bytes()
 
 
 def pages(build: Build) -> list[tuple[int, bytes]]:

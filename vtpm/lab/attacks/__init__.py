@@ -11,7 +11,11 @@ from vtpm.lab.attacks.model import Attack, Case, Result, Verdict
 from vtpm.lab.attacks.running import attempt, furnished, run
 from vtpm.lab.attacks.scene import Lab
 
-ATTACKS = {attack.id: attack for family in (mitm, substitution, builds, replay, mixing, state, guest) for attack in family.ATTACKS}
+ATTACKS = {
+    attack.id: attack
+    for family in (mitm, substitution, builds, replay, mixing, state, guest)
+    for attack in family.ATTACKS
+}
 """Every attack by its name."""
 
 

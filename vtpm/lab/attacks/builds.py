@@ -21,31 +21,23 @@ from vtpm.host import Behaviour, BrokerSession, HostConfig, KbsRefused, Release,
 from vtpm.host.malicious import OwnKbs
 from vtpm.kbs.release import seal_with_grant
 from vtpm.kbs.sessions import Session
-from vtpm.lab.attacks.forging import tpm_statement
+from vtpm.lab.attacks.forging import Forger
 from vtpm.lab.attacks.mitm import KBS_RULES
 from vtpm.lab.attacks.model import Attack
-from vtpm.lab.attacks.possession import NothingGained, opened, own_tpm, attackers_tpm
+from vtpm.lab.attacks.possession import NothingGained, attackers_tpm, opened, own_tpm
 from vtpm.lab.attacks.scene import RESOURCE, Scene
 from vtpm.snp import LaunchContext
 from vtpm.svsm.build import Build
 from vtpm.svsm.errors import BootRefused
 from vtpm.svsm.kbs_session import negotiate
-from vtpm.tpm import Swtpm, TpmKeys, activate, certify_idevid
 from vtpm.wire.aproxy import CHALLENGE, AttestationRequest, NegotiationResponse, legacy_report_data
 from vtpm.wire.certtable import CertKind, parse_table
 from vtpm.wire.encoding import b64std
-from vtpm.wire.enrollment import Certify, Challenge, Evidence
 from vtpm.wire.grant import key_id
 from vtpm.wire.jwe import SealedResource, open_sealed, parse_protected
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.report import Report
-from vtpm.wire.runtime_data import (
-    PROFILE,
-    KbsStatement,
-    RuntimeData,
-    StoreStatement,
-    certify_qualifier,
-)
+from vtpm.wire.runtime_data import KbsStatement
 
 _MODIFIED = bytes(range(48))
 """Launch measurement of an SVSM that the attacker has changed: any that nobody has listed."""
@@ -151,38 +143,6 @@ class _LenientBroker:
         return Release("", sealed)
 
 
-class _Forger:
-    """The attacker in the place of an SVSM: its own TPM, in evidence that today's SVSM was made to sign."""
-
-    def __init__(self, scene: Scene, tpm: Swtpm, keys: TpmKeys, grant: str, key_id: str) -> None:
-        self._scene = scene
-        self._tpm = tpm
-        self._keys = keys
-        self._grant = grant
-        self._key_id = key_id
-
-    def evidence(self, aud: str, nonce: str) -> Evidence:
-        data = RuntimeData(
-            aud=aud,
-            nonce=nonce,
-            session=EcJwk.from_key(ec.generate_private_key(ec.SECP256R1()).public_key()),
-            tpm=tpm_statement(self._tpm, self._keys),
-            kbs=KbsStatement(self._scene.kbs.public_jwk(), self._grant),
-            store=StoreStatement(
-                "persistent", "interim/1", os.urandom(32), "this-boot", self._key_id, 1, os.urandom(32)
-            ),
-        ).canonical()
-        processor = self._scene.lab.launch(Build.APROXY_HEAD)
-        signed = _signed(self._scene, processor, data)
-        return Evidence(PROFILE, data, signed.report, processor.cert_table())
-
-    def certify(self, evidence: Evidence) -> Certify:
-        return Certify(*certify_idevid(self._tpm, self._keys, certify_qualifier(evidence.runtime_data)))
-
-    def activate(self, index: int, challenge: Challenge) -> bytes:
-        return activate(self._tpm, self._keys, index, challenge.credential_blob, challenge.secret)
-
-
 def _persistence_key(scene: Scene) -> tuple[bytes, str, str]:
     """The victim's secret, its grant and its key id, sealed to the attacker: the report names the attacker's key."""
     lenient = "kbs.report-data" in scene.off
@@ -218,8 +178,17 @@ def _b2(scene: Scene) -> str:
     known = scene.kbs.secret(RESOURCE)
     if known is None or known.value != secret:
         raise NothingGained("the key broker released another key")
+    processor = scene.lab.launch(Build.APROXY_HEAD)
     with own_tpm() as (tpm, keys):
-        client.enroll(HttpTransport(scene.ca.url), _Forger(scene, tpm, keys, grant, name), known=False)
+        forger = Forger(
+            tpm,
+            keys,
+            KbsStatement(scene.kbs.public_jwk(), grant),
+            name,
+            report=lambda runtime_data: _signed(scene, processor, runtime_data).report,
+            table=processor.cert_table(),
+        )
+        client.enroll(HttpTransport(scene.ca.url), forger, known=False)
         return f"the victim's persistence key; and {attackers_tpm(scene.ca, tpm, keys)}"
 
 

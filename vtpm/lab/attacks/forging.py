@@ -5,12 +5,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from vtpm.host import Behaviour, HostConfig
 from vtpm.tpm import Swtpm, TpmKeys, activate, certify_idevid, properties
 from vtpm.wire.aproxy import RelayRequest, RelayResponse
 from vtpm.wire.encoding import canonical
-from vtpm.wire.enrollment import ActivationRequest, Certify, ChallengeReply, EnrollmentRequest
-from vtpm.wire.runtime_data import RuntimeData, TpmStatement, certify_qualifier
+from vtpm.wire.enrollment import (
+    ActivationRequest,
+    Certify,
+    Challenge,
+    ChallengeReply,
+    EnrollmentRequest,
+    Evidence,
+)
+from vtpm.wire.jwk import EcJwk
+from vtpm.wire.runtime_data import (
+    PROFILE,
+    KbsStatement,
+    RuntimeData,
+    StoreStatement,
+    TpmStatement,
+    certify_qualifier,
+)
 
 NONCES: Final = "/v1/nonces"
 ENROLMENTS: Final = "/v1/enrollments"
@@ -101,3 +118,55 @@ class EditingHost(Behaviour):
         proof = Certify(*certify_idevid(self._tpm, self._keys, certify_qualifier(edited)))
         evidence = replace(request.evidence, runtime_data=edited)
         return canonical(EnrollmentRequest(evidence, proof).to_json())
+
+
+class Forger:
+    """The attacker in the place of an SVSM, with a TPM of its own and evidence that it has written itself.
+
+    Args:
+        tpm: the attacker's TPM.
+        keys: its keys.
+        kbs: a key broker's key and grant, from wherever.
+        key_id: id of the secret that the grant is about.
+        report: gets a report for canonical runtime data.
+        table: the certificates that verify it.
+    """
+
+    def __init__(
+        self,
+        tpm: Swtpm,
+        keys: TpmKeys,
+        kbs: KbsStatement,
+        key_id: str,
+        *,
+        report: Callable[[bytes], bytes],
+        table: bytes,
+    ) -> None:
+        self._tpm = tpm
+        self._keys = keys
+        self._kbs = kbs
+        self._key_id = key_id
+        self._report = report
+        self._table = table
+
+    def evidence(self, aud: str, nonce: str) -> Evidence:
+        """All of it made up but the key broker's part, and the report if that is genuine."""
+        data = RuntimeData(
+            aud=aud,
+            nonce=nonce,
+            session=EcJwk.from_key(ec.generate_private_key(ec.SECP256R1()).public_key()),
+            tpm=tpm_statement(self._tpm, self._keys),
+            kbs=self._kbs,
+            store=StoreStatement(
+                "persistent", "interim/1", os.urandom(32), "this-boot", self._key_id, 1, os.urandom(32)
+            ),
+        ).canonical()
+        return Evidence(PROFILE, data, self._report(data), self._table)
+
+    def certify(self, evidence: Evidence) -> Certify:
+        """By the attacker's TPM, which is an honest TPM."""
+        return Certify(*certify_idevid(self._tpm, self._keys, certify_qualifier(evidence.runtime_data)))
+
+    def activate(self, index: int, challenge: Challenge) -> bytes:
+        """Likewise."""
+        return activate(self._tpm, self._keys, index, challenge.credential_blob, challenge.secret)

@@ -25,24 +25,31 @@ from tpm2_pytss import (
 )
 from tpm2_pytss.constants import TPM2_ALG, TPM2_CC, TPM2_RH, TPM2_ST, TPMA_OBJECT
 
-from vtpm.host import Behaviour
+from vtpm import client
+from vtpm.client import HttpTransport
+from vtpm.host import Behaviour, HostConfig, Release
+from vtpm.lab.attacks.forging import Forger
 from vtpm.lab.attacks.model import Attack
 from vtpm.lab.attacks.naive import LabBoot
-from vtpm.lab.attacks.possession import NothingGained, certified
+from vtpm.lab.attacks.possession import NothingGained, attackers_tpm, certified, own_tpm
 from vtpm.lab.attacks.scene import Scene
 from vtpm.svsm.boot import Launched, SvsmDevice
-from vtpm.svsm.kbs_session import KbsSession
+from vtpm.svsm.build import Build
+from vtpm.svsm.kbs_session import KbsSession, negotiate
 from vtpm.svsm.records import parse_keys
 from vtpm.tpm import GuestGateway, Swtpm, TpmKeys, verify_loaded
 from vtpm.tpm.esapi import ESAPI, ESYS_TR, policy_session
 from vtpm.volume import Volume, read_tpm
+from vtpm.wire.aproxy import AttestationRequest, AttestationResponse
 from vtpm.wire.enrollment import Certify, Challenge, Evidence
-from vtpm.wire.runtime_data import certify_qualifier
+from vtpm.wire.jwe import parse_protected
+from vtpm.wire.runtime_data import KbsStatement, certify_qualifier, report_data
 from vtpm.wire.templates import Role, devid_branches, template
 
 _IAK = template(Role.IAK, "H-3")
 _IDEVID = template(Role.IDEVID, "H-3")
 _EK = template(Role.EK, "L-2")
+_GUEST_VMPL = 2
 _FREE = TPMA_OBJECT.RESTRICTED | TPMA_OBJECT.ADMINWITHPOLICY
 
 
@@ -148,6 +155,36 @@ def _g1(scene: Scene) -> str:
     return f"IAK certificate {certificate.serial_number:x}, whose key signs whatever the guest likes, forged quotes too"
 
 
+class _Accomplice(Behaviour):
+    """An honest host but for one thing: it passes the grant, which is public, on to the guest."""
+
+    def __init__(self, config: HostConfig) -> None:
+        super().__init__(config)
+        self.grant = ""
+
+    def delivery(self, request: AttestationRequest, release: Release) -> AttestationResponse:
+        """Read the grant out of the header that passes."""
+        self.grant = parse_protected(release.sealed.protected.encode("ascii")).grant or ""
+        return super().delivery(request, release)
+
+
+def _g2(scene: Scene) -> str:
+    host, processor = _Accomplice(scene.host_config()), scene.lab.launch()
+    with scene.booting(host) as channel:
+        session = negotiate(channel.attest, processor.report, processor.cert_table, Build.STANDARD)
+    with own_tpm() as (tpm, keys):
+        forger = Forger(
+            tpm,
+            keys,
+            KbsStatement(scene.kbs.public_jwk(), host.grant),
+            session.key_id,
+            report=lambda runtime_data: processor.report(report_data(runtime_data), _GUEST_VMPL),
+            table=processor.cert_table(),
+        )
+        client.enroll(HttpTransport(scene.ca.url), forger, known=False)
+        return attackers_tpm(scene.ca, tpm, keys)
+
+
 ATTACKS = (
     Attack(
         "g1",
@@ -156,5 +193,12 @@ ATTACKS = (
         "finds there",
         ("tpm.identity", "tpm.iak-template", "tpm.iak-attributes"),
         _g1,
+    ),
+    Attack(
+        "g2",
+        "guest, with its host,",
+        "has the processor sign evidence for a TPM of its own at the guest's privilege level, in the same VM",
+        ("snp.vmpl", "launch.measurement"),
+        _g2,
     ),
 )

@@ -1,5 +1,6 @@
 """M: the host stands between the SVSM and the key broker."""
 
+import json
 import os
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -7,10 +8,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from vtpm.host import Behaviour, HostConfig, Release
 from vtpm.host.malicious import GenuineHeader, OwnKbs
 from vtpm.lab.attacks.model import Attack
-from vtpm.lab.attacks.possession import opened, attackers_tpm
+from vtpm.lab.attacks.possession import attackers_tpm, opened
 from vtpm.lab.attacks.scene import Scene
 from vtpm.wire.aproxy import AttestationRequest, AttestationResponse
+from vtpm.wire.encoding import b64url, canonical, unb64url
+from vtpm.wire.grant import key_id
 from vtpm.wire.jwe import GRANT_MEMBER, parse_protected, seal
+from vtpm.wire.jwk import EcJwk
 
 KBS_RULES = (
     "kbs.listed",
@@ -50,6 +54,29 @@ class OwnSecret(Behaviour):
         return super().delivery(request, Release(release.token, sealed))
 
 
+class AlteredGrant(Behaviour):
+    """M4: the genuine grant, altered to fit the attacker's ephemeral key and secret; only nobody signed that."""
+
+    def __init__(self, config: HostConfig, loot: bytes) -> None:
+        super().__init__(config)
+        self.loot = loot
+
+    def delivery(self, request: AttestationRequest, release: Release) -> AttestationResponse:
+        """Put the attacker's key and secret into the claims, and leave the signature as it is."""
+        genuine = parse_protected(release.sealed.protected.encode("ascii")).grant
+        if genuine is None:
+            return super().delivery(request, release)
+        header, claims, signature = genuine.split(".")
+        ephemeral = ec.generate_private_key(ec.SECP521R1())
+        altered = json.loads(unb64url(claims, "claims")) | {
+            "epk_jkt": EcJwk.from_key(ephemeral.public_key()).thumbprint(),
+            "key_id": key_id(self.loot),
+        }
+        grant = ".".join((header, b64url(canonical(altered)), signature))
+        sealed = seal(self.loot, request.key, ephemeral, extra={GRANT_MEMBER: grant}, entropy=os.urandom)
+        return super().delivery(request, Release(release.token, sealed))
+
+
 def _with_loot(scene: Scene, host: Behaviour, loot: bytes) -> str:
     """Boot a victim on this host; then open its volume with the secret that the attacker knows."""
     disk = scene.disk()
@@ -70,6 +97,11 @@ def _m2(scene: Scene) -> str:
 
 def _m3(scene: Scene) -> str:
     host = GenuineHeader(scene.host_config())
+    return _with_loot(scene, host, host.loot)
+
+
+def _m4(scene: Scene) -> str:
+    host = AlteredGrant(scene.host_config(), os.urandom(32))
     return _with_loot(scene, host, host.loot)
 
 
@@ -94,5 +126,12 @@ ATTACKS = (
         "delivers the genuine header and grant, with its own ephemeral key beside them and its own secret",
         ("svsm.epk", "svsm.key-id", "grant.key-id"),
         _m3,
+    ),
+    Attack(
+        "m4",
+        "host",
+        "alters the genuine grant so that it fits an ephemeral key and a secret of its own",
+        ("svsm.grant-signature", "grant.signature"),
+        _m4,
     ),
 )

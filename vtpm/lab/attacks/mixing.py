@@ -11,10 +11,10 @@ from vtpm.lab.attacks.mitm import OwnSecret
 from vtpm.lab.attacks.model import Attack
 from vtpm.lab.attacks.possession import (
     NothingGained,
+    attackers_tpm,
     certificate_of,
     opened,
     own_tpm,
-    attackers_tpm,
 )
 from vtpm.lab.attacks.scene import Scene
 from vtpm.tpm import Swtpm, TpmKeys

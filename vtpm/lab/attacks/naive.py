@@ -57,7 +57,7 @@ def key_beside(disk: Path) -> Path:
 
 
 class KeyBesideBoot(LabBoot):
-    """Without `store.key`: opens the volume with the key that lies beside it, not with the one that the KBS released."""
+    """Without `store.key`: opens the volume with the key that lies beside it, not with the KBS's."""
 
     def _open_volume(self, session: KbsSession) -> Volume:
         if "store.key" not in self._off:

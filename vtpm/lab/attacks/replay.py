@@ -8,7 +8,7 @@ from vtpm.errors import UnavailableError
 from vtpm.host import Behaviour, HostConfig
 from vtpm.lab.attacks.forging import CREATED, ENROLMENTS, HUNG_UP, NONCES, answers
 from vtpm.lab.attacks.model import Attack
-from vtpm.lab.attacks.possession import NothingGained, opened, attackers_tpm
+from vtpm.lab.attacks.possession import NothingGained, attackers_tpm, opened
 from vtpm.lab.attacks.scene import RESOURCE, Disk, Scene
 from vtpm.wire.aproxy import RelayRequest, RelayResponse
 from vtpm.wire.encoding import b64url, canonical

@@ -27,14 +27,15 @@ def attempt(attack: Attack, lab: Lab, on: Iterable[str] | None = None) -> Case:
     """
     left = frozenset(attack.rules) if on is None else frozenset(on)
     off = frozenset(attack.rules) - left
-    with tempfile.TemporaryDirectory(dir=lab.directory) as directory:
-        with staged(lab, Path(directory), off, origins=attack.origins) as scene:
-            try:
-                gained = attack.attempt(scene)
-            except VtpmError as error:
-                rule = scene.rule_of(error)
-                verdict = Verdict.REFUSED if rule in left else Verdict.OTHERWISE
-                return Case(verdict, rule, error.detail)
+    with (
+        tempfile.TemporaryDirectory(dir=lab.directory) as directory,
+        staged(lab, Path(directory), off, origins=attack.origins) as scene,
+    ):
+        try:
+            gained = attack.attempt(scene)
+        except VtpmError as error:
+            rule = scene.rule_of(error)
+            return Case(Verdict.REFUSED if rule in left else Verdict.OTHERWISE, rule, error.detail)
     succeeded = Verdict.NOT_YET if attack.awaits and on is None else Verdict.SUCCEEDED
     return Case(succeeded, "", gained)
 

@@ -180,9 +180,7 @@ def staged(lab: Lab, directory: Path, off: frozenset[str], *, origins: tuple[str
         origins: origins of secrets that the CA's allow-list admits.
     """
     clock, refusals = LabClock(), list[str]()
-    kbs = Kbs.create_or_open(
-        directory / "kbs", measurements=tuple(lab.measurements.values()), passphrase=os.urandom(16)
-    )
+    kbs = Kbs.create_or_open(directory / "kbs", measurements=tuple(lab.measurements.values()))
     kbs.declare(RESOURCE)
     app = create_app(kbs, clock, os.urandom)
     _note_refusals(app, refusals)

@@ -111,7 +111,9 @@ def _t3(scene: Scene) -> str:
         serials = {sign_as_certified(scene.ca, launched.tpm, keys).serial_number for launched in (one, other)}
     if len(serials) != 1:
         raise NothingGained("the two machines are not the same TPM")
-    return f"two machines at once that both sign as IAK certificate {serials.pop():x}: their quotes can be mixed"
+    return (
+        f"two machines at once that both sign as IAK certificate {serials.pop():x}: their quotes can be mixed"
+    )
 
 
 ATTACKS = (

@@ -7,7 +7,7 @@ from vtpm.host.malicious import OwnKbs
 from vtpm.lab.attacks.mitm import KBS_RULES
 from vtpm.lab.attacks.model import Attack
 from vtpm.lab.attacks.naive import KeyBesideBoot, VolatileBoot, key_beside
-from vtpm.lab.attacks.possession import NothingGained, opened, own_tpm, attackers_tpm
+from vtpm.lab.attacks.possession import NothingGained, attackers_tpm, opened, own_tpm
 from vtpm.lab.attacks.scene import TENANT_RESOURCE, Disk, Scene
 from vtpm.svsm.records import encode_keys
 from vtpm.volume import TpmRecord, open_volume, record_tpm

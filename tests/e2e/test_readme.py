@@ -1,0 +1,173 @@
+"""The README's commands, taken from its text: what a newcomer types is what runs here, line by line."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PORTS = (8443, 8480, 2321, 2322)
+LIMIT_S = 60
+
+
+def by_hand(name):
+    """The lines of the block that is marked with this name."""
+    (block,) = re.findall(rf"<!-- by-hand: {name} -->\n```sh\n(.*?)```", README, re.DOTALL)
+    return block
+
+
+class Terminal:
+    """A shell in a session of its own, in a newcomer's checkout; `ctrl_c` is what the key does."""
+
+    def __init__(self, folder, name):
+        self.log = folder / f"terminal-{name}-{time.monotonic_ns()}.log"
+        environment = {
+            k: v for k, v in os.environ.items() if not k.startswith("VTPM_") and k != "VIRTUAL_ENV"
+        }
+        with self.log.open("w") as stream:
+            self._shell = subprocess.Popen(
+                ["bash", "-e", "-c", by_hand("set-up") + by_hand(name)],
+                cwd=folder / "checkout",
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+
+    @property
+    def shown(self):
+        text = self.log.read_text()
+        assert "Traceback" not in text, text
+        return text
+
+    def until(self, pattern):
+        """Wait until it shows this; returns the match."""
+        deadline = time.monotonic() + LIMIT_S
+        while (found := re.search(pattern, self.shown)) is None:
+            assert self._shell.poll() is None, self.shown
+            assert time.monotonic() < deadline, self.shown
+            time.sleep(0.05)
+        return found
+
+    def end(self):
+        code = self._shell.wait(LIMIT_S)
+        return code, self.shown
+
+    def ctrl_c(self):
+        os.killpg(self._shell.pid, signal.SIGINT)
+        return self.end()
+
+    def close(self):
+        if self._shell.poll() is None:
+            os.killpg(self._shell.pid, signal.SIGTERM)
+            try:
+                self._shell.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._shell.pid, signal.SIGKILL)
+                self._shell.wait()
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    """Opens terminals in a folder that looks like a checkout after `make setup`; all are closed in the end."""
+    for port in PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                pytest.skip(f"port {port} of the README is in use on this machine")
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / ".venv").symlink_to(sys.prefix)
+    (checkout / "policies").symlink_to(ROOT / "policies")
+    with contextlib.ExitStack() as stack:
+
+        def open_terminal(name):
+            opened = Terminal(tmp_path, name)
+            stack.callback(opened.close)
+            return opened
+
+        yield open_terminal
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.xdist_group("default-ports")
+def test_by_hand_in_three_terminals(terminal, tmp_path):
+    hand = tmp_path / "checkout" / "build" / "hand"
+    kbs, ca = terminal("kbs"), terminal("ca")
+    kbs.until(r"listening on http://127\.0\.0\.1:8480")
+    ca.until(r"serves on 127\.0\.0\.1:8443")
+
+    machine = terminal("boot")
+    machine.until(r"tcti swtpm:host=127\.0\.0\.1,port=2321")
+    ek = machine.until(r"origin manufactured +ek_name ([0-9a-f]{16})")[1]
+    code, shown = terminal("client").end()
+    assert code == 0, shown
+    certificate = (hand / "ek.der").read_bytes()
+    x509.load_der_x509_certificate(certificate)
+    assert "Issuer:" in shown
+    for role in ("ek", "iak", "idevid"):
+        assert re.search(rf"\b{role}\b", shown), shown
+    assert "default/vtpm/demo" in shown
+    exported = sorted(path.name for path in (hand / "tpm_cert_store").iterdir())
+    assert [name.split("-")[2] for name in exported] == ["devid", "ek"]
+    code, shown = machine.ctrl_c()
+    assert code == 0, shown
+    assert re.search(r"^ +off\b", shown, re.MULTILINE), shown
+
+    machine = terminal("boot")
+    machine.until(r"tcti swtpm:host=127\.0\.0\.1,port=2321")
+    assert machine.until(r"origin loaded +ek_name ([0-9a-f]{16})")[1] == ek
+    code, shown = terminal("client").end()
+    assert code == 0, shown
+    assert (hand / "ek.der").read_bytes() == certificate
+    assert machine.ctrl_c()[0] == 0
+    for server in (ca, kbs):
+        code, shown = server.ctrl_c()
+        assert code == 0, shown
+
+
+@pytest.mark.parametrize("command", [["vtpm", "--help"], ["vtpm-ca", "--help"], ["make", "help"]])
+def test_the_help_it_points_to(command):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert done.stderr == ""
+
+
+def test_every_link_leads_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
+    assert len(links) > 4
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_shell_line_names_a_target_or_command_that_exists():
+    """No block is forgotten: each is marked, and run by hand here, or is the one with the two make targets."""
+    blocks = re.findall(r"(<!-- by-hand: [\w-]+ -->\n)?```sh\n(.*?)```", README, re.DOTALL)
+    unmarked = [block for marker, block in blocks if not marker]
+    assert len(unmarked) == 1
+    targets = re.findall(r"^make ([\w-]+)", unmarked[0], re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

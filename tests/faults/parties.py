@@ -112,6 +112,8 @@ class Running:
         raise AssertionError(f"no step {step}: {self.steps}, {self.end().err}")
 
     def end(self, timeout: float = BOOT_S) -> Told:
+        if self.told is not None:
+            return self.told
         for _ in self.steps_as_told():
             pass
         code = self.process.wait(timeout)
@@ -119,7 +121,8 @@ class Running:
         self.process.stdout.close()
         self.process.stderr.close()
         readable(self.err[0])
-        return Told(code, self.steps, self.err[0])
+        self.told = Told(code, self.steps, self.err[0])
+        return self.told
 
     @property
     def tcti(self) -> str:
@@ -356,7 +359,7 @@ class Parties:
             yield running
         finally:
             running.process.send_signal(signal.SIGTERM)
-            running.told = told = running.end()
+            told = running.end()
         assert told.code == 0, told
         assert "off" in told.steps
 

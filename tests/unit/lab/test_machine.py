@@ -161,9 +161,10 @@ def test_nothing_is_left_after_the_context(config, monkeypatch):
     assert_whole(processes)
     (socket_path,) = re.findall(r"--socket (\S+)", " ".join(processes.values()))
     assert Path(socket_path).exists()
-    with monkeypatch.context() as patch, pytest.raises(UnavailableError, match="still runs"):
+    with monkeypatch.context() as patch:
         patch.setattr(machine_module, "_GRACE_S", 0.05)
-        _ = machine.exit_code
+        with pytest.raises(UnavailableError, match="still runs"):
+            _ = machine.exit_code
     machine.__exit__(None, None, None)
     assert machine.exit_code == 0
     assert descendants(os.getpid()) == {}

@@ -8,15 +8,12 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from vtpm import client
 from vtpm import tpm as tpm_room
 from vtpm.errors import UsageError
 from vtpm.svsm.build import Build
-from vtpm.svsm.errors import BootRefused
+from vtpm.svsm.device import Processor, SvsmDevice
 from vtpm.svsm.events import Narrator
 from vtpm.svsm.host_channel import HostChannel
 from vtpm.svsm.kbs_session import KbsSession, negotiate
@@ -38,29 +35,9 @@ from vtpm.volume import (
     read_tpm,
     record_tpm,
 )
-from vtpm.wire.enrollment import CertificatesReply, Certify, Challenge, Evidence
+from vtpm.wire.enrollment import CertificatesReply
 from vtpm.wire.errors import WireError
-from vtpm.wire.jwk import EcJwk
-from vtpm.wire.runtime_data import (
-    PROFILE,
-    KbsStatement,
-    RuntimeData,
-    StoreStatement,
-    TpmStatement,
-    certify_qualifier,
-    report_data,
-)
 from vtpm.wire.templates import Role, name, template
-
-
-class Processor(Protocol):
-    """What the SVSM asks of the secure processor."""
-
-    def report(self, report_data: bytes, vmpl: int = 0) -> bytes:
-        """An attestation report over 64 bytes of REPORT_DATA, asked for at `vmpl`."""
-
-    def cert_table(self) -> bytes:
-        """The certificates that verify it, as AMD's GUID table."""
 
 
 @dataclass(frozen=True)
@@ -223,76 +200,6 @@ def _write_certificates(tpm: Swtpm, keys: TpmKeys, reply: CertificatesReply) -> 
 
 def _indices(indices: list[int]) -> str:
     return ",".join(f"{index:08x}" for index in indices)
-
-
-class SvsmDevice:
-    """This SVSM as the enrolment client sees it."""
-
-    def __init__(
-        self, session: KbsSession, volume: Volume, tpm: Swtpm, keys: TpmKeys, processor: Processor
-    ) -> None:
-        if session.grant is None:
-            raise BootRefused(
-                "the KBS made no grant, so there is nothing to show the CA",
-                rule="svsm.grant-present",
-                remedy="Use a KBS that makes grants, or boot with --no-ca.",
-            )
-        self._grant = session.grant
-        self._key_id = session.key_id
-        self._volume = volume
-        self._tpm = tpm
-        self._keys = keys
-        self._processor = processor
-        self._session_key = ec.generate_private_key(ec.SECP256R1())
-
-    def evidence(self, aud: str, nonce: str) -> Evidence:
-        """The whole transcript of this boot, and a report that vouches for it."""
-        properties = tpm_room.properties(self._tpm)
-        data = RuntimeData(
-            aud=aud,
-            nonce=nonce,
-            session=EcJwk.from_key(self._session_key.public_key()),
-            tpm=TpmStatement(
-                eks=self._keys.eks,
-                iak=self._keys.iak,
-                idevid=self._keys.idevid,
-                manufacturer=properties.manufacturer,
-                vendor=properties.vendor,
-                firmware=properties.firmware,
-                spec=properties.spec,
-                origin=self._tpm.origin,
-            ),
-            kbs=KbsStatement(self._grant.jwk, self._grant.compact),
-            store=self.store(),
-        ).canonical()
-        return Evidence(
-            PROFILE, data, self._processor.report(report_data(data)), self._processor.cert_table()
-        )
-
-    def store(self) -> StoreStatement:
-        """Where the TPM's state lives."""
-        volume = self._volume
-        return StoreStatement(
-            mode="persistent",
-            format=volume.format,
-            salt=volume.salt,
-            created=volume.created,
-            key_id=self._key_id,
-            counter=volume.counter,
-            root=volume.root,
-            receipt=None,
-        )
-
-    def certify(self, evidence: Evidence) -> Certify:
-        """TPM2_Certify of the IDevID by the IAK over exactly this evidence."""
-        attest, signature = tpm_room.certify_idevid(
-            self._tpm, self._keys, certify_qualifier(evidence.runtime_data)
-        )
-        return Certify(attest, signature)
-
-    def activate(self, index: int, challenge: Challenge) -> bytes:
-        """TPM2_ActivateCredential with EK number `index`."""
-        return tpm_room.activate(self._tpm, self._keys, index, challenge.credential_blob, challenge.secret)
 
 
 class Launched:

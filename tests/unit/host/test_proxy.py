@@ -1,4 +1,3 @@
-# ruff: noqa: ARG002 - a fixture that is only wanted for what it starts
 import json
 import signal
 import socket

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG002 - a fixture that is only wanted for what it does
 """The KBS over real HTTP: Trustee's protocol, then the grant."""
 
 import base64

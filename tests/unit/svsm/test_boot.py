@@ -9,8 +9,9 @@ from tpm2_pytss import TPM2B_NV_PUBLIC, TPMS_NV_PUBLIC
 from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPMA_NV
 
 from vtpm.errors import UsageError, VtpmError
-from vtpm.svsm.boot import Boot, BootConfig, SvsmDevice
+from vtpm.svsm.boot import Boot, BootConfig
 from vtpm.svsm.build import Build
+from vtpm.svsm.device import SvsmDevice
 from vtpm.svsm.errors import BootRefused
 from vtpm.svsm.events import Narrator
 from vtpm.svsm.kbs_session import KbsSession

@@ -222,6 +222,7 @@ def test_grant_signature_by_another_key_than_the_named_one(broker, processor):
         ("nonce", b64std(bytes(32)), "svsm.grant-nonce"),
         ("key_id", key_id(bytes(32)), "svsm.key-id"),
     ],
+    ids=["epk_jkt", "tee_jkt", "nonce", "key_id"],
 )
 def test_claims(broker, processor, claim, value, rule):
     broker.claims = {claim: value}

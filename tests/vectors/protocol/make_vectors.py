@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
             differing.append(name)
             if not check:
                 path.write_text(text)
-    print("\n".join(differing) or "all vectors are as the code makes them")  # noqa: T201 - a script
+    print("\n".join(differing) or "all vectors are as the code makes them")
     return 1 if check and differing else 0
 
 

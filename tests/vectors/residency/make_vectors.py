@@ -173,7 +173,7 @@ def main():
             cases.update(dishonest(tpm, other))
     path = Path(__file__).with_name("vectors.json")
     path.write_text(json.dumps(cases, indent=1) + "\n")
-    print(f"{len(cases)} cases")  # noqa: T201 - a script for people
+    print(f"{len(cases)} cases")
 
 
 if __name__ == "__main__":

@@ -33,8 +33,9 @@ from vtpm.lab.attacks.model import Attack
 from vtpm.lab.attacks.naive import LabBoot
 from vtpm.lab.attacks.possession import NothingGained, attackers_tpm, certified, own_tpm
 from vtpm.lab.attacks.scene import Scene
-from vtpm.svsm.boot import Launched, SvsmDevice
+from vtpm.svsm.boot import Launched
 from vtpm.svsm.build import Build
+from vtpm.svsm.device import SvsmDevice
 from vtpm.svsm.kbs_session import KbsSession, negotiate
 from vtpm.svsm.records import parse_keys
 from vtpm.tpm import GuestGateway, Swtpm, TpmKeys, verify_loaded

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vtpm.svsm.boot import Boot, BootConfig, Processor, SvsmDevice
+from vtpm.svsm.boot import Boot, BootConfig
+from vtpm.svsm.device import Processor, SvsmDevice
 from vtpm.svsm.events import Narrator
 from vtpm.svsm.host_channel import HostChannel
 from vtpm.svsm.kbs_session import KbsSession, demand, negotiate

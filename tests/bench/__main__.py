@@ -5,7 +5,6 @@ measured in the same run, on the same noisy machine; `aim` is the greatest value
 figure is only reported.
 """
 
-import importlib.util
 import json
 import os
 import statistics
@@ -18,21 +17,16 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+import enrollment_world as w
+
 from vtpm.tpm import Swtpm, manufacture
 from vtpm.wire.templates import Role, template
 
 ENROLMENTS = 30
 REPEATS = 200
 MANUFACTURES = 10
-_WORLD = Path(__file__).parents[1] / "unit" / "enrollment" / "world.py"
-
-
-def _world_module():
-    spec = importlib.util.spec_from_file_location("enrollment_world", _WORLD)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["enrollment_world"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def cpu_ms(work: Callable[[], object], repeats: int) -> float:
@@ -77,7 +71,6 @@ def flush_ms(folder: Path) -> float:
 
 def enrolment_ms(folder: Path) -> tuple[float, float]:
     """CPU and wall time of one full enrolment in the CA's process, from the request's bytes to the answer's."""
-    w = _world_module()
     world = w.World.create(folder)
     store = world.new_store()
     world.apply(store, world.policy())

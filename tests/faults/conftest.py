@@ -1,23 +1,9 @@
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
+import enrollment_world as w
+import fault_parties
 import pytest
-
-
-def _load(module_name: str, path: Path):
-    """A helper module of tests; test folders are no packages."""
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[module_name]
-
-
-w = _load("enrollment_world", Path(__file__).parents[1] / "unit" / "enrollment" / "world.py")
-fault_parties = _load("fault_parties", Path(__file__).with_name("parties.py"))
 
 
 @pytest.fixture(scope="session")

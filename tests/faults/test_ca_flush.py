@@ -10,8 +10,7 @@ import pytest
 _SERVE = """
 import os, sys
 sys.path.insert(0, sys.argv[2])
-import conftest
-w = conftest.w
+import enrollment_world as w
 world = w.World(w.Path(sys.argv[1]))
 store = world.open_store()
 enroller = world.enroller(store)
@@ -41,7 +40,7 @@ def test_every_answer_comes_after_the_flush(new_world, strace: str, tmp_path: Pa
     subprocess.run(
         [
             *(strace, "-f", "-y", "-e", calls, "-o", str(trace)),
-            *(sys.executable, "-c", _SERVE, str(world.directory), str(Path(__file__).parent)),
+            *(sys.executable, "-c", _SERVE, str(world.directory), str(Path(__file__).parents[1] / "support")),
         ],
         check=True,
         stdout=subprocess.DEVNULL,

@@ -1,28 +1,11 @@
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
+import enrollment_world as w
 import pytest
 
 from ca_service.api import Services, create_app
 from ca_service.api.services import no_operations
-
-_NAME = "enrollment_world"
-
-
-def _load_world():
-    """The helper module of the enrolment tests; test folders are no packages."""
-    if _NAME not in sys.modules:
-        path = Path(__file__).parents[1] / "enrollment" / "world.py"
-        spec = importlib.util.spec_from_file_location(_NAME, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[_NAME] = module
-        spec.loader.exec_module(module)
-    return sys.modules[_NAME]
-
-
-w = _load_world()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,4 @@
 import contextlib
-import importlib.util
 import os
 import select
 import shutil
@@ -9,27 +8,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import operations_stage as s
 import pytest
 import structlog
 
 from ca_service.cli import main
 
-_NAME = "operations_stage"
 _ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-
-
-def _load_stage():
-    """The helper module of the operations' tests; test folders are no packages."""
-    if _NAME not in sys.modules:
-        path = Path(__file__).parents[1] / "operations" / "stage.py"
-        spec = importlib.util.spec_from_file_location(_NAME, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[_NAME] = module
-        spec.loader.exec_module(module)
-    return sys.modules[_NAME]
-
-
-s = _load_stage()
 
 
 @dataclass(frozen=True)

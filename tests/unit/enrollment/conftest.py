@@ -1,24 +1,8 @@
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
+import enrollment_world as w
 import pytest
-
-_NAME = "enrollment_world"
-
-
-def _load_world():
-    """The helper module beside this file; test folders are no packages."""
-    if _NAME not in sys.modules:
-        spec = importlib.util.spec_from_file_location(_NAME, Path(__file__).with_name("world.py"))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[_NAME] = module
-        spec.loader.exec_module(module)
-    return sys.modules[_NAME]
-
-
-w = _load_world()
 
 
 @pytest.fixture(scope="session")

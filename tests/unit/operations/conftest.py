@@ -1,27 +1,11 @@
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
+import operations_stage as s
 import pytest
 
 from ca_service.enrollment import Limits
 from ca_service.operations import OperationContext, open_database, perform
-
-_NAME = "operations_stage"
-
-
-def _load_stage():
-    """The helper module beside this file; test folders are no packages."""
-    if _NAME not in sys.modules:
-        spec = importlib.util.spec_from_file_location(_NAME, Path(__file__).with_name("stage.py"))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[_NAME] = module
-        spec.loader.exec_module(module)
-    return sys.modules[_NAME]
-
-
-s = _load_stage()
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,9 @@
 """A key broker behind a host that may meddle, a processor, and the CA of the client's tests."""
 
-import importlib.util
 import os
-import sys
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
+import client_certifier as certifier
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -18,19 +16,6 @@ from vtpm.wire.jwk import EcJwk
 from vtpm.wire.report import Report
 
 SECRET = b"a genuine persistence key, 32+ bytes"
-
-
-def _load(module_name: str, path: Path):
-    """A helper module of tests; test folders are no packages."""
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[module_name]
-
-
-certifier = _load("client_certifier", Path(__file__).parents[1] / "client" / "certifier.py")
 
 
 @dataclass

@@ -1,11 +1,10 @@
 """A CA as `vtpm-ca init` leaves it, and one that has worked: an enrolled TPM, a refusal, an alarm."""
 
-import importlib.util
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import enrollment_world as w
 import pytest
 
 from ca_service.judgment import Refused
@@ -21,21 +20,6 @@ organization = "Tests"
 publication_url = "http://ca.test"
 ca_id = "test-ca"
 """
-_NAME = "enrollment_world"
-
-
-def load_world():
-    """The helper module of the enrolment tests; test folders are no packages."""
-    if _NAME not in sys.modules:
-        path = Path(__file__).parents[1] / "enrollment" / "world.py"
-        spec = importlib.util.spec_from_file_location(_NAME, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[_NAME] = module
-        spec.loader.exec_module(module)
-    return sys.modules[_NAME]
-
-
-w = load_world()
 
 
 def now() -> datetime:

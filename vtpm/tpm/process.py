@@ -1,9 +1,9 @@
 """One swtpm process: its two sockets, its memory-only state file, its end.
 
 Nothing of the TPM touches a disk in clear: swtpm's state file is an anonymous memory file, core dumps are off,
-and both channels are socket pairs that only this process holds. When this process ends, however it ends, the
-kernel closes them and swtpm leaves (it ends when its data client disconnects). A parent-death signal would add
-nothing but a trap: Linux sends it when the *thread* that started the child ends.
+and both channels are socket pairs that only this process holds. When this process ends, however it ends, swtpm
+gets the kernel's parent-death signal. Closing the channels alone would not do: swtpm 0.7.1 spins for ever when its
+data channel breaks while an answer is under way.
 """
 
 import os
@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,23 @@ from vtpm.tpm.errors import TpmError, TpmGone
 
 _LAST_WORDS = 200
 _END_WAIT = 5.0
+
+_nurseries: dict[int, ThreadPoolExecutor] = {}
+
+
+def _nursery() -> ThreadPoolExecutor:
+    """The thread of this process that starts every swtpm.
+
+    The kernel sends the parent-death signal when the *thread* that forked ends; this one lives as long as the process.
+    """
+    return _nurseries.setdefault(os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="swtpm-nursery"))
+
+
+def _program(name: str, package: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise TpmError(f"{name} is not installed", remedy=f"Install the Debian package {package}.")
+    return found
 
 
 class SwtpmProcess:
@@ -33,35 +51,38 @@ class SwtpmProcess:
     """
 
     def __init__(self, executable: str = "swtpm", *, timeout: float = 60.0) -> None:
-        program = shutil.which(executable)
-        if program is None:
-            raise TpmError(f"{executable} is not installed", remedy="Install the Debian package swtpm.")
+        program, setpriv = _program(executable, "swtpm"), _program("setpriv", "util-linux")
         data, data_far = socket.socketpair()
         control, control_far = socket.socketpair()
         self._log = os.memfd_create("swtpm-log")
         memory = os.memfd_create("swtpm-state")
         try:
-            self._child = subprocess.Popen(
-                [
-                    program,
-                    "socket",
-                    "--tpm2",
-                    "--server",
-                    f"type=tcp,fd={data_far.fileno()}",
-                    "--ctrl",
-                    f"type=unixio,clientfd={control_far.fileno()}",
-                    "--tpmstate",
-                    f"backend-uri=file:///proc/self/fd/{memory}",
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                pass_fds=(data_far.fileno(), control_far.fileno(), memory),
-                # Whatever secrets this process has in its environment are none of swtpm's business.
-                env={"PATH": os.defpath, "LC_ALL": "C"},
-                cwd="/",
-                # An interrupt typed at the terminal is for the SVSM, which then shuts the TPM down in order.
-                start_new_session=True,
+            self._child = (
+                _nursery()
+                .submit(
+                    subprocess.Popen,
+                    [
+                        *(setpriv, "--pdeathsig", "KILL", "--", program),
+                        "socket",
+                        "--tpm2",
+                        "--server",
+                        f"type=tcp,fd={data_far.fileno()}",
+                        "--ctrl",
+                        f"type=unixio,clientfd={control_far.fileno()}",
+                        "--tpmstate",
+                        f"backend-uri=file:///proc/self/fd/{memory}",
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._log,
+                    stderr=self._log,
+                    pass_fds=(data_far.fileno(), control_far.fileno(), memory),
+                    # Whatever secrets this process has in its environment are none of swtpm's business.
+                    env={"PATH": os.defpath, "LC_ALL": "C"},
+                    cwd="/",
+                    # An interrupt typed at the terminal is for the SVSM, which then shuts the TPM down in order.
+                    start_new_session=True,
+                )
+                .result()
             )
         except OSError as error:
             for end in (data, control):

@@ -19,7 +19,7 @@ from vtpm.kbs import Kbs
 LIMIT_S = 110
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def held(tmp_path_factory):
     """The demonstration with --hold, once it holds; yields its folder and what it printed."""
     out = tmp_path_factory.mktemp("demo") / "out"

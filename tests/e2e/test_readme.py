@@ -138,6 +138,16 @@ def test_by_hand_in_three_terminals(terminal, tmp_path):
         assert code == 0, shown
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.xdist_group("default-ports")
+def test_attacks_by_hand(terminal):
+    code, shown = terminal("attacks").end()
+    assert code == 0, shown
+    for attack, rule in (("m1", "kbs.listed"), ("m3", "svsm.epk")):
+        assert re.search(rf"^{attack}\b", shown, re.MULTILINE), shown
+        assert rule in shown
+
+
 @pytest.mark.parametrize("command", [["vtpm", "--help"], ["vtpm-ca", "--help"], ["make", "help"]])
 def test_the_help_it_points_to(command):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

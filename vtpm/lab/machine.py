@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -84,11 +85,14 @@ def _short(text: str) -> str:
     return text if " " in text or len(text) <= _LONGEST_SHOWN else f"{text[:_DIGITS_SHOWN]}..."
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """In the child, before it runs: end when whoever switched the machine on is gone (PR_SET_PDEATHSIG)."""
     import ctypes  # noqa: PLC0415 - only the child needs it
 
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != parent:
+        # It went between the fork and the call above, which then comes too late.
+        os._exit(1)
 
 
 class Machine:
@@ -190,7 +194,7 @@ class Machine:
             env={**os.environ, "PYTHONUNBUFFERED": "1", "TSS2_LOG": "all+none"},
             # Ctrl-C is for the person's own process, which then switches off in order.
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads here, and nothing else ties their lives
+            preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509 - no threads here, and nothing else ties their lives
         )
         self._processes.append(process)
         return process

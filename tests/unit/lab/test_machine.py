@@ -63,6 +63,18 @@ def descendants(pid):
     return found
 
 
+@pytest.fixture(autouse=True)
+def bystanders():
+    """What other tests of this process have running: not ours to judge."""
+    BYSTANDERS.clear()
+    BYSTANDERS.update(descendants(os.getpid()))
+
+
+def started():
+    """Processes that this test has started and that still run."""
+    return {pid: line for pid, line in descendants(os.getpid()).items() if pid not in BYSTANDERS}
+
+
 def gone(processes):
     """Whether all of them end; a process id that means another program by now is gone too."""
     deadline = time.monotonic() + GONE_S
@@ -79,6 +91,8 @@ def gone(processes):
     return not left
 
 
+BYSTANDERS: dict[int, str] = {}
+
 PARTS = ("vtpm.snp.server", "vtpm.host", "vtpm.svsm", "swtpm socket")
 
 
@@ -94,7 +108,7 @@ def test_a_boot_that_goes_well_is_0_and_leaves_nothing(config):
     code, events = run(config())
     assert code == 0
     assert [event.step for event in events] == ["kbs", "volume", "tpm", "off"]
-    assert descendants(os.getpid()) == {}
+    assert started() == {}
     assert run(config())[1][2].detail["origin"] == "loaded"
 
 
@@ -124,11 +138,11 @@ def test_an_svsm_that_was_killed_is_unavailable(config):
         for event in machine.events():
             if event.step == "guest":
                 break
-        (pid,) = (pid for pid, line in descendants(os.getpid()).items() if "vtpm.svsm" in line)
+        (pid,) = (pid for pid, line in started().items() if "vtpm.svsm" in line)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(UnavailableError, match="SIGKILL"):
             _ = machine.exit_code
-    assert descendants(os.getpid()) == {}
+    assert started() == {}
 
 
 def test_a_machine_that_was_not_switched_on(config):
@@ -141,7 +155,7 @@ def test_a_machine_that_was_not_switched_on(config):
 def test_a_host_that_does_not_start_leaves_nothing(config, capfd):
     with pytest.raises(UnavailableError, match="the host did not start"), Machine(config(behaviour="none")):
         pass
-    assert descendants(os.getpid()) == {}
+    assert started() == {}
 
 
 # -- processes -------------------------------------------------------------------------------------------------
@@ -153,7 +167,7 @@ def held(config):
     for event in machine.events():
         if event.step == "guest":
             break
-    return machine, descendants(os.getpid())
+    return machine, started()
 
 
 def test_nothing_is_left_after_the_context(config, monkeypatch):
@@ -167,7 +181,7 @@ def test_nothing_is_left_after_the_context(config, monkeypatch):
             _ = machine.exit_code
     machine.__exit__(None, None, None)
     assert machine.exit_code == 0
-    assert descendants(os.getpid()) == {}
+    assert started() == {}
     assert gone(processes)
     assert not Path(socket_path).parent.exists()
 

@@ -284,6 +284,38 @@ def test_swtpm_dies_with_a_parent_that_is_killed():
         wait_until_gone(pid)
 
 
+_BUSY_OWNER = """
+import threading
+from vtpm.tpm import Swtpm
+
+made = []
+starter = threading.Thread(target=lambda: made.append(Swtpm().start()))
+starter.start()
+starter.join()
+tpm = made[0]
+tpm.power_on(None)
+print(tpm.pid, flush=True)
+while True:
+    tpm._running().data.sendall(bytes.fromhex("80010000000c0000017b0020") * 5)
+"""
+
+
+def test_swtpm_dies_though_an_answer_is_under_way():
+    """Its data channel breaks while it writes, and it was started by a thread that has ended long since."""
+    for _ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", _BUSY_OWNER], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
+        ) as owner:
+            pid = int(owner.stdout.readline())
+            owner.kill()
+            owner.wait()
+        try:
+            wait_until_gone(pid)
+        finally:
+            if not is_gone(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
 def test_no_swtpm_is_a_clear_error():
     with pytest.raises(TpmError, match="not installed") as caught:
         Swtpm(executable="swtpm-that-is-nowhere").start()

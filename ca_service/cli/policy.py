@@ -61,12 +61,17 @@ def check(file: Path, *, as_json: bool) -> None:
     """Read the policy document FILE as `apply` would, and change nothing. Needs no CA."""
     document = load(read_text(file, MAX_POLICY))
     content = {
-        "digest": document.digest,
         "kbs": sorted({entry.id for entry in document.kbs.values()}),
         "launch": sorted(entry.name for entry in document.launches.values()),
         "unsafe": sorted(document.unsafe),
+        "warnings": document.warnings(),
     }
     if as_json:
-        show_json(content)
+        show_json({"digest": document.digest, **content})
     else:
-        show_fields({name: value or "none" for name, value in content.items()}, as_json=False)
+        names = ("kbs", "launch", "unsafe")
+        fields = {name: ", ".join(content[name]) or "none" for name in names}
+        fields["digest"] = document.digest
+        show_fields(fields, as_json=False)
+        for warning in document.warnings():
+            echo(f"warning: {warning}")

@@ -93,6 +93,22 @@ class Policy:
     store_formats: frozenset[str]
     unsafe: Mapping[str, str]
 
+    def warnings(self) -> list[str]:
+        """What is legal here and still wants a second look, one sentence each."""
+        found = []
+        for entry in {entry.id: entry for entry in self.kbs.values()}.values():
+            if True in entry.resources.values():
+                found.append(
+                    f"kbs {entry.id} has shared resources: a host that resets a TPM there goes unnoticed"
+                )
+            if "provisioned" in entry.origins:
+                found.append(f"kbs {entry.id} may release provisioned keys, which whoever stored them knows")
+            if entry.release_policies is None:
+                found.append(
+                    f"kbs {entry.id} lists no release_policies: its operator may release keys to anybody"
+                )
+        return found
+
 
 class _Reader:
     """Turns a document into entries; every complaint names the place and the entry."""

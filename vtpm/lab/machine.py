@@ -95,6 +95,12 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
+def _environment() -> dict[str, str]:
+    """What the machine's processes get of ours: no passphrase of a CA or KBS that this shell also works with."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("VTPM_")}
+    return {**kept, "PYTHONUNBUFFERED": "1", "TSS2_LOG": "all+none"}
+
+
 class Machine:
     """A machine that is switched on; a context manager that switches it off.
 
@@ -191,7 +197,7 @@ class Machine:
             stdin=stdin,
             stdout=stdout,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "TSS2_LOG": "all+none"},
+            env=_environment(),
             # Ctrl-C is for the person's own process, which then switches off in order.
             start_new_session=True,
             preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509 - no threads here, and nothing else ties their lives

@@ -170,6 +170,16 @@ def held(config):
     return machine, started()
 
 
+def test_no_passphrase_of_ours_reaches_the_machine(config, monkeypatch):
+    monkeypatch.setenv("VTPM_CA_PASSPHRASE", "correct-horse-battery-staple")
+    machine, processes = held(config(hold=True))
+    try:
+        for pid in processes:
+            assert b"correct-horse" not in Path(f"/proc/{pid}/environ").read_bytes(), processes[pid]
+    finally:
+        machine.__exit__(None, None, None)
+
+
 def test_nothing_is_left_after_the_context(config, monkeypatch):
     machine, processes = held(config(hold=True))
     assert_whole(processes)

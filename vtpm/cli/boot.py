@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from vtpm.lab.machine import Machine, MachineConfig
-from vtpm.signals import interrupt_on_sigterm
+from vtpm.signals import interrupt_on_signals
 from vtpm.svsm.build import Build, measurement
 
 
@@ -75,7 +75,7 @@ def boot(
 
     The first boot manufactures the TPM and obtains its certificates; later boots find both in the volume.
     """
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     config = MachineConfig(directory, kbs_url, ca, resource, ek, iak, not no_ca, hold, behaviour, build, port)
     with Machine(config) as machine:
         try:

@@ -453,9 +453,9 @@ class TestRelease:
         client.fetched(launch)
 
         def fail(self, resource):
-            raise RuntimeError("the secret is 42")
+            raise RuntimeError("the secret is forty-two")
 
         monkeypatch.setattr(type(served.kbs), "secret", fail)
         reply = client.get()
         assert reply.status_code == 500
-        assert "42" not in reply.text + caplog.text
+        assert "forty-two" not in reply.text + caplog.text

@@ -20,7 +20,7 @@ import requests
 
 from vtpm.errors import VtpmError
 from vtpm.lab.machine import Event
-from vtpm.signals import interrupt_on_sigterm
+from vtpm.signals import interrupt_on_signals
 
 _START_S = 30.0
 _STOP_S = 20.0
@@ -86,7 +86,7 @@ class Stage:
             file.write(secrets.token_urlsafe(24))
         os.environ["VTPM_CA_PASSPHRASE_FILE"] = str(passphrase)
         os.environ["VTPM_CA_DIR"] = str(self.folder / "ca")
-        interrupt_on_sigterm()
+        interrupt_on_signals()
         return self
 
     def __exit__(

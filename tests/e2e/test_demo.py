@@ -39,7 +39,6 @@ def held(tmp_path_factory):
 
 
 @pytest.mark.timeout(LIMIT_S + 80)
-@pytest.mark.xdist_group("demo")
 class TestDemo:
     def test_it_names_both_rules_and_its_folder(self, held):
         out, printed = held

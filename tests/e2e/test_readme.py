@@ -102,7 +102,6 @@ def terminal(tmp_path):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.xdist_group("default-ports")
 def test_by_hand_in_three_terminals(terminal, tmp_path):
     hand = tmp_path / "checkout" / "build" / "hand"
     kbs, ca = terminal("kbs"), terminal("ca")
@@ -139,7 +138,6 @@ def test_by_hand_in_three_terminals(terminal, tmp_path):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.xdist_group("default-ports")
 def test_attacks_by_hand(terminal):
     code, shown = terminal("attacks").end()
     assert code == 0, shown

@@ -13,7 +13,7 @@ from vtpm.svsm.build import measurement
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

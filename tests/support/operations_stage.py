@@ -1,6 +1,7 @@
 """A CA as `vtpm-ca init` leaves it, and one that has worked: an enrolled TPM, a refusal, an alarm."""
 
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,3 +57,17 @@ def fill(world) -> None:
         )
     store.close()
     enroller.desk.liveness.close()
+
+
+def new(directory: Path):
+    """The world of a CA that has done nothing yet."""
+    make(directory)
+    return world_in(directory)
+
+
+def worked(fresh, directory: Path):
+    """The world of a copy of a new CA that has worked since."""
+    shutil.copytree(fresh.directory, directory)
+    world = world_in(directory, fresh.authority)
+    fill(world)
+    return world

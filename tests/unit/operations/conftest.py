@@ -10,18 +10,12 @@ from ca_service.operations import OperationContext, open_database, perform
 
 @pytest.fixture(scope="session")
 def new_ca(tmp_path_factory: pytest.TempPathFactory):
-    directory = tmp_path_factory.mktemp("new")
-    s.make(directory)
-    return s.world_in(directory)
+    return s.new(tmp_path_factory.mktemp("new"))
 
 
 @pytest.fixture(scope="session")
 def worked_ca(new_ca, tmp_path_factory: pytest.TempPathFactory):
-    directory = tmp_path_factory.mktemp("worked") / "world"
-    shutil.copytree(new_ca.directory, directory)
-    world = s.world_in(directory, new_ca.authority)
-    s.fill(world)
-    return world
+    return s.worked(new_ca, tmp_path_factory.mktemp("worked") / "world")
 
 
 class Desk:

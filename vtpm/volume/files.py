@@ -1,81 +1,133 @@
-"""Whole-file replacement that survives a crash at any point, and the lock that keeps a second opener out."""
+"""Volumes in files of this machine: opened, made anew, or made as blank disks that ask for one."""
 
-import fcntl
-import os
-from contextlib import suppress
+import secrets
 from pathlib import Path
 
-from vtpm.volume.errors import VolumeLocked, VolumeMissing, VolumeWriteError
+from vtpm.volume.auxiliary import Auxiliary
+from vtpm.volume.device import FileDisk
+from vtpm.volume.entities import Entropy
+from vtpm.volume.errors import VolumeError
+from vtpm.volume.headers import CREATION_MAGIC, MAX_SALT, CreationHeader, StaticHeader
+from vtpm.volume.interface import Witness
+from vtpm.volume.layout import DEFAULT, Layout
+from vtpm.volume.mkfs import DEFAULT_AUXILIARY, check_size, format_disk, write_creation_header
+from vtpm.volume.opening import AcceptLayout, open_disk
+from vtpm.volume.volume import CocoonVolume
 
-_NEW = ".new"
-_LOCK = ".lock"
-
-
-def acquire(path: Path) -> int:
-    """Lock a volume for this process; the lock is let go when the descriptor is closed.
-
-    The lock is a file beside the volume, because each transaction replaces the volume's own file.
-
-    Raises:
-        VolumeLocked: somebody else has it.
-        VolumeMissing: the folder does not exist or cannot be written.
-    """
-    try:
-        descriptor = os.open(
-            _beside(path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-    except OSError as error:
-        raise VolumeMissing(f"the volume {path.name} cannot be locked: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise VolumeLocked(f"the volume {path.name} is in use") from error
-    return descriptor
+DISK_SIZE = 1 << 20
+"""Bytes of a machine's disk unless it is asked for another: a TPM with its certificates takes a tenth of it."""
 
 
-def load(path: Path, most: int) -> bytes:
-    """Content of a file; raises `VolumeMissing` if it cannot be read or is larger than `most` bytes."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except OSError as error:
-        raise VolumeMissing(f"the volume {path.name} cannot be read: {error.strerror}") from error
-    if len(data) > most:
-        raise VolumeMissing(f"the volume {path.name} is larger than any that this program writes")
-    return data
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Replace a file's content durably: a crash leaves the old content or the new one, never a mixture.
-
-    Order: new file written and flushed, renamed over the old one, folder flushed.
+def open_volume(
+    path: Path,
+    secret: bytes,
+    *,
+    writable: bool = True,
+    entropy: Entropy = secrets.token_bytes,
+    witness: Witness | None = None,
+    accept: AcceptLayout | None = None,
+) -> CocoonVolume:
+    """Open the volume in a file, or format the file if it carries a creation header: see `open_disk`.
 
     Raises:
-        VolumeWriteError: a step failed; which of the two contents the disk will have is not known then.
+        VolumeMissing: no such file.
+        VolumeLocked: somebody else has it open.
+        VolumeError: as `open_disk`.
     """
-    new = _beside(path, _NEW)
+    disk = FileDisk(path, writable=writable)
     try:
-        with suppress(FileNotFoundError):
-            new.unlink()  # left over by a crash
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        raise VolumeWriteError(f"the volume {path.name} cannot be written: {error.strerror}") from error
+        return open_disk(disk, secret, writable=writable, entropy=entropy, witness=witness, accept=accept)
+    except BaseException:
+        disk.close()
+        raise
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def make_volume(
+    path: Path,
+    secret: bytes,
+    salt: bytes,
+    *,
+    size: int = DISK_SIZE,
+    layout: Layout = DEFAULT,
+    auxiliary: Auxiliary = DEFAULT_AUXILIARY,
+    entropy: Entropy = secrets.token_bytes,
+    fill: bool = True,
+) -> None:
+    """Make a new volume in a file, over whatever it holds.
+
+    Args:
+        path: the file; it is made if it is not there, and grows if it is shorter than `size`.
+        secret: the volume's raw key.
+        salt: the volume's id, up to 255 bytes, never used with the same secret before.
+        size: of the volume, in bytes.
+        layout: its sizes and algorithms.
+        auxiliary: its auxiliary metadata.
+        entropy: random bytes by number.
+        fill: whether to fill what is free with random bytes, so that it cannot be told from what is not.
+
+    Raises:
+        VolumeError: the size is no whole number of IO blocks, or the salt or the key is unfit.
+        VolumeFull: the size is too small.
+        VolumeMissing: the file cannot be made.
+        VolumeLocked: somebody else has it open.
+        VolumeWriteError: the disk failed.
+    """
+    _check(salt, size, layout)
+    if not secret:
+        raise VolumeError("a volume's key has at least one byte", rule="store.key")
+    static = StaticHeader(layout, salt)
+    check_size(static, size >> layout.block_shift, auxiliary, first_use=False)
+    disk = FileDisk(path, writable=True, grow_to=size)
     try:
-        os.fsync(descriptor)
+        format_disk(disk, static, secret, size >> layout.block_shift, auxiliary, entropy, fill=fill)
     finally:
-        os.close(descriptor)
+        disk.close()
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
+def make_blank_disk(
+    path: Path,
+    salt: bytes,
+    *,
+    size: int = DISK_SIZE,
+    layout: Layout = DEFAULT,
+    auxiliary: Auxiliary = DEFAULT_AUXILIARY,
+) -> None:
+    """Write the creation header of a volume to be; what a host does when it makes a disk. It takes no key.
+
+    Args:
+        path: a file that does not exist, is empty, or holds a creation header.
+        salt: the volume's id, up to 255 bytes, never used with the same secret before.
+        size: of the volume, in bytes.
+        layout: its sizes and algorithms.
+        auxiliary: its auxiliary metadata.
+
+    Raises:
+        VolumeError: there is something else already, the size is no whole number of IO blocks, or the salt is unfit.
+        VolumeFull: the size is too small.
+        VolumeMissing: the file cannot be made.
+        VolumeLocked: somebody else has it open.
+        VolumeWriteError: the disk failed.
+    """
+    _check(salt, size, layout)
+    check_size(StaticHeader(layout, salt), size >> layout.block_shift, auxiliary, first_use=True)
+    length = 0 if auxiliary.trivial else len(auxiliary.encode())
+    header = CreationHeader(layout, salt, size >> layout.block_shift, length)
+    disk = FileDisk(path, writable=True, grow_to=size)
+    try:
+        if disk.read(0, 1 << 20).strip(b"\0") and not disk.read(0, 8) == CREATION_MAGIC:
+            raise VolumeError(
+                f"{path.name} exists and is not blank; it is not written over", rule="store.exists"
+            )
+        write_creation_header(disk, header, auxiliary)
+    finally:
+        disk.close()
+
+
+def _check(salt: bytes, size: int, layout: Layout) -> None:
+    if len(salt) > MAX_SALT:
+        raise VolumeError(f"a volume's salt has at most {MAX_SALT} bytes, not {len(salt)}", rule="store.salt")
+    unit = layout.io_block << layout.block_shift
+    if size <= 0 or size % unit:
+        raise VolumeError(
+            f"a volume's size is a multiple of its IO block of {unit} bytes, not {size}", rule="store.size"
+        )

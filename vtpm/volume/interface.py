@@ -1,9 +1,11 @@
 """What every volume is to the SVSM: a few files under 64-bit inode numbers, changed in transactions."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 _NAMESPACE = 1 << 32
+"""COCONUT's SVSM numbers its files namespace << 32 | local; namespace 1 is the TPM's."""
 
 TPM_STATE = _NAMESPACE | 0x100
 """The TPM's permanent state blob. Not the inode that COCONUT's SVSM keeps its NV image in: a real SVSM finding a
@@ -21,7 +23,7 @@ class Volume(Protocol):
 
     @property
     def format(self) -> str:
-        """Name of the format, for example ``interim/1``."""
+        """Name of the format, for example ``cocoonfs/1``."""
 
     @property
     def salt(self) -> bytes:
@@ -33,7 +35,7 @@ class Volume(Protocol):
 
     @property
     def counter(self) -> int:
-        """Grows by one with each transaction."""
+        """Grows by one with each transaction, modulo 2**128."""
 
     @property
     def root(self) -> bytes:
@@ -50,3 +52,31 @@ class Volume(Protocol):
 
     def close(self) -> None:
         """Let go of the volume; harmless when repeated."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a volume's content: its update `counter`, and the `root` HMAC that vouches for all of it."""
+
+    counter: int
+    root: bytes
+
+
+class Witness(Protocol):
+    """Who remembers, outside of the disk, which version of a volume is the last.
+
+    A transaction is *pending* once its journal's head is durable: from then on it can be applied or cancelled. It is
+    applied only after `record` has returned.
+    """
+
+    def record(self, old: Version, new: Version) -> None:
+        """Take note of a pending transaction.
+
+        Any exception means that it was not acknowledged. The volume is then closed with the transaction pending.
+        """
+
+    def resolve(self, old: Version | None, new: Version) -> bool:
+        """Whether to apply (True) or cancel (False) a transaction that was found pending when the volume was opened.
+
+        `old` is None if the version before cannot be had any more, because applying had begun.
+        """

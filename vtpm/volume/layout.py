@@ -169,9 +169,13 @@ class Layout:
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Inverse of `encode`; raises `VolumeUnsupported` for sizes and algorithms that are not."""
-        sizes, identifiers = data[:7], struct.unpack(_FORM, data)[7:]
-        hashes = [hash_algorithm(identifier) for identifier in identifiers[:5]]
-        return cls(*sizes, *hashes, cipher=cipher_algorithm(*identifiers[5:]))
+        block, io, node, unit, bits, leaf, inner, *identifiers = struct.unpack(_FORM, data)
+        node_hash, data_hash, root_hash, preauth_hash, kdf_hash = map(hash_algorithm, identifiers[:5])
+        cipher = cipher_algorithm(*identifiers[5:])
+        return cls(
+            block, io, node, unit, bits, leaf, inner,
+            node_hash, data_hash, root_hash, preauth_hash, kdf_hash, cipher,
+        )  # fmt: skip
 
 
 DEFAULT = Layout(0, 2, 1, 2, 2, 0, 0, SHA256, SHA256, SHA256, SHA256, SHA256, AES128)

@@ -76,6 +76,7 @@ class Chain:
         cipher: encrypts it.
         tag: the HMAC of its tags; None for those that the authentication tree vouches for.
         associated: data that the tags bind too.
+        tells_key: whether the first tag is the first thing that needs the key, and so tells a wrong one.
         header: bytes of plain header in the first extent.
         unit: allocation blocks of which the extents are multiples.
     """
@@ -85,6 +86,7 @@ class Chain:
     cipher: BlockCipher
     tag: Hmac | None = None
     associated: bytes = b""
+    tells_key: bool = False
     header: int = 0
     unit: int = 1
 
@@ -148,8 +150,8 @@ class Chain:
             limit: the first block after the image.
 
         Raises:
-            VolumeKeyError: the first tag does not hold.
-            VolumeDamaged: a later tag does not hold, the chain does not end, or is no such chain.
+            VolumeKeyError: the first tag does not hold, and it is what tells the key.
+            VolumeDamaged: another tag does not hold, the chain does not end, or is no such chain.
         """
         extents, seen, payload = [head], {head}, bytearray()
         data, at = read(head), self.header
@@ -164,7 +166,7 @@ class Chain:
                 tag = data[at : at + self._tag_size]
                 covered = data[:at] + previous + data[at + self._tag_size :]
                 if not constant_time.bytes_eq(self._tag(covered, carried), tag):
-                    error = VolumeKeyError if first else VolumeDamaged
+                    error = VolumeKeyError if first and self.tells_key else VolumeDamaged
                     raise error("the tag does not hold", part=self.part, block=extents[-1].start)
                 previous = tag
             plain = self.cipher.decrypt_cbc(iv, data[len(data) - size :])

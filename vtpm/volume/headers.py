@@ -230,7 +230,7 @@ class MutableHeader:
         root, tag = layout.root_hash.digest_size, layout.preauth_hash.digest_size
         form = f"<16s{root}s{CIPHER_BLOCK}s{tag}s8sQ"
         heads, root_tag, counter, leaf_tag, pointer, size = struct.unpack(form, data[: cls.size_of(layout)])
-        if size > blocks or size % layout.io_block:
+        if not static.journal.end <= size <= blocks or size % layout.io_block:
             raise VolumeDamaged(
                 f"an image of {size} allocation blocks does not lie on this disk of {blocks}",
                 part=part,

@@ -127,6 +127,7 @@ def chain(keys: Keys, layout: Layout) -> Chain:
         cipher=keys.cipher(INODE_JOURNAL),
         tag=keys.preauth(INODE_JOURNAL),
         associated=layout.encode() + _ASSOCIATED,
+        tells_key=True,
         header=_SECTION + layout.integrity_size + 16,
         unit=layout.journal_block,
     )

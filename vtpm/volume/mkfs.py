@@ -75,6 +75,7 @@ def contents(
         VolumeFull: the size is too small for this layout.
     """
     layout, places = static.layout, _places(static, size, records)
+    _check_room(static, size, places.leaf.end)
     pointers, lists = _lists(keys, layout, places, entropy)
     _check_room(static, size, max(extent.end for extent in (places.leaf, *lists)))
     leaf = Node(1, [INODE_TREE, INODE_BITMAP, INODE_INDEX], [Entry(p) for p in pointers])
@@ -122,6 +123,7 @@ def check_size(static: StaticHeader, size: int, records: Auxiliary, *, first_use
     """
     layout = static.layout
     places = _places(static, size, records)
+    _check_room(static, size, places.leaf.end)
     # Lengths do not depend on the key.
     _, lists = _lists(Keys(b"\0", layout, static.salt), layout, places, bytes)
     end = max(extent.end for extent in (places.leaf, *lists))

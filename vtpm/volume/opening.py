@@ -73,10 +73,17 @@ def open_disk(
     if log is None:
         state, _ = read_state(disk, static, keys)
         if writable:
-            invalidate_head(disk, static)
+            _clear_torn_head(disk, static)
     else:
         state, disk = _settle(disk, static, keys, log, witness, writable=writable)
     return CocoonVolume(disk, state, writable=writable, created=created, entropy=entropy, witness=witness)
+
+
+def _clear_torn_head(disk: Disk, static: StaticHeader) -> None:
+    """Clear away a head that was cut off while it was written, before the next one is written there."""
+    layout = static.layout
+    if any(disk.read(static.journal.start << layout.block_shift, layout.io_block << layout.block_shift)):
+        invalidate_head(disk, static)
 
 
 def _settle(

@@ -114,6 +114,8 @@ class CocoonVolume:
     def transaction(self, changes: Mapping[int, bytes | Write | None]) -> None:
         """Write (bytes, or a `Write` with flags) and remove (None) files: all of it durable when this returns.
 
+        Where nothing would change, nothing is written.
+
         Raises:
             VolumeFull: no room; nothing has changed.
             VolumeError: an inode or flags that the format has no place for; nothing has changed.
@@ -130,6 +132,8 @@ class CocoonVolume:
             inode: Write(bytes(change)) if isinstance(change, (bytes, bytearray)) else change
             for inode, change in changes.items()
         }
+        if not any(change is not None or inode in self for inode, change in wanted.items()):
+            return
         planned = plan(self._state, self._space, self._disk, wanted, self._entropy)
         try:
             self._commit(planned)

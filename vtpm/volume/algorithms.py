@@ -5,7 +5,7 @@ provide them. SHA-1 is refused wherever it stands.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -53,6 +53,16 @@ class Hmac:
         self.digest_size = algorithm.digest_size
         self._inner = hashlib.new(algorithm.name, padded.translate(_INNER_PAD))
         self._outer = hashlib.new(algorithm.name, padded.translate(_OUTER_PAD))
+
+    def each(self, messages: Iterable[tuple[bytes | memoryview, bytes]]) -> Iterator[bytes]:
+        """HMAC of each message, given in two parts."""
+        new_inner, new_outer = self._inner.copy, self._outer.copy
+        for data, context in messages:
+            inner, outer = new_inner(), new_outer()
+            inner.update(data)
+            inner.update(context)
+            outer.update(inner.digest())
+            yield outer.digest()
 
     def digest(self, *parts: bytes | bytearray | memoryview) -> bytes:
         """HMAC over the parts one after the other."""

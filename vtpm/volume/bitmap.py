@@ -5,6 +5,7 @@ as fit and is encrypted on its own (CocoonFs, "allocation bitmap").
 """
 
 import re
+import struct
 from collections.abc import Iterable, Iterator
 
 from vtpm.volume.entities import Entropy, open_block, seal_block
@@ -15,6 +16,7 @@ from vtpm.volume.layout import Layout
 
 PART = "allocation bitmap"
 _WORD_BITS = 64
+_FORMS = {8: "B", 16: "H", 32: "I", 64: "Q"}
 
 
 class Bits:
@@ -42,6 +44,17 @@ class Bits:
         """The bits of `length` blocks from `start` on, the first in bit 0; beyond the image they are clear."""
         first, last = start >> 3, (start + length + 7) >> 3
         return int.from_bytes(self.data[first:last], "little") >> (start & 7) & (1 << length) - 1
+
+    def masks(self, start: int, count: int, unit: int) -> list[int]:
+        """`mask` of `count` units of `unit` blocks from `start` on, a multiple of the unit; units are powers of two."""
+        first, last = start >> 3, (start + count * unit + 7) >> 3
+        data = bytes(self.data[first:last]).ljust(last - first, b"\0")
+        if unit >= 8:  # noqa: PLR2004 - bits of a byte
+            return list(struct.unpack(f"<{count}{_FORMS[unit]}", data))
+        full = (1 << unit) - 1
+        masks = [byte >> shift & full for byte in data for shift in range(0, 8, unit)]
+        skip = (start & 7) // unit
+        return masks[skip : skip + count]
 
     def any_set(self, start: int, length: int) -> bool:
         """Whether any of `length` blocks from `start` on is allocated, or a neighbour that shares a byte with them."""

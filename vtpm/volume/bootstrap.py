@@ -20,17 +20,9 @@ from vtpm.volume.index import Entry, Form, Node, load, parse_leaf, special_entry
 from vtpm.volume.journal import Log
 from vtpm.volume.kdf import INODE_BITMAP, INODE_INDEX, INODE_TREE, Keys, Part
 from vtpm.volume.layout import Layout
-from vtpm.volume.state import (
-    Location,
-    State,
-    check_everything,
-    data_blocks_of,
-    data_digests,
-    exclude,
-    read_verified,
-    runs_of,
-)
+from vtpm.volume.state import Location, State, exclude
 from vtpm.volume.tree import Geometry, RootContext, Tree
+from vtpm.volume.verified import VerifiedDisk, data_blocks_of, digest
 
 _LEAF_CONTEXT = b"\x00\x06"
 _LIST_ASSOCIATED = b"\x00\x02"
@@ -131,11 +123,12 @@ class _Opening:
         self._tree.verify(header.root, context)
         self._allocated = self._read_bitmap()
         self._covered = exclude(self._allocated, self._fixed())
+        self._verified = VerifiedDisk(self._disk, self._tree, self._covered)
         return rebuilt
 
     def finish(self) -> State:
         """Everything else that is allocated."""
-        check_everything(self._disk, self._tree, self._keys, self._covered)
+        self._verified.check_everything()
         index = load(self._form, self._header.leaf, self._node_payload, self._limit)
         locations = {INODE_TREE: self._tree_location, INODE_BITMAP: self._bitmap_location}
         for inode, entry in index.items():
@@ -176,11 +169,8 @@ class _Opening:
     def _raw(self, extent: Extent) -> bytes:
         return _read(self._disk, self._static, extent)
 
-    def _verified(self, extent: Extent) -> bytes:
-        return read_verified(self._disk, self._tree, self._covered, self._keys, extent)
-
     def _node_payload(self, extent: Extent) -> bytes:
-        return open_block(self._keys.cipher(INODE_INDEX), self._verified(extent))
+        return open_block(self._keys.cipher(INODE_INDEX), self._verified.read(extent))
 
     def _entry_leaf(self) -> Node:
         extent = Extent(self._header.leaf, self._layout.leaf)
@@ -199,7 +189,7 @@ class _Opening:
         return self._follow(inode, entry, extents_chain(self._keys, self._layout, inode), self._raw)
 
     def _location(self, inode: int, entry: Entry) -> Location:
-        return self._follow(inode, entry, extents_chain(self._keys, self._layout, inode), self._verified)
+        return self._follow(inode, entry, extents_chain(self._keys, self._layout, inode), self._verified.read)
 
     def _follow(self, inode: int, entry: Entry, chain: Chain, read: Callable[[Extent], bytes]) -> Location:
         if not entry.pointer.indirect:
@@ -216,7 +206,7 @@ class _Opening:
         everything.fill(self._bitmap_location.data, allocated=True)
         words = bytearray()
         for extent in self._bitmap_location.data:
-            data = read_verified(self._disk, self._tree, everything, self._keys, extent)
+            data = VerifiedDisk(self._disk, self._tree, everything).read(extent)
             size = self._layout.bitmap_block << self._layout.block_shift
             for at in range(0, len(data), size):
                 words += bitmap.open_bits(self._keys, self._layout, data[at : at + size])
@@ -236,13 +226,10 @@ class _Opening:
         span = 1 << shape.leaf_log2
         firsts = sorted({number & -span for number in numbers})
         covered = exclude(self._authenticated_fragments(log, firsts), self._fixed())
+        disk = VerifiedDisk(self._disk, self._tree, covered)
         leaves: dict[int, bytes] = {}
         for first in firsts:
-            node = b""
-            for number, data in runs_of(self._disk, geometry, first, min(first + span, geometry.data_blocks)):
-                node += b"".join(
-                    digest for _, _, digest in data_digests(self._keys, geometry, covered, number, data)
-                )
+            node = b"".join(disk.fresh_digests(first, min(first + span, geometry.data_blocks)))
             leaves[first] = node.ljust(shape.node_size, b"\0")
         return self._tree.rebuilt(leaves)
 
@@ -258,8 +245,7 @@ class _Opening:
         needed = bitmap.blocks_covering(layout, extents)
         expected = dict(log.bitmap_digests)
         checked: dict[int, bytes] = {}
-        everything = Bits(self._limit)
-        everything.fill(self._bitmap_location.data, allocated=True)
+        full = (1 << layout.data_block) - 1
         bits = Bits(self._limit)
         size = layout.bitmap_words * 8
         for index in sorted(needed):
@@ -272,8 +258,8 @@ class _Opening:
                     continue
                 data = self._raw(Extent(start, unit))
                 number = geometry.data_block(start)
-                _, _, digest = next(data_digests(self._keys, geometry, everything, number, data))
-                if not constant_time.bytes_eq(digest, expected.get(start, b"")):
+                computed = digest(self._keys, layout, number, full, data)
+                if not constant_time.bytes_eq(computed, expected.get(start, b"")):
                     raise VolumeDamaged("the journal does not vouch for it", part=bitmap.PART, block=start)
                 checked[start] = data
             whole = b"".join(checked[start] for start in starts)

@@ -25,8 +25,9 @@ from vtpm.volume.headers import (
 from vtpm.volume.index import Entry, Form, Node
 from vtpm.volume.kdf import INODE_BITMAP, INODE_INDEX, INODE_TREE, Keys
 from vtpm.volume.layout import Layout
-from vtpm.volume.state import data_digest_of, exclude, seal_counter
+from vtpm.volume.state import exclude, seal_counter
 from vtpm.volume.tree import Geometry, RootContext, Tree, fitting_nodes
+from vtpm.volume.verified import digests
 
 DEFAULT_AUXILIARY = Auxiliary(reserve=1024)
 """What the reference tool makes room for: no records yet, and two groups that can grow by 1 KiB without the key."""
@@ -192,14 +193,14 @@ def _leaf_nodes(
     nodes: dict[int, bytes] = {}
     span = 1 << shape.leaf_log2
     for first in range(0, geometry.data_blocks, span):
-        digests = []
+        blocks = []
         for number in range(first, min(first + span, geometry.data_blocks)):
             start = geometry.place(number)
             mask = covered.mask(start, unit)
-            blocks = range(start, start + unit) if mask else ()
-            data = b"".join(content.get(block, bytes(size)) for block in blocks)
-            digests.append(data_digest_of(keys, layout, mask, number, data))
-        nodes[first] = b"".join(digests).ljust(shape.node_size, b"\0")
+            held = range(start, start + unit) if mask else ()
+            data = b"".join(content.get(block, bytes(size)) for block in held)
+            blocks.append((number, mask, data))
+        nodes[first] = b"".join(digests(keys, layout, blocks)).ljust(shape.node_size, b"\0")
     return nodes
 
 

@@ -21,7 +21,8 @@ from vtpm.volume.index import MAX_FLAGS, Entry, IndexDraft, path_to
 from vtpm.volume.journal import Copy, Log
 from vtpm.volume.kdf import INODE_BITMAP, INODE_INDEX, INODE_TREE
 from vtpm.volume.space import Space
-from vtpm.volume.state import Location, State, data_blocks_of, data_digest_of, seal_counter
+from vtpm.volume.state import Location, State, seal_counter
+from vtpm.volume.verified import data_blocks_of, digest
 
 _MAX_INODE = (1 << 64) - 1
 _MAX_COUNTER = 1 << 128
@@ -232,7 +233,7 @@ class _Transaction:
         for start in sorted(starts):
             mask, number = self._covered.mask(start, layout.data_block), geometry.data_block(start)
             data = self._content.read(start, layout.data_block) if mask else b""
-            digests[number] = data_digest_of(self._state.keys, layout, mask, number, data)
+            digests[number] = digest(self._state.keys, layout, number, mask, data)
         return digests
 
     def _header(self, tag: bytes, nodes: Mapping[int, bytes]) -> MutableHeader:
@@ -305,7 +306,7 @@ class _Transaction:
             starts.update(data_blocks_of(layout, place))
         for start in sorted(starts):
             number = geometry.data_block(start)
-            yield start, digests.get(number) or next(self._state.tree.digests(number, 1))
+            yield start, digests.get(number) or self._state.tree.digests(number, 1)[0]
 
     def _node_writes(self, nodes: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
         for number, node in sorted(nodes.items()):

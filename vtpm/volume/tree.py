@@ -6,7 +6,6 @@ depth first, parent before child; how many levels there are follows from how man
 "authentication tree").
 """
 
-import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ PART = "authentication tree"
 _IMAGE_CONTEXT = b"\x00\x01"
 _ROOT_NODE = b"\x00\x02"
 _INNER_NODE = b"\x00\x03"
-_DATA_BLOCK = struct.Struct("<QQBB")
 _WORD = 1 << 64
 
 
@@ -217,7 +215,7 @@ class Tree:
     def __init__(self, geometry: Geometry, keys: Keys, nodes: bytearray) -> None:
         self.geometry = geometry
         self.nodes = nodes
-        self._keys = keys
+        self.keys = keys
         layout, shape = geometry.layout, geometry.shape
         self._data_size = layout.data_hash.digest_size
         self._node_size = layout.node_hash.digest_size
@@ -225,18 +223,19 @@ class Tree:
             shape.levels - 1
         )
 
-    def digests(self, first: int, count: int) -> Iterator[bytes]:
+    def digests(self, first: int, count: int) -> list[bytes]:
         """The HMACs that the tree holds for `count` data blocks from `first` on."""
         shape, size = self.geometry.shape, self._data_size
         span = 1 << shape.leaf_log2
+        found: list[bytes] = []
         while count > 0:
             entry = first & span - 1
             here = min(span - entry, count)
             at = shape.number(0, first) * shape.node_size + entry * size
             entries = bytes(self.nodes[at : at + here * size])
-            for begin in range(0, here * size, size):
-                yield entries[begin : begin + size]
+            found += [entries[begin : begin + size] for begin in range(0, here * size, size)]
             first, count = first + here, count - here
+        return found
 
     def verify(self, root: bytes, context: RootContext) -> None:
         """Raise `VolumeDamaged` unless `root` vouches for every node that covers something."""
@@ -339,7 +338,7 @@ class Tree:
         return hash_algorithm.digest(entries, self._last_entry(level, first), _INNER_NODE)
 
     def _root_digest(self, node: memoryview | bytes, context: RootContext) -> bytes:
-        geometry, mac = self.geometry, self._keys.tree_root
+        geometry, mac = self.geometry, self.keys.tree_root
         image = mac.digest(
             MAGIC,
             VERSION,
@@ -354,8 +353,3 @@ class Tree:
         return mac.digest(
             memoryview(node)[: self._sizes[top]], self._last_entry(top, 0), context.counter, image, _ROOT_NODE
         )
-
-
-def data_digest(keys: Keys, mask: int, number: int, *parts: bytes | memoryview) -> bytes:
-    """HMAC of a data block: of its allocated blocks, which ones they are (`mask`), and its number."""
-    return keys.tree_data.digest(*parts, _DATA_BLOCK.pack(mask, number, 0, 4))

@@ -1,4 +1,4 @@
-"""`make bench`: what the CA and the manufacture cost, as ratios to what they cannot do without, in this one run.
+"""`make bench`: what the CA, the manufacture and the volume cost, as ratios to what they cannot do without, in one run.
 
 Prints a table and writes ``build/bench.json``: a list of ``{name, value, unit, floor, aim, met}``. A `floor` is
 measured in the same run, on the same noisy machine; `aim` is the greatest value that counts as met, null where a
@@ -19,7 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 import enrollment_world as w
+import volume
 
 from vtpm.tpm import Swtpm, manufacture
 from vtpm.wire.templates import Role, template
@@ -128,6 +131,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bare, flush = bare_cryptography_ms(), flush_ms(Path(folder))
         cpu, wall = enrolment_ms(Path(folder) / "world")
+        disk = volume.measure(Path(folder))
     rsa_ms, ecc_ms = manufacture_ms("L-1", "H-3"), manufacture_ms("H-3", "H-3")
     figures = [
         figure("enrolment: CPU to bare cryptography", cpu / bare, "ratio", floor=1.0),
@@ -135,12 +139,29 @@ def main() -> None:
         figure("enrolment: wall time in the CA", wall, "ms", floor=bare + 3 * flush),
         figure("manufacture: EK L-1, IAK and IDevID H-3", rsa_ms, "ms"),
         figure("manufacture: EK, IAK and IDevID H-3", ecc_ms, "ms"),
+        figure("volume: open and verify 8 MiB", disk["opening"], "ms", floor=disk["opening_floor"]),
+        figure(
+            "volume: the same to bare cryptography", disk["opening"] / disk["opening_floor"], "ratio", aim=3
+        ),
+        figure("volume: commit 16 KiB in 8 MiB", disk["commit"], "ms", floor=disk["commit_floor"]),
+        figure(
+            "volume: the same to cryptography and flushes",
+            disk["commit"] / disk["commit_floor"],
+            "ratio",
+            aim=3,
+        ),
+        figure(
+            "volume: commit in 1 GiB to commit in 8 MiB",
+            disk["commit_large"] / disk["commit"],
+            "ratio",
+            aim=1.5,
+        ),
     ]
-    print(f"{'figure':<42}{'value':>10}  {'unit':<6}{'floor':>10}{'aim':>8}  met")
+    print(f"{'figure':<46}{'value':>10}  {'unit':<6}{'floor':>10}{'aim':>8}  met")
     for f in figures:
         shown = {name: "-" if f[name] is None else f[name] for name in ("floor", "aim", "met")}
         print(
-            f"{f['name']:<42}{f['value']:>10}  {f['unit']:<6}{shown['floor']:>10}{shown['aim']:>8}  {shown['met']}"
+            f"{f['name']:<46}{f['value']:>10}  {f['unit']:<6}{shown['floor']:>10}{shown['aim']:>8}  {shown['met']}"
         )
     out = Path("build/bench.json")
     out.parent.mkdir(exist_ok=True)

@@ -104,8 +104,12 @@ class BitsDraft:
 
     def words(self, first: int, count: int) -> bytes:
         """`count` words from word `first` on, fewer where the image ends."""
-        count = min(count, len(self._base.data) // 8 - first)
-        return b"".join(self._word(word).to_bytes(8, "little") for word in range(first, first + count))
+        words = bytearray(self._base.words(first, count))
+        for word, value in self._words.items():
+            at = (word - first) * 8
+            if 0 <= at < len(words):
+                words[at : at + 8] = value.to_bytes(8, "little")
+        return bytes(words)
 
     def apply(self) -> None:
         """Change the bits below."""

@@ -6,6 +6,7 @@ NIL is all ones, as the reference has it, and not zero, as the format document s
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from vtpm.volume.errors import VolumeDamaged
 
@@ -18,8 +19,7 @@ _LONGEST_LEB128 = 10
 _BITS, _SIGN, _MORE = 0x7F, 0x40, 0x80
 
 
-@dataclass(frozen=True, order=True)
-class Extent:
+class Extent(NamedTuple):
     """A range of allocation blocks: its `start`, and its `length` of at least one."""
 
     start: int

@@ -22,7 +22,7 @@ from vtpm.volume.journal import Copy, Log
 from vtpm.volume.kdf import INODE_BITMAP, INODE_INDEX, INODE_TREE
 from vtpm.volume.space import Space
 from vtpm.volume.state import Location, State, seal_counter
-from vtpm.volume.verified import data_blocks_of, digest
+from vtpm.volume.verified import data_blocks_of, digests
 
 _MAX_INODE = (1 << 64) - 1
 _MAX_COUNTER = 1 << 128
@@ -111,13 +111,13 @@ class _Transaction:
             bits.fill(self._freed, allocated=False)
         tag = self._write_index()
         self._write_bitmap()
-        digests = self._digests()
-        nodes = self._state.tree.updated(digests)
+        new_digests = self._digests()
+        nodes = self._state.tree.updated(new_digests)
         header = self._header(tag, nodes)
         self._write_header(header)
         staged, direct = self._content.split()
         copies, staging, disguise = self._stage(staged)
-        head, tail = self._log(copies, disguise, digests)
+        head, tail = self._log(copies, disguise, new_digests)
         shift = self._layout.block_shift
         targets = [(copy.target << shift, staged[copy.target]) for copy in copies]
         return Plan(
@@ -229,12 +229,13 @@ class _Transaction:
         starts: set[int] = set()
         for extent in (*self._content.written(), *self._taken, *self._freed):
             starts.update(data_blocks_of(layout, extent))
-        digests: dict[int, bytes] = {}
+        blocks = []
         for start in sorted(starts):
-            mask, number = self._covered.mask(start, layout.data_block), geometry.data_block(start)
+            mask = self._covered.mask(start, layout.data_block)
             data = self._content.read(start, layout.data_block) if mask else b""
-            digests[number] = digest(self._state.keys, layout, number, mask, data)
-        return digests
+            blocks.append((geometry.data_block(start), mask, data))
+        computed = digests(self._state.keys, layout, blocks)
+        return {number: digest for (number, _, _), digest in zip(blocks, computed, strict=True)}
 
     def _header(self, tag: bytes, nodes: Mapping[int, bytes]) -> MutableHeader:
         state = self._state
@@ -264,16 +265,16 @@ class _Transaction:
         return copies, [(pair[1] << shift, data) for pair, data in zip(pairs, worn, strict=True)], disguise
 
     def _log(
-        self, copies: list[Copy], disguise: Disguise, digests: Mapping[int, bytes]
+        self, copies: list[Copy], disguise: Disguise, new_digests: Mapping[int, bytes]
     ) -> tuple[bytes, list[tuple[int, bytes]]]:
         """The journal log: its head, and the writes of what follows it."""
         state, layout = self._state, self._layout
         unit = layout.data_block
-        places = (state.geometry.place(number) for number in digests)
+        places = (state.geometry.place(number) for number in new_digests)
         log = Log(
             tree=state.locations[INODE_TREE].data,
             bitmap=state.locations[INODE_BITMAP].data,
-            bitmap_digests=tuple(self._bitmap_digests(digests)),
+            bitmap_digests=tuple(self._bitmap_digests(new_digests)),
             copies=tuple(_joined_copies(copies)),
             changed=tuple(merge(Extent(place, unit) for place in places)),
             disguise=disguise,
@@ -291,13 +292,13 @@ class _Transaction:
         ]
         return journal.protect_head(head, layout), writes
 
-    def _bitmap_digests(self, digests: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
+    def _bitmap_digests(self, new_digests: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
         """HMACs of the bitmap's data blocks that say what is allocated under the leaf nodes that change."""
         geometry, layout = self._state.geometry, self._layout
         span = 1 << geometry.shape.leaf_log2
         runs = [
             run
-            for first in {number & -span for number in digests}
+            for first in {number & -span for number in new_digests}
             for _, run in geometry.runs(first, min(first + span, geometry.data_blocks))
         ]
         starts: set[int] = set()
@@ -306,7 +307,7 @@ class _Transaction:
             starts.update(data_blocks_of(layout, place))
         for start in sorted(starts):
             number = geometry.data_block(start)
-            yield start, digests.get(number) or self._state.tree.digests(number, 1)[0]
+            yield start, new_digests.get(number) or self._state.tree.digests(number, 1)[0]
 
     def _node_writes(self, nodes: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
         for number, node in sorted(nodes.items()):
@@ -342,11 +343,15 @@ class _Content:
         """Give an extent new content."""
         self._written.append(extent)
         shift, unit = self._layout.block_shift, self._unit
+        size = unit << shift
         for number in range(extent.start // unit, (extent.end - 1) // unit + 1):
-            first, end = max(extent.start, number * unit), min(extent.end, (number + 1) * unit)
-            chunk = data[(first - extent.start) << shift : (end - extent.start) << shift]
-            at = (first - number * unit) << shift
-            self._load(number)[at : at + len(chunk)] = chunk
+            at = (number * unit - extent.start) << shift
+            chunk = data[max(at, 0) : at + size]
+            if len(chunk) == size:
+                self._units[number] = bytearray(chunk)
+            else:
+                into = max(-at, 0)
+                self._load(number)[into : into + len(chunk)] = chunk
 
     def read(self, start: int, length: int) -> bytes:
         """Content of blocks within one unit."""

@@ -271,16 +271,17 @@ class Tree:
         self, level: int, entries: Iterable[tuple[int, bytes]], size: int, changed: dict[int, bytearray]
     ) -> list[int]:
         """Put entries into nodes of `level`; returns the first data block under each touched node."""
-        shape, touched = self.geometry.shape, dict[int, None]()
+        shape = self.geometry.shape
+        span = shape.span_log2(level)
+        nodes: dict[int, bytearray] = {}
         for data_block, digest in entries:
-            number = shape.number(level, data_block)
-            node = changed.get(number)
+            node = nodes.get(data_block >> span)
             if node is None:
-                node = changed[number] = bytearray(self._node(number))
-                touched[data_block >> shape.span_log2(level) << shape.span_log2(level)] = None
+                number = shape.number(level, data_block)
+                node = changed[number] = nodes[data_block >> span] = bytearray(self._node(number))
             at = self._entry(level, data_block)
             node[at : at + size] = digest
-        return list(touched)
+        return [first << span for first in nodes]
 
     def rebuilt(self, leaves: Mapping[int, bytes]) -> dict[int, bytes]:
         """The nodes that change, by number, when the leaf nodes that begin with these data blocks are these.

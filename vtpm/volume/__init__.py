@@ -9,7 +9,6 @@ The modules follow the format's own parts: `layout`, `kdf`, `integrity`, `header
 change, `mkfs` a new volume; `volume`, `opening`, `files` and `device` do the reading and writing.
 """
 
-from vtpm.volume.auxiliary import Auxiliary
 from vtpm.volume.errors import (
     VolumeClosed,
     VolumeDamaged,
@@ -25,8 +24,9 @@ from vtpm.volume.errors import (
     VolumeWriteError,
 )
 from vtpm.volume.files import DISK_SIZE, make_blank_disk, make_volume, open_volume
+from vtpm.volume.format.auxiliary import Auxiliary
+from vtpm.volume.format.layout import DEFAULT, Layout, of_strength
 from vtpm.volume.interface import CERTIFICATES, TPM_KEYS, TPM_STATE, Version, Volume, Witness
-from vtpm.volume.layout import DEFAULT, Layout, of_strength
 from vtpm.volume.tpm_record import TpmRecord, read_state_blob, read_tpm, record_tpm, update_tpm
 from vtpm.volume.transaction import Write
 from vtpm.volume.volume import FORMAT, CocoonVolume

@@ -8,26 +8,24 @@ from collections.abc import Callable, Iterator
 
 from cryptography.hazmat.primitives import constant_time
 
-from vtpm.volume import auxiliary, bitmap, journal
-from vtpm.volume.bitmap import Bits
 from vtpm.volume.device import Disk, Overlay
-from vtpm.volume.entities import Chain, open_block
 from vtpm.volume.errors import VolumeDamaged, VolumeKeyError
-from vtpm.volume.extents import Extent, disjoint, parse_list
-from vtpm.volume.headers import MutableHeader, StaticHeader, parse_auxiliary
-from vtpm.volume.index import PART as INDEX
-from vtpm.volume.index import Entry, Form, Node, load, parse_leaf, special_entry
-from vtpm.volume.journal import Log
-from vtpm.volume.kdf import INODE_BITMAP, INODE_INDEX, INODE_TREE, Keys, Part
-from vtpm.volume.layout import Layout
+from vtpm.volume.format import auxiliary, bitmap, journal
+from vtpm.volume.format.bitmap import Bits
+from vtpm.volume.format.entities import Chain, open_block
+from vtpm.volume.format.extents import Extent, disjoint, parse_list
+from vtpm.volume.format.extents_list import extents_chain
+from vtpm.volume.format.geometry import Geometry
+from vtpm.volume.format.headers import MutableHeader, StaticHeader, parse_auxiliary
+from vtpm.volume.format.index import load, parse_leaf, special_entry
+from vtpm.volume.format.inodes import FIRST_FILE, INODE_BITMAP, INODE_INDEX, INODE_TREE
+from vtpm.volume.format.journal import Log
+from vtpm.volume.format.kdf import Keys
+from vtpm.volume.format.node import PART as INDEX
+from vtpm.volume.format.node import Entry, Form, Node, leaf_tag
+from vtpm.volume.format.tree import RootContext, Tree
 from vtpm.volume.state import Location, State, exclude
-from vtpm.volume.tree import Geometry, RootContext, Tree
 from vtpm.volume.verified import VerifiedDisk, data_blocks_of, digest
-
-_LEAF_CONTEXT = b"\x00\x06"
-_LIST_ASSOCIATED = b"\x00\x02"
-FIRST_FILE = 16
-"""Inodes below are reserved."""
 
 
 def read_log(disk: Disk, static: StaticHeader, keys: Keys) -> Log | None:
@@ -269,21 +267,6 @@ class _Opening:
             room = len(bits.data) - index * size
             bits.data[index * size : index * size + min(size, room)] = words[:room]
         return bits
-
-
-def leaf_tag(keys: Keys, layout: Layout, data: bytes) -> bytes:
-    """HMAC over the encrypted entry leaf, as the mutable header has it."""
-    return keys.preauth(INODE_INDEX).digest(data, layout.cipher.encode(), _LEAF_CONTEXT)
-
-
-def extents_chain(keys: Keys, layout: Layout, inode: int) -> Chain:
-    """The chained extents of an inode's extents list; those of the tree and the bitmap have tags."""
-    part = f"extents list of inode {inode:#x}"
-    cipher = keys.cipher(inode, Part.EXTENTS)
-    if inode not in {INODE_TREE, INODE_BITMAP}:
-        return Chain(part, layout, cipher)
-    associated = inode.to_bytes(8, "little") + _LIST_ASSOCIATED
-    return Chain(part, layout, cipher, keys.preauth(inode, Part.EXTENTS), associated)
 
 
 def _read(disk: Disk, static: StaticHeader, extent: Extent) -> bytes:

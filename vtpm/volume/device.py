@@ -9,6 +9,8 @@ from typing import Protocol
 
 from vtpm.volume.errors import VolumeLocked, VolumeMissing, VolumeReadError, VolumeWriteError
 
+_CHUNK = 1 << 20
+
 
 class Disk(Protocol):
     """What the volume asks of a disk."""
@@ -36,23 +38,23 @@ class FileDisk:
     Args:
         path: the file.
         writable: whether it will be written; a reader too keeps everyone else out.
-        grow_to: make it, and make it so many bytes long, if it is not there or shorter.
+        create: make it, with no bytes in it, if it is not there.
 
     Raises:
         VolumeMissing: there is no such file, or it cannot be opened.
         VolumeLocked: somebody else has it open.
     """
 
-    def __init__(self, path: Path, *, writable: bool, grow_to: int = 0) -> None:
+    def __init__(self, path: Path, *, writable: bool, create: bool = False) -> None:
         self._name = path.name
-        mode = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_CREAT if grow_to else 0)
+        mode = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_CREAT if create else 0)
         try:
             # O_NONBLOCK: a FIFO in the disk's place must not hold the opener up; it means nothing to a file.
             self._descriptor = os.open(path, mode | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         except OSError as error:
             raise VolumeMissing(f"the volume {path.name} cannot be opened: {error.strerror}") from error
         try:
-            self._size = self._prepare(grow_to)
+            self._size = self._prepare()
         except BlockingIOError as error:
             self.close()
             raise VolumeLocked(f"the volume {path.name} is in use") from error
@@ -63,16 +65,27 @@ class FileDisk:
             self.close()
             raise
 
-    def _prepare(self, grow_to: int) -> int:
-        """Lock the file and make it long enough; returns its size."""
+    def _prepare(self) -> int:
+        """Lock the file; returns its size."""
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         kind = os.fstat(self._descriptor).st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
             raise VolumeMissing(f"the volume {self._name} is neither a file nor a block device")
-        size = os.lseek(self._descriptor, 0, os.SEEK_END)
-        if size < grow_to:
-            os.ftruncate(self._descriptor, grow_to)
-        return max(size, grow_to)
+        return os.lseek(self._descriptor, 0, os.SEEK_END)
+
+    def grow(self, size: int) -> None:
+        """Make it so many bytes long, if it is shorter; raises `VolumeWriteError`."""
+        if self._size >= size:
+            return
+        try:
+            os.ftruncate(self._descriptor, size)
+        except OSError as error:
+            raise VolumeWriteError(f"the volume {self._name} cannot grow: {error.strerror}") from error
+        self._size = size
+
+    def blank(self) -> bool:
+        """Whether it holds nothing but zeros."""
+        return not any(self.read(offset, _CHUNK).strip(b"\0") for offset in range(0, self._size, _CHUNK))
 
     @property
     def size(self) -> int:

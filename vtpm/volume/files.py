@@ -3,14 +3,15 @@
 import secrets
 from pathlib import Path
 
-from vtpm.volume.auxiliary import Auxiliary
+from vtpm.volume.creation import check_first_use, write_creation_header
 from vtpm.volume.device import FileDisk
-from vtpm.volume.entities import Entropy
 from vtpm.volume.errors import VolumeError
-from vtpm.volume.headers import CREATION_MAGIC, MAX_SALT, CreationHeader, StaticHeader
+from vtpm.volume.format.auxiliary import Auxiliary
+from vtpm.volume.format.entities import Entropy
+from vtpm.volume.format.headers import CREATION_MAGIC, MAX_SALT, StaticHeader
+from vtpm.volume.format.layout import DEFAULT, Layout
 from vtpm.volume.interface import Witness
-from vtpm.volume.layout import DEFAULT, Layout
-from vtpm.volume.mkfs import DEFAULT_AUXILIARY, check_size, format_disk, write_creation_header
+from vtpm.volume.mkfs import DEFAULT_AUXILIARY, format_disk, length_of
 from vtpm.volume.opening import AcceptLayout, open_disk
 from vtpm.volume.volume import CocoonVolume
 
@@ -76,9 +77,10 @@ def make_volume(
     if not secret:
         raise VolumeError("a volume's key has at least one byte", rule="store.key")
     static = StaticHeader(layout, salt)
-    check_size(static, size >> layout.block_shift, auxiliary, first_use=False)
-    disk = FileDisk(path, writable=True, grow_to=size)
+    length_of(static, size >> layout.block_shift, auxiliary)
+    disk = FileDisk(path, writable=True, create=True)
     try:
+        disk.grow(size)
         format_disk(disk, static, secret, size >> layout.block_shift, auxiliary, entropy, fill=fill)
     finally:
         disk.close()
@@ -109,16 +111,16 @@ def make_blank_disk(
         VolumeWriteError: the disk failed.
     """
     _check(salt, size, layout)
-    check_size(StaticHeader(layout, salt), size >> layout.block_shift, auxiliary, first_use=True)
-    length = 0 if auxiliary.trivial else len(auxiliary.encode())
-    header = CreationHeader(layout, salt, size >> layout.block_shift, length)
-    disk = FileDisk(path, writable=True, grow_to=size)
+    static, blocks = StaticHeader(layout, salt), size >> layout.block_shift
+    check_first_use(static, blocks, auxiliary, size)
+    disk = FileDisk(path, writable=True, create=True)
     try:
-        if disk.read(0, 1 << 20).strip(b"\0") and not disk.read(0, 8) == CREATION_MAGIC:
+        if disk.read(0, len(CREATION_MAGIC)) != CREATION_MAGIC and not disk.blank():
             raise VolumeError(
                 f"{path.name} exists and is not blank; it is not written over", rule="store.exists"
             )
-        write_creation_header(disk, header, auxiliary)
+        disk.grow(size)
+        write_creation_header(disk, static, blocks, auxiliary)
     finally:
         disk.close()
 

@@ -6,16 +6,16 @@ Nothing that is seen without a key is authenticated: whoever can write the disk 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vtpm.volume import auxiliary, journal
-from vtpm.volume.auxiliary import Auxiliary
 from vtpm.volume.bootstrap import FIRST_FILE
 from vtpm.volume.device import Disk
 from vtpm.volume.errors import VolumeDamaged, VolumeUnknown
-from vtpm.volume.extents import Extent
-from vtpm.volume.headers import JOURNAL_MAGIC, MutableHeader, StaticHeader, parse_auxiliary
-from vtpm.volume.index import path_to
-from vtpm.volume.kdf import INODE_BITMAP, INODE_TREE
-from vtpm.volume.layout import Layout
+from vtpm.volume.format import auxiliary, journal
+from vtpm.volume.format.auxiliary import Auxiliary
+from vtpm.volume.format.extents import Extent
+from vtpm.volume.format.headers import JOURNAL_MAGIC, MutableHeader, StaticHeader, parse_auxiliary
+from vtpm.volume.format.index import path_to
+from vtpm.volume.format.kdf import INODE_BITMAP, INODE_TREE
+from vtpm.volume.format.layout import Layout
 from vtpm.volume.mkfs import find_creation_header
 from vtpm.volume.state import State
 

@@ -1,39 +1,32 @@
-"""Formatting: a new volume on a disk, and the creation header that asks for one without knowing the key.
-
-A creation header is replaced by the volume when a key is first brought. Its copy near the disk's end is made before
-anything is written over it, and the static header is written last, so formatting starts over after a cut at any point.
-"""
+"""Formatting: a new volume, as bytes and onto a disk. Its static header is written last: without it there is none."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vtpm.volume import auxiliary, bitmap
-from vtpm.volume.auxiliary import Auxiliary
-from vtpm.volume.bitmap import Bits
-from vtpm.volume.bootstrap import extents_chain, leaf_tag
 from vtpm.volume.device import Disk
-from vtpm.volume.entities import Entropy, seal_block
-from vtpm.volume.errors import VolumeDamaged, VolumeFull
-from vtpm.volume.extents import MAX_POINTED, Extent, Pointer, encode_list
-from vtpm.volume.headers import (
-    CreationHeader,
-    MutableHeader,
-    StaticHeader,
-    backup_place,
-    encode_auxiliary,
-)
-from vtpm.volume.index import Entry, Form, Node
-from vtpm.volume.kdf import INODE_BITMAP, INODE_INDEX, INODE_TREE, Keys
-from vtpm.volume.layout import Layout
-from vtpm.volume.state import exclude, seal_counter
-from vtpm.volume.tree import Geometry, RootContext, Tree, fitting_nodes
+from vtpm.volume.errors import VolumeFull
+from vtpm.volume.format import auxiliary, bitmap
+from vtpm.volume.format.auxiliary import Auxiliary
+from vtpm.volume.format.bitmap import Bits
+from vtpm.volume.format.entities import Entropy, seal_block
+from vtpm.volume.format.extents import MAX_POINTED, Extent, Pointer, encode_list
+from vtpm.volume.format.extents_list import extents_chain
+from vtpm.volume.format.geometry import Geometry, fitting_nodes
+from vtpm.volume.format.headers import MutableHeader, StaticHeader, encode_auxiliary, seal_counter
+from vtpm.volume.format.inodes import INODE_BITMAP, INODE_INDEX, INODE_TREE
+from vtpm.volume.format.kdf import Keys
+from vtpm.volume.format.layout import Layout
+from vtpm.volume.format.node import Entry, Form, Node, leaf_tag
+from vtpm.volume.format.tree import RootContext, Tree
+from vtpm.volume.state import exclude
 from vtpm.volume.verified import digests
 
 DEFAULT_AUXILIARY = Auxiliary(reserve=1024)
 """What the reference tool makes room for: no records yet, and two groups that can grow by 1 KiB without the key."""
 
 _CHUNK = 1 << 20
-_SMALLEST_DISK = 8192
+_LEAST_FREE = 6
+"""Journal blocks that the transaction of a first small file takes: a volume with fewer could hold none."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +69,9 @@ def contents(
         VolumeFull: the size is too small for this layout.
     """
     layout, places = static.layout, _places(static, size, records)
-    _check_room(static, size, places.leaf.end)
+    check_room(static, size, places.leaf.end)
     pointers, lists = _lists(keys, layout, places, entropy)
-    _check_room(static, size, max(extent.end for extent in (places.leaf, *lists)))
+    check_room(static, size, max(extent.end for extent in (places.leaf, *lists)))
     leaf = Node(1, [INODE_TREE, INODE_BITMAP, INODE_INDEX], [Entry(p) for p in pointers])
     leaf_size = layout.leaf << layout.block_shift
     sealed_leaf = seal_block(keys.cipher(INODE_INDEX), Form(layout).encode(leaf), leaf_size, entropy)
@@ -113,45 +106,30 @@ def contents(
     return written
 
 
-def check_size(static: StaticHeader, size: int, records: Auxiliary, *, first_use: bool) -> None:
-    """Raise `VolumeFull` if a volume of `size` allocation blocks cannot be made, before anything is touched.
+def length_of(static: StaticHeader, size: int, records: Auxiliary) -> int:
+    """The first block that a new volume of `size` allocation blocks leaves free; raises `VolumeFull` if there is none.
 
     Args:
         static: layout and salt of the volume.
-        size: of the disk and of the image.
+        size: of the image.
         records: its auxiliary metadata.
-        first_use: whether a creation header will ask for it, of which a copy must lie beyond the new volume's parts.
     """
-    layout = static.layout
     places = _places(static, size, records)
-    _check_room(static, size, places.leaf.end)
-    # Lengths do not depend on the key.
-    _, lists = _lists(Keys(b"\0", layout, static.salt), layout, places, bytes)
+    check_room(static, size, places.leaf.end)
+    # How long the lists are does not depend on the key.
+    _, lists = _lists(Keys(b"\0", static.layout, static.salt), static.layout, places, bytes)
     end = max(extent.end for extent in (places.leaf, *lists))
-    limit = size
-    if first_use:
-        length = 0 if records.trivial else len(records.encode())
-        header = CreationHeader(layout, static.salt, size, length)
-        limit = _copy_of(header, size << layout.block_shift).start
-    _check_room(static, limit, end)
+    check_room(static, size, end + _LEAST_FREE * static.layout.journal_block)
+    return end
 
 
-def _check_room(static: StaticHeader, limit: int, end: int) -> None:
+def check_room(static: StaticHeader, limit: int, end: int) -> None:
+    """Raise `VolumeFull` if a new volume that needs the blocks before `end` may only have those before `limit`."""
     if end > limit:
         shift = static.layout.block_shift
         raise VolumeFull(
             f"a volume of this layout takes {end << shift} bytes and more; there are {limit << shift}"
         )
-
-
-def _copy_of(header: CreationHeader, disk_size: int) -> Extent:
-    """Where a creation header's copy, and the auxiliary metadata before it, lie on a disk; raises `VolumeFull`."""
-    layout = header.layout
-    backup = backup_place(disk_size)
-    start = (backup >> layout.block_shift) - header.auxiliary_length
-    if backup % (layout.io_block << layout.block_shift) or start < 0:
-        raise VolumeFull("the disk is too small for a volume of this layout to be formatted at first use")
-    return Extent(start, header.auxiliary_length + header.length)
 
 
 def _lists(
@@ -229,71 +207,47 @@ def format_disk(
         VolumeFull: the size is too small for this layout.
         VolumeWriteError: the disk failed.
     """
-    keys = Keys(secret, static.layout, static.salt)
-    written = contents(static, keys, size, records, entropy)
-    _write(disk, static, written, size, None, entropy, fill=fill)
+    written = contents(static, Keys(secret, static.layout, static.salt), size, records, entropy)
+    write_volume(disk, static, written, (), size, entropy if fill else None)
 
 
-def format_at_first_use(
-    disk: Disk, found: "Found", secret: bytes, entropy: Entropy, *, fill: bool = True
-) -> None:
-    """Make the volume that a creation header asks for; restartable when it is cut off at any point.
-
-    Raises:
-        VolumeDamaged: the image does not fit the disk, or the auxiliary metadata beside the header is damaged.
-        VolumeFull: the size is too small for this layout.
-        VolumeWriteError: the disk failed.
-    """
-    header, layout = found.header, found.header.layout
-    shift = layout.block_shift
-    if header.size << shift > disk.size or header.size % layout.io_block:
-        raise VolumeDamaged(
-            f"asks for {header.size << shift} bytes; the disk has {disk.size}, and the size must be whole IO blocks",
-            part="creation header",
-        )
-    copy = _copy_of(header, disk.size)
-    records = Auxiliary() if found.wrapped is None else auxiliary.unwrap(found.wrapped, header.auxiliary)
-    static = StaticHeader(layout, header.salt)
-    keys = Keys(secret, layout, header.salt)
-    written = contents(static, keys, header.size, records, entropy)
-    _check_room(static, copy.start, max(extent.end for extent in written))
-    if not found.is_backup:
-        if found.wrapped is not None:
-            disk.write(copy.start << shift, found.wrapped)
-        write_protected(disk, (copy.end - header.length) << shift, header.encode(), layout)
-    _write(disk, static, written, header.size, copy, entropy, fill=fill)
-    disk.write(copy.start << shift, entropy(copy.length << shift))
-
-
-def _write(
+def write_volume(
     disk: Disk,
     static: StaticHeader,
     written: dict[Extent, bytes],
+    spare: tuple[Extent, ...],
     size: int,
-    spare: Extent | None,
-    entropy: Entropy,
-    *,
-    fill: bool,
+    entropy: Entropy | None,
 ) -> None:
-    """Write a new volume, its static header last."""
+    """Write a new volume, its static header last.
+
+    Whatever header the disk begins with is gone first, so that it is never read beside parts of the new volume.
+
+    Args:
+        disk: at least as large as the image.
+        static: the volume's static header.
+        written: its other content.
+        spare: what is left as it is.
+        size: of the image, in allocation blocks.
+        entropy: fills what is free; None leaves that as it is.
+    """
     shift = static.layout.block_shift
-    if spare is None:  # whatever the disk holds ends here; with a creation header, its copy takes over
-        disk.write(0, bytes(static.layout.io_block << shift))
-        disk.barrier()
+    disk.write(0, bytes(static.layout.io_block << shift))
+    disk.barrier()
     for extent, data in written.items():
         disk.write(extent.start << shift, data)
-    if fill:
-        taken = [static.extent, *written] if spare is None else [static.extent, *written, spare]
-        for extent in _free(taken, size, shift):
+    if entropy is not None:
+        for extent in _free((static.extent, *written, *spare), size, shift):
             disk.write(extent.start << shift, entropy(extent.length << shift))
     disk.barrier()
     write_protected(disk, 0, static.encode(), static.layout)
 
 
-def _free(taken: list[Extent], size: int, shift: int) -> Iterator[Extent]:
-    """What nothing was written to, in pieces of at most a mebibyte."""
+def _free(taken: tuple[Extent, ...], size: int, shift: int) -> Iterator[Extent]:
+    """What of the image is not taken, in pieces of at most a mebibyte."""
     bits = Bits(size)
-    bits.fill((extent for extent in taken if extent.end <= size), allocated=True)
+    within = (Extent(start, min(length, size - start)) for start, length in taken if start < size)
+    bits.fill(within, allocated=True)
     step = max(_CHUNK >> shift, 1)
     for run in bits.clear_runs():
         for start in range(run.start, run.end, step):
@@ -313,64 +267,3 @@ def write_protected(disk: Disk, offset: int, data: bytes, layout: Layout) -> Non
         disk.barrier()
     disk.write(offset, data[:first])
     disk.barrier()
-
-
-def write_creation_header(disk: Disk, header: CreationHeader, records: Auxiliary) -> None:
-    """Ask for a volume: what a host writes to a blank disk, without the key.
-
-    Args:
-        disk: whose beginning is written over.
-        header: with `auxiliary` as the records' encoded length, or 0 for none.
-        records: the auxiliary metadata that the volume is to have.
-    """
-    shift = header.layout.block_shift
-    if header.auxiliary:
-        size = header.auxiliary_length << shift
-        disk.write(header.length << shift, auxiliary.wrap(records.encode(), size))
-        disk.barrier()
-    write_protected(disk, 0, header.encode(), header.layout)
-
-
-@dataclass(frozen=True)
-class Found:
-    """A creation header that was found on a disk, at its beginning or as the copy near its end.
-
-    Attributes:
-        header: what it asks for.
-        wrapped: the auxiliary metadata beside it, behind its checksum; None if there is none.
-        is_backup: whether it is the copy.
-    """
-
-    header: CreationHeader
-    wrapped: bytes | None
-    is_backup: bool
-
-
-def find_creation_header(disk: Disk) -> Found | None:
-    """The creation header of a disk without a volume; None if there is none.
-
-    Raises:
-        VolumeUnsupported: it asks for a layout that is not supported here.
-        VolumeDamaged: the auxiliary metadata beside it would lie outside of the disk.
-    """
-    header = CreationHeader.parse(lambda size: disk.read(0, size))
-    if header is not None:
-        return Found(header, _wrapped(disk, header, header.length), is_backup=False)
-    if disk.size < _SMALLEST_DISK:
-        return None
-    place = backup_place(disk.size)
-    header = CreationHeader.parse(lambda size: disk.read(place, size))
-    if header is None:
-        return None
-    before = (place >> header.layout.block_shift) - header.auxiliary_length
-    return Found(header, _wrapped(disk, header, before), is_backup=True)
-
-
-def _wrapped(disk: Disk, header: CreationHeader, start: int) -> bytes | None:
-    if not header.auxiliary:
-        return None
-    shift = header.layout.block_shift
-    size = header.auxiliary_length << shift
-    if start < 0 or (start << shift) + size > disk.size:
-        raise VolumeDamaged("would lie outside of the disk", part=auxiliary.PART)
-    return disk.read(start << shift, size)

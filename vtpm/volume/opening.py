@@ -5,15 +5,15 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from vtpm.volume.bootstrap import read_log, read_state, replayed
+from vtpm.volume.creation import erase_copy, find_creation_header, format_at_first_use
 from vtpm.volume.device import Disk, Overlay
-from vtpm.volume.entities import Entropy
 from vtpm.volume.errors import VolumeDamaged, VolumeError, VolumeUnknown
-from vtpm.volume.headers import StaticHeader
+from vtpm.volume.format.entities import Entropy
+from vtpm.volume.format.headers import StaticHeader
+from vtpm.volume.format.journal import Log
+from vtpm.volume.format.kdf import Keys
+from vtpm.volume.format.layout import UNIT, Layout
 from vtpm.volume.interface import Version, Witness
-from vtpm.volume.journal import Log
-from vtpm.volume.kdf import Keys
-from vtpm.volume.layout import UNIT, Layout
-from vtpm.volume.mkfs import find_creation_header, format_at_first_use
 from vtpm.volume.state import State
 from vtpm.volume.volume import CocoonVolume, invalidate_head, write_all
 
@@ -74,6 +74,7 @@ def open_disk(
         state, _ = read_state(disk, static, keys)
         if writable:
             _clear_torn_head(disk, static)
+            erase_copy(disk, state.allocated, static.layout, entropy)
     else:
         state, disk = _settle(disk, static, keys, log, witness, writable=writable)
     return CocoonVolume(disk, state, writable=writable, created=created, entropy=entropy, witness=witness)
@@ -96,6 +97,8 @@ def _settle(
         before: State | None = None
         with suppress(VolumeDamaged):
             before, _ = read_state(disk, static, keys)
+        if before is not None and before.header.root == state.header.root:
+            before = None  # applied in full: there is no version before it any more
         old = None if before is None else Version(before.counter, before.header.root)
         if not witness.resolve(old, Version(state.counter, state.header.root)):
             if before is None:

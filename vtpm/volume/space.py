@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 
 from vtpm.volume.errors import VolumeFull
-from vtpm.volume.extents import Extent
+from vtpm.volume.format.extents import Extent
 
 
 class Space:

@@ -7,19 +7,17 @@ blocks that it touches against the tree in memory.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from vtpm.volume.auxiliary import Ring
-from vtpm.volume.bitmap import Bits
 from vtpm.volume.device import Disk
-from vtpm.volume.entities import open_extents
-from vtpm.volume.extents import Extent
-from vtpm.volume.headers import MutableHeader, StaticHeader
-from vtpm.volume.index import Index
-from vtpm.volume.kdf import INODE_COUNTER, Keys
-from vtpm.volume.tree import Geometry, RootContext, Tree
+from vtpm.volume.format.auxiliary import Ring
+from vtpm.volume.format.bitmap import Bits
+from vtpm.volume.format.entities import open_extents
+from vtpm.volume.format.extents import Extent
+from vtpm.volume.format.geometry import Geometry
+from vtpm.volume.format.headers import MutableHeader, StaticHeader, open_counter
+from vtpm.volume.format.index import Index
+from vtpm.volume.format.kdf import Keys
+from vtpm.volume.format.tree import RootContext, Tree
 from vtpm.volume.verified import VerifiedDisk
-
-_COUNTER_IV = bytes(16)
-"""No counter is ever encrypted twice, so it needs no other."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +88,6 @@ class State:
         """Content of a file that is there; raises `VolumeDamaged`."""
         data = b"".join(self.read(disk, extent) for extent in self.locations[inode].data)
         return open_extents(self.keys.cipher(inode), data, f"file {inode:#x}")
-
-
-def open_counter(keys: Keys, encrypted: bytes) -> int:
-    """The update counter of a mutable header."""
-    return int.from_bytes(keys.cipher(INODE_COUNTER).decrypt_cbc(_COUNTER_IV, encrypted), "little")
-
-
-def seal_counter(keys: Keys, counter: int) -> bytes:
-    """Inverse of `open_counter`."""
-    return keys.cipher(INODE_COUNTER).encrypt_cbc(_COUNTER_IV, counter.to_bytes(16, "little"))
 
 
 def exclude(bits: Bits, extents: Iterable[Extent]) -> Bits:

@@ -8,20 +8,21 @@ to their place once the journal's head is durable (CocoonFs, "journal").
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from vtpm.volume import bitmap, journal
-from vtpm.volume.bitmap import BitsDraft
-from vtpm.volume.bootstrap import FIRST_FILE, extents_chain, leaf_tag
+from vtpm.volume.content import Content
 from vtpm.volume.device import Disk
-from vtpm.volume.disguise import Disguise
-from vtpm.volume.entities import Entropy, seal_block, seal_extents, sealed_size
 from vtpm.volume.errors import VolumeError, VolumeFull
-from vtpm.volume.extents import MAX_POINTED, Extent, Pointer, encode_list, merge
-from vtpm.volume.headers import MutableHeader
-from vtpm.volume.index import MAX_FLAGS, Entry, IndexDraft, path_to
-from vtpm.volume.journal import Copy, Log
-from vtpm.volume.kdf import INODE_BITMAP, INODE_INDEX, INODE_TREE
+from vtpm.volume.format import bitmap
+from vtpm.volume.format.bitmap import BitsDraft
+from vtpm.volume.format.entities import Entropy, seal_block, seal_extents, sealed_size
+from vtpm.volume.format.extents import MAX_POINTED, Extent, Pointer, encode_list
+from vtpm.volume.format.extents_list import extents_chain
+from vtpm.volume.format.headers import MutableHeader, seal_counter
+from vtpm.volume.format.index import IndexDraft, path_to
+from vtpm.volume.format.inodes import FIRST_FILE, INODE_BITMAP, INODE_INDEX
+from vtpm.volume.format.node import MAX_FLAGS, Entry, leaf_tag
+from vtpm.volume.pending import write_journal
 from vtpm.volume.space import Space
-from vtpm.volume.state import Location, State, seal_counter
+from vtpm.volume.state import Location, State
 from vtpm.volume.verified import data_blocks_of, digests
 
 _MAX_INODE = (1 << 64) - 1
@@ -96,7 +97,7 @@ class _Transaction:
         self._freed: list[Extent] = []
         self._locations: dict[int, Location | None] = {}
         self._index = IndexDraft(state.index, self._node_block)
-        self._content = _Content(state, disk)
+        self._content = Content(state, disk)
 
     def plan(self, changes: Changes) -> Plan:
         for inode, change in changes.items():
@@ -116,13 +117,11 @@ class _Transaction:
         header = self._header(tag, nodes)
         self._write_header(header)
         staged, direct = self._content.split()
-        copies, staging, disguise = self._stage(staged)
-        head, tail = self._log(copies, disguise, new_digests)
-        shift = self._layout.block_shift
-        targets = [(copy.target << shift, staged[copy.target]) for copy in copies]
+        journal = write_journal(self._state, self._space, staged, new_digests, self._entropy)
+        targets = [(block << self._layout.block_shift, data) for block, data in staged.items()]
         return Plan(
-            prepare=tuple(_joined([*direct, *staging, *tail])),
-            head=head,
+            prepare=tuple(_joined([*direct, *journal.writes])),
+            head=journal.head,
             apply=tuple(_joined([*targets, *self._node_writes(nodes)])),
             header=header,
             adopt=lambda: self._adopt(header, nodes),
@@ -164,10 +163,11 @@ class _Transaction:
             length << self._layout.block_shift,
             self._entropy,
         )
+        at = 0
         for extent in extents:
             size = extent.length << self._layout.block_shift
-            self._content.write(extent, sealed[:size])
-            sealed = sealed[size:]
+            self._content.write(extent, sealed[at : at + size])
+            at += size
         pointer, chain = self._point_to(inode, extents)
         flags = change.flags if change.flags is not None else (old.flags if old else 0)
         self._index.put(inode, Entry(pointer, flags))
@@ -248,67 +248,6 @@ class _Transaction:
         place = self._state.static.mutable
         self._content.write(place, header.encode().ljust(place.length << self._layout.block_shift, b"\0"))
 
-    def _stage(self, staged: Mapping[int, bytes]) -> tuple[list[Copy], list[tuple[int, bytes]], Disguise]:
-        """Free places for the staged IO blocks: the copies to make, the writes, and the disguise they wear."""
-        unit, shift = self._layout.io_block, self._layout.block_shift
-        targets = sorted(staged)
-        places = self._space.pieces(len(staged) * unit, unit)
-        sources = [start for place in places for start in range(place.start, place.end, unit)]
-        copies = [Copy(target, source, unit) for target, source in zip(targets, sources, strict=True)]
-        disguise = Disguise.new(self._layout.cipher, self._entropy)
-        blocks, pairs = [], []
-        for copy in copies:
-            for i in range(unit):
-                blocks.append(staged[copy.target][i << shift : (i + 1) << shift])
-                pairs.append((copy.target + i, copy.source + i))
-        worn = disguise.put_on(blocks, pairs)
-        return copies, [(pair[1] << shift, data) for pair, data in zip(pairs, worn, strict=True)], disguise
-
-    def _log(
-        self, copies: list[Copy], disguise: Disguise, new_digests: Mapping[int, bytes]
-    ) -> tuple[bytes, list[tuple[int, bytes]]]:
-        """The journal log: its head, and the writes of what follows it."""
-        state, layout = self._state, self._layout
-        unit = layout.data_block
-        places = (state.geometry.place(number) for number in new_digests)
-        log = Log(
-            tree=state.locations[INODE_TREE].data,
-            bitmap=state.locations[INODE_BITMAP].data,
-            bitmap_digests=tuple(self._bitmap_digests(new_digests)),
-            copies=tuple(_joined_copies(copies)),
-            changed=tuple(merge(Extent(place, unit) for place in places)),
-            disguise=disguise,
-            auxiliary=state.header.auxiliary,
-        )
-        payload = log.encode(state.keys, layout)
-        chain = journal.chain(state.keys, layout)
-        extents = chain.place(
-            len(payload), lambda length: self._space.piece(length, layout.journal_block), state.static.journal
-        )
-        plain = journal.plain_header(layout, log.auxiliary)
-        head, *tail = chain.seal(payload, extents, self._entropy, plain)
-        writes = [
-            (extent.start << layout.block_shift, data) for extent, data in zip(extents[1:], tail, strict=True)
-        ]
-        return journal.protect_head(head, layout), writes
-
-    def _bitmap_digests(self, new_digests: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
-        """HMACs of the bitmap's data blocks that say what is allocated under the leaf nodes that change."""
-        geometry, layout = self._state.geometry, self._layout
-        span = 1 << geometry.shape.leaf_log2
-        runs = [
-            run
-            for first in {number & -span for number in new_digests}
-            for _, run in geometry.runs(first, min(first + span, geometry.data_blocks))
-        ]
-        starts: set[int] = set()
-        for index in bitmap.blocks_covering(layout, runs):
-            place = bitmap.file_block(layout, self._state.locations[INODE_BITMAP].data, index)
-            starts.update(data_blocks_of(layout, place))
-        for start in sorted(starts):
-            number = geometry.data_block(start)
-            yield start, new_digests.get(number) or self._state.tree.digests(number, 1)[0]
-
     def _node_writes(self, nodes: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
         for number, node in sorted(nodes.items()):
             yield self._state.geometry.node_place(number) << self._layout.block_shift, node
@@ -328,69 +267,6 @@ class _Transaction:
         self._base_space.become(self._space_after)
 
 
-class _Content:
-    """What the blocks will hold: new content over what is there, in units of the larger of IO and data block."""
-
-    def __init__(self, state: State, disk: Disk) -> None:
-        self._state = state
-        self._disk = disk
-        self._layout = state.static.layout
-        self._unit = self._layout.journal_block
-        self._units: dict[int, bytearray] = {}
-        self._written: list[Extent] = []
-
-    def write(self, extent: Extent, data: bytes) -> None:
-        """Give an extent new content."""
-        self._written.append(extent)
-        shift, unit = self._layout.block_shift, self._unit
-        size = unit << shift
-        for number in range(extent.start // unit, (extent.end - 1) // unit + 1):
-            at = (number * unit - extent.start) << shift
-            chunk = data[max(at, 0) : at + size]
-            if len(chunk) == size:
-                self._units[number] = bytearray(chunk)
-            else:
-                into = max(-at, 0)
-                self._load(number)[into : into + len(chunk)] = chunk
-
-    def read(self, start: int, length: int) -> bytes:
-        """Content of blocks within one unit."""
-        shift = self._layout.block_shift
-        at = (start % self._unit) << shift
-        return bytes(self._load(start // self._unit)[at : at + (length << shift)])
-
-    def written(self) -> list[Extent]:
-        """All that has new content."""
-        return self._written
-
-    def split(self) -> tuple[dict[int, bytes], list[tuple[int, bytes]]]:
-        """IO blocks with new content that hold something live, by where they begin; and the rest, as writes."""
-        staged: dict[int, bytes] = {}
-        direct: list[tuple[int, bytes]] = []
-        unit, shift = self._layout.io_block, self._layout.block_shift
-        for extent in merge(self._written):
-            for start in range(extent.start // unit * unit, extent.end, unit):
-                if self._state.allocated.mask(start, unit):
-                    staged[start] = self.read(start, unit)
-                else:
-                    first, end = max(start, extent.start), min(start + unit, extent.end)
-                    direct.append((first << shift, self.read(first, end - first)))
-        return staged, direct
-
-    def _load(self, number: int) -> bytearray:
-        """A unit's content; where something lives in it, only after the tree has vouched for that."""
-        content = self._units.get(number)
-        if content is None:
-            start = number * self._unit
-            length = min(self._unit, self._state.header.size - start)
-            if self._state.allocated.mask(start, length):
-                content = bytearray(self._state.read(self._disk, Extent(start, length)))
-            else:
-                content = bytearray(length << self._layout.block_shift)
-            self._units[number] = content
-        return content
-
-
 def _joined(writes: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     """The same writes in the order of their places, neighbours in one."""
     start, parts, end = 0, list[bytes](), -1
@@ -403,18 +279,3 @@ def _joined(writes: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
         end = offset + len(data)
     if parts:
         yield start, b"".join(parts)
-
-
-def _joined_copies(copies: Iterable[Copy]) -> Iterator[Copy]:
-    """The same copies in the order of their targets, neighbours in one."""
-    current: Copy | None = None
-    for copy in copies:
-        if current is None:
-            current = copy
-        elif (copy.target, copy.source) == (current.target + current.length, current.source + current.length):
-            current = replace(current, length=current.length + copy.length)
-        else:
-            yield current
-            current = copy
-    if current is not None:
-        yield current

@@ -8,13 +8,14 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from vtpm.volume.bitmap import Bits
 from vtpm.volume.device import Disk
 from vtpm.volume.errors import VolumeDamaged
-from vtpm.volume.extents import Extent
-from vtpm.volume.kdf import Keys
-from vtpm.volume.layout import Layout
-from vtpm.volume.tree import Geometry, Tree
+from vtpm.volume.format.bitmap import Bits
+from vtpm.volume.format.extents import Extent
+from vtpm.volume.format.geometry import Geometry
+from vtpm.volume.format.kdf import Keys
+from vtpm.volume.format.layout import Layout
+from vtpm.volume.format.tree import Tree
 
 PART = "data block"
 _CHUNK = 1 << 20

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
-from vtpm.volume.bootstrap import FIRST_FILE
 from vtpm.volume.device import Disk
-from vtpm.volume.entities import Entropy
 from vtpm.volume.errors import VolumeClosed, VolumePending
-from vtpm.volume.headers import StaticHeader
+from vtpm.volume.format.entities import Entropy
+from vtpm.volume.format.headers import StaticHeader, open_counter
+from vtpm.volume.format.inodes import FIRST_FILE
 from vtpm.volume.interface import Version, Witness
 from vtpm.volume.space import Space
-from vtpm.volume.state import State, open_counter
+from vtpm.volume.state import State
 from vtpm.volume.transaction import Changes, Plan, Write, plan
 
 FORMAT = "cocoonfs/1"

@@ -14,10 +14,10 @@ from itertools import count
 from uuid import UUID
 
 from vtpm.volume.errors import VolumeDamaged
-from vtpm.volume.extents import MAX_POINTED, Extent, Pointer, disjoint
-from vtpm.volume.headers import encode_auxiliary
-from vtpm.volume.integrity import checksum, protect, unprotect
-from vtpm.volume.layout import Layout
+from vtpm.volume.format.extents import MAX_POINTED, Extent, Pointer, disjoint
+from vtpm.volume.format.headers import encode_auxiliary
+from vtpm.volume.format.integrity import checksum, protect, unprotect
+from vtpm.volume.format.layout import Layout
 
 PART = "auxiliary metadata"
 _RECORD = struct.Struct("<16sI")

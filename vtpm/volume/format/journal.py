@@ -10,10 +10,10 @@ from itertools import pairwise
 
 from cryptography.hazmat.primitives import constant_time
 
-from vtpm.volume.disguise import Disguise
-from vtpm.volume.entities import Chain
 from vtpm.volume.errors import VolumeDamaged
-from vtpm.volume.extents import (
+from vtpm.volume.format.disguise import Disguise
+from vtpm.volume.format.entities import Chain
+from vtpm.volume.format.extents import (
     Extent,
     Leb128,
     encode_list,
@@ -21,10 +21,11 @@ from vtpm.volume.extents import (
     encode_unsigned,
     parse_list,
 )
-from vtpm.volume.headers import JOURNAL_MAGIC
-from vtpm.volume.integrity import protect, unprotect
-from vtpm.volume.kdf import INODE_BITMAP, INODE_JOURNAL, Keys
-from vtpm.volume.layout import Layout
+from vtpm.volume.format.headers import JOURNAL_MAGIC
+from vtpm.volume.format.inodes import INODE_BITMAP, INODE_JOURNAL
+from vtpm.volume.format.integrity import protect, unprotect
+from vtpm.volume.format.kdf import Keys
+from vtpm.volume.format.layout import Layout
 
 PART = "journal log"
 _TREE, _BITMAP, _BITMAP_DIGESTS, _COPIES, _CHANGED, _TRIM, _DISGUISE = range(1, 8)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
-from vtpm.volume.algorithms import (
+from vtpm.volume.errors import VolumeUnsupported
+from vtpm.volume.format.algorithms import (
     AES128,
     AES192,
     AES256,
@@ -22,7 +23,6 @@ from vtpm.volume.algorithms import (
     cipher_algorithm,
     hash_algorithm,
 )
-from vtpm.volume.errors import VolumeUnsupported
 
 UNIT = 128
 """Bytes that the smallest allocation block has."""
@@ -72,13 +72,13 @@ class Layout:
 
     def __post_init__(self) -> None:
         for name, log2 in (
-            ("IO block", self.io_block_log2),
-            ("data block", self.data_block_log2),
-            ("index leaf", self.leaf_log2),
-            ("inner index node", self.inner_log2),
+            ("an IO block", self.io_block_log2),
+            ("a data block", self.data_block_log2),
+            ("an index leaf", self.leaf_log2),
+            ("an inner index node", self.inner_log2),
         ):
             if log2 > _MAX_BLOCKS_LOG2:
-                raise VolumeUnsupported(f"layout: an {name} has at most 64 allocation blocks, not 2^{log2}")
+                raise VolumeUnsupported(f"layout: {name} has at most 64 allocation blocks, not 2^{log2}")
         for name, log2 in (
             ("authentication tree node", self.tree_node_log2 + self.io_block_log2),
             ("bitmap block", self.bitmap_block_log2),

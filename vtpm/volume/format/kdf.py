@@ -8,13 +8,13 @@ context, numbers of the subdomains), this does what the reference does.
 from enum import IntEnum
 from functools import cached_property
 
-from vtpm.volume.algorithms import SHA512, BlockCipher, HashAlgorithm, Hmac
-from vtpm.volume.layout import Layout
+from vtpm.volume.format.algorithms import SHA512, BlockCipher, HashAlgorithm, Hmac
+from vtpm.volume.format.inodes import INODE_TREE
+from vtpm.volume.format.layout import Layout
 
 MAGIC = b"COCOONFS"
 VERSION = b"\x01"
 _TPM_ALG_CBC = b"\x00\x42"
-INODE_TREE, INODE_BITMAP, INODE_INDEX, INODE_JOURNAL, INODE_COUNTER = 1, 2, 3, 5, 6
 
 
 class Purpose(IntEnum):

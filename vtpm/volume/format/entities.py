@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives import constant_time
 
-from vtpm.volume.algorithms import CIPHER_BLOCK, BlockCipher, Hmac
 from vtpm.volume.errors import VolumeDamaged, VolumeKeyError
-from vtpm.volume.extents import MAX_POINTED, NIL, Extent, Pointer
-from vtpm.volume.layout import Layout
+from vtpm.volume.format.algorithms import CIPHER_BLOCK, BlockCipher, Hmac
+from vtpm.volume.format.extents import MAX_POINTED, NIL, Extent, Pointer
+from vtpm.volume.format.layout import Layout
 
 Entropy = Callable[[int], bytes]
 

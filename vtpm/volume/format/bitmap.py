@@ -8,11 +8,12 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 
-from vtpm.volume.entities import Entropy, open_block, seal_block
 from vtpm.volume.errors import VolumeDamaged
-from vtpm.volume.extents import Extent
-from vtpm.volume.kdf import INODE_BITMAP, Keys
-from vtpm.volume.layout import Layout
+from vtpm.volume.format.entities import Entropy, open_block, seal_block
+from vtpm.volume.format.extents import Extent
+from vtpm.volume.format.inodes import INODE_BITMAP
+from vtpm.volume.format.kdf import Keys
+from vtpm.volume.format.layout import Layout
 
 PART = "allocation bitmap"
 _WORD_BITS = 64

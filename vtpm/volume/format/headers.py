@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from vtpm.volume.algorithms import CIPHER_BLOCK
 from vtpm.volume.errors import VolumeDamaged, VolumeFull, VolumeUnsupported
-from vtpm.volume.extents import NIL, Extent, Pointer, encode_block, parse_block
-from vtpm.volume.integrity import protect, unprotect
-from vtpm.volume.kdf import MAGIC, VERSION
-from vtpm.volume.layout import ENCODED_SIZE, UNIT, Layout
+from vtpm.volume.format.algorithms import CIPHER_BLOCK
+from vtpm.volume.format.extents import NIL, Extent, Pointer, encode_block, parse_block
+from vtpm.volume.format.inodes import INODE_COUNTER
+from vtpm.volume.format.integrity import protect, unprotect
+from vtpm.volume.format.kdf import MAGIC, VERSION, Keys
+from vtpm.volume.format.layout import ENCODED_SIZE, UNIT, Layout
 
 CREATION_MAGIC = b"CCFSMKFS"
 JOURNAL_MAGIC = b"CCFSJRNL"
 MAX_SALT = 255
+
+_COUNTER_IV = bytes(16)
+"""No counter is ever encrypted twice, so it needs no other."""
 
 _VERSION_AT = 8
 _LAYOUT_AT = 9
@@ -261,3 +265,13 @@ def encode_auxiliary(heads: tuple[Extent, Extent | None] | None) -> bytes:
     if heads is None:
         return NIL + NIL
     return Pointer(heads[0]).encode() + (NIL if heads[1] is None else Pointer(heads[1]).encode())
+
+
+def open_counter(keys: Keys, encrypted: bytes) -> int:
+    """The update counter of a mutable header."""
+    return int.from_bytes(keys.cipher(INODE_COUNTER).decrypt_cbc(_COUNTER_IV, encrypted), "little")
+
+
+def seal_counter(keys: Keys, counter: int) -> bytes:
+    """Inverse of `open_counter`."""
+    return keys.cipher(INODE_COUNTER).encrypt_cbc(_COUNTER_IV, counter.to_bytes(16, "little"))

@@ -8,9 +8,9 @@ few calls of the cipher, however many blocks there are.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vtpm.volume.algorithms import CIPHER_BLOCK, BlockCipher, CipherAlgorithm, cipher_algorithm
-from vtpm.volume.entities import Entropy
 from vtpm.volume.errors import VolumeDamaged
+from vtpm.volume.format.algorithms import CIPHER_BLOCK, BlockCipher, CipherAlgorithm, cipher_algorithm
+from vtpm.volume.format.entities import Entropy
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ power-of-two boundary of the first IO block from 256 bytes on; what stood there 
 
 import zlib
 
-from vtpm.volume.layout import UNIT, Layout
+from vtpm.volume.format.layout import UNIT, Layout
 
 _MARK = 8
 _SWAP = bytes((byte & 0x55) << 1 | (byte & 0xAA) >> 1 for byte in range(256))

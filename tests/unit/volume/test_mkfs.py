@@ -1,0 +1,349 @@
+"""Formatting: with the key at hand, and at first use of a disk that asks for it."""
+
+from itertools import count
+
+import pytest
+from volumes import (
+    FIRST,
+    KEY,
+    LAYOUTS,
+    SALT,
+    blank_memory,
+    entropy,
+    files_of,
+    files_on,
+    format_memory,
+    open_memory,
+    pattern,
+)
+
+from vtpm.volume import (
+    DEFAULT,
+    DISK_SIZE,
+    Auxiliary,
+    VolumeDamaged,
+    VolumeError,
+    VolumeFull,
+    VolumeKeyError,
+    VolumeUnknown,
+    make_blank_disk,
+    make_volume,
+    of_strength,
+    open_volume,
+)
+from vtpm.volume.headers import CreationHeader, backup_place
+from vtpm.volume.mkfs import find_creation_header, write_creation_header
+
+AUXILIARY = Auxiliary(reserve=64)
+SALTS = [b"", b"s", bytes(16), bytes(range(255))]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "disk"
+
+
+@pytest.mark.parametrize("salt", SALTS, ids=len)
+def test_a_blank_disk_is_formatted_at_first_use_and_only_then(path, salt):
+    make_blank_disk(path, salt)
+    assert path.stat().st_size == DISK_SIZE
+    with open_volume(path, KEY) as volume:
+        assert (volume.created, volume.salt, volume.inodes()) == ("this-boot", salt, ())
+        volume.transaction({FIRST: b"content"})
+    with open_volume(path, KEY) as volume:
+        assert (volume.created, volume.salt, files_of(volume)) == ("earlier", salt, {FIRST: (0, b"content")})
+    with pytest.raises(VolumeKeyError):
+        open_volume(path, b"another")
+
+
+@pytest.mark.parametrize("salt", SALTS, ids=len)
+def test_a_volume_is_made_with_its_key_at_hand(path, salt):
+    make_volume(path, KEY, salt)
+    with open_volume(path, KEY) as volume:
+        assert (volume.created, volume.salt, volume.inodes()) == ("earlier", salt, ())
+
+
+@pytest.mark.parametrize("bits", [128, 192, 256])
+def test_volumes_of_every_strength_are_made_both_ways(path, bits):
+    layout = of_strength(bits)
+    for make in (
+        lambda: make_volume(path, KEY, SALT, layout=layout),
+        lambda: make_blank_disk(path, SALT, layout=layout),
+    ):
+        path.unlink(missing_ok=True)
+        make()
+        with open_volume(path, KEY) as volume:
+            assert volume.state.static.layout == layout
+            volume.transaction({FIRST: pattern(5000)})
+        with open_volume(path, KEY) as volume:
+            assert volume.read(FIRST) == pattern(5000)
+
+
+@pytest.mark.parametrize("auxiliary", [None, AUXILIARY], ids=["plain", "auxiliary"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_is_formatted_at_first_use(name, auxiliary):
+    disk = blank_memory(512 << 10, LAYOUTS[name], auxiliary=auxiliary)
+    with open_memory(disk) as volume:
+        assert (volume.created, volume.state.static.layout) == ("this-boot", LAYOUTS[name])
+        volume.transaction({FIRST: pattern(9000)})
+    assert files_on(disk) == {FIRST: (0, pattern(9000))}
+
+
+def test_two_volumes_of_one_key_and_salt_share_no_byte_that_is_encrypted(path):
+    one, other = (format_memory(seed=seed, fill=True) for seed in (1, 2))
+    state = open_memory(one).state
+    for extent in (*state.locations[2].data, *state.index.extents()):
+        at, end = extent.start * 128, extent.end * 128
+        assert one.content[at:end] != other.content[at:end]
+    assert state.counter != open_memory(other).counter
+
+
+def test_the_free_space_of_a_filled_volume_looks_like_anything_else_and_of_an_unfilled_one_is_left_alone():
+    filled, unfilled = format_memory(fill=True), format_memory(fill=False)
+    free = [block for run in open_memory(filled).state.allocated.clear_runs() for block in run.blocks()]
+    assert len(free) > 300
+    assert all(filled.content[block * 128 : block * 128 + 128].count(0) < 20 for block in free)
+    assert not any(any(unfilled.content[block * 128 : block * 128 + 128]) for block in free)
+
+
+def test_opening_for_reading_formats_in_memory_only():
+    disk = blank_memory(auxiliary=AUXILIARY)
+    before = bytes(disk.content)
+    with open_memory(disk, writable=False) as volume:
+        assert (volume.created, volume.inodes(), volume.read(FIRST)) == ("this-boot", (), None)
+    assert disk.content == before
+    assert disk.trace == []
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("size", [0, -512, 1, 511, 65_537, 65_536 + 128])
+@pytest.mark.parametrize(
+    "make", [lambda p, n: make_volume(p, KEY, SALT, size=n), lambda p, n: make_blank_disk(p, SALT, size=n)]
+)
+def test_sizes_that_are_no_whole_io_blocks_are_refused_and_nothing_is_made(path, size, make):
+    with pytest.raises(VolumeError) as refused:
+        make(path, size)
+    assert refused.value.rule == "store.size"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("size", [512, 2048, 4096])
+@pytest.mark.parametrize(
+    "make", [lambda p, n: make_volume(p, KEY, SALT, size=n), lambda p, n: make_blank_disk(p, SALT, size=n)]
+)
+def test_sizes_that_are_too_small_are_refused_and_nothing_is_made(path, size, make):
+    with pytest.raises(VolumeFull) as refused:
+        make(path, size)
+    assert refused.value.rule == "store.full"
+    assert not path.exists()
+
+
+def test_a_salt_of_more_than_255_bytes_is_refused(path):
+    for make in (lambda: make_volume(path, KEY, bytes(256)), lambda: make_blank_disk(path, bytes(256))):
+        with pytest.raises(VolumeError) as refused:
+            make()
+        assert refused.value.rule == "store.salt"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("make", [format_memory, blank_memory])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_smallest_size_that_is_taken_gives_a_volume(name, make):
+    layout = LAYOUTS[name]
+    unit = layout.io_block << layout.block_shift
+    for size in count(unit, unit):
+        try:
+            disk = make(size, layout)
+            volume = open_memory(disk)
+        except VolumeFull:
+            continue
+        break
+    assert volume.inodes() == ()
+    with open_memory(disk) as volume:
+        try:
+            volume.transaction({FIRST: b"content"})
+        except VolumeFull:
+            assert volume.inodes() == ()
+    assert files_on(disk) in ({FIRST: (0, b"content")}, {})
+
+
+def test_a_blank_disk_can_be_asked_for_anew_but_nothing_else_is_written_over(path):
+    make_blank_disk(path, b"one")
+    make_blank_disk(path, b"two")
+    with open_volume(path, KEY) as volume:
+        assert volume.salt == b"two"
+    before = path.read_bytes()
+    with pytest.raises(VolumeError) as refused:
+        make_blank_disk(path, b"three")
+    assert refused.value.rule == "store.exists"
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", [b"somebody's text", b"\0" * 700_000 + b"x", b"COCOONFS", b"x" * (DISK_SIZE + 1)]
+)
+def test_a_foreign_file_is_left_as_it_is(path, content):
+    path.write_bytes(content)
+    with pytest.raises(VolumeError) as refused:
+        make_blank_disk(path, SALT)
+    assert refused.value.rule == "store.exists"
+    assert path.read_bytes() == content
+
+
+def test_making_a_volume_ends_whatever_the_file_held(path):
+    make_blank_disk(path, b"one")
+    with open_volume(path, KEY) as volume:
+        volume.transaction({FIRST: b"content"})
+    make_volume(path, KEY, b"two")
+    with open_volume(path, KEY) as volume:
+        assert (volume.salt, volume.inodes()) == (b"two", ())
+
+
+@pytest.mark.parametrize("size", [128 << 10, (64 << 10) + 128])
+def test_a_creation_header_that_asks_for_more_than_the_disk_or_for_part_of_an_io_block_is_refused(size):
+    disk = blank_memory(64 << 10)
+    write_creation_header(disk, CreationHeader(DEFAULT, SALT, size >> 7), Auxiliary())
+    before = bytes(disk.content)
+    with pytest.raises(VolumeDamaged, match="creation header"):
+        open_memory(disk)
+    assert disk.content == before
+
+
+@pytest.mark.parametrize("size", [512, 8192, 16_384 - 512])
+def test_a_creation_header_that_asks_for_too_little_is_refused_and_stays(size):
+    disk = blank_memory(64 << 10)
+    write_creation_header(disk, CreationHeader(DEFAULT, SALT, size >> 7), Auxiliary())
+    before = bytes(disk.content)
+    try:
+        open_memory(disk).close()
+    except VolumeFull:
+        assert disk.content == before
+    else:
+        assert size >= 8192
+
+
+def test_damaged_metadata_beside_a_creation_header_are_refused_and_nothing_changes():
+    disk = blank_memory(auxiliary=AUXILIARY)
+    disk.content[520] ^= 1
+    before = bytes(disk.content)
+    with pytest.raises(VolumeDamaged, match="auxiliary metadata"):
+        open_memory(disk)
+    assert disk.content == before
+
+
+@pytest.mark.parametrize("length", [65_536, 1 << 40, (1 << 64) - 1])
+def test_metadata_beyond_the_disk_are_refused(length):
+    disk = blank_memory()
+    header = CreationHeader(DEFAULT, SALT, 512, length)
+    disk.content[:512] = header.encode()
+    with pytest.raises(VolumeDamaged, match="outside of the disk"):
+        open_memory(disk)
+
+
+# A cut while a disk is formatted at first use.
+
+
+def test_the_copy_of_the_creation_header_is_whole_before_anything_else_is_written():
+    for auxiliary in (None, AUXILIARY):
+        disk = blank_memory(auxiliary=auxiliary)
+        blank = bytes(disk.content)
+        open_memory(disk).close()
+        place = backup_place(64 << 10)
+        again, durable = blank_memory(auxiliary=auxiliary), False
+        for entry in disk.trace:
+            if entry is None:
+                durable = bytes(again.content[place : place + 512]) == blank[:512]
+                continue
+            offset, data = entry
+            if not durable:
+                assert place - 2048 <= offset < place + 512, "written before the copy was durable"
+            again.content[offset : offset + len(data)] = data
+        assert durable
+        assert not again.content[place:].startswith(b"CCFSMKFS"), "the copy is gone in the end"
+
+
+@pytest.mark.parametrize("auxiliary", [None, AUXILIARY], ids=["plain", "auxiliary"])
+@pytest.mark.parametrize("name", ["default", "strength-256", "io-4k"])
+def test_formatting_that_was_cut_off_anywhere_starts_over(name, auxiliary):
+    size = 256 << 10
+    disk = blank_memory(size, LAYOUTS[name], auxiliary=auxiliary)
+    started = disk.copy()
+    open_memory(disk).close()
+    for cut in range(len(disk.writes()) + 1):
+        torn = started.copy()
+        for offset, data in disk.writes()[:cut]:
+            torn.content[offset : offset + len(data)] = data
+        if cut < len(disk.writes()):
+            offset, data = disk.writes()[cut]
+            half = len(data) // 256 * 128
+            torn.content[offset : offset + half] = data[:half]
+        with open_memory(torn, entropy=entropy(cut)) as volume:
+            assert (volume.salt, volume.inodes()) == (SALT, ())
+            assert volume.state.static.layout == LAYOUTS[name]
+            assert (volume.state.auxiliary is None) == (auxiliary is None)
+            volume.transaction({FIRST: b"content"})
+        assert files_on(torn) == {FIRST: (0, b"content")}
+
+
+def test_a_disk_with_neither_header_whole_is_unknown():
+    disk = blank_memory()
+    disk.content[300] ^= 1
+    assert find_creation_header(disk) is None
+    with pytest.raises(VolumeUnknown):
+        open_memory(disk)
+
+
+def test_the_copy_alone_is_enough():
+    disk = blank_memory(auxiliary=AUXILIARY)
+    open_memory(disk).close()
+    copies = [(offset, data) for offset, data in disk.writes() if data.startswith(b"CCFSMKFS")]
+    (copy,) = copies
+    torn = blank_memory(auxiliary=AUXILIARY)
+    torn.content[: 16 << 10] = bytes(16 << 10)
+    for offset, data in disk.writes()[: disk.writes().index(copy) + 1]:
+        torn.content[offset : offset + len(data)] = data
+    found = find_creation_header(torn)
+    assert found.is_backup
+    assert found.header.salt == SALT
+    with open_memory(torn) as volume:
+        assert (volume.created, volume.inodes()) == ("this-boot", ())
+
+
+# Large volumes.
+
+
+def test_a_volume_whose_tree_has_three_levels_and_whose_bitmap_has_many_blocks():
+    disk = format_memory(32 << 20)
+    with open_memory(disk) as volume:
+        assert volume.state.geometry.shape.levels >= 3
+        assert sum(extent.length for extent in volume.state.locations[2].data) > 64
+        assert all(location.chain for inode, location in volume.state.locations.items() if inode < 3)
+        volume.transaction({FIRST: pattern(1 << 20)})
+    assert files_on(disk) == {FIRST: (0, pattern(1 << 20))}
+
+
+@pytest.mark.slow
+def test_a_sparse_image_of_1_gib_is_formatted_written_and_verified(path):
+    make_volume(path, KEY, SALT, size=1 << 30, fill=False)
+    with open_volume(path, KEY) as volume:
+        assert volume.state.geometry.shape.levels >= 4
+        assert volume.state.header.size == 1 << 23
+        volume.transaction({FIRST: pattern(3 << 20), FIRST + 1: b"small"})
+        # The far end of the image, too.
+        far = volume.state.header.size - 4
+        runs = volume._space
+        runs._starts[:], runs._ends[:] = [far - 4096], [far]
+        volume.transaction({FIRST + 2: pattern(10_000)})
+        assert volume.state.locations[FIRST + 2].data[0].start > far - 4097
+        expected = files_of(volume)
+    assert expected == {
+        FIRST: (0, pattern(3 << 20)),
+        FIRST + 1: (0, b"small"),
+        FIRST + 2: (0, pattern(10_000)),
+    }
+    with open_volume(path, KEY) as volume:
+        assert files_of(volume) == expected
+    allocated = path.stat().st_blocks * 512
+    assert allocated < 200 << 20

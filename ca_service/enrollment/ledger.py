@@ -13,7 +13,15 @@ from typing import Self
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import Check, Finding, failed, passed
 from ca_service.policy import Policy, kbs_for
-from ca_service.store import CertificateRow, CertificateState, TpmRow, TpmState, Transaction, live_key
+from ca_service.store import (
+    CertificateRow,
+    CertificateState,
+    TpmRow,
+    TpmState,
+    Transaction,
+    live_key,
+    precedes,
+)
 from vtpm.wire.templates import name
 
 
@@ -221,22 +229,31 @@ class _InstanceOccupied:
 
 @dataclass(frozen=True)
 class _Counter:
-    """The store was not rolled back behind the state that the CA has seen."""
+    """The store was not rolled back behind the state that the CA has seen, nor beside it.
+
+    No two states of a store's history have the same counter: the same counter with another root is a copy that went its
+    own way, or a store that was rolled back and changed again.
+    """
 
     id: str = "ledger.counter"
 
     def judge(self, subject: LedgerFacts) -> Finding:
-        occupant = subject.occupant
-        if (
-            occupant is not None
-            and occupant.ek_set == subject.claim.ek_set
-            and subject.claim.counter < occupant.counter
-        ):
+        occupant, claim = subject.occupant, subject.claim
+        if occupant is None or occupant.ek_set != claim.ek_set:
+            return passed(self)
+        if precedes(claim.counter, occupant.counter):
             return failed(
                 self,
                 "the store's counter went back",
-                expected=f"at least {occupant.counter}",
-                actual=subject.claim.counter,
+                expected=f"{occupant.counter} or after it",
+                actual=claim.counter,
+            )
+        if claim.counter == occupant.counter and claim.root != occupant.root:
+            return failed(
+                self,
+                "the store is another than the one that was seen with the same counter",
+                expected=f"root {occupant.root}",
+                actual=f"root {claim.root}",
             )
         return passed(self)
 

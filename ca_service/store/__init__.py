@@ -4,6 +4,7 @@ Enter by `open_store` (an existing database) or `create_store` (a new one). `Sto
 view, `Store.write` one durable transaction; both hand out a `Transaction` with the repositories.
 """
 
+from ca_service.store.counters import precedes
 from ca_service.store.database import Faults, Store, Taken, create_store, no_faults, open_store
 from ca_service.store.issuance import live_key
 from ca_service.store.rows import (
@@ -49,4 +50,5 @@ __all__ = [
     "live_key",
     "no_faults",
     "open_store",
+    "precedes",
 ]

@@ -6,6 +6,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from ca_service.store import schema
+from ca_service.store.counters import precedes
 from ca_service.store.repository import Repository
 from ca_service.store.rows import InstanceRow, TpmRow, TpmState
 
@@ -66,10 +67,14 @@ class Ledger(Repository):
     def seen(self, tpm_id: int, state: TpmState) -> None:
         """Note the state that a TPM was seen in; the counter in the database never goes back."""
         table = schema.tpms
-        condition = sa.and_(table.c.id == tpm_id, table.c.counter <= state.counter)
+        this = table.c.id == tpm_id
+        # SQL cannot compare what goes round. SQLite's transaction holds the whole database, others lock the row.
+        last = self._connection.execute(sa.select(table.c.counter).where(this).with_for_update()).scalar()
+        if last is None or precedes(state.counter, last):
+            return
         self._update(
             table,
-            condition,
+            this,
             counter=state.counter,
             root=state.root,
             salt=state.salt,

@@ -56,7 +56,7 @@ class Instant(TypeDecorator[datetime]):
 
 
 class Counter(TypeDecorator[int]):
-    """A counter below 2**128 as 39 decimal digits: it sorts right, and no integer column would hold it."""
+    """A counter below 2**128 as 39 decimal digits, since no integer column would hold it; `precedes` compares."""
 
     impl = String(39)
     cache_ok = True

@@ -31,7 +31,7 @@ def _rows():
 def _ca_rules():
     policy = load(
         'schema = 1\n[grant]\nmax_age_s = 60\n[tpm]\nek = ["L-2"]\niak = ["H-3"]\nidevid = ["H-3"]\n'
-        '[store]\nformats = ["interim/1"]\n'
+        '[store]\nformats = ["cocoonfs/1"]\n'
     )
     registered = (
         *nonces.NONCE_CHECKS,

@@ -91,7 +91,7 @@ def test_a_certificate_of_another_tpm_proves_nothing(scene):
 def test_leaving_a_check_out_is_the_labs_alone(lab, scene, tmp_path):
     """A second CA in the same process, from the same keys, knows nothing of what the first one leaves out."""
     tpm = '[tpm]\nek = ["L-2"]\niak = ["H-3"]\nidevid = ["H-3"]'
-    text = f'schema = 1\n[grant]\nmax_age_s = 60\n{tpm}\n[store]\nformats = ["interim/1"]\n'
+    text = f'schema = 1\n[grant]\nmax_age_s = 60\n{tpm}\n[store]\nformats = ["cocoonfs/1"]\n'
     with throwaway_ca(lab.ceremony, tmp_path, text, scene.clock, frozenset({"kbs.listed"})):
         scene.boot(scene.disk(), Behaviour(scene.host_config()))
     assert {finding["verdict"] for trace in _traces(scene) for finding in trace} == {"passed"}

@@ -16,8 +16,11 @@ MEBIBYTE = 1 << 20
 SIZE = 8 * MEBIBYTE
 FILE = 16 * 1024
 OPENINGS, COMMITS = 7, 60
-FLUSHES = 4
-"""Barriers of a commit: prepared, head, applied, head gone."""
+WRITES = (19072, 512, 13824, 512)
+"""Bytes that such a commit writes before each of its barriers: prepared, head, applied, head gone."""
+
+FREED = 40
+"""Data blocks that such a commit empties, or that change beside it."""
 
 
 def wall_ms(work: Callable[[], object], repeats: int) -> float:
@@ -60,17 +63,16 @@ def opening_floor_ms(path: Path, used: int, nodes: int) -> float:
 
 
 def commit_floor_ms(folder: Path) -> float:
-    """Encrypt 16 KiB, an HMAC of each of its blocks, write it, and as many flushes as a commit has barriers."""
-    data = os.urandom(FILE)
+    """Encrypt 16 KiB, the HMACs of the data blocks that change, and the writes and flushes that a commit needs."""
+    data, rest = os.urandom(FILE), os.urandom(max(WRITES))
 
     def work() -> None:
         state = Cipher(algorithms.AES(bytes(16)), modes.CBC(os.urandom(16))).encryptor()
         sealed = state.update(data)
         hmacs(blocks_of(sealed, 512), bytes(18))
-        os.pwrite(file, sealed, 0)
-        os.fsync(file)
-        for number in range(FLUSHES - 1):
-            os.pwrite(file, sealed[:512], number * 4096)
+        hmacs(blocks_of(bytes(FREED), 1), bytes(18))
+        for number, size in enumerate(WRITES):
+            os.pwrite(file, rest[:size], number << 16)
             os.fsync(file)
 
     file = os.open(folder / "floor.img", os.O_RDWR | os.O_CREAT, 0o600)

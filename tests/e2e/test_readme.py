@@ -1,6 +1,7 @@
 """The README's commands, taken from its text: what a newcomer types is what runs here, line by line."""
 
 import contextlib
+import hashlib
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+
+from vtpm.volume import open_volume
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -78,8 +81,8 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(tmp_path):
-    """Opens terminals in a folder that looks like a checkout after `make setup`; all are closed in the end."""
+def ports():
+    """Those that the README names; the test is skipped if another program has one."""
     for port in PORTS:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -87,6 +90,11 @@ def terminal(tmp_path):
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 pytest.skip(f"port {port} of the README is in use on this machine")
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    """Opens terminals in a folder that looks like a checkout after `make setup`; all are closed in the end."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     (checkout / ".venv").symlink_to(sys.prefix)
@@ -102,7 +110,7 @@ def terminal(tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_by_hand_in_three_terminals(terminal, tmp_path):
+def test_by_hand_in_three_terminals(ports, terminal, tmp_path):
     hand = tmp_path / "checkout" / "build" / "hand"
     kbs, ca = terminal("kbs"), terminal("ca")
     kbs.until(r"listening on http://127\.0\.0\.1:8480")
@@ -138,12 +146,29 @@ def test_by_hand_in_three_terminals(terminal, tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_attacks_by_hand(terminal):
+def test_attacks_by_hand(ports, terminal):
     code, shown = terminal("attacks").end()
     assert code == 0, shown
     for attack, rule in (("m1", "kbs.listed"), ("m3", "svsm.epk")):
         assert re.search(rf"^{attack}\b", shown, re.MULTILINE), shown
         assert rule in shown
+
+
+def test_volumes_by_hand(terminal, tmp_path):
+    code, shown = terminal("volume").end()
+    assert code == 0, shown
+    lines = shown.splitlines()
+    assert "hello" in lines
+    digest = hashlib.sha256(b"hello\n").hexdigest()
+    assert re.search(rf"^0x300000001 +0 +6 +{digest}$", shown, re.MULTILINE), shown
+    assert re.search(r"^valid: 1 file of 6 bytes", shown, re.MULTILINE), shown
+    assert re.search(r"^kind +volume$", shown, re.MULTILINE), shown
+    with open_volume(
+        tmp_path / "checkout/build/hand/volume.img",
+        (tmp_path / "checkout/build/hand/volume.key").read_bytes(),
+        writable=False,
+    ) as opened:
+        assert opened.read(0x300000001) == b"hello\n"
 
 
 @pytest.mark.parametrize("command", [["vtpm", "--help"], ["vtpm-ca", "--help"], ["make", "help"]])

@@ -196,7 +196,7 @@ ek = ["L-1"]
 iak = ["H-3"]
 idevid = ["H-3"]
 [store]
-formats = ["interim/1"]
+formats = ["cocoonfs/1"]
 {extra}
 """
 
@@ -254,7 +254,7 @@ formats = ["interim/1"]
             kbs=KbsStatement(kbs, self.grant(boot)),
             store=StoreStatement(
                 mode="persistent",
-                format="interim/1",
+                format="cocoonfs/1",
                 salt=boot.salt,
                 created="this-boot",
                 key_id=key_id(boot.secret),

@@ -25,7 +25,7 @@ from vtpm.kbs import Kbs
 from vtpm.svsm.build import measurement
 from vtpm.svsm.records import parse_keys
 from vtpm.tpm import Swtpm, TpmKeys, read_certificate, verify_loaded
-from vtpm.volume import CERTIFICATES, TPM_KEYS, TPM_STATE, open_volume
+from vtpm.volume import CERTIFICATES, open_volume, read_tpm
 from vtpm.wire.templates import Role, name, template
 
 BIN = Path(sys.executable).parent
@@ -372,14 +372,13 @@ class Parties:
         directory, resource = machine
         secret = self._kbs.secret(resource).value
         with open_volume(self.folder / directory / "disk.img", secret) as volume:
-            state, keys = volume.read(TPM_STATE), volume.read(TPM_KEYS)
-            assert (state is None) == (keys is None), "half a TPM"
-            if state is None:
+            record = read_tpm(volume)
+            if record is None:
                 return None
-            parsed = parse_keys(keys)
+            parsed = parse_keys(record.keys)
             stored = volume.read(CERTIFICATES)
         with Swtpm() as tpm:
-            tpm.power_on(state)
+            tpm.power_on(record.state)
             verify_loaded(tpm, parsed)
             nv = {role: read_certificate(tpm, index) for role, index in NV.items()}
         return Inside(parsed, stored, nv)

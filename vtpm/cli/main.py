@@ -7,6 +7,7 @@ import click
 from vtpm.cli.attack import attack
 from vtpm.cli.boot import boot, measure
 from vtpm.cli.kbs import kbs
+from vtpm.cli.volume import volume
 from vtpm.errors import VtpmError
 
 
@@ -22,6 +23,7 @@ def commands() -> None:
 commands.add_command(kbs)
 commands.add_command(measure)
 commands.add_command(boot)
+commands.add_command(volume)
 commands.add_command(attack)
 
 

@@ -24,16 +24,17 @@ from vtpm.svsm.records import (
     encode_keys,
     parse_keys,
 )
+from vtpm.svsm.store import open_store
 from vtpm.tpm import StateKeeper, Swtpm, TpmKeys, TpmRefused
 from vtpm.volume import (
     CERTIFICATES,
-    TPM_STATE,
     TpmRecord,
     Volume,
     VolumeDamaged,
-    open_volume,
+    read_state_blob,
     read_tpm,
     record_tpm,
+    update_tpm,
 )
 from vtpm.wire.enrollment import CertificatesReply
 from vtpm.wire.errors import WireError
@@ -121,7 +122,7 @@ class Boot:
         )
 
     def _open_volume(self, session: KbsSession) -> Volume:
-        return open_volume(self._config.disk, session.secret, entropy=self._entropy)
+        return open_store(self._config.disk, session.secret, self._entropy)
 
     def _power_on(self, tpm: Swtpm, volume: Volume) -> TpmKeys:
         """Load the recorded TPM, or manufacture one where none is recorded."""
@@ -165,7 +166,7 @@ class Boot:
         with self._narrator.step("store") as step:
             written, refused = _write_certificates(tpm, keys, reply)
             if written or stored != certificates:
-                volume.transaction({TPM_STATE: tpm.take_state(), CERTIFICATES: certificates})
+                update_tpm(volume, tpm.take_state(), certificates)
             step.detail.update(written=_indices(written), refused=_indices(refused), counter=volume.counter)
 
 
@@ -212,10 +213,10 @@ class Launched:
     def __init__(self, tpm: Swtpm, volume: Volume) -> None:
         self.tpm = tpm
         self._volume = volume
-        self.persist = StateKeeper(tpm, self._save, volume.read(TPM_STATE) or b"")
+        self.persist = StateKeeper(tpm, self._save, read_state_blob(volume) or b"")
 
     def _save(self, state: bytes) -> None:
-        self._volume.transaction({TPM_STATE: state})
+        update_tpm(self._volume, state)
 
     def power_off(self) -> None:
         """Shut the TPM down in order, keep its last state, and let go of both."""

@@ -4,9 +4,9 @@
 one with its key at hand. `read_tpm`, `record_tpm` and `update_tpm` keep the rule that a TPM is recorded whole or not at
 all.
 
-The modules follow the format's own parts: `layout`, `kdf`, `integrity`, `headers`, `entities`, `extents`, `auxiliary`,
-`index`, `bitmap`, `tree` and `journal` are pure; `bootstrap` verifies a disk into a `state`, `transaction` plans a
-change, `mkfs` a new volume; `volume`, `opening`, `files` and `device` do the reading and writing.
+`format` is the format as bytes and values, and pure. From there up: `verified` reads a disk through the authentication
+tree, `bootstrap` verifies a whole disk into a `state`, `transaction` plans a change and `mkfs` a new volume; `volume`,
+`creation`, `opening`, `files` and `device` do the reading and writing.
 """
 
 from vtpm.volume.errors import (
@@ -25,6 +25,7 @@ from vtpm.volume.errors import (
 )
 from vtpm.volume.files import DISK_SIZE, make_blank_disk, make_volume, open_volume
 from vtpm.volume.format.auxiliary import Auxiliary
+from vtpm.volume.format.headers import StaticHeader
 from vtpm.volume.format.layout import DEFAULT, Layout, of_strength
 from vtpm.volume.interface import CERTIFICATES, TPM_KEYS, TPM_STATE, Version, Volume, Witness
 from vtpm.volume.tpm_record import TpmRecord, read_state_blob, read_tpm, record_tpm, update_tpm
@@ -41,6 +42,7 @@ __all__ = [
     "Auxiliary",
     "CocoonVolume",
     "Layout",
+    "StaticHeader",
     "TpmRecord",
     "Version",
     "Volume",

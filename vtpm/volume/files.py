@@ -12,7 +12,7 @@ from vtpm.volume.format.headers import CREATION_MAGIC, MAX_SALT, StaticHeader
 from vtpm.volume.format.layout import DEFAULT, Layout
 from vtpm.volume.interface import Witness
 from vtpm.volume.mkfs import DEFAULT_AUXILIARY, format_disk, length_of
-from vtpm.volume.opening import AcceptLayout, open_disk
+from vtpm.volume.opening import Accept, open_disk
 from vtpm.volume.volume import CocoonVolume
 
 DISK_SIZE = 1 << 20
@@ -26,7 +26,7 @@ def open_volume(
     writable: bool = True,
     entropy: Entropy = secrets.token_bytes,
     witness: Witness | None = None,
-    accept: AcceptLayout | None = None,
+    accept: Accept | None = None,
 ) -> CocoonVolume:
     """Open the volume in a file, or format the file if it carries a creation header: see `open_disk`.
 
@@ -53,8 +53,9 @@ def make_volume(
     auxiliary: Auxiliary = DEFAULT_AUXILIARY,
     entropy: Entropy = secrets.token_bytes,
     fill: bool = True,
+    over: bool = False,
 ) -> None:
-    """Make a new volume in a file, over whatever it holds.
+    """Make a new volume in a file.
 
     Args:
         path: the file; it is made if it is not there, and grows if it is shorter than `size`.
@@ -65,9 +66,10 @@ def make_volume(
         auxiliary: its auxiliary metadata.
         entropy: random bytes by number.
         fill: whether to fill what is free with random bytes, so that it cannot be told from what is not.
+        over: whether to write over what the file holds; else it must hold nothing but zeros.
 
     Raises:
-        VolumeError: the size is no whole number of IO blocks, or the salt or the key is unfit.
+        VolumeError: the file holds something, the size is no whole number of IO blocks, or salt or key is unfit.
         VolumeFull: the size is too small.
         VolumeMissing: the file cannot be made.
         VolumeLocked: somebody else has it open.
@@ -80,6 +82,8 @@ def make_volume(
     length_of(static, size >> layout.block_shift, auxiliary)
     disk = FileDisk(path, writable=True, create=True)
     try:
+        if not over:
+            _check_blank(disk, path)
         disk.grow(size)
         format_disk(disk, static, secret, size >> layout.block_shift, auxiliary, entropy, fill=fill)
     finally:
@@ -93,18 +97,20 @@ def make_blank_disk(
     size: int = DISK_SIZE,
     layout: Layout = DEFAULT,
     auxiliary: Auxiliary = DEFAULT_AUXILIARY,
+    over: bool = False,
 ) -> None:
     """Write the creation header of a volume to be; what a host does when it makes a disk. It takes no key.
 
     Args:
-        path: a file that does not exist, is empty, or holds a creation header.
+        path: the file; it is made if it is not there, and grows if it is shorter than `size`.
         salt: the volume's id, up to 255 bytes, never used with the same secret before.
         size: of the volume, in bytes.
         layout: its sizes and algorithms.
         auxiliary: its auxiliary metadata.
+        over: whether to write over what the file holds; else it must hold nothing but zeros, or a creation header.
 
     Raises:
-        VolumeError: there is something else already, the size is no whole number of IO blocks, or the salt is unfit.
+        VolumeError: the file holds something else, the size is no whole number of IO blocks, or the salt is unfit.
         VolumeFull: the size is too small.
         VolumeMissing: the file cannot be made.
         VolumeLocked: somebody else has it open.
@@ -115,14 +121,17 @@ def make_blank_disk(
     check_first_use(static, blocks, auxiliary, size)
     disk = FileDisk(path, writable=True, create=True)
     try:
-        if disk.read(0, len(CREATION_MAGIC)) != CREATION_MAGIC and not disk.blank():
-            raise VolumeError(
-                f"{path.name} exists and is not blank; it is not written over", rule="store.exists"
-            )
+        if not over and disk.read(0, len(CREATION_MAGIC)) != CREATION_MAGIC:
+            _check_blank(disk, path)
         disk.grow(size)
         write_creation_header(disk, static, blocks, auxiliary)
     finally:
         disk.close()
+
+
+def _check_blank(disk: FileDisk, path: Path) -> None:
+    if not disk.blank():
+        raise VolumeError(f"{path.name} holds something; it is not written over", rule="store.exists")
 
 
 def _check(salt: bytes, size: int, layout: Layout) -> None:

@@ -6,7 +6,7 @@ Nothing that is seen without a key is authenticated: whoever can write the disk 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vtpm.volume.bootstrap import FIRST_FILE
+from vtpm.volume.creation import find_creation_header
 from vtpm.volume.device import Disk
 from vtpm.volume.errors import VolumeDamaged, VolumeUnknown
 from vtpm.volume.format import auxiliary, journal
@@ -14,12 +14,9 @@ from vtpm.volume.format.auxiliary import Auxiliary
 from vtpm.volume.format.extents import Extent
 from vtpm.volume.format.headers import JOURNAL_MAGIC, MutableHeader, StaticHeader, parse_auxiliary
 from vtpm.volume.format.index import path_to
-from vtpm.volume.format.kdf import INODE_BITMAP, INODE_TREE
+from vtpm.volume.format.inodes import FIRST_FILE, INODE_BITMAP, INODE_TREE
 from vtpm.volume.format.layout import Layout
-from vtpm.volume.mkfs import find_creation_header
 from vtpm.volume.state import State
-
-_CHUNK = 1 << 20
 
 
 class Kind(StrEnum):
@@ -112,11 +109,6 @@ def measure(state: State) -> Measures:
         allocated=allocated,
         free=state.header.size - allocated,
     )
-
-
-def is_blank(disk: Disk) -> bool:
-    """Whether a disk holds nothing but zeros; raises `VolumeReadError`."""
-    return not any(disk.read(at, _CHUNK).strip(b"\0") for at in range(0, disk.size, _CHUNK))
 
 
 def _creation(disk: Disk) -> Outside:

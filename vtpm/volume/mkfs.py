@@ -11,7 +11,7 @@ from vtpm.volume.format.bitmap import Bits
 from vtpm.volume.format.entities import Entropy, seal_block
 from vtpm.volume.format.extents import MAX_POINTED, Extent, Pointer, encode_list
 from vtpm.volume.format.extents_list import extents_chain
-from vtpm.volume.format.geometry import Geometry, fitting_nodes
+from vtpm.volume.format.geometry import Geometry, check_size, fitting_nodes
 from vtpm.volume.format.headers import MutableHeader, StaticHeader, encode_auxiliary, seal_counter
 from vtpm.volume.format.inodes import INODE_BITMAP, INODE_INDEX, INODE_TREE
 from vtpm.volume.format.kdf import Keys
@@ -42,6 +42,7 @@ class _Places:
 
 def _places(static: StaticHeader, size: int, records: Auxiliary) -> _Places:
     layout = static.layout
+    check_size(layout, size)
     tree = Extent(static.journal.end, fitting_nodes(layout, size))
     at, heads = tree.end, None
     ring: tuple[Extent, ...] = ()

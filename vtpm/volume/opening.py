@@ -12,13 +12,13 @@ from vtpm.volume.format.entities import Entropy
 from vtpm.volume.format.headers import StaticHeader
 from vtpm.volume.format.journal import Log
 from vtpm.volume.format.kdf import Keys
-from vtpm.volume.format.layout import UNIT, Layout
+from vtpm.volume.format.layout import UNIT
 from vtpm.volume.interface import Version, Witness
 from vtpm.volume.state import State
 from vtpm.volume.volume import CocoonVolume, invalidate_head, write_all
 
-AcceptLayout = Callable[[Layout], None]
-"""Raises `VolumeError` for a layout that must not be used."""
+Accept = Callable[[StaticHeader], None]
+"""Raises for a layout or a salt that must not be used."""
 
 
 def open_disk(
@@ -28,7 +28,7 @@ def open_disk(
     writable: bool = True,
     entropy: Entropy = secrets.token_bytes,
     witness: Witness | None = None,
-    accept: AcceptLayout | None = None,
+    accept: Accept | None = None,
 ) -> CocoonVolume:
     """Open a volume, or format the disk if it carries a creation header.
 
@@ -41,8 +41,8 @@ def open_disk(
         writable: whether transactions will be made.
         entropy: random bytes by number.
         witness: told of each transaction, and asked about a pending one.
-        accept: judges the layout of the volume. Nothing vouches for what a creation header asks for; and what it asks
-            for stays.
+        accept: judges layout and salt of the volume. Nothing vouches for what a creation header asks for, and what it
+            asks for stays.
 
     Raises:
         VolumeUnknown: neither a volume nor a creation header.
@@ -61,13 +61,12 @@ def open_disk(
         found = find_creation_header(disk)
         if found is None:
             raise VolumeUnknown("there is no CocoonFs volume and no creation header")
-        if accept is not None:
-            accept(found.header.layout)
+        created, static = "this-boot", StaticHeader(found.header.layout, found.header.salt)
+        _judge(static, accept)
         disk = disk if writable else Overlay(disk, UNIT)
         format_at_first_use(disk, found, secret, entropy, fill=writable)
-        created, static = "this-boot", StaticHeader(found.header.layout, found.header.salt)
-    elif accept is not None:
-        accept(static.layout)
+    else:
+        _judge(static, accept)
     keys = Keys(secret, static.layout, static.salt)
     log = read_log(disk, static, keys)
     if log is None:
@@ -78,6 +77,11 @@ def open_disk(
     else:
         state, disk = _settle(disk, static, keys, log, witness, writable=writable)
     return CocoonVolume(disk, state, writable=writable, created=created, entropy=entropy, witness=witness)
+
+
+def _judge(static: StaticHeader, accept: Accept | None) -> None:
+    if accept is not None:
+        accept(static)
 
 
 def _clear_torn_head(disk: Disk, static: StaticHeader) -> None:

@@ -109,7 +109,7 @@ def test_each_rule_that_an_honest_svsm_with_a_bad_state_breaks(world, enroller, 
         "kbs.resource": boot(resource="other/vtpm/guest-a"),
         "kbs.origin": boot(origin="provisioned"),
         "grant.age": boot(change_claims=lambda c: replace(c, iat=c.iat - 7200)),
-        "store.format": boot(change=lambda d: replace(d, store=replace(d.store, format="cocoonfs/1"))),
+        "store.format": boot(change=lambda d: replace(d, store=replace(d.store, format="cocoonfs/2"))),
         "tpm.keys-distinct": boot(change=lambda d: replace(d, tpm=replace(d.tpm, eks=(tpm.ek, tpm.ek)))),
     }
     found = {

@@ -325,6 +325,35 @@ class TestLedger:
         assert enroller.enroll(fresh(tpm, replace(boot, counter=9))).status == 200
         assert refusal(enroller.enroll, fresh(tpm, replace(boot, counter=8))).rule == "ledger.counter"
 
+    @pytest.mark.parametrize("seen", [3, 2**63 - 1, 2**64, 10**38, 2**127, 2**128 - 2, 2**128 - 1])
+    def test_a_counter_may_start_anywhere_and_goes_round(
+        self, world, store, enroller, tpm, boot, helpers, fresh, seen
+    ):
+        def counted(step):
+            return fresh(tpm, replace(boot, counter=(seen + step) % 2**128))
+
+        helpers.issue(world, enroller, tpm, replace(boot, counter=seen))
+        for back in (-1, -5, -(2**127)):
+            assert refusal(enroller.enroll, counted(back)).rule == "ledger.counter"
+        for forth in (0, 1, 5, 2**127 + 4):
+            assert enroller.enroll(counted(forth)).status == 200
+        assert refusal(enroller.enroll, counted(5)).rule == "ledger.counter"
+        with store.read() as tx:
+            assert tx.ledger.occupant(1).counter == (seen + 2**127 + 4) % 2**128
+
+    def test_two_states_with_one_counter(self, world, store, enroller, tpm, boot, helpers, fresh):
+        def twin(data):
+            return replace(data, store=replace(data.store, root=bytes(32)))
+
+        helpers.issue(world, enroller, tpm, replace(boot, counter=9))
+        error = refusal(enroller.enroll, fresh(tpm, replace(boot, counter=9, change=twin)))
+        assert error.rule == "ledger.counter"
+        (no,) = (f for f in trace_of(store, error.decision_id).findings if f.rule == "ledger.counter")
+        assert no.actual == f"root {bytes(32).hex()}"
+        assert enroller.enroll(fresh(tpm, replace(boot, counter=9))).status == 200
+        assert enroller.enroll(fresh(tpm, replace(boot, counter=10, change=twin))).status == 200
+        assert refusal(enroller.enroll, fresh(tpm, replace(boot, counter=10))).rule == "ledger.counter"
+
     def test_a_revoked_tpm_waits_for_the_reset(self, world, store, enroller, tpm, boot, helpers, fresh):
         desk = enroller.desk
         reply = CertificatesReply.parse(helpers.issue(world, enroller, tpm, boot))

@@ -45,7 +45,7 @@ def test_what_the_document_names_is_admitted(content, facts, refusals):
         ({"store_mode": "volatile", "store_format": "none"}, ["store.persistent", "store.format"]),
         ({"store_mode": "volatile"}, ["store.persistent"]),
         ({"store_mode": ""}, ["store.persistent"]),
-        ({"store_format": "interim/1"}, ["store.format"]),
+        ({"store_format": "cocoonfs/2"}, ["store.format"]),
         ({"ek_templates": ("L-2",)}, ["tpm.template-allowed"]),
         ({"ek_templates": ("L-1", "L-2")}, ["tpm.template-allowed"]),
         ({"ek_templates": ()}, ["tpm.template-allowed"]),

@@ -390,8 +390,8 @@ def test_every_change_of_content_changes_the_digest(content, toml, edit):
 
 
 def test_the_digest_is_that_of_the_canonical_json():
-    text = 'schema = 1\n[store]\nformats = ["interim/1", "cocoonfs/1"]\n[grant]\nmax_age_s = 60\n'
-    by_hand = b'{"grant":{"max_age_s":60},"schema":1,"store":{"formats":["interim/1","cocoonfs/1"]}}'
+    text = 'schema = 1\n[store]\nformats = ["cocoonfs/2", "cocoonfs/1"]\n[grant]\nmax_age_s = 60\n'
+    by_hand = b'{"grant":{"max_age_s":60},"schema":1,"store":{"formats":["cocoonfs/2","cocoonfs/1"]}}'
     assert load(text).digest == hashlib.sha256(by_hand).hexdigest()
 
 

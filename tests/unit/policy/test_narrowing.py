@@ -52,7 +52,7 @@ def drawn_facts(draw, facts, keys):
         release_policy=draw(st.sampled_from(["ab" * 32, "cd" * 32, "00" * 32])),
         grant_iat=int(facts.at.timestamp()) - draw(st.sampled_from([0, 60, 4000])),
         store_mode=draw(st.sampled_from(["persistent", "persistent", "volatile"])),
-        store_format=draw(st.sampled_from(["cocoonfs/1", "interim/1", "none"])),
+        store_format=draw(st.sampled_from(["cocoonfs/1", "cocoonfs/2", "none"])),
         ek_templates=draw(st.sampled_from([("L-1",), ("L-1", "H-3"), ("L-2",)])),
         idevid_template=draw(st.sampled_from(["H-3", "H-2", "H-1"])),
         at=facts.at + timedelta(days=draw(st.sampled_from([0, 0, 0, 300]))),

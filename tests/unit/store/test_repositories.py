@@ -87,14 +87,26 @@ def test_a_key_and_a_secret_are_bound_once(store: Store, enrolled: int, at: date
         assert tx.ledger.keys(1) == [("ek", "L-1", "000b")]
 
 
-def test_the_counter_never_goes_back_and_holds_128_bits(store: Store, enrolled: int, at: datetime):
+@pytest.mark.parametrize("start", [7, 2**63, 2**64 - 1, 2**127 - 1, 10**38 - 1, 2**128 - 2, 2**128 - 1])
+def test_the_counter_never_goes_back_and_goes_round(store: Store, enrolled: int, at: datetime, start: int):
+    last = start, "00"
     with store.write() as tx:
-        tx.ledger.seen(enrolled, TpmState(6, "", "", "", at))
+        instance = tx.ledger.add_instance("org", "default/vtpm/b", "", at)
+        tpm = tx.ledger.add_tpm(instance, "other", TpmState(*last, "", "", at))
+        for way, root in (
+            (-1, "01"),
+            (2, "02"),
+            (-(2**127), "03"),
+            (0, "04"),
+            (2**127 - 1, "05"),
+            (-2, "06"),
+        ):
+            state = (last[0] + way) % 2**128, root
+            tx.ledger.seen(tpm, TpmState(*state, "", "", at))
+            last = state if way >= 0 else last
+            row = tx.ledger.occupant(instance)
+            assert (row.counter, row.root) == last
         assert tx.ledger.occupant(1).counter == 7
-        tx.ledger.seen(enrolled, TpmState(2**128 - 1, "", "", "", at))
-        assert tx.ledger.occupant(1).counter == 2**128 - 1
-        tx.ledger.seen(enrolled, TpmState(10, "", "", "", at))
-        assert tx.ledger.occupant(1).counter == 2**128 - 1
 
 
 def test_one_live_certificate_per_profile_and_key(store: Store, enrolled: int, at: datetime):

@@ -1,5 +1,6 @@
 """A boot with a real TPM and a real volume; host, key broker and CA are scripted."""
 
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from tpm2_pytss import TPM2B_NV_PUBLIC, TPMS_NV_PUBLIC
 from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPMA_NV
+from volumes import image, manifest
 
 from vtpm.errors import UsageError, VtpmError
 from vtpm.svsm.boot import Boot, BootConfig
@@ -19,14 +21,19 @@ from vtpm.svsm.records import encode_keys
 from vtpm.tpm import Swtpm, TpmGone, TpmIdentityError, TpmRefused, manufacture, read_certificate
 from vtpm.volume import (
     CERTIFICATES,
+    DEFAULT,
     TPM_KEYS,
     TPM_STATE,
     VolumeDamaged,
     VolumeKeyError,
+    VolumeUnsupported,
     make_blank_disk,
     open_volume,
+    read_state_blob,
     read_tpm,
+    update_tpm,
 )
+from vtpm.volume.format.algorithms import cipher_named
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import (
     CertificatesReply,
@@ -199,7 +206,7 @@ def test_evidence_says_what_happened_to_the_store(machine, ca):
     first, second = (RuntimeData.parse(request.evidence.runtime_data) for request in ca.requests)
     assert (first.store.created, first.tpm.origin) == ("this-boot", "manufactured")
     assert (second.store.created, second.tpm.origin) == ("earlier", "loaded")
-    assert second.store.counter > first.store.counter
+    assert 0 < (second.store.counter - first.store.counter) % 2**128 < 10
     assert first.store.salt == second.store.salt
     assert first.store.key_id == second.store.key_id == key_id(machine.broker.secret)
     assert first.session != second.session
@@ -276,6 +283,47 @@ def test_a_guest_that_fills_the_nv_memory_is_certified_all_the_same(machine):
     assert machine.cycle()["store"]["written"] == ""
 
 
+# -- volumes of COCONUT's own SVSM ---------------------------------------------------------------------------------
+
+NV_IMAGE, MARKER, UEFI = 1 << 32, 1 << 32 | 1, 2 << 32
+
+
+def _contents(volume, inodes):
+    return {inode: (volume.read(inode), volume.flags(inode)) for inode in inodes}
+
+
+def test_a_volume_of_coconuts_svsm_takes_our_tpm_beside_its_own(machine, broker):
+    """A real SVSM has its TPM's NV image there, and would manufacture over it if a byte of it or its marker changed."""
+    broker.secret = bytes.fromhex(manifest()["default-aes128.svsm"]["key"])
+    machine.disk.write_bytes(image("default-aes128.svsm"))
+    with machine.volume() as volume:
+        assert volume.inodes() == (NV_IMAGE, MARKER, UEFI)
+        theirs = _contents(volume, volume.inodes())
+    for file in manifest()["default-aes128.svsm"]["files"]:
+        assert hashlib.sha256(theirs[file["inode"]][0]).hexdigest() == file["sha256"]
+    assert theirs[MARKER][0] == b"COCONUT-SVSM"
+
+    first = machine.cycle()
+    assert first["volume"]["created"] == "earlier"
+    assert first["tpm"]["origin"] == "manufactured"
+    with machine.volume() as volume:
+        assert volume.inodes() == (NV_IMAGE, MARKER, TPM_STATE, TPM_KEYS, CERTIFICATES, UEFI)
+    again = machine.cycle()
+    assert again["tpm"]["origin"] == "loaded"
+    assert again["tpm"]["ek_name"] == first["tpm"]["ek_name"]
+    with machine.volume() as volume:
+        assert _contents(volume, theirs) == theirs
+
+
+def test_a_disk_that_the_reference_tool_has_prepared_is_formatted(machine, broker):
+    broker.secret = bytes.fromhex(manifest()["default-aes128.mkfsinfo"]["key"])
+    machine.disk.write_bytes(image("default-aes128.mkfsinfo").ljust(256 * 1024, b"\0"))
+    assert machine.cycle()["volume"]["created"] == "this-boot"
+    assert machine.cycle()["tpm"]["origin"] == "loaded"
+    with machine.volume() as volume:
+        assert volume.salt.hex() == manifest()["default-aes128.mkfsinfo"]["salt"]
+
+
 # -- boots that are refused ------------------------------------------------------------------------------------
 
 
@@ -298,11 +346,11 @@ def test_another_secret(machine, broker):
 def test_another_tpms_state(machine, other):
     machine.cycle(enrol=False)
     with machine.volume() as volume:
-        genuine = volume.read(TPM_STATE)
-        volume.transaction({TPM_STATE: other[0]})
+        genuine = read_state_blob(volume)
+        update_tpm(volume, other[0])
     machine.refuses(TpmIdentityError, "tpm.identity", enrol=False)
     with machine.volume() as volume:
-        volume.transaction({TPM_STATE: genuine})
+        update_tpm(volume, genuine)
     assert machine.cycle(enrol=False)["tpm"]["origin"] == "loaded"
 
 
@@ -324,8 +372,19 @@ def test_recorded_keys_that_cannot_be_read(machine, record):
 def test_a_state_that_is_none(machine):
     machine.cycle(enrol=False)
     with machine.volume() as volume:
-        volume.transaction({TPM_STATE: b"no state"})
+        update_tpm(volume, b"no state")
     machine.refuses(VtpmError, "")
+
+
+def test_a_state_of_another_kind(machine):
+    machine.cycle(enrol=False)
+    with machine.volume() as volume:
+        genuine = read_state_blob(volume)
+        volume.transaction({TPM_STATE: genuine})
+    machine.refuses(VolumeDamaged, "store.damaged")
+    with machine.volume() as volume:
+        update_tpm(volume, genuine)
+    assert machine.cycle(enrol=False)["tpm"]["origin"] == "loaded"
 
 
 @pytest.mark.parametrize("options", [{"ek": ("X-9",)}, {"ek": ()}, {"ek": ("L-2", "L-2")}])
@@ -333,6 +392,21 @@ def test_templates_that_there_are_not(machine, options):
     error = machine.fails(UsageError, "", **options)
     assert error.exit_code == 2
     assert machine.cycle()["tpm"]["origin"] == "manufactured"
+
+
+def test_a_disk_that_asks_for_another_algorithm(machine):
+    machine.disk.unlink()
+    make_blank_disk(machine.disk, bytes(32), layout=replace(DEFAULT, cipher=cipher_named("camellia128")))
+    machine.refuses(VolumeUnsupported, "store.unsupported")
+
+
+def test_a_disk_without_salt_gets_no_tpm(machine):
+    machine.disk.unlink()
+    make_blank_disk(machine.disk, b"")
+    machine.fails(BootRefused, "svsm.salt-present")
+    assert list(machine.steps) == ["kbs"]
+    with machine.volume() as volume:
+        assert volume.inodes() == ()
 
 
 # -- a CA's answer that is not for this TPM --------------------------------------------------------------------
@@ -425,3 +499,12 @@ def test_the_state_that_changed_while_the_guest_ran_is_kept(machine):
     with again.tpm.esapi("looking for the index") as esapi:
         esapi.tr_from_tpmpublic(taken[0])
     again.power_off()
+
+
+def test_a_state_that_did_not_change_is_not_written_again(machine):
+    launched = machine.boot()
+    kept = machine.steps["store"]["counter"]
+    launched.persist()
+    _cut_the_power(launched)
+    with machine.volume() as volume:
+        assert volume.counter == kept

@@ -8,6 +8,7 @@ from volumes import (
     KEY,
     LAYOUTS,
     SALT,
+    MemoryDisk,
     blank_memory,
     entropy,
     files_of,
@@ -26,13 +27,16 @@ from vtpm.volume import (
     VolumeFull,
     VolumeKeyError,
     VolumeUnknown,
+    VolumeUnsupported,
     make_blank_disk,
     make_volume,
     of_strength,
     open_volume,
 )
-from vtpm.volume.creation import find_creation_header
-from vtpm.volume.format.headers import CreationHeader, backup_place
+from vtpm.volume.creation import erase_copy, find_creation_header
+from vtpm.volume.format.bitmap import Bits
+from vtpm.volume.format.extents import Extent
+from vtpm.volume.format.headers import CREATION_MAGIC, CreationHeader, backup_place
 
 AUXILIARY = Auxiliary(reserve=64)
 SALTS = [b"", b"s", bytes(16), bytes(range(255))]
@@ -196,7 +200,11 @@ def test_making_a_volume_ends_whatever_the_file_held(path):
     make_blank_disk(path, b"one")
     with open_volume(path, KEY) as volume:
         volume.transaction({FIRST: b"content"})
-    make_volume(path, KEY, b"two")
+    before = path.read_bytes()
+    with pytest.raises(VolumeError, match="holds something"):
+        make_volume(path, KEY, b"two")
+    assert path.read_bytes() == before
+    make_volume(path, KEY, b"two", over=True)
     with open_volume(path, KEY) as volume:
         assert (volume.salt, volume.inodes()) == (b"two", ())
 
@@ -347,3 +355,48 @@ def test_a_sparse_image_of_1_gib_is_formatted_written_and_verified(path):
         assert files_of(volume) == expected
     allocated = path.stat().st_blocks * 512
     assert allocated < 200 << 20
+
+
+def test_a_copy_of_the_creation_header_that_is_left_in_free_blocks_is_erased_by_the_next_writer():
+    disk = blank_memory(64 << 10)
+    copy = bytes(disk.content[:1024])
+    open_memory(disk).close()
+    place = backup_place(disk.size)
+    disk.content[place : place + len(copy)] = copy
+    open_memory(disk, writable=False).close()
+    assert disk.content[place : place + len(copy)] == copy, "a reader changes nothing"
+    with open_memory(disk) as volume:
+        volume.transaction({FIRST: b"content"})
+    # Without a static header there is nothing now that would ask for the volume to be made anew.
+    disk.content[:512] = bytes(512)
+    with pytest.raises(VolumeUnknown):
+        open_memory(disk)
+
+
+def test_what_lies_in_the_copys_place_and_is_in_use_is_not_touched_whatever_it_looks_like():
+    disk = MemoryDisk(64 << 10)
+    place = backup_place(disk.size)
+    disk.content[place : place + 8] = CREATION_MAGIC
+    before, allocated = bytes(disk.content), Bits(disk.size >> 7)
+    allocated.fill([Extent((place >> 7) + 1, 1)], allocated=True)
+    erase_copy(disk, allocated, DEFAULT, entropy(1))
+    assert disk.content == before
+    erase_copy(disk, Bits(disk.size >> 7), DEFAULT, entropy(1))
+    assert disk.content[place : place + 8] != CREATION_MAGIC
+
+
+def test_images_that_are_too_large_to_be_held_are_refused_before_anything_is_read_or_written(tmp_path):
+    path = tmp_path / "disk"
+    for make in (
+        lambda n: make_volume(path, KEY, SALT, size=n),
+        lambda n: make_blank_disk(path, SALT, size=n),
+    ):
+        with pytest.raises(VolumeUnsupported, match="GiB"):
+            make((1 << 34) + 512)
+        assert not path.exists()
+    size = 1 << 40
+    with path.open("wb") as file:
+        file.write(CreationHeader(DEFAULT, SALT, size >> 7).encode())
+        file.truncate(size)
+    with pytest.raises(VolumeUnsupported, match="GiB"):
+        open_volume(path, KEY, writable=False)

@@ -24,6 +24,7 @@ from volumes import (
 
 from vtpm.volume import (
     DEFAULT,
+    StaticHeader,
     Version,
     VolumeClosed,
     VolumeDamaged,
@@ -223,21 +224,22 @@ class Refusal(VolumeError):
 
 @pytest.mark.parametrize("make", [format_memory, blank_memory])
 @pytest.mark.parametrize("name", ["default", "sm3-sm4"])
-def test_the_layout_is_judged_before_the_key_is_used_or_anything_is_written(make, name):
+def test_layout_and_salt_are_judged_before_the_key_is_used_or_anything_is_written(make, name):
     disk, seen = make(256 << 10, LAYOUTS[name]), []
     before = bytes(disk.content)
 
-    def refuse(layout):
-        seen.append(layout)
+    def refuse(static):
+        seen.append(static)
         raise Refusal
 
     with pytest.raises(Refusal):
         open_memory(disk, b"any key at all", accept=refuse)
-    assert seen == [LAYOUTS[name]]
+    expected = StaticHeader(LAYOUTS[name], SALT)
+    assert seen == [expected]
     assert disk.content == before
     with open_memory(disk, accept=seen.append) as volume:
         assert volume.inodes() == ()
-    assert seen == [LAYOUTS[name]] * 2
+    assert seen == [expected] * 2
 
 
 # Witnesses of transactions.

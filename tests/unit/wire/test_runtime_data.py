@@ -285,7 +285,7 @@ PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_s
 STORES = st.builds(
     StoreStatement,
     mode=st.just("persistent"),
-    format=st.sampled_from(["cocoonfs/1", "interim/1"]),
+    format=st.sampled_from(["cocoonfs/1", "cocoonfs/2"]),
     salt=st.binary(min_size=1, max_size=255),
     created=st.sampled_from(["this-boot", "earlier"]),
     key_id=st.binary(min_size=32, max_size=32).map(b64url),

@@ -322,7 +322,7 @@ REFUSED: dict[str, tuple[str, Case]] = {
     ),
     "build-for-another-product": ("launch.product", Case(report={"measurement": MEASUREMENT_GENOA})),
     "volatile-store": ("store.persistent", Case(replace(DATA, store=VOLATILE))),
-    "other-store-format": ("store.format", Case(_store(format="interim/1"))),
+    "other-store-format": ("store.format", Case(_store(format="cocoonfs/2"))),
     "template-not-allowed": ("tpm.template-allowed", Case(_tpm(idevid=statement(Role.IDEVID, "H-2")))),
     "ek-that-signs": (
         "tpm.ek-template",

@@ -158,7 +158,7 @@ class Forger:
             tpm=tpm_statement(self._tpm, self._keys),
             kbs=self._kbs,
             store=StoreStatement(
-                "persistent", "interim/1", os.urandom(32), "this-boot", self._key_id, 1, os.urandom(32)
+                "persistent", "cocoonfs/1", os.urandom(32), "this-boot", self._key_id, 1, os.urandom(32)
             ),
         ).canonical()
         return Evidence(PROFILE, data, self._report(data), self._table)

@@ -13,8 +13,9 @@ from vtpm.svsm.device import Processor, SvsmDevice
 from vtpm.svsm.events import Narrator
 from vtpm.svsm.host_channel import HostChannel
 from vtpm.svsm.kbs_session import KbsSession, demand, negotiate
+from vtpm.svsm.store import open_store
 from vtpm.tpm import Swtpm, TpmKeys
-from vtpm.volume import Volume, VolumeMissing, open_volume
+from vtpm.volume import Volume, VolumeMissing
 from vtpm.wire.statements import NO_STORE_FORMAT, StoreStatement
 
 
@@ -64,7 +65,7 @@ class KeyBesideBoot(LabBoot):
         if "store.key" not in self._off:
             return super()._open_volume(session)
         disk = self._config.disk
-        return open_volume(disk, key_beside(disk).read_bytes())
+        return open_store(disk, key_beside(disk).read_bytes(), self._entropy)
 
 
 @dataclass

@@ -235,5 +235,5 @@ ek = ["L-2"]
 iak = ["H-3"]
 idevid = ["H-3"]
 [store]
-formats = ["interim/1"]
+formats = ["cocoonfs/1"]
 """

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from vtpm.volume.errors import VolumeDamaged
+from vtpm.volume.errors import VolumeDamaged, VolumeUnsupported
 from vtpm.volume.format.extents import Extent
 from vtpm.volume.format.layout import Layout
 
 PART = "authentication tree"
+MAX_IMAGE = 1 << 34
+"""Bytes of the largest image: the tree is held in memory, and takes about a twelfth of it."""
 
 
 def _largest_power(value: int) -> int:
@@ -98,6 +100,12 @@ def fitting_nodes(layout: Layout, size: int) -> int:
     return low * unit
 
 
+def check_size(layout: Layout, size: int) -> None:
+    """Raise `VolumeUnsupported` for an image of so many blocks that its tree should not be held in memory."""
+    if size << layout.block_shift > MAX_IMAGE:
+        raise VolumeUnsupported(f"images of more than {MAX_IMAGE >> 30} GiB are not supported here")
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Where a tree and what it vouches for lie.
@@ -114,6 +122,7 @@ class Geometry:
 
     def __post_init__(self) -> None:
         layout = self.layout
+        check_size(layout, self.size)
         unit = max(layout.tree_node, layout.journal_block)
         for extent in self.extents:
             if extent.start % layout.journal_block or extent.length % unit:

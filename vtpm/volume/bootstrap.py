@@ -43,8 +43,13 @@ def read_log(disk: Disk, static: StaticHeader, keys: Keys) -> Log | None:
     def read(extent: Extent) -> bytes:
         return head if extent == static.journal else _read(disk, static, extent)
 
-    payload, _ = journal.chain(keys, layout).open(static.journal, read, limit)
-    return Log.parse(payload, keys, layout, limit, journal.head_auxiliary(head, layout))
+    payload, extents = journal.chain(keys, layout).open(static.journal, read, limit)
+    log = Log.parse(payload, keys, layout, limit, journal.head_auxiliary(head, layout))
+    # Without these a replay that is cut off could not start over, and the volume not be opened a second time.
+    kept = [static.extent, *extents]
+    if not disjoint(kept + [Extent(copy.target, copy.length) for copy in log.copies]):
+        raise VolumeDamaged("copies over the static header or itself", part=journal.PART)
+    return log
 
 
 def replayed(disk: Disk, static: StaticHeader, log: Log) -> Overlay:

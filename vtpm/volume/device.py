@@ -112,6 +112,8 @@ class FileDisk:
         try:
             while view:
                 written = os.pwrite(self._descriptor, view, offset)
+                if not written:
+                    raise VolumeWriteError(f"the volume {self._name} takes no more bytes at {offset}")
                 view, offset = view[written:], offset + written
         except OSError as error:
             raise VolumeWriteError(f"the volume {self._name} cannot be written: {error.strerror}") from error

@@ -47,7 +47,7 @@ def _places(static: StaticHeader, size: int, records: Auxiliary) -> _Places:
     at, heads = tree.end, None
     ring: tuple[Extent, ...] = ()
     if not records.trivial:
-        heads, ring = auxiliary.plan_ring(records, layout, at)
+        heads, ring = auxiliary.plan_ring(records, layout, at, size)
         at = ring[-1].end
     bits = Extent(at, bitmap.file_length(layout, size))
     leaf = Extent(-(-bits.end // layout.leaf) * layout.leaf, layout.leaf)

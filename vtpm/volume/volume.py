@@ -120,6 +120,7 @@ class CocoonVolume:
             VolumeFull: no room; nothing has changed.
             VolumeError: an inode or flags that the format has no place for; nothing has changed.
             VolumeDamaged: what shares blocks with the change is not what was written; nothing has changed.
+            VolumeReadError: the disk cannot be read; nothing has changed.
             VolumeWriteError: the disk failed. What it holds is not known, so the volume is closed; opening it again
                 shows the content before or after the transaction.
             VolumePending: the witness did not acknowledge; the volume is closed, and asks again when it is opened.
@@ -137,10 +138,10 @@ class CocoonVolume:
         planned = plan(self._state, self._space, self._disk, wanted, self._entropy)
         try:
             self._commit(planned)
+            planned.adopt()
         except BaseException:
             self.close()
             raise
-        planned.adopt()
 
     def close(self) -> None:
         """Let go of the disk; harmless when repeated."""

@@ -95,7 +95,7 @@ def test_damaged_records_beside_a_creation_header_are_refused():
 
 
 def ring_of(auxiliary, given_layout=LAYOUT, start=64):
-    heads, extents = plan_ring(auxiliary, given_layout, start)
+    heads, extents = plan_ring(auxiliary, given_layout, start, LIMIT)
     return heads, dict(write_ring(auxiliary, heads, extents, given_layout))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from uuid import UUID
 
-from vtpm.volume.errors import VolumeDamaged
+from vtpm.volume.errors import VolumeDamaged, VolumeFull
 from vtpm.volume.format.extents import MAX_POINTED, Extent, Pointer, disjoint
 from vtpm.volume.format.headers import encode_auxiliary
 from vtpm.volume.format.integrity import checksum, protect, unprotect
@@ -131,7 +131,7 @@ def read_ring(heads: Heads, read: Callable[[Extent], bytes], layout: Layout, lim
     if visit(start) is None and heads[1] is not None:
         start = heads[1]
         visit(start)
-    order, seen, current, torn_next = [start], {start}, start, None
+    order, seen, length, current, torn_next = [start], {start}, start.length, start, None
     while True:
         link = links[current] if current in links else visit(current)
         following = torn_next if link is None else link.following
@@ -140,8 +140,9 @@ def read_ring(heads: Heads, read: Callable[[Extent], bytes], layout: Layout, lim
             raise VolumeDamaged("the ring is broken", part=PART, block=current.start)
         if following == start:
             break
-        # Distinct extents of one unit at least: a ring of more than this many overlaps itself.
-        if following in seen or len(seen) * layout.journal_block > limit:
+        # A ring of more blocks than there are overlaps itself, and is not followed further.
+        length += following.length
+        if following in seen or length > limit:
             raise VolumeDamaged("the ring does not close", part=PART, block=following.start)
         order.append(following)
         seen.add(following)
@@ -178,9 +179,18 @@ def _parse_link(data: bytes, layout: Layout, limit: int, *, head: bool) -> _Link
     return _Link(following.extent, after.extent, state, whole[section + layout.integrity_size :])
 
 
-def plan_ring(auxiliary: Auxiliary, layout: Layout, start: int) -> tuple[Heads, tuple[Extent, ...]]:
-    """Heads and extents of a new ring, placed one after the other from block `start`, which is aligned."""
-    lengths = _group_lengths(len(auxiliary.encode()) + (auxiliary.reserve or 0), layout)
+def plan_ring(
+    auxiliary: Auxiliary, layout: Layout, start: int, limit: int
+) -> tuple[Heads, tuple[Extent, ...]]:
+    """Heads and extents of a new ring, placed one after the other from block `start`, which is aligned.
+
+    Raises:
+        VolumeFull: there is no room for it before block `limit`.
+    """
+    size = len(auxiliary.encode()) + (auxiliary.reserve or 0)
+    if layout.blocks(size) > limit - start:  # the reserve is any number of 64 bits
+        raise VolumeFull(f"there is no room for {size} bytes of auxiliary metadata")
+    lengths = _group_lengths(size, layout)
     groups = 1 if auxiliary.reserve is None else 2
     extents: list[Extent] = []
     for length in lengths * groups:

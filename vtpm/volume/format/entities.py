@@ -153,7 +153,7 @@ class Chain:
             VolumeKeyError: the first tag does not hold, and it is what tells the key.
             VolumeDamaged: another tag does not hold, the chain does not end, or is no such chain.
         """
-        extents, seen, payload = [head], {head}, bytearray()
+        extents, seen, length, payload = [head], {head}, head.length, bytearray()
         data, at = read(head), self.header
         iv = data[at + self._tag_size :][:CIPHER_BLOCK]
         carried, previous = b"", bytes(self._tag_size)
@@ -175,7 +175,8 @@ class Chain:
                 return bytes(payload) + _unpad(plain, self.part)[_POINTER:], extents
             payload += plain[_POINTER:]
             seen.add(following.extent)
-            if following.indirect or len(seen) == len(extents) or len(seen) * self.unit > limit:
+            length += following.extent.length
+            if following.indirect or len(seen) == len(extents) or length > limit:
                 raise VolumeDamaged("the chain does not end", part=self.part, block=following.extent.start)
             iv = carried = data[-CIPHER_BLOCK:]
             extents.append(following.extent)

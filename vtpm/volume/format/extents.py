@@ -97,7 +97,7 @@ def parse_list(data: bytes, limit: int, part: str) -> tuple[Extent, ...]:
     """
     reader = Leb128(data, part)
     extents: list[Extent] = []
-    end = 0
+    end = total = 0
     while True:
         gap, length = reader.signed(), reader.unsigned()
         if length == 0:
@@ -105,7 +105,9 @@ def parse_list(data: bytes, limit: int, part: str) -> tuple[Extent, ...]:
                 raise VolumeDamaged("an extent of no length", part=part)
             break
         extents.append(_within(Extent((end + gap) % _WORD, length), limit, part))
-        end = extents[-1].end
+        end, total = extents[-1].end, total + length
+        if total > limit:
+            raise VolumeDamaged("extents overlap", part=part)
     reader.end()
     if not disjoint(extents):
         raise VolumeDamaged("extents overlap", part=part)

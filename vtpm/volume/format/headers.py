@@ -90,7 +90,7 @@ class StaticHeader:
         layout, _, salt_size = fields
         salt_at = _SECTION_AT + layout.integrity_size
         extent = cls(layout, bytes(salt_size)).extent
-        whole = unprotect(read(extent.length << layout.block_shift), _SECTION_AT, layout)
+        whole = _whole(read, extent.length, _SECTION_AT, layout)
         return None if whole is None else cls(layout, whole[salt_at : salt_at + salt_size])
 
 
@@ -151,7 +151,7 @@ class CreationHeader:
         layout, masked_sizes, salt_size = fields
         auxiliary, size = struct.unpack("<QQ", masked_sizes)
         header = cls(layout, bytes(salt_size), size, auxiliary)
-        whole = unprotect(read(header.length << layout.block_shift), _CREATION_SECTION_AT, layout)
+        whole = _whole(read, header.length, _CREATION_SECTION_AT, layout)
         if whole is None:
             return None
         salt_at = _CREATION_SECTION_AT + layout.integrity_size
@@ -168,6 +168,12 @@ def _front(data: bytes, magic: bytes, salt_size_at: int, section: int) -> tuple[
         raise VolumeUnsupported(f"format version {front[0]} is not supported here")
     layout_end = 1 + ENCODED_SIZE
     return Layout.parse(front[1:layout_end]), front[layout_end:-1], front[-1]
+
+
+def _whole(read: Front, length: int, section: int, layout: Layout) -> bytes | None:
+    """A header of so many blocks with its protection taken off; None if the disk ends before, or it is torn."""
+    data = read(length << layout.block_shift)
+    return unprotect(data, section, layout) if len(data) == length << layout.block_shift else None
 
 
 def backup_place(size: int) -> int:

@@ -1,30 +1,48 @@
 """Entry point and command tree of `vtpm`."""
 
 import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
 
 import click
 
-from vtpm.cli.attack import attack
-from vtpm.cli.boot import boot, measure
-from vtpm.cli.kbs import kbs
-from vtpm.cli.volume import volume
-from vtpm.errors import VtpmError
+from vtpm.errors import UnavailableError, VtpmError
+
+_COMMANDS = {
+    "kbs": "vtpm.cli.kbs",
+    "measure": "vtpm.cli.boot",
+    "boot": "vtpm.cli.boot",
+    "volume": "vtpm.cli.volume",
+    "attack": "vtpm.cli.attack",
+}
+"""Where each command is, under its own name. A command loads what it needs itself, not what the others do."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """The commands, each loaded when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="vtpm-ca", prog_name="vtpm")
 def commands() -> None:
-    """Run the simulated confidential platform around a real TPM: key broker, SVSM, host.
+    """Run the simulated confidential platform around a real TPM: key broker, SVSM, host; and its volumes.
 
     Exit codes: 0 done, 1 refused or invalid, 2 usage or unreadable input, 3 unavailable.
     """
-
-
-commands.add_command(kbs)
-commands.add_command(measure)
-commands.add_command(boot)
-commands.add_command(volume)
-commands.add_command(attack)
 
 
 def main() -> None:
@@ -42,3 +60,8 @@ def main() -> None:
     except OSError as error:
         click.echo(f"vtpm: {error.strerror or error}: {error.filename or ''}".rstrip(": "), err=True)
         sys.exit(2)
+    except Exception as error:  # noqa: BLE001 - the last net: a traceback helps nobody and may show a secret
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}, line {last.lineno}"
+        click.echo(f"vtpm: internal error: {type(error).__name__} in {place}", err=True)
+        sys.exit(UnavailableError.exit_code)

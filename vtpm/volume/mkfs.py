@@ -30,17 +30,26 @@ _LEAST_FREE = 6
 
 
 @dataclass(frozen=True)
-class _Places:
-    """Where everything of a new volume lies, one thing after the other from the front."""
+class Places:
+    """Where the parts of a new volume lie.
 
-    tree: Extent
+    Attributes:
+        tree: the authentication tree.
+        heads: the first extents of the two groups of auxiliary metadata; None if there is none.
+        ring: all extents of the auxiliary metadata.
+        bitmap: the allocation bitmap.
+        leaf: the entry leaf of the index; lists of extents come right behind it.
+    """
+
+    tree: tuple[Extent, ...]
     heads: auxiliary.Heads | None
     ring: tuple[Extent, ...]
-    bitmap: Extent
+    bitmap: tuple[Extent, ...]
     leaf: Extent
 
 
-def _places(static: StaticHeader, size: int, records: Auxiliary) -> _Places:
+def places_for(static: StaticHeader, size: int, records: Auxiliary) -> Places:
+    """One part after the other from the front, each in one piece; raises `VolumeFull` or `VolumeUnsupported`."""
     layout = static.layout
     check_size(layout, size)
     tree = Extent(static.journal.end, fitting_nodes(layout, size))
@@ -51,11 +60,16 @@ def _places(static: StaticHeader, size: int, records: Auxiliary) -> _Places:
         at = ring[-1].end
     bits = Extent(at, bitmap.file_length(layout, size))
     leaf = Extent(-(-bits.end // layout.leaf) * layout.leaf, layout.leaf)
-    return _Places(tree, heads, ring, bits, leaf)
+    return Places((tree,), heads, ring, (bits,), leaf)
 
 
 def contents(
-    static: StaticHeader, keys: Keys, size: int, records: Auxiliary, entropy: Entropy
+    static: StaticHeader,
+    keys: Keys,
+    size: int,
+    records: Auxiliary,
+    entropy: Entropy,
+    places: Places | None = None,
 ) -> dict[Extent, bytes]:
     """A new volume without files: all that is written but the static header, by where.
 
@@ -65,11 +79,12 @@ def contents(
         size: of the image, in allocation blocks; a whole number of IO blocks.
         records: its auxiliary metadata.
         entropy: random bytes by number.
+        places: where its parts lie; by default as `places_for` has it.
 
     Raises:
         VolumeFull: the size is too small for this layout.
     """
-    layout, places = static.layout, _places(static, size, records)
+    layout, places = static.layout, places or places_for(static, size, records)
     check_room(static, size, places.leaf.end)
     pointers, lists = _lists(keys, layout, places, entropy)
     check_room(static, size, max(extent.end for extent in (places.leaf, *lists)))
@@ -80,17 +95,16 @@ def contents(
 
     allocated = Bits(size)
     fixed = [Extent(0, static.mutable.end), static.journal, *places.ring]
-    allocated.fill([*fixed, places.tree, places.bitmap, *covered], allocated=True)
-    blocks = range(places.bitmap.length // layout.bitmap_block)
-    covered[places.bitmap] = b"".join(
-        bitmap.seal_bits(keys, layout, allocated, index, entropy) for index in blocks
-    )
+    allocated.fill([*fixed, *places.tree, *places.bitmap, *covered], allocated=True)
+    for index in range(sum(extent.length for extent in places.bitmap) // layout.bitmap_block):
+        block = bitmap.file_block(layout, places.bitmap, index)
+        covered[block] = bitmap.seal_bits(keys, layout, allocated, index, entropy)
 
-    geometry = Geometry(layout, size, (places.tree,))
-    tree = Tree(geometry, keys, bytearray(places.tree.length << layout.block_shift))
+    geometry = Geometry(layout, size, places.tree)
+    tree = Tree(geometry, keys, bytearray(geometry.shape.nodes * geometry.shape.node_size))
     tree.apply(tree.rebuilt(_leaf_nodes(geometry, keys, exclude(allocated, fixed), covered)))
     counter = seal_counter(keys, int.from_bytes(entropy(16), "little"))
-    root = tree.root({}, RootContext(counter, places.leaf.start, (places.bitmap,)))
+    root = tree.root({}, RootContext(counter, places.leaf.start, places.bitmap))
     header = MutableHeader(
         encode_auxiliary(places.heads),
         root,
@@ -99,7 +113,12 @@ def contents(
         places.leaf.start,
         size,
     )
-    written = {**covered, places.tree: bytes(tree.nodes)}
+    written = dict(covered)
+    at = 0
+    for extent in places.tree:
+        size_in_bytes = extent.length << layout.block_shift
+        written[extent] = bytes(tree.nodes[at : at + size_in_bytes])
+        at += size_in_bytes
     written[static.mutable] = header.encode().ljust(static.mutable.length << layout.block_shift, b"\0")
     written[static.journal] = bytes(static.journal.length << layout.block_shift)
     if places.heads is not None:
@@ -115,7 +134,7 @@ def length_of(static: StaticHeader, size: int, records: Auxiliary) -> int:
         size: of the image.
         records: its auxiliary metadata.
     """
-    places = _places(static, size, records)
+    places = places_for(static, size, records)
     check_room(static, size, places.leaf.end)
     # How long the lists are does not depend on the key.
     _, lists = _lists(Keys(b"\0", static.layout, static.salt), static.layout, places, bytes)
@@ -134,7 +153,7 @@ def check_room(static: StaticHeader, limit: int, end: int) -> None:
 
 
 def _lists(
-    keys: Keys, layout: Layout, places: _Places, entropy: Entropy
+    keys: Keys, layout: Layout, places: Places, entropy: Entropy
 ) -> tuple[list[Pointer], dict[Extent, bytes]]:
     """Pointers to tree, bitmap and root leaf; and the lists of extents of those too long for a pointer."""
     pointers: list[Pointer] = []
@@ -146,12 +165,12 @@ def _lists(
         end += length
         return Extent(end - length, length)
 
-    for inode, extent in ((INODE_TREE, places.tree), (INODE_BITMAP, places.bitmap)):
-        if extent.length <= MAX_POINTED:
-            pointers.append(Pointer(extent))
+    for inode, parts in ((INODE_TREE, places.tree), (INODE_BITMAP, places.bitmap)):
+        if len(parts) == 1 and parts[0].length <= MAX_POINTED:
+            pointers.append(Pointer(parts[0]))
             continue
         chain = extents_chain(keys, layout, inode)
-        payload = encode_list([extent])
+        payload = encode_list(parts)
         extents = chain.place(len(payload), take)
         lists.update(zip(extents, chain.seal(payload, extents, entropy), strict=True))
         pointers.append(Pointer(extents[0], indirect=True))

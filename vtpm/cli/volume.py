@@ -1,5 +1,6 @@
 """`vtpm volume`: look into CocoonFs volumes and the disks that ask for one, change and make them."""
 
+import base64
 import contextlib
 import sys
 from collections.abc import Iterator
@@ -141,13 +142,21 @@ def ls(image: Path, key_file: Path, *, as_json: bool) -> None:
 @_image
 @_inode
 @_key
-def cat(image: Path, inode: int, key_file: Path) -> None:
-    """Write the content of file INODE to standard output, and nothing else."""
+@_json
+def cat(image: Path, inode: int, key_file: Path, *, as_json: bool) -> None:
+    """Write the content of file INODE to standard output, and nothing else.
+
+    As JSON it is in base64, beside what `ls` says of the file.
+    """
     with _open(image, key_file, writable=False) as opened:
-        content = opened.read(inode)
+        content, flags = opened.read(inode), opened.flags(inode)
     if content is None:
         _no_such_file(image, inode)
-    view.emit(content)
+    if as_json:
+        encoded = base64.b64encode(content).decode("ascii")
+        view.show_json({**view.file_facts(inode, flags, content), "content": encoded})
+    else:
+        view.emit(content)
 
 
 @volume.command()
@@ -243,7 +252,9 @@ def _unless_agreed() -> Iterator[None]:
         if error.rule != "store.exists":
             raise
         raise VolumeError(
-            f"IMAGE: {error.detail}", rule=error.rule, remedy="With --yes it is, and what it holds is lost."
+            f"IMAGE: {error.detail}",
+            rule=error.rule,
+            remedy="With --yes it is written over, and what it holds is lost.",
         ) from error
 
 

@@ -17,6 +17,9 @@ from vtpm.volume.interface import Version, Witness
 from vtpm.volume.state import State
 from vtpm.volume.volume import CocoonVolume, invalidate_head, write_all
 
+_INTERIM = b"VTPMVOL"
+"""How volumes and blank disks of version 0.1 began."""
+
 Accept = Callable[[StaticHeader], None]
 """Raises for a layout or a salt that must not be used."""
 
@@ -60,7 +63,7 @@ def open_disk(
     if static is None:
         found = find_creation_header(disk)
         if found is None:
-            raise VolumeUnknown("there is no CocoonFs volume and no creation header")
+            raise _unknown(disk)
         created, static = "this-boot", StaticHeader(found.header.layout, found.header.salt)
         _judge(static, accept)
         disk = disk if writable else Overlay(disk, UNIT)
@@ -77,6 +80,15 @@ def open_disk(
     else:
         state, disk = _settle(disk, static, keys, log, witness, writable=writable)
     return CocoonVolume(disk, state, writable=writable, created=created, entropy=entropy, witness=witness)
+
+
+def _unknown(disk: Disk) -> VolumeUnknown:
+    if disk.read(0, len(_INTERIM)) == _INTERIM:
+        return VolumeUnknown(
+            "this is an interim store of vtpm-ca 0.1, which is no longer read: make a new disk, and have the CA's"
+            " operator reset the instance"
+        )
+    return VolumeUnknown("there is no CocoonFs volume and no creation header")
 
 
 def _judge(static: StaticHeader, accept: Accept | None) -> None:

@@ -242,6 +242,13 @@ def test_layout_and_salt_are_judged_before_the_key_is_used_or_anything_is_writte
     assert seen == [expected] * 2
 
 
+@pytest.mark.parametrize("magic", [b"VTPMVOLC", b"VTPMVOLI"])
+def test_a_disk_of_version_0_1_says_what_it_is_and_what_to_do(magic):
+    disk = MemoryDisk(magic.ljust(8192, b"x"))
+    with pytest.raises(VolumeUnknown, match=r"0\.1.*new disk.*reset"):
+        open_memory(disk)
+
+
 # Witnesses of transactions.
 
 

@@ -181,7 +181,9 @@ class Forgery:
         }
 
     def _fixed(self) -> list[Extent]:
-        return [extent for extent in self.state.fixed() if extent.end <= self.header.size]
+        ring = self.state.auxiliary
+        fixed = self.state.static.fixed(() if ring is None else ring.extents)
+        return [extent for extent in fixed if extent.end <= self.header.size]
 
     def put_list(self, inode: int, payload: bytes, where: Sequence[Extent]) -> None:
         """Seal a payload as an inode's extents list, in extents that are given."""

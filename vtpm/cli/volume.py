@@ -22,11 +22,11 @@ from vtpm.volume import (
     open_volume,
 )
 from vtpm.volume.device import FileDisk
+from vtpm.volume.format.node import MAX_FLAGS
 from vtpm.volume.inspection import JournalState, inspect, measure
 from vtpm.volume.opening import open_disk
 
 _MOST_KEY_BYTES = 1 << 20
-_MAX_FLAGS = 255
 
 
 def _number(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
@@ -172,8 +172,8 @@ def cat(image: Path, inode: int, key_file: Path, *, as_json: bool) -> None:
 @_json
 def put(image: Path, inode: int, key_file: Path, flags: int | None, *, as_json: bool) -> None:
     """Make standard input the content of file INODE, in one transaction."""
-    if flags is not None and not 0 <= flags <= _MAX_FLAGS:
-        raise UsageError(f"--flags {flags}: must be a number from 0 to {_MAX_FLAGS}")
+    if flags is not None and not 0 <= flags <= MAX_FLAGS:
+        raise UsageError(f"--flags {flags}: must be a number from 0 to {MAX_FLAGS}")
     if sys.stdin is None:
         raise UsageError("standard input is closed; it must give the content")
     content = sys.stdin.buffer.read()

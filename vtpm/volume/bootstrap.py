@@ -4,11 +4,11 @@ The order keeps ciphertexts that nobody has vouched for away from the cipher: fi
 tagged lists of the tree's and the bitmap's extents, then the tree under its root HMAC, then the bitmap, then the rest.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from cryptography.hazmat.primitives import constant_time
 
-from vtpm.volume.device import Disk, Overlay
+from vtpm.volume.device import Disk, Overlay, read_exactly
 from vtpm.volume.errors import VolumeDamaged, VolumeKeyError
 from vtpm.volume.format import auxiliary, bitmap, journal
 from vtpm.volume.format.bitmap import Bits
@@ -151,7 +151,7 @@ class _Opening:
             locations,
             self._ring,
         )
-        occupied = [*state.fixed(), *index.extents()]
+        occupied = [*self._fixed(), *index.extents()]
         for location in locations.values():
             occupied += location.all
         if not disjoint(occupied):
@@ -163,11 +163,8 @@ class _Opening:
             raise VolumeDamaged("blocks are allocated and hold nothing", part=bitmap.PART)
         return state
 
-    def _fixed(self) -> Iterator[Extent]:
-        yield Extent(0, self._static.mutable.end)
-        yield self._static.journal
-        if self._ring is not None:
-            yield from self._ring.extents
+    def _fixed(self) -> list[Extent]:
+        return self._static.fixed(() if self._ring is None else self._ring.extents)
 
     def _raw(self, extent: Extent) -> bytes:
         return _read(self._disk, self._static, extent)
@@ -277,7 +274,4 @@ class _Opening:
 def _read(disk: Disk, static: StaticHeader, extent: Extent) -> bytes:
     """An extent's bytes as they lie there; raises `VolumeDamaged` where the disk ends before."""
     shift = static.layout.block_shift
-    data = disk.read(extent.start << shift, extent.length << shift)
-    if len(data) < extent.length << shift:
-        raise VolumeDamaged("the disk ends before", part="disk", block=extent.start)
-    return data
+    return read_exactly(disk, extent.start << shift, extent.length << shift)

@@ -7,7 +7,7 @@ any point (CocoonFs, "filesystem creation info header").
 from dataclasses import dataclass
 
 from vtpm.volume.device import Disk
-from vtpm.volume.errors import VolumeDamaged, VolumeFull
+from vtpm.volume.errors import VolumeDamaged, VolumeFull, VolumeUnknown, VolumeUnsupported
 from vtpm.volume.format import auxiliary
 from vtpm.volume.format.auxiliary import Auxiliary
 from vtpm.volume.format.bitmap import Bits
@@ -20,6 +20,8 @@ from vtpm.volume.mkfs import check_room, contents, length_of, write_protected, w
 
 PART = "creation header"
 _SMALLEST_DISK = 8192
+_INTERIM = b"VTPMVOL"
+"""How volumes and blank disks of version 0.1 began."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,16 @@ def find_creation_header(disk: Disk) -> Found | None:
     return Found(header, _wrapped(disk, header, before), is_backup=True)
 
 
+def unknown(disk: Disk) -> VolumeUnknown:
+    """The error for a disk with neither a volume nor a creation header."""
+    if disk.read(0, len(_INTERIM)) == _INTERIM:
+        return VolumeUnknown(
+            "this is an interim store of vtpm-ca 0.1, which is no longer read: make a new disk, and have the CA's"
+            " operator reset the instance"
+        )
+    return VolumeUnknown("there is no CocoonFs volume and no creation header")
+
+
 def erase_copy(disk: Disk, allocated: Bits, layout: Layout, entropy: Entropy) -> None:
     """Erase a creation header's copy that formatting has left behind in free blocks.
 
@@ -65,6 +77,8 @@ def erase_copy(disk: Disk, allocated: Bits, layout: Layout, entropy: Entropy) ->
     if disk.size < _SMALLEST_DISK:
         return
     place, length = backup_place(disk.size), layout.io_block
+    if place % (length << layout.block_shift):
+        return  # no copy is ever made there
     start = place >> layout.block_shift
     if disk.read(place, len(CREATION_MAGIC)) == CREATION_MAGIC and not allocated.mask(start, length):
         disk.write(place, entropy(length << layout.block_shift))
@@ -73,6 +87,8 @@ def erase_copy(disk: Disk, allocated: Bits, layout: Layout, entropy: Entropy) ->
 def _wrapped(disk: Disk, header: CreationHeader, start: int) -> bytes | None:
     if not header.auxiliary:
         return None
+    if header.auxiliary > auxiliary.MOST_BYTES:
+        raise VolumeUnsupported("more than 16 MiB of auxiliary metadata are not supported here")
     shift = header.layout.block_shift
     size = header.auxiliary_length << shift
     if start < 0 or (start << shift) + size > disk.size:

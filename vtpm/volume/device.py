@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from vtpm.volume.errors import VolumeLocked, VolumeMissing, VolumeReadError, VolumeWriteError
+from vtpm.volume.errors import VolumeDamaged, VolumeLocked, VolumeMissing, VolumeReadError, VolumeWriteError
 
 _CHUNK = 1 << 20
 
@@ -30,6 +30,14 @@ class Disk(Protocol):
 
     def close(self) -> None:
         """Let go of it."""
+
+
+def read_exactly(disk: Disk, offset: int, size: int) -> bytes:
+    """`size` bytes from `offset`; raises `VolumeDamaged` if the disk ends before."""
+    data = disk.read(offset, size)
+    if len(data) < size:
+        raise VolumeDamaged(f"ends before byte {offset + size}", part="disk")
+    return data
 
 
 class FileDisk:

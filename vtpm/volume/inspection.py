@@ -6,9 +6,9 @@ Nothing that is seen without a key is authenticated: whoever can write the disk 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vtpm.volume.creation import find_creation_header
-from vtpm.volume.device import Disk
-from vtpm.volume.errors import VolumeDamaged, VolumeUnknown
+from vtpm.volume.creation import find_creation_header, unknown
+from vtpm.volume.device import Disk, read_exactly
+from vtpm.volume.errors import VolumeDamaged
 from vtpm.volume.format import auxiliary, journal
 from vtpm.volume.format.auxiliary import Auxiliary
 from vtpm.volume.format.extents import Extent
@@ -114,7 +114,7 @@ def measure(state: State) -> Measures:
 def _creation(disk: Disk) -> Outside:
     found = find_creation_header(disk)
     if found is None:
-        raise VolumeUnknown("there is no CocoonFs volume and no creation header")
+        raise unknown(disk)
     header, records, damage = found.header, None, None
     try:
         if found.wrapped is not None:
@@ -164,7 +164,4 @@ def _read(disk: Disk, layout: Layout, extent: Extent) -> bytes:
 
 
 def _whole(disk: Disk, layout: Layout, extent: Extent) -> bytes:
-    data = _read(disk, layout, extent)
-    if len(data) < extent.length << layout.block_shift:
-        raise VolumeDamaged("the disk ends before", part="disk", block=extent.start)
-    return data
+    return read_exactly(disk, extent.start << layout.block_shift, extent.length << layout.block_shift)

@@ -78,5 +78,6 @@ class Witness(Protocol):
     def resolve(self, old: Version | None, new: Version) -> bool:
         """Whether to apply (True) or cancel (False) a transaction that was found pending when the volume was opened.
 
-        `old` is None if the version before cannot be had any more, because applying had begun.
+        `old` is None if the version before cannot be had any more, because applying had begun. Any exception leaves the
+        transaction pending, and the volume unopened.
         """

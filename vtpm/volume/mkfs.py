@@ -94,7 +94,7 @@ def contents(
     covered: dict[Extent, bytes] = {**lists, places.leaf: sealed_leaf}
 
     allocated = Bits(size)
-    fixed = [Extent(0, static.mutable.end), static.journal, *places.ring]
+    fixed = static.fixed(places.ring)
     allocated.fill([*fixed, *places.tree, *places.bitmap, *covered], allocated=True)
     for index in range(sum(extent.length for extent in places.bitmap) // layout.bitmap_block):
         block = bitmap.file_block(layout, places.bitmap, index)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from vtpm.volume.bootstrap import read_log, read_state, replayed
-from vtpm.volume.creation import erase_copy, find_creation_header, format_at_first_use
+from vtpm.volume.creation import erase_copy, find_creation_header, format_at_first_use, unknown
 from vtpm.volume.device import Disk, Overlay
-from vtpm.volume.errors import VolumeDamaged, VolumeError, VolumeUnknown
+from vtpm.volume.errors import VolumeDamaged, VolumeError, VolumePending
 from vtpm.volume.format.entities import Entropy
 from vtpm.volume.format.headers import StaticHeader
 from vtpm.volume.format.journal import Log
@@ -16,9 +16,6 @@ from vtpm.volume.format.layout import UNIT
 from vtpm.volume.interface import Version, Witness
 from vtpm.volume.state import State
 from vtpm.volume.volume import CocoonVolume, invalidate_head, write_all
-
-_INTERIM = b"VTPMVOL"
-"""How volumes and blank disks of version 0.1 began."""
 
 Accept = Callable[[StaticHeader], None]
 """Raises for a layout or a salt that must not be used."""
@@ -53,6 +50,7 @@ def open_disk(
         VolumeKeyError: made under another key.
         VolumeDamaged: not what was written; names what and where.
         VolumeFull: too small to be formatted.
+        VolumePending: the witness did not say what becomes of a pending transaction; it stays pending.
         VolumeReadError: the disk cannot be read.
         VolumeWriteError: formatting or applying failed.
     """
@@ -63,7 +61,7 @@ def open_disk(
     if static is None:
         found = find_creation_header(disk)
         if found is None:
-            raise _unknown(disk)
+            raise unknown(disk)
         created, static = "this-boot", StaticHeader(found.header.layout, found.header.salt)
         _judge(static, accept)
         disk = disk if writable else Overlay(disk, UNIT)
@@ -82,15 +80,6 @@ def open_disk(
     return CocoonVolume(disk, state, writable=writable, created=created, entropy=entropy, witness=witness)
 
 
-def _unknown(disk: Disk) -> VolumeUnknown:
-    if disk.read(0, len(_INTERIM)) == _INTERIM:
-        return VolumeUnknown(
-            "this is an interim store of vtpm-ca 0.1, which is no longer read: make a new disk, and have the CA's"
-            " operator reset the instance"
-        )
-    return VolumeUnknown("there is no CocoonFs volume and no creation header")
-
-
 def _judge(static: StaticHeader, accept: Accept | None) -> None:
     if accept is not None:
         accept(static)
@@ -101,6 +90,13 @@ def _clear_torn_head(disk: Disk, static: StaticHeader) -> None:
     layout = static.layout
     if any(disk.read(static.journal.start << layout.block_shift, layout.io_block << layout.block_shift)):
         invalidate_head(disk, static)
+
+
+def _resolved(witness: Witness, old: Version | None, new: Version) -> bool:
+    try:
+        return witness.resolve(old, new)
+    except Exception as error:
+        raise VolumePending(f"the witness did not say what becomes of the transaction: {error}") from error
 
 
 def _settle(
@@ -116,7 +112,7 @@ def _settle(
         if before is not None and before.header.root == state.header.root:
             before = None  # applied in full: there is no version before it any more
         old = None if before is None else Version(before.counter, before.header.root)
-        if not witness.resolve(old, Version(state.counter, state.header.root)):
+        if not _resolved(witness, old, Version(state.counter, state.header.root)):
             if before is None:
                 raise VolumeDamaged(
                     "has been applied in part, and can no longer be cancelled", part="journal"

@@ -1,7 +1,7 @@
 """Where there is room: the runs of free blocks, and how places are chosen among them."""
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from vtpm.volume.errors import VolumeFull
 from vtpm.volume.format.extents import Extent
@@ -53,31 +53,48 @@ class Space:
         Raises:
             VolumeFull: there is no such piece.
         """
-        best = best_at = best_start = 0
-        for at, start in enumerate(self._starts):
-            aligned = -(-start // unit) * unit
-            room = self._ends[at] - aligned
-            room = room // unit * unit if whole else room
-            if room > best:
-                best, best_at, best_start = room, at, aligned
-                if room >= length:
+        best: Extent | None = None
+        for extent in self._usable(unit, whole=whole):
+            if best is None or extent.length > best.length:
+                best = extent
+                if best.length >= length:
                     break
-        if best == 0:
+        if best is None:
             raise VolumeFull("no free blocks are left")
-        length = min(length, best)
-        self._cut(best_at, best_start, best_start + length)
-        return Extent(best_start, length)
+        length = min(length, best.length)
+        self._cut(bisect_right(self._starts, best.start) - 1, best.start, best.start + length)
+        return Extent(best.start, length)
+
+    def _usable(self, unit: int, *, whole: bool) -> Iterator[Extent]:
+        """Of each run what begins at a multiple of `unit` and, if `whole`, is a multiple of it long."""
+        for start, end in zip(self._starts, self._ends, strict=True):
+            aligned = -(-start // unit) * unit
+            room = end - aligned
+            room = room // unit * unit if whole else room
+            if room > 0:
+                yield Extent(aligned, room)
 
     def pieces(self, length: int, unit: int, *, whole: bool = True) -> list[Extent]:
-        """`length` blocks in as few pieces as there must be; raises `VolumeFull` and then has given none."""
+        """`length` blocks in as few pieces as there must be, each as `piece` would give it.
+
+        Raises:
+            VolumeFull: there are not so many; none is given then.
+        """
+        if not length:
+            return []
+        usable = list(self._usable(unit, whole=whole))
+        fitting = next((extent for extent in usable if extent.length >= length), None)
         taken: list[Extent] = []
-        try:
-            while length:
-                taken.append(self.piece(length, unit, whole=whole))
-                length -= taken[-1].length
-        except VolumeFull:
-            self.give_back(taken)
-            raise
+        candidates = [fitting] if fitting else sorted(usable, key=lambda extent: -extent.length)
+        for extent in candidates:
+            taken.append(Extent(extent.start, min(extent.length, length)))
+            length -= taken[-1].length
+            if not length:
+                break
+        if length:
+            raise VolumeFull("no free blocks are left")
+        for start, size in taken:
+            self._cut(bisect_right(self._starts, start) - 1, start, start + size)
         return taken
 
     def units(self, unit: int) -> int:

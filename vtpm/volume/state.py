@@ -4,7 +4,7 @@ The disk belongs to the host, which may change it while it is open. So nothing i
 blocks that it touches against the tree in memory.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vtpm.volume.device import Disk
@@ -15,6 +15,7 @@ from vtpm.volume.format.extents import Extent
 from vtpm.volume.format.geometry import Geometry
 from vtpm.volume.format.headers import MutableHeader, StaticHeader, open_counter
 from vtpm.volume.format.index import Index
+from vtpm.volume.format.inodes import INODE_BITMAP
 from vtpm.volume.format.kdf import Keys
 from vtpm.volume.format.tree import RootContext, Tree
 from vtpm.volume.verified import VerifiedDisk
@@ -71,14 +72,7 @@ class State:
 
     def context(self) -> RootContext:
         """What the root HMAC binds beside the root node."""
-        return RootContext(self.header.counter, self.header.leaf, self.locations[2].data)
-
-    def fixed(self) -> Iterator[Extent]:
-        """What is allocated and belongs to no inode: headers, journal head, auxiliary metadata."""
-        yield Extent(0, self.static.mutable.end)
-        yield self.static.journal
-        if self.auxiliary is not None:
-            yield from self.auxiliary.extents
+        return RootContext(self.header.counter, self.header.leaf, self.locations[INODE_BITMAP].data)
 
     def read(self, disk: Disk, extent: Extent) -> bytes:
         """Bytes of an extent outside of the tree; raises `VolumeDamaged` if the tree does not vouch for them."""

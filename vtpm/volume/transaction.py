@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from vtpm.volume.content import Content
 from vtpm.volume.device import Disk
 from vtpm.volume.errors import VolumeError, VolumeFull
-from vtpm.volume.format import bitmap
+from vtpm.volume.format import bitmap, journal
 from vtpm.volume.format.bitmap import BitsDraft
 from vtpm.volume.format.entities import Entropy, seal_block, seal_extents, sealed_size
 from vtpm.volume.format.extents import MAX_POINTED, Extent, Pointer, encode_list
@@ -117,22 +117,32 @@ class _Transaction:
         header = self._header(tag, nodes)
         self._write_header(header)
         staged, direct = self._content.split()
-        journal = write_journal(self._state, self._space, staged, new_digests, self._entropy)
+        pending = write_journal(self._state, self._space, staged, new_digests, self._entropy)
         targets = [(block << self._layout.block_shift, data) for block, data in staged.items()]
         return Plan(
-            prepare=tuple(_joined([*direct, *journal.writes])),
-            head=journal.head,
+            prepare=tuple(_joined([*direct, *pending.writes])),
+            head=pending.head,
             apply=tuple(_joined([*targets, *self._node_writes(nodes)])),
             header=header,
             adopt=lambda: self._adopt(header, nodes),
         )
 
     def _keep_reserve(self) -> None:
-        """Refuse to grow into the room that the journal of a later removal needs."""
-        unit, path = self._layout.journal_block, len(path_to(self._index, _MAX_INODE))
-        reserve = min(3 * path + 6, self._state.header.size // unit // 16)
+        """Refuse to grow into the room that the journal of a later removal needs.
+
+        A removal stages nodes of the index, the header, and at most the whole bitmap. Its log has a digest for each of
+        the bitmap's data blocks, and at most a range of two bytes for every other data block of the image.
+        """
+        layout, size = self._layout, self._state.header.size
+        unit, path = layout.journal_block, len(path_to(self._index, _MAX_INODE))
+        bits = bitmap.file_length(layout, size)
+        log = bits // layout.data_block * (layout.data_hash.digest_size + 2) + (
+            size >> layout.data_block_log2
+        )
+        room = journal.chain(self._state.keys, layout).capacity(unit, first=False)
+        needed = 3 * path + 6 + -(-bits // unit) + -(-log // room)
         left = self._space_after.units(unit)
-        if left < reserve and self._space_after.free() < self._base_space.free():
+        if left < min(needed, size // unit // 16) and self._space_after.free() < self._base_space.free():
             raise VolumeFull("the volume is full but for what its journal needs")
 
     @staticmethod

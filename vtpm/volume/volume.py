@@ -114,11 +114,11 @@ class CocoonVolume:
     def transaction(self, changes: Mapping[int, bytes | Write | None]) -> None:
         """Write (bytes, or a `Write` with flags) and remove (None) files: all of it durable when this returns.
 
-        Where nothing would change, nothing is written.
+        Removing only what is not there writes nothing; content that is the same is written again.
 
         Raises:
             VolumeFull: no room; nothing has changed.
-            VolumeError: an inode or flags that the format has no place for; nothing has changed.
+            VolumeError: an inode that is written, or flags, that the format has no place for; nothing has changed.
             VolumeDamaged: what shares blocks with the change is not what was written; nothing has changed.
             VolumeReadError: the disk cannot be read; nothing has changed.
             VolumeWriteError: the disk failed. What it holds is not known, so the volume is closed; opening it again

@@ -640,3 +640,10 @@ def test_the_short_helps_are_whole(run):
     listed = run("--help").out.decode().split("Commands:")[1]
     assert "mkfs-info" in listed
     assert "..." not in listed
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "ls"])
+def test_a_disk_of_version_0_1_says_what_to_do(run, img, key, command):
+    done = run(command, img(b"VTPMVOLI".ljust(8192, b"x")), *key)
+    assert done.code == 1
+    assert "make a new disk" in done.err

@@ -131,4 +131,5 @@ def test_any_sizes_are_a_layout_or_not_supported(sizes):
         return
     assert parsed.encode() == encoded(*sizes)
     assert max(parsed.io_block, parsed.data_block, parsed.leaf, parsed.inner) <= 64
-    assert max(parsed.tree_node, parsed.bitmap_block) << parsed.block_shift <= 1 << 40
+    sizes = (parsed.tree_node, parsed.data_block, parsed.bitmap_block, parsed.leaf, parsed.inner)
+    assert max(sizes) << parsed.block_shift <= 1 << 24

@@ -36,7 +36,7 @@ from vtpm.volume import (
 from vtpm.volume.creation import erase_copy, find_creation_header
 from vtpm.volume.format.bitmap import Bits
 from vtpm.volume.format.extents import Extent
-from vtpm.volume.format.headers import CREATION_MAGIC, CreationHeader, backup_place
+from vtpm.volume.format.headers import CREATION_MAGIC, CreationHeader, StaticHeader, backup_place
 
 AUXILIARY = Auxiliary(reserve=64)
 SALTS = [b"", b"s", bytes(16), bytes(range(255))]
@@ -241,13 +241,45 @@ def test_damaged_metadata_beside_a_creation_header_are_refused_and_nothing_chang
     assert disk.content == before
 
 
-@pytest.mark.parametrize("length", [65_536, 1 << 40, (1 << 64) - 1])
-def test_metadata_beyond_the_disk_are_refused(length):
+@pytest.mark.parametrize(
+    ("length", "error", "told"),
+    [
+        (65_536, VolumeDamaged, "outside of the disk"),
+        (1 << 24, VolumeDamaged, "outside of the disk"),
+        ((1 << 24) + 1, VolumeUnsupported, "16 MiB"),
+        ((1 << 64) - 1, VolumeUnsupported, "16 MiB"),
+    ],
+)
+def test_metadata_beyond_the_disk_or_beyond_measure_are_refused(length, error, told):
     disk = blank_memory()
-    header = CreationHeader(DEFAULT, SALT, 512, length)
-    disk.content[:512] = header.encode()
-    with pytest.raises(VolumeDamaged, match="outside of the disk"):
+    disk.content[:512] = CreationHeader(DEFAULT, SALT, 512, length).encode()
+    with pytest.raises(error, match=told):
         open_memory(disk)
+
+
+def test_a_header_with_giant_blocks_is_refused_before_it_is_read_whole(tmp_path):
+    path = tmp_path / "disk"
+    small = StaticHeader(DEFAULT, SALT).encode()[:128]
+    mask = small[31 + 8]
+    giant = bytearray(small)
+    giant[9] = 33 ^ mask  # allocation blocks of a TiB
+    with path.open("wb") as file:
+        file.write(giant)
+        file.truncate(1 << 42)
+    with pytest.raises(VolumeUnsupported, match="16 MiB"):
+        open_volume(path, KEY)
+
+
+def test_a_creation_header_is_not_sought_where_none_is_ever_made(tmp_path):
+    # 15 blocks of 4 KiB: the copy's place is no beginning of an IO block.
+    path, size = tmp_path / "disk", 15 * 4096
+    make_volume(path, KEY, SALT, size=size, layout=LAYOUTS["alloc-4k"])
+    place = backup_place(size)
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(CREATION_MAGIC)
+    open_volume(path, KEY).close()
+    assert path.stat().st_size == size
 
 
 # A cut while a disk is formatted at first use.

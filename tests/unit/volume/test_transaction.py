@@ -489,3 +489,22 @@ def test_the_counter_wraps_around():
         volume.transaction({A: b"a"})
         assert volume.counter == 0
     assert open_memory(disk).counter == 0
+
+
+@pytest.mark.parametrize("name", ["default", "strength-256"])
+@pytest.mark.parametrize("size", [2 << 20, 8 << 20])
+def test_a_full_volume_can_drop_its_largest_file_first(size, name):
+    disk = format_memory(size, LAYOUTS[name])
+    with open_memory(disk) as volume:
+        volume.transaction({A: bytes(size * 3 // 4)})
+        length, inode = 8192, B
+        while length:
+            try:
+                volume.transaction({inode: bytes(length)})
+                inode += 1
+            except VolumeFull:
+                length //= 2
+        volume.transaction({A: None})
+        assert A not in volume
+        volume.transaction({A: bytes(size // 4)})
+    assert files_on(disk)[A] == (0, bytes(size // 4))

@@ -20,6 +20,8 @@ from vtpm.volume.format.integrity import checksum, protect, unprotect
 from vtpm.volume.format.layout import Layout
 
 PART = "auxiliary metadata"
+MOST_BYTES = 1 << 24
+"""More than this is neither read nor written: nobody vouches for how much there is."""
 _RECORD = struct.Struct("<16sI")
 _END = bytes(16)
 _POINTERS = 16
@@ -120,6 +122,7 @@ def read_ring(heads: Heads, read: Callable[[Extent], bytes], layout: Layout, lim
         VolumeDamaged: it is no ring, more than one extent is torn, or an extent lies across the units of the tree.
     """
     links: dict[Extent, _Link | None] = {}
+    most = min(limit, max(MOST_BYTES >> layout.block_shift, 2 * MAX_POINTED))
 
     def visit(extent: Extent) -> _Link | None:
         if extent.start % layout.journal_block or extent.length % layout.journal_block:
@@ -140,9 +143,9 @@ def read_ring(heads: Heads, read: Callable[[Extent], bytes], layout: Layout, lim
             raise VolumeDamaged("the ring is broken", part=PART, block=current.start)
         if following == start:
             break
-        # A ring of more blocks than there are overlaps itself, and is not followed further.
+        # A ring of more blocks than there are overlaps itself.
         length += following.length
-        if following in seen or length > limit:
+        if following in seen or length > most:
             raise VolumeDamaged("the ring does not close", part=PART, block=following.start)
         order.append(following)
         seen.add(following)
@@ -188,10 +191,11 @@ def plan_ring(
         VolumeFull: there is no room for it before block `limit`.
     """
     size = len(auxiliary.encode()) + (auxiliary.reserve or 0)
-    if layout.blocks(size) > limit - start:  # the reserve is any number of 64 bits
+    groups = 1 if auxiliary.reserve is None else 2
+    # The reserve is any number of 64 bits.
+    if layout.blocks(size) > limit - start or groups * size > MOST_BYTES // 2:
         raise VolumeFull(f"there is no room for {size} bytes of auxiliary metadata")
     lengths = _group_lengths(size, layout)
-    groups = 1 if auxiliary.reserve is None else 2
     extents: list[Extent] = []
     for length in lengths * groups:
         extents.append(Extent(start, length))
@@ -216,11 +220,11 @@ def write_ring(
     auxiliary: Auxiliary, heads: Heads, extents: tuple[Extent, ...], layout: Layout
 ) -> Iterator[tuple[Extent, bytes]]:
     """Each extent of a new ring with its bytes; the first group is active, the second is not yet."""
-    encoded = b""
+    encoded, at = auxiliary.encode(), 0
     for number, extent in enumerate(extents):
         head = extent in heads
-        if head:
-            encoded = auxiliary.encode() if extent == heads[0] else b""
+        if extent == heads[1]:
+            encoded, at = b"", 0
         pointers = encode_auxiliary(
             (extents[(number + 1) % len(extents)], extents[(number + 2) % len(extents)])
         )
@@ -228,5 +232,6 @@ def write_ring(
         section = len(front)
         front += bytes(layout.integrity_size)
         size = extent.length << layout.block_shift
-        chunk, encoded = encoded[: size - len(front)], encoded[size - len(front) :]
+        chunk = encoded[at : at + size - len(front)]
+        at += len(chunk)
         yield extent, protect((front + chunk).ljust(size, b"\0"), section, layout, magic=0)

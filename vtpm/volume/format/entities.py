@@ -94,11 +94,6 @@ class Chain:
         """Payload bytes, padding included, of an extent of `length` blocks; negative if it is too short."""
         return self._cipher_size(length << self.layout.block_shift, first=first) - _POINTER
 
-    def shortest(self) -> int:
-        """Blocks of the shortest first extent: room for one cipher block."""
-        size = self._start(first=True) + CIPHER_BLOCK
-        return -(-self.layout.blocks(size) // self.unit) * self.unit
-
     def place(self, payload: int, take: Callable[[int], Extent], head: Extent | None = None) -> list[Extent]:
         """Extents for `payload` bytes.
 
@@ -119,7 +114,7 @@ class Chain:
     def seal(
         self, payload: bytes, extents: Sequence[Extent], entropy: Entropy, header: bytes = b""
     ) -> list[bytes]:
-        """The bytes of each of the extents, which `plan` has sized; `header` is the plain header."""
+        """The bytes of each of the extents, which `place` has sized; `header` is the plain header."""
         iv = entropy(CIPHER_BLOCK)
         tag = bytes(self._tag_size)
         sealed: list[bytes] = []

@@ -16,7 +16,7 @@ from vtpm.volume.format.layout import Layout
 
 PART = "authentication tree"
 MAX_IMAGE = 1 << 34
-"""Bytes of the largest image: the tree is held in memory, and takes about a twelfth of it."""
+"""Bytes of the largest image: the tree is held in memory, a sixteenth to an eighth of it."""
 
 
 def _largest_power(value: int) -> int:

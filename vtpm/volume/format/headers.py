@@ -6,7 +6,7 @@ authenticated.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -69,6 +69,10 @@ class StaticHeader:
         start = _align(self.mutable.end, layout.journal_block)
         size = 8 + layout.integrity_size + 16 + layout.preauth_hash.digest_size + 2 * CIPHER_BLOCK
         return Extent(start, _align(layout.blocks(size), layout.journal_block))
+
+    def fixed(self, auxiliary: Iterable[Extent] = ()) -> list[Extent]:
+        """What is allocated and belongs to no inode: the tree does not vouch for it."""
+        return [Extent(0, self.mutable.end), self.journal, *auxiliary]
 
     def encode(self) -> bytes:
         """The bytes at its place."""

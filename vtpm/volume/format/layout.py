@@ -32,8 +32,8 @@ ENCODED_SIZE = struct.calcsize(_FORM)
 _MAX_BLOCKS_LOG2 = 6
 """A bitmap word, and the length field of an extent pointer, cover 64 allocation blocks."""
 
-_MAX_BYTES_LOG2 = 40
-"""No single structure is larger than 1 TiB: far beyond any use, and sizes stay sizes a machine can address."""
+_MAX_BYTES_LOG2 = 24
+"""No block or node is larger than 16 MiB: headers are read whole before anybody vouches for these sizes."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,15 @@ class Layout:
         ):
             if log2 > _MAX_BLOCKS_LOG2:
                 raise VolumeUnsupported(f"layout: {name} has at most 64 allocation blocks, not 2^{log2}")
-        for name, log2 in (
-            ("authentication tree node", self.tree_node_log2 + self.io_block_log2),
-            ("bitmap block", self.bitmap_block_log2),
-            ("allocation block", 0),
-        ):
-            if log2 + self.allocation_block_log2 + 7 > _MAX_BYTES_LOG2:
-                raise VolumeUnsupported(f"layout: the {name} is larger than is supported here")
+        largest = max(
+            self.tree_node_log2 + self.io_block_log2,
+            self.data_block_log2,
+            self.bitmap_block_log2,
+            self.leaf_log2,
+            self.inner_log2,
+        )
+        if largest + self.allocation_block_log2 + 7 > _MAX_BYTES_LOG2:
+            raise VolumeUnsupported("layout: blocks and nodes of more than 16 MiB are not supported here")
         digest = max(self.node_hash.digest_size, self.data_hash.digest_size)
         if self.tree_node << self.block_shift < 2 * digest:
             raise VolumeUnsupported("layout: a node of the authentication tree must hold two digests")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from volumes import LAYOUTS, blank_memory, format_memory, layout, open_memory, pattern
 
-from vtpm.volume import Auxiliary, VolumeDamaged
-from vtpm.volume.format.auxiliary import plan_ring, read_ring, unwrap, wrap, write_ring
+from vtpm.volume import Auxiliary, VolumeDamaged, VolumeFull
+from vtpm.volume.format.auxiliary import MOST_BYTES, plan_ring, read_ring, unwrap, wrap, write_ring
 from vtpm.volume.format.extents import NIL, Extent
 from vtpm.volume.format.headers import encode_auxiliary
 from vtpm.volume.format.integrity import protect
@@ -299,3 +299,12 @@ def test_metadata_that_were_changed_without_the_key_do_no_harm():
     with open_memory(disk) as volume:
         assert volume.state.auxiliary.content == other
         assert (volume.root, volume.read(16)) == (root, b"content")
+
+
+def test_no_more_is_written_than_would_be_read_back():
+    most = MOST_BYTES // 4 - len(Auxiliary((), 0).encode())
+    heads, extents = plan_ring(Auxiliary((), most), LAYOUT, 64, 1 << 24)
+    data = dict(write_ring(Auxiliary((), most), heads, extents, LAYOUT))
+    assert read_ring(heads, data.__getitem__, LAYOUT, 1 << 24).content == Auxiliary((), most)
+    with pytest.raises(VolumeFull, match="no room"):
+        plan_ring(Auxiliary((), most + 1), LAYOUT, 64, 1 << 24)

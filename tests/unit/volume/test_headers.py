@@ -248,3 +248,13 @@ def test_a_large_layouts_header_asks_for_no_more_than_it_needs():
 
     StaticHeader.parse(read)
     assert asked == [128, 262_144]
+
+
+def test_a_header_that_the_disk_cuts_off_is_none_even_if_its_checksum_fits_what_is_left():
+    given_layout = LAYOUTS["all-smallest"]
+    whole = StaticHeader(given_layout, bytes(range(255)))
+    assert whole.extent.length > 1
+    front = b"COCOONFS\x01" + given_layout.encode() + b"\xff" + bytes(given_layout.integrity_size)
+    cut = protect((front + bytes(range(255)))[:128], len(front) - given_layout.integrity_size, given_layout)
+    assert StaticHeader.parse(lambda size: whole.encode()[:size]) == whole
+    assert StaticHeader.parse(lambda size: cut[:size]) is None

@@ -37,6 +37,7 @@ from vtpm.volume.creation import erase_copy, find_creation_header
 from vtpm.volume.format.bitmap import Bits
 from vtpm.volume.format.extents import Extent
 from vtpm.volume.format.headers import CREATION_MAGIC, CreationHeader, StaticHeader, backup_place
+from vtpm.volume.mkfs import length_of
 
 AUXILIARY = Auxiliary(reserve=64)
 SALTS = [b"", b"s", bytes(16), bytes(range(255))]
@@ -432,3 +433,22 @@ def test_images_that_are_too_large_to_be_held_are_refused_before_anything_is_rea
         file.truncate(size)
     with pytest.raises(VolumeUnsupported, match="GiB"):
         open_volume(path, KEY, writable=False)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_smallest_volume_that_is_made_holds_a_file(name):
+    unit = LAYOUTS[name].io_block << LAYOUTS[name].block_shift
+    size = unit
+    while True:
+        static, blocks = StaticHeader(LAYOUTS[name], SALT), size >> LAYOUTS[name].block_shift
+        try:
+            length_of(static, blocks, Auxiliary())
+        except VolumeFull:
+            size += unit
+        else:
+            break
+    disk = format_memory(size, LAYOUTS[name])
+    with open_memory(disk) as volume:
+        volume.transaction({FIRST: b"content"})
+        volume.transaction({FIRST: None})
+        assert volume.inodes() == ()

@@ -138,10 +138,9 @@ class Judge:
     def _snp(self, submission: Submission, at: datetime) -> SnpEvidence:
         return SnpEvidence(
             report=submission.report,
-            vek=submission.leaf,
-            kind=submission.kind,
             roots=self.roots,
             at=at,
+            offered=submission.offered,
         )
 
     def authenticate(self, submission: Submission, at: datetime) -> Trace:

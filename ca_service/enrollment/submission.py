@@ -4,12 +4,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Self
 
-from cryptography import x509
-
-from ca_service.evidence.snp import load_leaf
+from ca_service.evidence.snp import Collateral
 from ca_service.judgment import BadRequest
 from vtpm.wire import certtable
-from vtpm.wire.certtable import CertKind
 from vtpm.wire.enrollment import EnrollmentRequest
 from vtpm.wire.errors import WireError
 from vtpm.wire.grant import Grant
@@ -28,8 +25,7 @@ class Submission:
         request: the message.
         runtime_data: what the report vouches for, if it does.
         report: the SNP report.
-        kind: which kind of key the certificate table offers for the report's signature.
-        leaf: that key's certificate; None if there is none that can be read.
+        offered: certificates and revocation lists that came along.
         grant: the KBS's grant out of the runtime data.
     """
 
@@ -38,8 +34,7 @@ class Submission:
     request: EnrollmentRequest
     runtime_data: RuntimeData
     report: Report
-    kind: CertKind | None
-    leaf: x509.Certificate | None
+    offered: Collateral
     grant: Grant
 
     @classmethod
@@ -68,8 +63,7 @@ class Submission:
             request=request,
             runtime_data=data,
             report=report,
-            kind=next((kind for kind in (CertKind.VCEK, CertKind.VLEK) if kind in table), None),
-            leaf=load_leaf(table),
+            offered=Collateral.of_table(table),
             grant=grant,
         )
 

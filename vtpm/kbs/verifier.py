@@ -6,9 +6,9 @@ from datetime import datetime
 from ca_service.evidence.snp import (
     AUTHENTICITY,
     CONFIGURATION,
+    Collateral,
     SnpEvidence,
     amd_roots,
-    load_leaf,
     simulated_roots,
 )
 from ca_service.judgment import judge_all, judge_until_failure
@@ -56,13 +56,11 @@ def verify(attestation: Attestation, nonce: str, policy: ReleasePolicy, at: date
     if attestation.nonce != nonce:
         raise _refused("kbs.nonce")
     report = Report.parse(attestation.report)
-    chain = {CertKind(kind): der for kind, der in attestation.chain}
     evidence = SnpEvidence(
         report=report,
-        vek=load_leaf(chain),
-        kind=next((kind for kind in (CertKind.VCEK, CertKind.VLEK) if kind in chain), None),
         roots=amd_roots() + (simulated_roots() if policy.simulated else ()),
         at=at,
+        offered=Collateral.of_table({CertKind(kind): der for kind, der in attestation.chain}),
     )
     authenticity = judge_until_failure(AUTHENTICITY, evidence)
     trace = authenticity + judge_all(CONFIGURATION, evidence) if authenticity.admitted else authenticity

@@ -1,14 +1,20 @@
-"""The subject of all SNP checks: a report, the certificate offered for its key, and what may be trusted when."""
+"""The subject of all SNP checks: a report, what may vouch for its key, and what may be trusted when."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Final
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from ca_service.evidence.snp.leaf import UNREADABLE, Leaf
+from ca_service.evidence.snp.authorities import Authority
+from ca_service.evidence.snp.certificates import issued
+from ca_service.evidence.snp.collateral import MOST_LEAVES, Collateral
+from ca_service.evidence.snp.crl import Crl
+from ca_service.evidence.snp.leaf import Leaf
 from ca_service.evidence.snp.roots import Root
 from vtpm.wire.certtable import CertKind
 from vtpm.wire.report import Product, Report
@@ -16,31 +22,87 @@ from vtpm.wire.report import Product, Report
 CPUID_SINCE: Final = 3
 """Report version from which the processor states its own CPUID."""
 
+SIGNING_KEYS: Final = {0: CertKind.VCEK, 1: CertKind.VLEK}
+"""SIGNING_KEY of a report that some key signed; 7 says that none did, the rest is reserved."""
+
+P384_ORDER: Final = int(
+    "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16
+)
+
 _PRE_PRODUCTION: Final = "A0"
 
 
 @dataclass(frozen=True)
 class SnpEvidence:
-    """A report and its certificate, neither of them believed yet.
+    """A report and what came with it, none of it believed yet.
 
     Attributes:
         report: the report, raw bytes included.
-        vek: the leaf certificate as sent; None if it was absent or no certificate.
-        kind: as what the host sent it; None if it sent none.
-        roots: the signing services that this verifier trusts.
+        roots: the roots that this verifier trusts.
         at: the time to verify at, with a time zone.
+        offered: what the requester sent along; hostile.
+        collateral: what the verifier's own operator keeps.
+        expected_product: the only product that is wanted; None for any.
     """
 
     report: Report
-    vek: x509.Certificate | None
-    kind: CertKind | None
     roots: tuple[Root, ...]
     at: datetime
+    offered: Collateral = field(default=Collateral(), repr=False)
+    collateral: Collateral = field(default=Collateral(), repr=False)
+    expected_product: Product | None = None
+
+    @cached_property
+    def kind(self) -> CertKind | None:
+        """The kind of key that the report says it is signed with; None if it is none."""
+        return SIGNING_KEYS.get(self.report.signing_key)
 
     @cached_property
     def leaf(self) -> Leaf | None:
-        """The leaf's fields; None if there is no leaf that can be read."""
-        return Leaf.read(self.vek) if self.vek is not None else None
+        """The certificate of the report's key; None if there is none to try.
+
+        Of several, the first one that fits the report in everything; else the first one, so that the checks can
+        say what is wrong with it. What a requester sends goes before what an operator keeps.
+        """
+        if self.kind is None:
+            return None
+        of_kind = tuple(leaf for leaf in self.offered.leaves if leaf.kind is self.kind)
+        offered = (of_kind or self.offered.leaves)[:MOST_LEAVES]
+        candidates = (*offered, *self.collateral.leaves_for(self.report, self.kind))
+        if not candidates:
+            return None
+        first = candidates[0]
+        # To verify a signature is dear: a single candidate is verified once, by the check.
+        return first if len(candidates) == 1 else next(filter(self._fits, candidates), first)
+
+    def _fits(self, leaf: Leaf) -> bool:
+        return (
+            self._chain_of(leaf) is not None
+            and leaf.not_before <= self.at <= leaf.not_after
+            and verifies(leaf, self.report)
+        )
+
+    @cached_property
+    def chain(self) -> tuple[Authority, Root] | None:
+        """The authority that issued the leaf, and the trusted root above it; None if there are none."""
+        return None if self.leaf is None else self._chain_of(self.leaf)
+
+    def _chain_of(self, leaf: Leaf) -> tuple[Authority, Root] | None:
+        for root in self.roots:
+            for authority in (*root.authorities, *self.collateral.authorities, *self.offered.authorities):
+                if (
+                    authority.issues is self.kind
+                    and issued(leaf.der, authority.der)
+                    and issued(authority.der, root.ark.der)
+                    and issued(root.ark.der, root.ark.der)
+                ):
+                    return authority, root
+        return None
+
+    @property
+    def root(self) -> Root | None:
+        """The trusted root that the leaf leads to; None if it leads to none."""
+        return None if self.chain is None else self.chain[1]
 
     @cached_property
     def product(self) -> Product | None:
@@ -58,20 +120,30 @@ class SnpEvidence:
         return next((product for product in Product if product.value == name), None)
 
     @cached_property
-    def root(self) -> Root | None:
-        """The trusted signing service of this product that issued the leaf; None if none did."""
-        if self.vek is None:
-            return None
-        candidates = (root for root in self.roots if root.product is self.product)
-        return next((root for root in candidates if _issued(self.vek, root)), None)
+    def crls(self) -> tuple[Crl, ...]:
+        """The revocation lists that the leaf's root issued, wherever they came from."""
+        root = self.root
+        if root is None:
+            return ()
+        return tuple(crl for crl in self.collateral.crls + self.offered.crls if crl.signed_by(root.ark))
+
+    @property
+    def crl_issued_at(self) -> datetime | None:
+        """When the newest of `crls` was issued; None if there is none."""
+        return max((crl.this_update for crl in self.crls), default=None)
 
 
-def _issued(vek: x509.Certificate, root: Root) -> bool:
-    """Whether the signatures hold from the leaf over the ASK to the self-signed ARK."""
+def verifies(leaf: Leaf, report: Report) -> bool:
+    """Whether the report's signature holds under the leaf's key: over the raw bytes, r and s in range.
+
+    All 72 bytes of r and s count, so nothing hides in their padding. ECDSA stays malleable, (r, n-s) holds too:
+    the bytes of a report identify nothing.
+    """
+    r, s = report.signature_r, report.signature_s
+    if leaf.public_key is None or not (1 <= r < P384_ORDER and 1 <= s < P384_ORDER):
+        return False
     try:
-        vek.verify_directly_issued_by(root.ask)
-        root.ask.verify_directly_issued_by(root.ark)
-        root.ark.verify_directly_issued_by(root.ark)
-    except (*UNREADABLE, InvalidSignature):
+        leaf.public_key.verify(encode_dss_signature(r, s), report.signed_bytes, ec.ECDSA(hashes.SHA384()))
+    except InvalidSignature:
         return False
     return True

@@ -17,26 +17,26 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 import ca_service
+from ca_service.evidence.snp.authorities import Authority, read_authority
+from ca_service.evidence.snp.certificates import issued
 from ca_service.judgment import VtpmCaError
 from vtpm.wire.report import Product
 
 
 @dataclass(frozen=True)
 class Root:
-    """The signing service of one product.
+    """A root that may be trusted, with the authorities under it that need not be sent.
 
     Attributes:
-        product: whose processors it certifies.
+        product: whose processors it certifies; None if that is not known, for a root given on a command line.
         ark: AMD root key, self-signed.
-        ask: issues VCEKs; signed by the ARK.
-        asvk: issues VLEKs; signed by the ARK; None if there is none.
+        authorities: its ASK, which issues VCEKs, and its ASVK, which issues VLEKs, as far as they are known.
         simulated: whether it certifies simulated processors, whose keys are anybody's.
     """
 
-    product: Product
-    ark: x509.Certificate
-    ask: x509.Certificate
-    asvk: x509.Certificate | None
+    product: Product | None
+    ark: Authority
+    authorities: tuple[Authority, ...]
     simulated: bool
 
 
@@ -71,43 +71,61 @@ def data_folder(name: str) -> Traversable:
     raise VtpmCaError(f"the data folder {name} is missing", code="installation", remedy="Install again.")
 
 
-def _pinned(folder: Traversable, file: str) -> x509.Certificate:
+def _pinned(folder: Traversable, file: str) -> Authority:
     try:
         certificate = x509.load_pem_x509_certificate(folder.joinpath(file).read_bytes())
     except (OSError, ValueError) as error:
         raise VtpmCaError(f"the pinned certificate {file} cannot be read", code="installation") from error
-    if hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest() != _FINGERPRINTS[file]:
+    der = certificate.public_bytes(Encoding.DER)
+    authority = read_authority(der)
+    if authority is None or hashlib.sha256(der).hexdigest() != _FINGERPRINTS[file]:
         raise VtpmCaError(f"the pinned certificate {file} is not the one expected", code="installation")
-    return certificate
+    return authority
+
+
+def _root(folder: Traversable, prefix: str, product: Product, *, simulated: bool) -> Root:
+    names = [f"{prefix}{key}.pem" for key in ("ask", "asvk")]
+    return Root(
+        product=product,
+        ark=_pinned(folder, f"{prefix}ark.pem"),
+        authorities=tuple(_pinned(folder, name) for name in names if name in _FINGERPRINTS),
+        simulated=simulated,
+    )
 
 
 @cache
 def amd_roots() -> tuple[Root, ...]:
-    """AMD's signing services for Milan, Genoa (with Bergamo and Siena) and Turin.
+    """AMD's roots for Milan, Genoa (with Bergamo and Siena) and Turin.
 
     Raises:
         VtpmCaError: a pinned file is missing or was exchanged.
     """
     folder = data_folder("certs")
     return tuple(
-        Root(
-            product=product,
-            ark=_pinned(folder, f"amd/{product.value.lower()}-ark.pem"),
-            ask=_pinned(folder, f"amd/{product.value.lower()}-ask.pem"),
-            asvk=_pinned(folder, f"amd/{product.value.lower()}-asvk.pem"),
-            simulated=False,
-        )
-        for product in Product
+        _root(folder, f"amd/{product.value.lower()}-", product, simulated=False) for product in Product
     )
 
 
 @cache
 def simulated_roots() -> tuple[Root, ...]:
-    """The simulated platform's signing service. Its private key is public: only a simulation CA may trust it.
+    """The simulated platforms' roots. Private keys under them are public: only a simulation CA may trust them.
 
     Raises:
         VtpmCaError: a pinned file is missing or was exchanged.
     """
     folder = data_folder("certs")
-    ark, ask = (_pinned(folder, f"simulated/{key}.pem") for key in ("ark", "ask"))
-    return (Root(Product.MILAN, ark, ask, None, simulated=True),)
+    return (_root(folder, "simulated/", Product.MILAN, simulated=True),)
+
+
+def unsafe_root(der: bytes) -> Root | None:
+    """A root that somebody names instead of the pinned ones, in DER; None if it is no self-signed authority.
+
+    Its product is the one that its name ends with, as in ``ARK-Milan``. It counts as simulated: nothing that
+    matters may rest on it.
+    """
+    ark = read_authority(der)
+    if ark is None or not ark.self_issued or not issued(der, der):
+        return None
+    suffix = ark.common_name.rpartition("-")[2]
+    product = next((product for product in Product if product.value == suffix), None)
+    return Root(product, ark, (), simulated=True)

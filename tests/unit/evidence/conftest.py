@@ -6,12 +6,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca_service.evidence.snp import Root, SnpEvidence
+from ca_service.evidence.snp import Collateral, Root, SnpEvidence, read_authority, read_leaf
 from vtpm.snp import Platform, new_simulated_chain, sign_body
 from vtpm.snp.names import HWID_SIZE
-from vtpm.wire.certtable import CertKind
 from vtpm.wire.report import Product, Report, pack_report
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "snp-evidence"
@@ -49,10 +48,9 @@ def genuine(manifest):
         leaf = (VECTORS / files["vek"]).read_bytes() if "vek" in files else None
         return SnpEvidence(
             report=Report.parse((VECTORS / files["report"]).read_bytes()),
-            vek=x509.load_der_x509_certificate(leaf) if leaf else None,
-            kind=CertKind(vector["signing_key"]) if leaf else None,
             roots=roots,
             at=datetime.fromisoformat(vector["verify_at"]),
+            offered=Collateral(leaves=(read_leaf(leaf),)) if leaf else Collateral(),
         )
 
     return make
@@ -72,7 +70,8 @@ def _patched(data, patches):
 
 
 def _root(chain):
-    return Root(chain.product, chain.ark, chain.ask, None, simulated=True)
+    ark, ask = (read_authority(c.public_bytes(Encoding.DER)) for c in (chain.ark, chain.ask))
+    return Root(chain.product, ark, (ask,), simulated=True)
 
 
 @pytest.fixture(scope="session")
@@ -120,10 +119,9 @@ def simulated(chains):
         } | (leaf or {})
         members = {
             "report": Report.parse(raw),
-            "vek": x509.load_der_x509_certificate(chain.issue_vcek(**arguments)),
-            "kind": CertKind.VCEK,
             "roots": (_root(chain),),
             "at": NOW,
+            "offered": Collateral(leaves=(read_leaf(chain.issue_vcek(**arguments)),)),
         } | (evidence or {})
         return SnpEvidence(**members)
 

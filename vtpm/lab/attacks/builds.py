@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ca_service.evidence.snp import (
     AUTHENTICITY,
     CONFIGURATION,
+    Collateral,
     SnpEvidence,
     amd_roots,
-    load_leaf,
     simulated_roots,
 )
 from ca_service.judgment import judge_all
@@ -127,11 +127,9 @@ class _LenientBroker:
     def release(self, request: AttestationRequest, resource: str) -> Release:
         kbs, now = self._scene.kbs, self._scene.clock()
         report, table = Report.parse(request.report), parse_table(request.certs or b"", "certs_buf")
-        leaf, roots = load_leaf(table), amd_roots() + simulated_roots()
+        offered, roots = Collateral.of_table(table), amd_roots() + simulated_roots()
         policy, secret = kbs.policy(), kbs.secret(resource)
-        verified = judge_all(
-            (*AUTHENTICITY, *CONFIGURATION), SnpEvidence(report, leaf, CertKind.VCEK, roots, now)
-        )
+        verified = judge_all((*AUTHENTICITY, *CONFIGURATION), SnpEvidence(report, roots, now, offered))
         ours = legacy_report_data(("EcPublicKeyBytes", CHALLENGE), request.key, self._nonce)
         allowed = verified.admitted and report.measurement in policy.measurements
         if not allowed or report.report_data != ours or secret is None:

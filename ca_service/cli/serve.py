@@ -23,7 +23,6 @@ from ca_service.cli.access import (
     DATABASE_VARIABLE,
     PATIENCE_S,
     Busy,
-    PathName,
     exclusive,
     find_database,
     now,
@@ -32,6 +31,7 @@ from ca_service.cli.access import (
     with_directory,
 )
 from ca_service.cli.channel import MAX_SOCKET_PATH, operator_socket, someone_listens, write_facts
+from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge, Limits
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError

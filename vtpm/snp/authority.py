@@ -67,7 +67,7 @@ def authority_certificate(
 
 
 def revocation_list(
-    issuer: x509.Name,
+    issuer: x509.Certificate,
     key: rsa.RSAPrivateKey,
     serials: Iterable[int],
     *,
@@ -80,8 +80,8 @@ def revocation_list(
     """A CRL in DER: version 2, with the issuer's key id and the CRL number, neither critical.
 
     Args:
-        issuer: its name.
-        key: the issuer's.
+        issuer: its certificate, whose name and key id the list carries, whoever signs.
+        key: signs.
         serials: serial numbers of revoked certificates, revoked at `this_update`.
         number: the CRL number; None leaves the extension out.
         this_update: when it was made, UTC.
@@ -89,10 +89,11 @@ def revocation_list(
         added: further extensions, each with whether it is critical.
         signature: how `key` signs.
     """
-    key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+    subject_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    key_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject_id)
     builder = (
         x509.CertificateRevocationListBuilder()
-        .issuer_name(issuer)
+        .issuer_name(issuer.subject)
         .last_update(this_update)
         .next_update(next_update)
         .add_extension(key_id, critical=False)

@@ -21,29 +21,25 @@ from vtpm.snp.authority import authority_certificate as _authority
 from vtpm.snp.authority import revocation_list
 from vtpm.snp.forms import LeafForm, SignatureForm
 from vtpm.snp.leaf import LeafContent, encode_leaf
-from vtpm.snp.names import simulated_name, vcek_extensions, vlek_extensions
+from vtpm.snp.names import (
+    ASK_DISTANCE,
+    ASVK_DISTANCE,
+    FIRST_SERIAL,
+    common_name_of,
+    simulated_name,
+    vcek_extensions,
+    vlek_extensions,
+)
 from vtpm.wire.certtable import CertKind
 from vtpm.wire.report import Product
 
 _YEAR: Final = timedelta(days=365)
 _VCEK_LIFETIME: Final = 7 * _YEAR
-_VLEK_LIFETIME: Final = _YEAR
-_CRL_LIFETIME: Final = _YEAR
 _EPOCH: Final = datetime(2025, 1, 1, tzinfo=UTC)
 """From when on a made chain is valid; fixed, so that a simulated past works too."""
 
 DEFAULT_CSP_ID: Final = "CN=cc-simulated-1.example"
 """CSP_ID of a VLEK unless another is asked for."""
-
-_SERIES: Final[Mapping[Product, int]] = {
-    Product.MILAN: 0x10000,
-    Product.GENOA: 0x20000,
-    Product.TURIN: 0x30000,
-}
-"""Serial number of each product's ARK; ASK and ASVK follow at these distances, as AMD numbers them."""
-
-_ASK_SERIAL: Final = 0x001
-_ASVK_SERIAL: Final = 0x101
 
 
 @dataclass(frozen=True)
@@ -144,7 +140,7 @@ class SimulatedChain:
             self.asvk.subject,
             public_key,
             not_before,
-            not_after or not_before + _VLEK_LIFETIME,
+            not_after or not_before + _YEAR,
             vlek_extensions(self.product, csp_id, tcb),
         )
         return encode_leaf(content, self.asvk_key, _with(form, replaced))
@@ -181,9 +177,9 @@ class SimulatedChain:
         key = rsa.generate_private_key(public_exponent=65537, key_size=bits or self.ask_key.key_size)
         present = self.ask if kind is CertKind.VCEK or self.asvk is None else self.asvk
         certificate = _authority(
-            common_name or _common_name(present),
+            common_name or common_name_of(present),
             key.public_key(),
-            _common_name(self.ark),
+            common_name_of(self.ark),
             ark_key,
             serial,
             not_before or self.ark.not_valid_before_utc,
@@ -205,7 +201,7 @@ class SimulatedChain:
     ) -> bytes:
         """The ARK's certificate revocation list in DER, as KDS serves it: version 2, key id and CRL number.
 
-        One of another issuer comes from a chain whose ``ark`` and ``ark_key`` were replaced.
+        A forged one comes from a chain whose ``ark_key`` was replaced, one of another issuer if ``ark`` was too.
 
         Args:
             serials: serial numbers of the revoked intermediates, revoked at `this_update`.
@@ -219,12 +215,12 @@ class SimulatedChain:
             UsageError: the ARK's private key does not exist.
         """
         return revocation_list(
-            self.ark.subject,
+            self.ark,
             self._ark_key(),
             serials,
             number=number,
             this_update=this_update,
-            next_update=next_update or this_update + _CRL_LIFETIME,
+            next_update=next_update or this_update + _YEAR,
             added=added,
             signature=signature,
         )
@@ -259,25 +255,20 @@ def new_simulated_chain(
     ark_key, ask_key, asvk_key = (
         rsa.generate_private_key(public_exponent=65537, key_size=bits) for _ in range(3)
     )
-    first = _SERIES[product]
+    first = FIRST_SERIAL[product]
 
     def made(common_name: str, key: rsa.RSAPrivateKey, distance: int) -> x509.Certificate:
         return _authority(common_name, key.public_key(), ark_name, ark_key, first + distance, not_before)
 
     ark = made(ark_name, ark_key, 0)
-    ask = made(f"SEV-{label}-{product}", ask_key, _ASK_SERIAL)
-    asvk = made(f"SEV-VLEK-{label}-{product}", asvk_key, _ASVK_SERIAL)
+    ask = made(f"SEV-{label}-{product}", ask_key, ASK_DISTANCE)
+    asvk = made(f"SEV-VLEK-{label}-{product}", asvk_key, ASVK_DISTANCE)
     return SimulatedChain(product, ark, ask, ask_key, ark_key, asvk, asvk_key)
 
 
 def _with(form: LeafForm | None, replaced: Mapping[str, bytes] | None) -> LeafForm:
     form = form or LeafForm()
     return replace(form, replaced=dict(form.replaced) | dict(replaced or {}))
-
-
-def _common_name(certificate: x509.Certificate) -> str:
-    (attribute,) = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(attribute.value)
 
 
 @cache
@@ -288,7 +279,8 @@ def _shipped(product: Product) -> SimulatedChain:
         return x509.load_pem_x509_certificate((data / file).read_bytes())
 
     def key(file: str) -> rsa.RSAPrivateKey:
-        loaded = load_pem_private_key((data / file).read_bytes(), None)
+        # OpenSSL's check of an RSA-4096 key takes a third of a second; these keys come with the package.
+        loaded = load_pem_private_key((data / file).read_bytes(), None, unsafe_skip_rsa_key_validation=True)
         if not isinstance(loaded, rsa.RSAPrivateKey):
             raise TypeError(f"{file} holds no RSA key")
         return loaded

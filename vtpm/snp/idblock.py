@@ -67,7 +67,7 @@ class IdBlock:
 
     def __post_init__(self) -> None:
         ids = {len(self.family_id), len(self.image_id)}
-        digests = {len(self.id_key_digest), len(self.author_key_digest or bytes(_DIGEST))}
+        digests = {len(d) for d in (self.id_key_digest, self.author_key_digest) if d is not None}
         if ids != {_ID} or digests != {_DIGEST} or not 0 <= self.guest_svn <= _MAX_SVN:
             raise PspError("the ID block is malformed")
 

@@ -52,6 +52,17 @@ HWID_SIZE: Final[Mapping[Product, int]] = {Product.MILAN: 64, Product.GENOA: 64,
 """Bytes of a chip id; the report's field is always 64 bytes long, the rest zero."""
 
 
+FIRST_SERIAL: Final[Mapping[Product, int]] = {
+    Product.MILAN: 0x10000,
+    Product.GENOA: 0x20000,
+    Product.TURIN: 0x30000,
+}
+"""Serial number of each product's ARK; ASK and ASVK follow at these distances, as AMD numbers them."""
+
+ASK_DISTANCE: Final = 0x001
+ASVK_DISTANCE: Final = 0x101
+
+
 def simulated_name(common_name: str) -> x509.Name:
     """A distinguished name with AMD's attributes in AMD's order (OU, C, L, ST, O, CN) that says it is simulated."""
     return x509.Name(
@@ -64,6 +75,16 @@ def simulated_name(common_name: str) -> x509.Name:
             x509.NameAttribute(NameOID.COMMON_NAME, common_name),
         ]
     )
+
+
+def common_name_of(certificate: x509.Certificate) -> str:
+    """The common name of a certificate's subject.
+
+    Raises:
+        ValueError: it has none, or several.
+    """
+    (attribute,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(attribute.value)
 
 
 def vcek_extensions(product: Product, hwid: bytes, tcb: bytes) -> dict[str, bytes]:

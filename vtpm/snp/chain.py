@@ -1,8 +1,7 @@
-"""The simulated signing service: ARK, ASK, ASVK, and what AMD's KDS hands out under them: key certificates and CRLs.
+"""The simulated signing service: ARK, ASK, ASVK, and what they sign as AMD's KDS hands it out.
 
 The shipped chains are the same in every checkout, so that simulated platforms and simulation CAs fit together
-without an exchange of files. Their private keys are public on purpose: whoever has them can simulate a
-processor, and nothing that matters may trust them.
+without an exchange of files. Their private keys are public on purpose; nothing that matters may trust them.
 """
 
 from collections.abc import Iterable, Mapping

@@ -84,6 +84,12 @@ def test_empty_list(chain, tmp_path):
     assert checked(tmp_path, chain, made) == "ask: OK\n"
 
 
+@pytest.mark.parametrize("number", [0, 1, 1 << 64])
+def test_list_number(chain, number):
+    made = x509.load_der_x509_crl(chain.crl(number=number, this_update=NOW))
+    assert made.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == number
+
+
 def test_openssl_finds_the_revoked_intermediate(chain, second, tmp_path):
     listed = chain.crl([chain.ask.serial_number], this_update=NOW)
     assert "certificate revoked" in checked(tmp_path, chain, listed)
@@ -137,6 +143,12 @@ def test_second_asvk(chain):
     assert (second.asvk.not_valid_before_utc, second.asvk.not_valid_after_utc) == tuple(dates.values())
     leaf = second.issue_vlek(KEY.public_key(), tcb=bytes(8), not_before=NOW)
     x509.load_der_x509_certificate(leaf).verify_directly_issued_by(second.asvk)
+
+
+def test_second_asvk_of_the_same_name(chain):
+    second = chain.issue_intermediate(CertKind.VLEK, serial=0x20102)
+    assert second.asvk.subject == chain.asvk.subject
+    assert second.asvk.public_key() != chain.asvk.public_key()
 
 
 def test_intermediate_of_no_kind(chain):

@@ -109,15 +109,18 @@ class EarToken:
             # Both change what the rest means, and neither is understood here (RFC 7515, section 4.1.11).
             if signer.has(name):
                 raise WireError(signer.at(name), "is not supported")
+        alg = signer.text("alg", most=_MOST_NAME)
+        kid = signer.text("kid") if signer.has("kid") else None
+        jwk = _named_key(signer.members("jwk")) if signer.has("jwk") else None
         members = _object(claims, f"{path}.claims")
         verifier = members.members("ear.verifier-id")
         submods = _submods(members)
         runtime = submods[_DEVICE].members("ear.veraison.annotated-evidence").members("runtime_data_claims")
         return cls(
             compact=compact,
-            alg=signer.text("alg", most=_MOST_NAME),
-            kid=signer.text("kid") if signer.has("kid") else None,
-            jwk=_named_key(signer.members("jwk")) if signer.has("jwk") else None,
+            alg=alg,
+            kid=kid,
+            jwk=jwk,
             profile=members.text("eat_profile"),
             developer=verifier.text("developer"),
             build=verifier.text("build"),

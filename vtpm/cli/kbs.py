@@ -68,7 +68,9 @@ pattern = "default/*/*"
     )
 
 
-_EAR_HINT = "# To ask for the attestation token (EAR) of the KBS's verifier as well, add --ear.\n"
+_EAR_HINT = (
+    "# `vtpm kbs key --policy --ear` lets this entry ask for the KBS's attestation token (EAR) as well.\n"
+)
 
 
 def _ear_table(jwk: EcJwk) -> str:

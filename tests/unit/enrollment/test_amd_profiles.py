@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 
 import pytest
 
 from ca_service.enrollment import Judge
+from ca_service.enrollment.issuance import plan
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import BadRequest, Conflict, Refused, Trace, UnsafeSkip, Verdict, VtpmCaError
 from ca_service.policy import load
@@ -349,6 +351,16 @@ class TestTheSigningOracle:
         with pytest.raises(VtpmCaError, match="has no claim"):
             world.enroller(store, judge=judge).enroll(helpers.encode(forged))
         assert rows(store) == before
+
+    def test_not_even_with_the_claim_of_another(self, world, store, enroller, tpms, forged, helpers):
+        """The room that drafts certificates looks at the profile once more, whatever led there."""
+        honest = world.body(enroller.new_nonce().nonce, tpms(0), helpers.Boot())
+        with store.read() as tx:
+            facts = enroller.desk.view(tx, Submission.parse(honest)).facts
+        more = {"policy_digest": "00" * 32, "decision_id": "d", "at": world.time, "entropy": os.urandom}
+        assert plan(Submission.parse(honest), facts, world.authority, **more).pieces
+        with pytest.raises(VtpmCaError, match="on which nothing is issued"):
+            plan(Submission.parse(helpers.encode(forged)), facts, world.authority, **more)
 
     def test_cannot_make_evidence_of_profile_1(self, world, enroller, tpms, helpers):
         """Its REPORT_DATA ends in 16 zero bytes, which no SHA-512 of the host's choice does."""

@@ -159,6 +159,8 @@ def test_the_largest_manifest_and_kbs_service():
     members = replace(SERVICES, manifest=largest).to_json()
     found = Evidence.parse(Members({**evidence, **members}))
     assert len(found.amd.manifest) == MAX_EVIDENCE_MANIFEST
+    with pytest.raises(WireError, match="at most 16384 bytes"):
+        Evidence.parse(Members({**evidence, **replace(SERVICES, manifest=largest + b"x").to_json()}))
     kbs = parse_services(SERVICES.manifest)[KBS_SERVICE]
     spaced = kbs + b" " * (MAX_KBS_SERVICE - len(kbs))
     with pytest.raises(WireError, match="canonical form"):

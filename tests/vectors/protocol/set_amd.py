@@ -350,10 +350,6 @@ REFUSED: dict[str, tuple[Case, tuple[str, ...]]] = {
         Case(report={"vmpl": 2}),
         ("profile.issued", "snp.vmpl", "launch.measurement"),
     ),
-    "unknown-measurement": (
-        Case(report={"measurement": bytes(48)}),
-        ("profile.issued", "launch.measurement", "launch.capabilities", "launch.product"),
-    ),
     "grant-of-another-launch": (
         Case(body=_claims(report_id="00" * 32)),
         ("profile.issued", "grant.report-id"),

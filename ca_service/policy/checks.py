@@ -10,12 +10,17 @@ from ca_service.judgment import Check, Finding, failed, passed
 from ca_service.policy.allowlist import KbsEntry, LaunchEntry, Policy
 from ca_service.policy.facts import PolicyFacts
 from ca_service.policy.unsafe import UNSAFE_RULES, UnsafeAllowed
+from vtpm.wire.amd_evidence import SERVICES_PROFILE, VTPM_PROFILE
 from vtpm.wire.runtime_data import PROFILE
 from vtpm.wire.templates import Role
 
 SIMULATION = "simulation"
 
-PROFILE_CAPABILITIES = {PROFILE: frozenset({"verifies-grants", "reports-state"})}
+PROFILE_CAPABILITIES = {
+    PROFILE: frozenset({"verifies-grants", "reports-state"}),
+    SERVICES_PROFILE: frozenset({"oracle-free"}),
+    VTPM_PROFILE: frozenset({"oracle-free"}),
+}
 """What a launch must be able to do so that evidence of a profile means what it says."""
 
 

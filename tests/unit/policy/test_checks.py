@@ -179,9 +179,13 @@ def test_the_operator_learns_what_was_wanted(content, facts, toml):
     assert (trace.refusal.expected, trace.refusal.actual) == ("Genoa, Milan", "Turin")
 
 
-def test_a_profile_that_proves_nothing_about_grants_is_not_among_the_known():
-    assert set(PROFILE_CAPABILITIES) == {"svsm-vtpm-ca:1"}
-    assert PROFILE_CAPABILITIES["svsm-vtpm-ca:1"] == {"verifies-grants", "reports-state"}
+def test_what_a_launch_must_be_able_to_do_by_profile():
+    """The session profile is not among them: nobody enrols with it."""
+    assert dict(PROFILE_CAPABILITIES) == {
+        "svsm-vtpm-ca:1": {"verifies-grants", "reports-state"},
+        "amd-svsm-services": {"oracle-free"},
+        "amd-svsm-vtpm:0": {"oracle-free"},
+    }
 
 
 # -- permissive entries ---------------------------------------------------------------------------------------

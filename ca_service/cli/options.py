@@ -25,10 +25,10 @@ class PathName(click.Path):
         return super().convert(value, param, ctx)
 
 
-class OrAbsent(click.ParamType):
+class OrAbsent(click.ParamType[Any]):
     """A parameter of another type whose empty value counts as absent, as from an unset variable of a script."""
 
-    def __init__(self, inner: click.ParamType) -> None:
+    def __init__(self, inner: click.ParamType[Any]) -> None:
         self.inner = inner
         self.name = inner.name
 
@@ -41,7 +41,7 @@ class OrAbsent(click.ParamType):
         return self.inner.get_metavar(param, ctx)
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType[datetime]):
     """A time in ISO 8601; one without a zone is taken as UTC."""
 
     name = "time"

@@ -35,7 +35,7 @@ from ca_service.judgment import (
     passed,
     replaced,
 )
-from ca_service.policy import Policy, PolicyFacts, checks
+from ca_service.policy import LaunchFacts, Policy, PolicyFacts, checks, launch_checks
 from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS, TpmEvidence
 from vtpm.wire.runtime_data import certify_qualifier, report_data
 
@@ -176,7 +176,10 @@ class Judge:
                 at=at,
             ),
         )
-        trace += judge_all(self._checks(checks(policy, self.mode)), self._facts(submission, snp, at))
+        facts = self._facts(submission, snp, at)
+        trace += judge_all(self._checks(launch_checks(policy, self.mode)), facts.launch)
+        if policy is not None:
+            trace += judge_all(self._checks(checks(policy, self.mode)), facts)
         sent = submission.request.certify
         tpm = TpmEvidence(
             statement=data.tpm,
@@ -190,12 +193,15 @@ class Judge:
         return trace
 
     def _facts(self, submission: Submission, snp: SnpEvidence, at: datetime) -> PolicyFacts:
-        data, claims, report = submission.runtime_data, submission.grant.claims, submission.report
+        data, claims = submission.runtime_data, submission.grant.claims
         return PolicyFacts(
-            product=snp.product,
-            simulated=snp.root is None or snp.root.simulated,
-            measurement=report.measurement,
-            vmpl=report.vmpl,
+            launch=LaunchFacts(
+                report=submission.report,
+                product=snp.product,
+                simulated=snp.root is None or snp.root.simulated,
+                crl_issued_at=None,
+                at=at,
+            ),
             kbs_thumbprint=submission.grant.jwk.thumbprint(),
             resource=claims.resource,
             origin=claims.origin,
@@ -207,7 +213,6 @@ class Judge:
             iak_template=data.tpm.iak.template,
             idevid_template=data.tpm.idevid.template,
             profile=submission.request.evidence.profile,
-            at=at,
         )
 
     def judge_ledger(self, facts: LedgerFacts) -> Trace:

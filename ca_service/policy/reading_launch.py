@@ -17,7 +17,7 @@ from ca_service.policy.launches import LaunchEntry, LaunchIndex, PlatformEntry
 from ca_service.policy.reading import Reader
 from vtpm.wire.report import Product
 
-_LAUNCH_MEMBERS: Mapping[str, str] = {
+LAUNCH_MEMBERS: Mapping[str, str] = {
     "measurement": "measurement",
     "id-key": "id_keys",
     "author-key": "author_keys",
@@ -30,7 +30,7 @@ _LAUNCH_MEMBERS: Mapping[str, str] = {
 }
 """Constraint, and the member that states it."""
 
-_PLATFORM_MEMBERS: Mapping[str, str] = {
+PLATFORM_MEMBERS: Mapping[str, str] = {
     "signing-key": "keys",
     "report-version": "report_versions",
     "info": "platform_info",
@@ -40,14 +40,16 @@ _PLATFORM_MEMBERS: Mapping[str, str] = {
     "provisional-firmware": "provisional_firmware",
     "crl-age": "crl_max_age_days",
 }
+"""The same of a platform."""
 
-_FLOOR_MEMBERS: Mapping[str, str] = {
+FLOOR_MEMBERS: Mapping[str, str] = {
     "reported-tcb": "reported",
     "committed-tcb": "committed",
     "launch-tcb": "launch",
     "api": "firmware",
     "build": "firmware",
 }
+"""The same of a floor."""
 
 _CHIP_DIGITS = 128
 _BUILD = 3
@@ -78,10 +80,10 @@ def _bits(table: GuestPolicyTable | PlatformInfoTable | None, names: Mapping[str
 
 
 def _says(floor: Floor, constraint: str) -> bool:
-    """Whether a floor states one of the constraints of `_FLOOR_MEMBERS`."""
+    """Whether a floor states one of the constraints of `FLOOR_MEMBERS`."""
     if constraint == "build":
         return floor.firmware is not None and len(floor.firmware) == _BUILD
-    return getattr(floor, _FLOOR_MEMBERS[constraint]) is not None
+    return getattr(floor, FLOOR_MEMBERS[constraint]) is not None
 
 
 class _OpenQuestions(Reader):
@@ -130,7 +132,7 @@ class PlatformReader(_OpenQuestions):
     def _entry(self, table: PlatformTable, i: int) -> PlatformEntry:
         path: Path = ("platform", i)
         given_up = self.unique(table.unconstrained, *path, "unconstrained")
-        for constraint, member in _PLATFORM_MEMBERS.items():
+        for constraint, member in PLATFORM_MEMBERS.items():
             value: object = table
             for step in member.split("."):
                 value = getattr(value, step)
@@ -168,13 +170,13 @@ class PlatformReader(_OpenQuestions):
         for k, row in enumerate(table.tcb):
             at: Path = (*path, "tcb", k)
             floor = _floor(row)
-            for constraint, member in _FLOOR_MEMBERS.items():
+            for constraint, member in FLOOR_MEMBERS.items():
                 self.weigh(f"platform.{constraint}", given_up, at, member, stated=_says(floor, constraint))
             earlier = floors.setdefault(Product(row.product), [])
             self._in_order(earlier, floor, at)
             earlier.append(floor)
         if not table.tcb:
-            for constraint in _FLOOR_MEMBERS:
+            for constraint in FLOOR_MEMBERS:
                 if constraint not in given_up:
                     self.note(f"platform.{constraint}", (*path, "tcb"))
         return {product: tuple(of_product) for product, of_product in floors.items()}
@@ -237,7 +239,7 @@ class LaunchReader(_OpenQuestions):
     def _entry(self, table: LaunchTable, i: int, platforms: Mapping[str, PlatformEntry]) -> LaunchEntry:
         path: Path = ("launch", i)
         given_up = self.unique(table.unconstrained, *path, "unconstrained")
-        for constraint, member in _LAUNCH_MEMBERS.items():
+        for constraint, member in LAUNCH_MEMBERS.items():
             stated = getattr(table, member) is not None
             self.weigh(f"launch.{constraint}", table.unconstrained, path, member, stated=stated)
         abi = None if table.min_abi is None else [int(part) for part in table.min_abi.split(".")]
@@ -268,7 +270,7 @@ class LaunchReader(_OpenQuestions):
         platform = platforms.get(table.platform)
         if platform is None:
             raise self.refuse("there is no platform of this name", *path, "platform")
-        if not platform.unconstrained.issuperset(_FLOOR_MEMBERS):
+        if not platform.unconstrained.issuperset(FLOOR_MEMBERS):
             for k, product in enumerate(table.products):
                 if Product(product) not in platform.floors:
                     detail = f'the platform "{platform.name}" has no tcb entry for this product'

@@ -56,7 +56,7 @@ REPORT = {
 def floors(bootloader, tee, snp, microcode):
     """One floor for the reported, the committed and the launch TCB."""
     levels = {"bootloader": bootloader, "tee": tee, "snp": snp, "microcode": microcode}
-    return {"reported": levels, "committed": levels, "launch": levels}
+    return {name: dict(levels) for name in ("reported", "committed", "launch")}
 
 
 def _value(value):

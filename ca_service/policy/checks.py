@@ -5,6 +5,7 @@ The sentence for the requester never tells what is on the allow-list; what was e
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
 from ca_service.judgment import Check, Finding, failed, passed
@@ -76,15 +77,16 @@ def _any_root(_policy: Policy, facts: LaunchFacts) -> Outcome:
     return Outcome(holds=True, reason="", actual="a simulated root" if facts.simulated else "AMD's root")
 
 
-def _of_launch(demand: Demand[LaunchEntry], out: Container[str]) -> Callable[[Policy, LaunchFacts], Outcome]:
-    return lambda policy, facts: demand.outcome(judged(policy, facts, out), facts)
+_Choice = Callable[[LaunchFacts], LaunchEntry | None]
 
 
-def _of_platform(
-    demand: Demand[PlatformEntry], out: Container[str]
-) -> Callable[[Policy, LaunchFacts], Outcome]:
-    def look(policy: Policy, facts: LaunchFacts) -> Outcome:
-        launch = judged(policy, facts, out)
+def _of_launch(demand: Demand[LaunchEntry], chosen: _Choice) -> Callable[[Policy, LaunchFacts], Outcome]:
+    return lambda _policy, facts: demand.outcome(chosen(facts), facts)
+
+
+def _of_platform(demand: Demand[PlatformEntry], chosen: _Choice) -> Callable[[Policy, LaunchFacts], Outcome]:
+    def look(_policy: Policy, facts: LaunchFacts) -> Outcome:
+        launch = chosen(facts)
         return demand.outcome(None if launch is None else launch.platform, facts)
 
     return look
@@ -244,11 +246,13 @@ def launch_checks(policy: Policy | None, mode: str) -> tuple[Check[LaunchFacts],
         return (_Rule("policy.in-force", None, _in_force),)
     simulation = mode == SIMULATION
     out = given_up(policy.unsafe) if simulation else {}
+    # Every rule is about the same entry, so the choice is made once for each report and not once for each rule.
+    chosen: _Choice = lru_cache(maxsize=1)(lambda facts: judged(policy, facts, out))
     rules: tuple[Check[LaunchFacts], ...] = (
         _Rule("policy.mode", policy, _any_mode if simulation else _no_unsafe),
         _Rule("launch.simulated", policy, _any_root if simulation else _not_simulated),
-        *(_Rule(demand.id, policy, _of_launch(demand, out)) for demand in LAUNCH_DEMANDS),
-        *(_Rule(demand.id, policy, _of_platform(demand, out)) for demand in PLATFORM_DEMANDS),
+        *(_Rule(demand.id, policy, _of_launch(demand, chosen)) for demand in LAUNCH_DEMANDS),
+        *(_Rule(demand.id, policy, _of_platform(demand, chosen)) for demand in PLATFORM_DEMANDS),
     )
     return tuple(_in_the_place_of(rule, out) for rule in rules)
 

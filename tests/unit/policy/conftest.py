@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -235,6 +236,9 @@ def facts(keys, launch):
     )
 
 
+loaded = lru_cache(maxsize=16)(load)
+
+
 @pytest.fixture(scope="session")
 def judge(toml):
     """The trace of a document (text, values or a loaded policy) about facts: of an enrolment, or of a launch alone."""
@@ -243,7 +247,7 @@ def judge(toml):
         if isinstance(policy, dict):
             policy = toml(policy)
         if isinstance(policy, str):
-            policy = load(policy)
+            policy = loaded(policy)
         if isinstance(facts, LaunchFacts):
             return judge_all(launch_checks(policy, mode), facts)
         return judge_all(launch_checks(policy, mode), facts.launch) + judge_all(checks(policy, mode), facts)

@@ -71,8 +71,8 @@ class Unstated:
     entry: str
 
 
-def _digests(texts: list[str] | None) -> list[bytes] | None:
-    return None if texts is None else [bytes.fromhex(text) for text in texts]
+def _digests(texts: list[str] | None) -> list[bytes]:
+    return [bytes.fromhex(text) for text in texts or ()]
 
 
 def _bits(table: GuestPolicyTable | PlatformInfoTable | None, names: Mapping[str, int]) -> BitDemand | None:
@@ -222,9 +222,9 @@ class LaunchReader(_OpenQuestions):
             if entry.measurement is not None:
                 self._put(by_measurement, [entry.measurement], entry, "launch", i, "measurement")
             elif table.id_keys is not None:
-                self._put(by_id_key, _digests(table.id_keys) or [], entry, "launch", i, "id_keys")
+                self._put(by_id_key, _digests(table.id_keys), entry, "launch", i, "id_keys")
             else:
-                self._put(by_author_key, _digests(table.author_keys) or [], entry, "launch", i, "author_keys")
+                self._put(by_author_key, _digests(table.author_keys), entry, "launch", i, "author_keys")
         return LaunchIndex(by_measurement, by_id_key, by_author_key)
 
     def _put(

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from ca_service.enrollment.ledger import LEDGER_CHECKS, LedgerFacts
 from ca_service.enrollment.nonces import NONCE_CHECKS, NonceEvidence
 from ca_service.enrollment.submission import Submission
+from ca_service.evidence.ear import EAR_CHECKS, EarEvidence
 from ca_service.evidence.grant import GRANT_CHECKS, GrantEvidence
 from ca_service.evidence.profiles import Claims, profile_checks
 from ca_service.evidence.snp import (
@@ -36,8 +37,9 @@ from ca_service.judgment import (
     passed,
     replaced,
 )
-from ca_service.policy import Policy, PolicyFacts, checks
+from ca_service.policy import LaunchFacts, Policy, PolicyFacts, checks, kbs_for, launch_checks
 from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS, TpmEvidence
+from vtpm.wire.grant import Grant
 
 T = TypeVar("T")
 
@@ -187,8 +189,11 @@ class Judge:
                 at=at,
             )
             trace += judge_all(self._checks(applicable(GRANT_CHECKS, data)), grant)
-        rules = applicable(checks(policy, self.mode), data)
-        trace += judge_all(self._checks(rules), self._facts(submission, snp, at))
+            trace += self._judge_ear(submission, data.grant, policy, at)
+        facts = self._facts(submission, snp, at)
+        trace += judge_all(self._checks(launch_checks(policy, self.mode)), facts.launch)
+        if policy is not None:
+            trace += judge_all(self._checks(applicable(checks(policy, self.mode), data)), facts)
         sent = submission.request.certify
         tpm = TpmEvidence(
             statement=data.tpm,
@@ -201,15 +206,33 @@ class Judge:
             trace += judge_all(self._checks(CERTIFY_CHECKS), tpm)
         return trace
 
+    def _judge_ear(self, submission: Submission, grant: Grant, policy: Policy | None, at: datetime) -> Trace:
+        """What an attestation token says, where the policy asks the grant's KBS for one; else nothing."""
+        kbs = None if policy is None else kbs_for(policy, grant.jwk.thumbprint())
+        if kbs is None or kbs.ear is None:
+            return Trace()
+        subject = EarEvidence(
+            token=submission.ear(),
+            signers=kbs.ear.keys,
+            max_age_s=kbs.ear.max_age_s,
+            tee_jkt=grant.claims.tee_jkt,
+            nonce=grant.claims.nonce,
+            at=at,
+        )
+        return judge_until_failure(self._checks(EAR_CHECKS), subject)
+
     def _facts(self, submission: Submission, snp: SnpEvidence, at: datetime) -> PolicyFacts:
-        data, report = submission.claims, submission.report
+        data = submission.claims
         grant, store = data.grant, data.store
         # What the evidence does not state stands here as what no policy admits; `applicable` leaves its rules out.
         return PolicyFacts(
-            product=snp.product,
-            simulated=snp.root is None or snp.root.simulated,
-            measurement=report.measurement,
-            vmpl=report.vmpl,
+            launch=LaunchFacts(
+                report=submission.report,
+                product=snp.product,
+                simulated=snp.root is None or snp.root.simulated,
+                crl_issued_at=snp.crl_issued_at,
+                at=at,
+            ),
             kbs_thumbprint="" if grant is None else grant.jwk.thumbprint(),
             resource="" if grant is None else grant.claims.resource,
             origin="" if grant is None else grant.claims.origin,
@@ -221,7 +244,6 @@ class Judge:
             iak_template=data.tpm.iak.template,
             idevid_template=data.tpm.idevid.template,
             profile=data.profile,
-            at=at,
         )
 
     def judge_ledger(self, facts: LedgerFacts) -> Trace:

@@ -8,6 +8,7 @@ from ca_service.evidence.profiles import Claims, read
 from ca_service.evidence.snp import Collateral
 from ca_service.judgment import BadRequest
 from vtpm.wire import certtable
+from vtpm.wire.ear import EarToken
 from vtpm.wire.enrollment import EnrollmentRequest
 from vtpm.wire.errors import WireError
 from vtpm.wire.report import Report
@@ -66,6 +67,17 @@ class Submission:
     def nonce(self) -> str:
         """The CA's nonce in the evidence."""
         return self.claims.nonce
+
+    def ear(self) -> EarToken | None:
+        """The attestation token that came along; None if there is none that can be read.
+
+        It is read only where a policy asks for one: other verifiers' tokens are no reason to refuse a request.
+        """
+        sent = self.request.evidence.ear
+        try:
+            return None if sent is None else EarToken.parse(sent)
+        except WireError:
+            return None
 
     def key_names(self) -> dict[str, str]:
         """Name in hex of every TPM key, with its role: ``{name: role}``; a key in two roles stands once."""

@@ -51,7 +51,10 @@ class _Present:
 
     def judge(self, subject: EarEvidence) -> Finding:
         if subject.token is None:
-            return failed(self, "the policy asks for an attestation token (EAR), and the evidence has none")
+            return failed(
+                self,
+                "the policy asks for an attestation token (EAR), and the evidence has none that can be read",
+            )
         return passed(self, actual=f"{subject.token.developer} {subject.token.build}")
 
 

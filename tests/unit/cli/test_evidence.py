@@ -88,18 +88,25 @@ def test_turins_tcb_has_five_numbers(verify):
 
 def test_pem_chain_and_certificate_table_do_as_well(verify, tmp_path):
     folder = VECTORS / "milan-v3-vcek-veraison-auxblob"
-    code, _ = verify("--report", folder / "report.bin", "--cert", folder / "auxblob.bin", "--at", "2026-11-23")
+    code, _ = verify(
+        "--report", folder / "report.bin", "--cert", folder / "auxblob.bin", "--at", "2026-11-23"
+    )
     assert code == 0
     pem = x509.load_der_x509_certificate((folder / "vcek.der").read_bytes()).public_bytes(Encoding.PEM)
     chain = tmp_path / "chain.pem"
     chain.write_bytes(
-        b"text before\n" + pem + (CERTS / "amd/milan-ask.pem").read_bytes() + (CERTS / "amd/milan-ark.pem").read_bytes()
+        b"text before\n"
+        + pem
+        + (CERTS / "amd/milan-ask.pem").read_bytes()
+        + (CERTS / "amd/milan-ark.pem").read_bytes()
     )
     code, _ = verify("--report", folder / "report.bin", "--cert", chain, "--at", "2026-11-23T00:00:00Z")
     assert code == 0
 
 
-@pytest.mark.parametrize(("product", "code"), [("Milan", 0), ("milan", 0), ("Genoa", 1), ("siena", 1), ("", 0)])
+@pytest.mark.parametrize(
+    ("product", "code"), [("Milan", 0), ("milan", 0), ("Genoa", 1), ("siena", 1), ("", 0)]
+)
 def test_a_demanded_product(verify, product, code):
     found, result = verify(*_arguments(_vector("milan-v3-vcek-aci")), "--product", product)
     assert (found, result["reason"]) == (code, "snp.product" if code else "ok")
@@ -125,7 +132,11 @@ def test_no_list_is_too_old_where_an_age_is_asked(verify):
 
 
 def test_a_stale_list_still_revokes(verify):
-    words = [*_arguments(_vector("genoa-v3-vcek-aci")), "--cert", VECTORS / "roots/genoa-ask-revoked-020001.pem"]
+    words = [
+        *_arguments(_vector("genoa-v3-vcek-aci")),
+        "--cert",
+        VECTORS / "roots/genoa-ask-revoked-020001.pem",
+    ]
     assert verify(*words)[0] == 0
     code, result = verify(*words, "--crl", VECTORS / "crl/ark-genoa-2022-10-31.der")
     assert (code, result["reason"]) == (1, "snp.revocation")
@@ -187,9 +198,6 @@ def test_random_bytes_are_invalid(verify, tmp_path, length):
         ("--policy", "policy-invalid"),
     ):
         code, result = verify(*_arguments(vector), option, tmp_path / "junk")
-        if option == "--policy" and length == 0:
-            # An empty document is a policy: it admits nothing.
-            reason = "policy-invalid"
         assert (code, result["reason"]) == (1, reason), option
 
 

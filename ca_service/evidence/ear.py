@@ -53,7 +53,7 @@ class _Present:
         if subject.token is None:
             return failed(
                 self,
-                "the policy asks for an attestation token (EAR), and the evidence has none that can be read",
+                "the policy asks for an attestation token (EAR), and there is none that can be read",
             )
         return passed(self, actual=f"{subject.token.developer} {subject.token.build}")
 

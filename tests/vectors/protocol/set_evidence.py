@@ -290,10 +290,11 @@ REFUSED: dict[str, tuple[str, Case]] = {
     "report-version-1": ("snp.version", Case(report={"version": 1})),
     "report-version-6": ("snp.version", Case(report={"version": 6})),
     "unknown-processor": ("snp.product", Case(report={"cpuid": (0x19, 0x50, 0)})),
-    "signed-by-a-vlek": ("snp.key-kind", Case(report={"key_flags": 1 << 2})),
+    "signed-by-no-key": ("snp.key-kind", Case(report={"key_flags": 7 << 2})),
+    "vcek-for-a-report-signed-by-a-vlek": ("snp.chain", Case(report={"key_flags": 1 << 2})),
     "no-certificates": ("snp.leaf-present", Case(spoil=_set("evidence.certificates", ...))),
     "vcek-with-another-name": (
-        "snp.leaf-profile",
+        "snp.chain",
         Case(spoil=_set("evidence.certificates", b64url(TABLE.replace(b"SEV-VCEK", b"SEV-VLEK")))),
     ),
     "vcek-not-signed-by-the-ask": (
@@ -314,7 +315,7 @@ REFUSED: dict[str, tuple[str, Case]] = {
     "vmpl-1": ("snp.vmpl", Case(report={"vmpl": 1})),
     "debugging-allowed": ("snp.debug", Case(report={"policy": 0x30000 | 1 << 19})),
     "migration-allowed": ("snp.migration", Case(report={"policy": 0x30000 | 1 << 18})),
-    "reserved-policy-bit": ("snp.reserved", Case(report={"policy": 0x30000 | 1 << 40})),
+    "reserved-policy-bit": ("snp.guest-policy", Case(report={"policy": 0x30000 | 1 << 40})),
     "reported-tcb-above-the-current": ("snp.tcb-order", Case(report={"current_tcb": bytes(8)})),
     "grant-of-other-claims": (
         "grant.signature",

@@ -12,6 +12,7 @@ from vtpm.wire.jwk import EcJwk
 
 ASKED = "shared = false\n[kbs.ear]\nmax_age_s = 600\nkey = [{{ jwk = {{ {jwk} }} }}]\n"
 KEY_ALGORITHM = {"alg": "ECDH-ES+A256KW"}
+OTHER_KEY = {(*t.RUNTIME, "tee-pubkey"): t.TEE.members() | KEY_ALGORITHM}
 
 
 @pytest.fixture
@@ -73,15 +74,13 @@ def test_a_token_that_fits_the_grant_is_enough(world, store, enroller, body, tpm
 @pytest.mark.parametrize(
     ("rule", "make"),
     [
-        ("ear.present", lambda world: None),
-        ("ear.present", lambda world: "e30.e30.e30"),
+        ("ear.present", lambda _: None),
+        ("ear.present", lambda _: "e30.e30.e30"),
         ("ear.signature", lambda world: t.token(_claims(world), key=t.STRANGER)),
         ("ear.time", lambda world: t.token(_claims(world) | {"exp": int(world.time.timestamp()) - 1})),
         (
             "ear.tee-key",
-            lambda world: t.token(
-                _claims(world, paths={(*t.RUNTIME, "tee-pubkey"): t.TEE.members() | KEY_ALGORITHM})
-            ),
+            lambda world: t.token(_claims(world, paths=OTHER_KEY)),
         ),
         ("ear.nonce", lambda world: t.token(_claims(world, paths={(*t.RUNTIME, "nonce"): t.NONCE}))),
         (

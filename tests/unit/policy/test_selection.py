@@ -114,3 +114,11 @@ def test_two_entries_are_never_found_by_the_same_key(three, toml):
     with pytest.raises(BadRequest, match='finds the entry "by-author-key" already') as caught:
         load(toml(three | {"launch": [*three["launch"], again]}))
     assert caught.value.path == "launch[3].author_keys[0]"
+
+
+def test_an_entry_without_platform_counts_where_platforms_are_given_up(three, launched, refusals):
+    del three["launch"][1]["platform"]
+    facts = launched(host_data=b"\x02" * 32)
+    assert refusals(three, facts) == ["launch.host-data"]
+    three["unsafe"] = [{"name": "UnsafeAllowAnyPlatform", "gives_up": "what it runs on"}]
+    assert refusals(three, facts) == []

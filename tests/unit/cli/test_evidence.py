@@ -249,3 +249,80 @@ def test_show_of_version_2_knows_the_layout_but_not_the_product(here):
     assert shown["product"] is None
     assert shown["report"]["cpuid"] is None
     assert shown["tcb"]["reported"]["microcode"] == 0x3E
+
+
+POLICY = """schema = 1
+
+[[launch]]
+name = "gcp"
+measurement = "{measurement}"
+capabilities = []
+products = ["Milan"]
+platform = "any"
+guest_policy = {{ require = [], forbid = [], either = ["smt", "single-socket", "cxl", "aes-256-xts", \
+"rapl-disabled", "ciphertext-hiding", "page-swap-disabled"] }}
+unconstrained = ["id-key", "author-key", "host-data", "family-id", "image-id", "guest-svn", "abi"]
+
+[[platform]]
+name = "any"
+keys = ["VCEK"]
+report_versions = [5]
+provisional_firmware = false
+platform_info = {{ require = ["alias-check"], forbid = [], either = ["smt", "tsme", "ecc", "rapl-disabled", \
+"ciphertext-hiding", "tio", "other"] }}
+{age}
+unconstrained = ["chip", "launch-mitigations", "current-mitigations", {also}]
+
+[[platform.tcb]]
+product = "Milan"
+firmware = "1.55.0"
+reported = {{ bootloader = 4, tee = 0, snp = {snp}, microcode = 0 }}
+committed = {{ bootloader = 4, tee = 0, snp = 0, microcode = 0 }}
+launch = {{ bootloader = 4, tee = 0, snp = 0, microcode = 0 }}
+"""
+
+
+@pytest.fixture
+def allowlist(tmp_path):
+    """Function: the path of an allow-list for the measurement of the vector `milan-v5-vcek-gcp`."""
+
+    def write(*, snp=20, age="", unsafe=""):
+        measurement = (VECTORS / "milan-v5-vcek-gcp/report.bin").read_bytes()[0x90:0xC0].hex()
+        text = POLICY.format(measurement=measurement, snp=snp, age=age, also="" if age else '"crl-age"')
+        (tmp_path / "policy.toml").write_text(text + unsafe)
+        return tmp_path / "policy.toml"
+
+    return write
+
+
+def test_the_policy_is_judged_as_well(verify, allowlist):
+    words = _arguments(_vector("milan-v5-vcek-gcp"))
+    code, result = verify(*words, "--policy", allowlist())
+    assert (code, result["reason"]) == (0, "ok")
+    rules = {check["rule"] for check in result["checks"]}
+    assert {"snp.signature", "snp.vmpl", "launch.measurement", "platform.reported-tcb"} <= rules
+    code, result = verify(*words, "--policy", allowlist(snp=255))
+    assert (code, result["reason"]) == (1, "platform.reported-tcb")
+    other = _arguments(_vector("milan-v3-vcek-aci"))
+    assert verify(*other, "--policy", allowlist())[1]["reason"] == "launch.measurement"
+
+
+def test_the_policy_wants_a_list_that_is_fresh(verify, allowlist):
+    words = [*_arguments(_vector("milan-v5-vcek-gcp")), "--policy", allowlist(age="crl_max_age_days = 600")]
+    assert verify(*words)[1]["reason"] == "platform.crl-age"
+    words += ["--crl", VECTORS / "crl/ark-milan-2025-05-06.der"]
+    assert verify(*words)[0] == 0
+    words[words.index("--policy") + 1] = allowlist(age="crl_max_age_days = 500")
+    assert verify(*words)[1]["reason"] == "platform.crl-age"
+
+
+def test_what_a_ca_never_lets_go_holds_with_a_policy_too(verify, allowlist):
+    words = _arguments(_vector("milan-v2-vcek-debug"))
+    assert verify(*words)[0] == 0
+    assert verify(*words, "--policy", allowlist())[1]["reason"] == "snp.debug"
+
+
+def test_a_policy_gives_nothing_up_for_a_genuine_processor(verify, allowlist):
+    unsafe = '\n[[unsafe]]\nname = "UnsafeAllowAnyMeasurement"\ngives_up = "everything"\n'
+    words = [*_arguments(_vector("milan-v5-vcek-gcp")), "--policy", allowlist(unsafe=unsafe)]
+    assert verify(*words)[1]["reason"] == "policy.mode"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ca_service.cli.options import Moment, OrAbsent, PathName
+from ca_service.cli.options import Moment, OrAbsent, PathName, given
 from ca_service.cli.output import echo, show_json, show_trace, with_json
 from ca_service.cli.verdict import Question, Unreadable, answer, read_file, read_report
 from ca_service.evidence.snp import description as describe
@@ -36,7 +36,11 @@ def evidence() -> None:
 
 @evidence.command()
 @click.option(
-    "--report", type=_FILE, required=True, metavar="FILE", help="the attestation report, 1,184 bytes"
+    "--report",
+    type=_FILE,
+    callback=given,
+    metavar="FILE",
+    help="the attestation report, 1,184 bytes  [required]",
 )
 @click.option(
     "--cert",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 DIRECTORY_VARIABLE = "VTPM_CA_DIR"
 
@@ -39,6 +40,13 @@ class OrAbsent(click.ParamType[Any]):
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
         """As the other type."""
         return self.inner.get_metavar(param, ctx)
+
+
+def given(context: click.Context, parameter: click.Parameter, value: T | None) -> T:
+    """The value of an option that must be given, for types where an empty one counts as absent."""
+    if value is None:
+        raise click.MissingParameter(ctx=context, param=parameter)
+    return value
 
 
 class Moment(click.ParamType[datetime]):

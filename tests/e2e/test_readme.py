@@ -99,6 +99,7 @@ def terminal(tmp_path):
     checkout.mkdir()
     (checkout / ".venv").symlink_to(sys.prefix)
     (checkout / "policies").symlink_to(ROOT / "policies")
+    (checkout / "tests").symlink_to(ROOT / "tests")
     with contextlib.ExitStack() as stack:
 
         def open_terminal(name):
@@ -169,6 +170,14 @@ def test_volumes_by_hand(terminal, tmp_path):
         writable=False,
     ) as opened:
         assert opened.read(0x300000001) == b"hello\n"
+
+
+def test_reports_by_hand(terminal):
+    code, shown = terminal("evidence").end()
+    assert code == 0, shown
+    assert "NOT VERIFIED" in shown
+    assert re.search(r"^VALID +ok", shown, re.MULTILINE), shown
+    assert '"verdict": "VALID"' in shown
 
 
 @pytest.mark.parametrize("command", [["vtpm", "--help"], ["vtpm-ca", "--help"], ["make", "help"]])

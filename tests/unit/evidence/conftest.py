@@ -82,6 +82,12 @@ def root(chain):
 
 
 @pytest.fixture(scope="session")
+def look_alike():
+    """A signing service with the names of the Milan one, but keys of its own."""
+    return new_simulated_chain(Product.MILAN, label="Test", bits=2048)
+
+
+@pytest.fixture(scope="session")
 def root_of():
     return root
 

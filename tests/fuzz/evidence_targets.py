@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import cache, lru_cache
 
+import ear_target
 import evidence_forge as f
 from choosing import Chooser, xor
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -312,6 +313,7 @@ TARGETS: dict[str, Target] = {
     "leaf": _leaf,
     "crl": _crl,
     "authority": _authority,
+    "ear": ear_target.read_and_judge,
 }
 
 
@@ -332,4 +334,5 @@ def seeds() -> dict[str, list[bytes]]:
         "crl": [bytes([kind, n]) for n in range(3) for kind in (1, 2, 3)]
         + [bytes([0, n]) + crl for n, crl in enumerate(f.lists())],
         "authority": [bytes([kind, n, m]) for n in range(3) for m in range(3) for kind in (1, 2)],
+        "ear": ear_target.seeds(),
     }

@@ -1,4 +1,4 @@
-"""`make bench`: what the CA, the manufacture and the volume cost, as ratios to what they cannot do without, in one run.
+"""`make bench`: what CA, evidence, manufacture and volume cost, as ratios to what they cannot do without, in one run.
 
 Prints a table and writes ``build/bench.json``: a list of ``{name, value, unit, floor, aim, met}``. A `floor` is
 measured in the same run, on the same noisy machine; `aim` is the greatest value that counts as met, null where a
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import enrollment_world as w
+import evidence
 import volume
 
 from vtpm.tpm import Swtpm, manufacture
@@ -132,6 +133,7 @@ def main() -> None:
         bare, flush = bare_cryptography_ms(), flush_ms(Path(folder))
         cpu, wall = enrolment_ms(Path(folder) / "world")
         disk = volume.measure(Path(folder))
+    snp = evidence.measure()
     rsa_ms, ecc_ms = manufacture_ms("L-1", "H-3"), manufacture_ms("H-3", "H-3")
     figures = [
         figure("enrolment: CPU to bare cryptography", cpu / bare, "ratio", floor=1.0),
@@ -139,6 +141,9 @@ def main() -> None:
         figure("enrolment: wall time in the CA", wall, "ms", floor=bare + 3 * flush),
         figure("manufacture: EK L-1, IAK and IDevID H-3", rsa_ms, "ms"),
         figure("manufacture: EK, IAK and IDevID H-3", ecc_ms, "ms"),
+        figure("evidence: SNP report, chain known", snp["warm"], "ms", floor=snp["bare"]),
+        figure("evidence: the same to a bare P-384 verify", snp["warm"] / snp["bare"], "ratio", aim=1.5),
+        figure("evidence: SNP report, chain new", snp["cold"], "ms", floor=snp["bare"]),
         figure("volume: open and verify 8 MiB", disk["opening"], "ms", floor=disk["opening_floor"]),
         figure(
             "volume: the same to bare cryptography", disk["opening"] / disk["opening_floor"], "ratio", aim=3

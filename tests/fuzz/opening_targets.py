@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from choosing import Chooser, xor
 from parser_targets import Target, log_payload
 from volume_forge import (
     DIRECT,
@@ -12,12 +13,10 @@ from volume_forge import (
     SALT,
     SECRET,
     SIZE,
-    Chooser,
     Forgery,
     MeteredDisk,
     base,
     use,
-    xor,
 )
 from volume_traces import chance
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from choosing import Chooser, xor
 from volume_forge import (
     LAYOUTS,
     SECRET,
-    Chooser,
     MeteredDisk,
     base,
-    xor,
 )
 from volume_traces import chance
 

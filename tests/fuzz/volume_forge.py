@@ -34,32 +34,6 @@ LAYOUTS = (DEFAULT, replace(DEFAULT, io_block_log2=0, tree_node_log2=0, data_blo
 DIRECT, INDIRECT = 16, 17
 
 
-class Chooser:
-    """Takes decisions from a fuzzer's bytes; zeros once they are used up."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def byte(self) -> int:
-        return self.number(1)
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "little")
-
-    def take(self, size: int) -> bytes:
-        self._at += size
-        return self._data[self._at - size : self._at].ljust(size, b"\0")
-
-    def rest(self) -> bytes:
-        rest, self._data = self._data[self._at :], b""
-        return rest
-
-    @property
-    def more(self) -> bool:
-        return self._at < len(self._data)
-
-
 class MeteredDisk(TraceDisk):
     """A disk that will not be read without end: an opener's work is bounded by the disk it opens."""
 
@@ -75,14 +49,6 @@ class MeteredDisk(TraceDisk):
         self.left -= len(data) + 64
         assert self.left >= 0, f"read {self.TIMES} times over"
         return data
-
-
-def xor(base: bytes, change: bytes) -> bytes:
-    """`base` with the bytes that `change` has altered; a longer `change` is appended."""
-    size = max(len(base), len(change))
-    return bytes(
-        one ^ other for one, other in zip(base.ljust(size, b"\0"), change.ljust(size, b"\0"), strict=True)
-    )
 
 
 @cache

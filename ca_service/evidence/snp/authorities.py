@@ -22,6 +22,7 @@ class Authority:
         der: as received.
         certificate: the same, loaded.
         common_name: the subject's only CN, such as ``SEV-Milan``, ``SEV-VLEK-Milan`` or ``ARK-Milan``.
+        issuer: the issuer's name.
         issues: the kind of leaf that it may issue, by its name; None for an ARK and for strangers.
         not_before, not_after: validity, both included.
     """
@@ -29,6 +30,7 @@ class Authority:
     der: bytes = field(repr=False)
     certificate: x509.Certificate
     common_name: str
+    issuer: x509.Name
     issues: CertKind | None
     not_before: datetime
     not_after: datetime
@@ -41,7 +43,7 @@ class Authority:
     @property
     def self_issued(self) -> bool:
         """Whether subject and issuer are the same name, as in a root."""
-        return self.certificate.subject == self.certificate.issuer
+        return self.certificate.subject == self.issuer
 
 
 def _issues(name: str) -> CertKind | None:
@@ -73,6 +75,7 @@ def read_authority(der: bytes) -> Authority | None:
             der=der,
             certificate=certificate,
             common_name=name,
+            issuer=certificate.issuer,
             issues=_issues(name),
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,

@@ -38,7 +38,7 @@ class _Chain:
                 self,
                 "the certificate of the report's key does not lead to a trusted root",
                 expected=", ".join(sorted({root.ark.common_name for root in subject.roots})) or "no root",
-                actual="" if subject.leaf is None else subject.leaf.certificate.issuer.rfc4514_string(),
+                actual="" if subject.leaf is None else subject.leaf.issuer.rfc4514_string(),
             )
         authority, root = subject.chain
         return passed(self, actual=f"{authority.common_name}, {root.ark.common_name}")
@@ -87,9 +87,7 @@ class _Revocation:
                     actual=f"{crl.issuer_name}, number {crl.number}",
                 )
         revoked = frozenset().union(*(crl.revoked for crl in subject.crls))
-        offered = (
-            a for a in subject.offered.authorities if a.certificate.issuer == root.ark.certificate.subject
-        )
+        offered = (a for a in subject.offered.authorities if a.issuer == root.ark.certificate.subject)
         for certificate in (authority, root.ark, *offered):
             if certificate.serial in revoked:
                 return failed(

@@ -78,6 +78,7 @@ class Leaf:
         der: as received.
         certificate: the same, loaded.
         common_name: the subject's only CN; empty if it has none or several.
+        issuer: the issuer's name.
         public_key: None unless it is on P-384.
         not_before, not_after: validity, both included.
         extensions: raw value by dotted OID, of those that the library does not know; AMD's are among them.
@@ -87,6 +88,7 @@ class Leaf:
     der: bytes = field(repr=False)
     certificate: x509.Certificate
     common_name: str
+    issuer: x509.Name
     public_key: ec.EllipticCurvePublicKey | None
     not_before: datetime
     not_after: datetime
@@ -157,6 +159,7 @@ def read_leaf(der: bytes) -> Leaf | None:
             der=der,
             certificate=certificate,
             common_name=common_name(certificate.subject),
+            issuer=certificate.issuer,
             public_key=key if isinstance(key, ec.EllipticCurvePublicKey) and on_p384 else None,
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,

@@ -12,6 +12,7 @@ import click
 
 from ca_service.cli.access import directory_option
 from ca_service.cli.authority import ca, crl, export, init
+from ca_service.cli.collateral import collateral
 from ca_service.cli.database import db
 from ca_service.cli.output import OutputLost, printable
 from ca_service.cli.policy import policy
@@ -44,7 +45,7 @@ def commands(directory: None) -> None:
     """
 
 
-for command in (init, serve, ca, policy, instance, cert, decision, alarm, crl, export, db):
+for command in (init, serve, ca, policy, instance, cert, decision, alarm, crl, collateral, export, db):
     commands.add_command(command)
 
 

@@ -32,6 +32,7 @@ from ca_service.cli.access import (
     with_directory,
 )
 from ca_service.cli.channel import MAX_SOCKET_PATH, operator_socket, someone_listens, write_facts
+from ca_service.cli.collateral import bundle_of, bundle_option
 from ca_service.cli.output import echo
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge, Limits
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
@@ -126,6 +127,7 @@ def check_tls(certificate: Path, key: Path) -> None:
     help=f"of SQLAlchemy, else {DATABASE_VARIABLE} (a URL with a password belongs there), "
     "else the SQLite file in the CA's directory",
 )
+@bundle_option
 @with_directory
 def serve(
     bind: str,
@@ -133,6 +135,7 @@ def serve(
     tls_key: Path | None,
     workers: int,
     database: str | None,
+    bundle: Path | None,
     directory: Path,
 ) -> None:
     """Serve enrolment and publication on --bind, and operators on a Unix socket in the CA's directory.
@@ -152,7 +155,9 @@ def serve(
     url = find_database(directory, database)
     with _alone(directory), _opened(url) as store:
         limits = Limits()
-        judge = Judge.of(authority.ca_id, authority.mode, authority.nonce_key)
+        folder = bundle_of(directory, bundle)
+        folder.current()
+        judge = Judge.of(authority.ca_id, authority.mode, authority.nonce_key, folder.current)
         liveness = FileLiveness(directory / "run")
         enroller = Enroller(Desk(authority, store, judge, liveness, now, secrets.token_bytes, limits))
         enroller.recover()

@@ -8,7 +8,7 @@ because the operator wants to see all that is wrong.
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Self, TypeVar
@@ -20,6 +20,7 @@ from ca_service.evidence.grant import GRANT_CHECKS, GrantEvidence
 from ca_service.evidence.snp import (
     AUTHENTICITY,
     CONFIGURATION,
+    Collateral,
     Root,
     SnpEvidence,
     amd_roots,
@@ -107,6 +108,7 @@ class Judge:
         mode: "production" or "simulation".
         roots: the SNP roots that this CA trusts.
         nonce_key: the CA's nonce key.
+        collateral: gives what the CA's operator keeps to judge reports with, as it is now.
         substitutes: checks that stand in the place of the one with that id; see `with_replaced`.
     """
 
@@ -114,13 +116,16 @@ class Judge:
     mode: str
     roots: tuple[Root, ...]
     nonce_key: bytes = field(repr=False)
+    collateral: Callable[[], Collateral] = Collateral
     substitutes: Mapping[str, Check[Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, ca_id: str, mode: str, nonce_key: bytes) -> Self:
+    def of(
+        cls, ca_id: str, mode: str, nonce_key: bytes, collateral: Callable[[], Collateral] = Collateral
+    ) -> Self:
         """The judge of a CA; only a simulation CA trusts the simulated platform's root."""
         roots = amd_roots() + (simulated_roots() if mode == "simulation" else ())
-        return cls(ca_id, mode, roots, nonce_key)
+        return cls(ca_id, mode, roots, nonce_key, collateral)
 
     def with_replaced(self, substitutes: Mapping[str, Check[Any]]) -> Self:
         """The same judge with some checks exchanged by id, for the lab; no configuration leads here."""
@@ -141,6 +146,7 @@ class Judge:
             roots=self.roots,
             at=at,
             offered=submission.offered,
+            collateral=self.collateral(),
         )
 
     def authenticate(self, submission: Submission, at: datetime) -> Trace:

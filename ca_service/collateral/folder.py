@@ -257,9 +257,10 @@ def _content(path: Path, most: int) -> bytes | None:
         if error.errno in _LASTING:
             return None
         raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
         content = file.read(most + 1)
     return content if len(content) <= most else None
 

@@ -20,8 +20,10 @@ from ca_service.collateral import (
     survey,
     trusted_roots,
 )
+from ca_service.collateral.kds import AMD_KDS, HttpFetcher, KdsClient, KdsSupply, check_base
 from ca_service.evidence.snp import Root
-from ca_service.judgment import BadRequest, Refused
+from ca_service.judgment import BadRequest, Refused, Unavailable
+from vtpm.wire.report import Product
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,8 +43,28 @@ def bundle_option(command: F) -> F:
 
 
 def bundle_of(directory: Path, bundle: Path | None) -> CollateralFolder:
-    """The bundle of a CA: the one that was named, else the one in its directory."""
-    return CollateralFolder(bundle or directory / FOLDER)
+    """The bundle of a CA: the one that was named, else the one in its directory.
+
+    Raises:
+        BadRequest: the one that was named is not there. A slip of the pen must not look like an empty bundle.
+    """
+    return CollateralFolder(directory / FOLDER) if bundle is None else _existing(CollateralFolder(bundle))
+
+
+def kds_url_option(command: F) -> F:
+    """Give a command the option --kds-url; it gets the base URL, or None, as `kds_url`."""
+    return click.option(
+        "--kds-url", metavar="URL", callback=_kds_url, help=f"a mirror of AMD's service, instead of {AMD_KDS}"
+    )(command)
+
+
+def _kds_url(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    return check_base(value) if value else None
+
+
+def supply_of(folder: CollateralFolder, roots: tuple[Root, ...], kds_url: str | None) -> KdsSupply:
+    """What fills a bundle from AMD's service, or from a mirror of it."""
+    return KdsSupply(folder, KdsClient(kds_url or AMD_KDS, HttpFetcher()), roots)
 
 
 def _with_bundle(command: F) -> F:
@@ -59,11 +81,15 @@ def _known_directory(context: click.Context, _parameter: click.Parameter, value:
 
 
 def _open(
-    directory: Path | None, bundle: Path | None, *, simulated: bool
+    directory: Path | None, bundle: Path | None, *, simulated: bool, new: bool = False
 ) -> tuple[CollateralFolder, tuple[Root, ...]]:
-    """The bundle to work on, and the roots that count for it: those of the CA, unless a bundle is named."""
+    """The bundle to work on, and the roots that count for it: those of the CA, unless a bundle is named.
+
+    With `new`, one that is named need not be there yet.
+    """
     if bundle is not None:
-        return CollateralFolder(bundle), trusted_roots(simulated=simulated)
+        folder = CollateralFolder(bundle)
+        return folder if new else _existing(folder), trusted_roots(simulated=simulated)
     if simulated:
         raise click.UsageError(
             "--simulated goes together with --bundle; a CA's own mode decides for its bundle"
@@ -76,10 +102,9 @@ def _open(
     return bundle_of(directory, None), trusted_roots(simulated=public.mode == "simulation")
 
 
-def _existing(folder: CollateralFolder, bundle: Path | None) -> CollateralFolder:
-    """Refuse a bundle that was named and is not there: a slip of the pen must not look like an empty one."""
-    if bundle is not None and not bundle.is_dir():
-        raise BadRequest(str(bundle), "is no directory", code="malformed")
+def _existing(folder: CollateralFolder) -> CollateralFolder:
+    if not folder.path.is_dir():
+        raise BadRequest(str(folder.path), "is no directory")
     return folder
 
 
@@ -115,7 +140,7 @@ def add_files(
     Each FILE is DER, PEM (several certificates too), or a certificate table as a host hands it out. All must lead to
     a root that the CA trusts, else nothing is added. A running server uses them at once.
     """
-    folder, roots = _open(directory, bundle, simulated=simulated)
+    folder, roots = _open(directory, bundle, simulated=simulated, new=True)
     outcomes = add(folder, [Offer(str(path), _read(path)) for path in files], roots)
     if as_json:
         show_json([outcome.to_json() for outcome in outcomes])
@@ -145,7 +170,7 @@ def list_collateral(
 ) -> None:
     """List what the bundle holds, and in which state it is."""
     folder, roots = _open(directory, bundle, simulated=simulated)
-    rows = [entry.to_json() for entry in survey(items_of(_existing(folder, bundle).readable()), roots, at)]
+    rows = [entry.to_json() for entry in survey(items_of(folder.readable()), roots, at)]
     if as_json:
         show_json(rows)
     else:
@@ -178,7 +203,7 @@ def verify_collateral(
     Looked at are names, contents, chains up to the roots, dates, revocation, and the age of revocation lists.
     """
     folder, roots = _open(directory, bundle, simulated=simulated)
-    stored, strangers = _existing(folder, bundle).files()
+    stored, strangers = folder.files()
     problems = examine(stored, strangers, roots, at)
     if as_json:
         show_json(
@@ -198,3 +223,41 @@ def verify_collateral(
             "collateral.well",
             f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {folder.path}",
         )
+
+
+@collateral.command("fetch")
+@click.option(
+    "--product",
+    "products",
+    multiple=True,
+    type=click.Choice([product.value for product in Product]),
+    help="only for this one; may be repeated",
+)
+@kds_url_option
+@_with_bundle
+@with_json
+def fetch_collateral(
+    products: tuple[str, ...],
+    kds_url: str | None,
+    directory: Path | None,
+    bundle: Path | None,
+    *,
+    simulated: bool,
+    as_json: bool,
+) -> None:
+    """Get AMD's intermediate certificates and revocation lists into the bundle, for example once a day.
+
+    Exit 3 if the service did not give all that it has; what it gave is kept. Proxies come from the environment.
+    """
+    folder, roots = _open(directory, bundle, simulated=simulated, new=True)
+    fetched = supply_of(folder, roots, kds_url).refresh(map(Product, products) if products else Product)
+    if as_json:
+        show_json([result.to_json() for result in fetched])
+    else:
+        for result in fetched:
+            files = [*(f"added {name}" for name in result.added)]
+            files += [f"already there: {name}" for name in result.present]
+            echo(f"{result.path}: {', '.join(files) or result.problem}")
+    failures = sum(result.failed for result in fetched)
+    if failures:
+        raise Unavailable(f"{failures} of {len(fetched)} could not be fetched", code="kds")

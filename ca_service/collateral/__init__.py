@@ -1,7 +1,7 @@
 """The certificates and revocation lists that this CA keeps itself, to judge reports that come without them.
 
 `folder` is the bundle on disk, `addition` and `trust` say what may go into it, `inspection` what is in it and in which
-state. The value that the checks work with is `ca_service.evidence.snp.Collateral`.
+state; `kds` may fill it from AMD's service. The checks work with the value `ca_service.evidence.snp.Collateral`.
 """
 
 from ca_service.collateral.addition import Offer, Outcome, Unacceptable, add

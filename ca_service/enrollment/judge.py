@@ -99,6 +99,10 @@ BINDING_CHECKS: tuple[Check[Binding], ...] = (_ReportData(),)
 ACTIVATION_CHECKS: tuple[Check[Answer], ...] = (_Activation(),)
 
 
+def _no_supply(_evidence: SnpEvidence) -> None:
+    """Leave the evidence as it is."""
+
+
 @dataclass(frozen=True)
 class Judge:
     """Decides about evidence.
@@ -109,6 +113,7 @@ class Judge:
         roots: the SNP roots that this CA trusts.
         nonce_key: the CA's nonce key.
         collateral: gives what the CA's operator keeps to judge reports with, as it is now.
+        supply: may get what is missing for a report into `collateral`, before it is judged.
         substitutes: checks that stand in the place of the one with that id; see `with_replaced`.
     """
 
@@ -117,6 +122,7 @@ class Judge:
     roots: tuple[Root, ...]
     nonce_key: bytes = field(repr=False)
     collateral: Callable[[], Collateral] = Collateral
+    supply: Callable[[SnpEvidence], None] = _no_supply
     substitutes: Mapping[str, Check[Any]] = field(default_factory=dict)
 
     @classmethod
@@ -148,6 +154,10 @@ class Judge:
             offered=submission.offered,
             collateral=self.collateral(),
         )
+
+    def prepare(self, submission: Submission, at: datetime) -> None:
+        """Get what is missing for the judgement, which may take its time; no transaction may be open meanwhile."""
+        self.supply(self._snp(submission, at))
 
     def authenticate(self, submission: Submission, at: datetime) -> Trace:
         """Whether an AMD processor made this report for these runtime data; stops at the first failure."""

@@ -8,6 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.serialization import Encoding
+from kds_stand_in import StandIn
 
 from ca_service.collateral import CollateralFolder
 from ca_service.evidence.snp import Root, read_authority
@@ -77,3 +78,12 @@ def service():
 @pytest.fixture(scope="session")
 def now():
     return NOW
+
+
+@pytest.fixture
+def kds(monkeypatch):
+    """A stand-in for AMD's service; the environment's proxies do not stand before it."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    made = StandIn()
+    yield made
+    made.close()

@@ -106,3 +106,30 @@ def test_a_bundle_that_cannot_be_read_admits_nobody(enroll, folder):
 def test_a_ca_without_a_bundle_has_no_collateral(world):
     authority = world.authority
     assert Judge.of(authority.ca_id, authority.mode, authority.nonce_key).collateral() == Collateral()
+
+
+def test_what_is_missing_is_got_before_the_judgement_outside_of_transactions(
+    world, enroller, enroll, folder, vcek, service
+):
+    calls = []
+
+    def supply(evidence):
+        with enroller.desk.store.write():  # would wait in vain for a transaction that is open already
+            calls.append(evidence.report.chip_id)
+        add(folder, [Offer("vcek", vcek)], (service.root,))
+
+    judge = dataclasses.replace(enroller.desk.judge, supply=supply)
+    enroller.desk = dataclasses.replace(enroller.desk, judge=judge)
+    enroll()
+    assert calls == [world.platform.chip_id]
+
+
+def test_nobody_is_asked_for_a_request_with_a_bad_nonce(world, enroller):
+    calls = []
+    judge = dataclasses.replace(enroller.desk.judge, supply=calls.append)
+    other = world.enroller(enroller.desk.store, judge=judge)
+    body = world.body(enroller.new_nonce().nonce, w.SoftTpm())
+    world.later(minutes=6)
+    with pytest.raises(Refused) as error:
+        other.enroll(body)
+    assert (error.value.rule, calls) == ("nonce.unexpired", [])

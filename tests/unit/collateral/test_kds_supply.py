@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import threading
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
@@ -85,6 +86,18 @@ class TestWhatIsWanted:
             assert needed.path.startswith(f"vcek/v1/{bare.product}/{leaf.hwid.hex()}?")
             assert wanted(dataclasses.replace(bare, offered=Collateral((leaf,)))) is None
             assert wanted(dataclasses.replace(bare, collateral=Collateral((leaf,)))) is None
+
+    def test_nor_is_an_expired_one(self, evidence, service, platform, now):
+        old = service.vcek(
+            platform.chip_id,
+            platform.tcb,
+            platform.vcek_key(),
+            not_before=now - timedelta(days=9),
+            not_after=now,
+        )
+        offered = Collateral.of_file(old)
+        assert wanted(evidence(offered=offered)) is None
+        assert wanted(evidence(offered=offered, at=now + timedelta(seconds=1))) is not None
 
     @pytest.mark.parametrize("name", ["milan-v5-vlek-aws", "milan-v2-vcek-azure"])
     def test_a_vlek_is_its_providers_and_version_2_does_not_say_the_product(self, genuine, now, name):
@@ -275,6 +288,9 @@ class TestRefresh:
         kds.answers["/vlek/v1/Genoa/cert_chain"] = Says(
             body=genuine("amd/genoa-asvk.pem") + genuine("amd/genoa-ark.pem")
         )
+        kds.answers["/vcek/v1/Turin/cert_chain"] = Says(
+            body=genuine("amd/turin-ask.pem") + genuine("amd/milan-ask.pem")
+        )
         kds.answers["/vcek/v1/Milan/crl"] = Says(body=genuine("crl/ark-genoa-2022-10-31.der"))
         kds.answers["/vcek/v1/Milan/cert_chain"] = Says(body=genuine("amd/milan-asvk.pem"))
         results = supply(roots=amd_roots()).refresh(Product)
@@ -286,6 +302,7 @@ class TestRefresh:
         assert [result.path for result in results if result.failed] == [
             "vcek/v1/Milan/cert_chain",
             "vcek/v1/Milan/crl",
+            "vcek/v1/Turin/cert_chain",
         ]
         assert len(list(folder.path.iterdir())) == 2
 

@@ -281,15 +281,22 @@ def _make(path: Path) -> None:
     if path.is_dir():
         return
     path.mkdir(mode=0o755, exist_ok=True)
-    _give(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _give(descriptor, path.parent)
+    finally:
+        os.close(descriptor)
     _flush(path.parent)
 
 
-def _give(path: Path) -> None:
-    """What root leaves behind belongs to whom the directory belongs: the server's user must be able to work on."""
+def _give(descriptor: int, folder: Path) -> None:
+    """What root leaves behind belongs to whom the folder belongs: the server's user must be able to work on.
+
+    By descriptor, for that user could put a link in the place of a name meanwhile.
+    """
     if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
+        owner = folder.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _write_durably(path: Path, content: bytes) -> None:
@@ -297,10 +304,10 @@ def _write_durably(path: Path, content: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         # The server's umask is for secrets; these are none.
         os.fchmod(descriptor, 0o644)
+        _give(descriptor, path.parent)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    _give(path)
 
 
 def _flush(path: Path) -> None:

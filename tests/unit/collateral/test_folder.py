@@ -260,3 +260,11 @@ def test_many_add_and_read_at_the_same_time(folder, service):
     assert (failures, set(seen)) == ([], {True})
     assert held(folder) == {thing.name for thing in things}
     assert len(list(folder.path.iterdir())) == 8
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_adds_belongs_to_the_owner_of_the_place(folder, item):
+    os.chown(folder.path.parent, 12345, 12346)
+    folder.add([item(GENOA)])
+    for path in (folder.path, folder.path / item(GENOA).name):
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 12346)

@@ -31,7 +31,7 @@ from vtpm.svsm.build import Build
 from vtpm.svsm.errors import BootRefused
 from vtpm.svsm.kbs_session import negotiate
 from vtpm.wire.aproxy import CHALLENGE, AttestationRequest, NegotiationResponse, legacy_report_data
-from vtpm.wire.certtable import CertKind, parse_table
+from vtpm.wire.certtable import parse_table
 from vtpm.wire.encoding import b64std
 from vtpm.wire.grant import key_id
 from vtpm.wire.jwe import SealedResource, open_sealed, parse_protected

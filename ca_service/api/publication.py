@@ -11,11 +11,12 @@ from werkzeug.exceptions import NotAcceptable
 
 from ca_service.api.services import Services
 from ca_service.enrollment import publish_due
+from ca_service.evidence.profiles import ISSUED_PROFILES
 from ca_service.judgment import NotFound, Unavailable
 from ca_service.keys import IssuingCa, sign_and_check
 from ca_service.store import CrlRow
 from vtpm.wire.encoding import canonical
-from vtpm.wire.enrollment import EVIDENCE_PROFILES, MAX_BODY, Directory, DirectoryIssuer
+from vtpm.wire.enrollment import MAX_BODY, Directory, DirectoryIssuer
 
 PKIX_CERT = "application/pkix-cert"
 PKIX_CRL = "application/pkix-crl"
@@ -49,7 +50,7 @@ def _directory(services: Services) -> Directory:
     return Directory(
         ca_id=authority.ca_id,
         mode=authority.mode,
-        profiles=EVIDENCE_PROFILES,
+        profiles=ISSUED_PROFILES,
         issuers=(_issuer_entry(services, "root", "", authority.root), *issuers),
         urls={
             "nonces": "/v1/nonces",

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from ca_service.cli.channel import NoServer, ask_server, read_facts
+from ca_service.cli.options import DIRECTORY_VARIABLE, directory_option
 from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, NotFound, Unavailable
 from ca_service.keys import Authority, PublicAuthority, find_passphrase, load_authority, load_public
@@ -20,7 +21,6 @@ from ca_service.operations import OperationContext, database_url, open_database,
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DIRECTORY_VARIABLE = "VTPM_CA_DIR"
 DATABASE_VARIABLE = "VTPM_CA_DATABASE"
 
 PATIENCE_S = 5.0
@@ -31,26 +31,6 @@ _PAUSE_S = 0.1
 
 class Busy(Unavailable):
     """Another process holds the CA's lock."""
-
-
-class PathName(click.Path):
-    """A path; the empty text is none, for it would mean the working directory."""
-
-    def __init__(self, *, directory: bool) -> None:
-        super().__init__(path_type=Path, file_okay=not directory, dir_okay=directory)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse the empty path."""
-        if not str(value):
-            self.fail("the path is empty", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-def directory_option(callback: Callable[..., Path | None] | None = None) -> Callable[[F], F]:
-    """The option --dir."""
-    return click.option(
-        "--dir", "directory", metavar="DIR", callback=callback, help=f"the CA's directory, else {DIRECTORY_VARIABLE}"
-    )  # fmt: skip
 
 
 def with_directory(command: F) -> F:

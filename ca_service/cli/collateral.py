@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from ca_service.cli.access import DIRECTORY_VARIABLE, PathName, directory_option, now, open_public
+from ca_service.cli.access import now, open_public
+from ca_service.cli.options import DIRECTORY_VARIABLE, Moment, OrAbsent, PathName, directory_option
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.collateral import (
     FOLDER,
@@ -108,18 +109,8 @@ def _existing(folder: CollateralFolder) -> CollateralFolder:
     return folder
 
 
-def _time(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime:
-    if not value:
-        return now()
-    try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter("must be a time in ISO 8601, for example 2026-11-23T12:00:00Z") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 _at_option = click.option(
-    "--at", metavar="TIME", callback=_time, help="judge at this time (ISO 8601), not now"
+    "--at", type=OrAbsent(Moment()), metavar="TIME", help="judge at this time (ISO 8601), not now"
 )
 
 
@@ -166,11 +157,11 @@ def _read(path: Path) -> bytes:
 @_at_option
 @with_json
 def list_collateral(
-    at: datetime, directory: Path | None, bundle: Path | None, *, simulated: bool, as_json: bool
+    at: datetime | None, directory: Path | None, bundle: Path | None, *, simulated: bool, as_json: bool
 ) -> None:
     """List what the bundle holds, and in which state it is."""
     folder, roots = _open(directory, bundle, simulated=simulated)
-    rows = [entry.to_json() for entry in survey(items_of(folder.readable()), roots, at)]
+    rows = [entry.to_json() for entry in survey(items_of(folder.readable()), roots, at or now())]
     if as_json:
         show_json(rows)
     else:
@@ -196,7 +187,7 @@ def _shown(row: dict[str, Any]) -> dict[str, object]:
 @_at_option
 @with_json
 def verify_collateral(
-    at: datetime, directory: Path | None, bundle: Path | None, *, simulated: bool, as_json: bool
+    at: datetime | None, directory: Path | None, bundle: Path | None, *, simulated: bool, as_json: bool
 ) -> None:
     """Check every file of the bundle again; exit 1 if something is wrong.
 
@@ -204,7 +195,7 @@ def verify_collateral(
     """
     folder, roots = _open(directory, bundle, simulated=simulated)
     stored, strangers = folder.files()
-    problems = examine(stored, strangers, roots, at)
+    problems = examine(stored, strangers, roots, at or now())
     if as_json:
         show_json(
             {

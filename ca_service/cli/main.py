@@ -6,18 +6,13 @@ import io
 import os
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 
 import click
 
-from ca_service.cli.access import directory_option
-from ca_service.cli.authority import ca, crl, export, init
-from ca_service.cli.collateral import collateral
-from ca_service.cli.database import db
+from ca_service.cli.options import directory_option
 from ca_service.cli.output import OutputLost, printable
-from ca_service.cli.policy import policy
-from ca_service.cli.records import alarm, cert, decision, instance
-from ca_service.cli.serve import serve
 from ca_service.judgment import Unavailable, VtpmCaError
 
 _UNAVAILABLE, _USAGE, _REFUSED = 3, 2, 1
@@ -26,12 +21,46 @@ _USAGE_CODES = frozenset({"malformed", "operation", "passphrase-missing", "permi
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 _STANDARD_STREAMS = (0, 1, 2)
 
+_COMMANDS = {
+    "init": "authority",
+    "serve": "serve",
+    "ca": "authority",
+    "policy": "policy",
+    "instance": "records",
+    "cert": "records",
+    "decision": "records",
+    "alarm": "records",
+    "crl": "authority",
+    "export": "authority",
+    "evidence": "evidence",
+    "collateral": "collateral",
+    "db": "database",
+}
+"""In which module of this package each command is, under its own name. A command loads only what it needs."""
+
+
+class _Commands(click.Group):
+    """The commands, each loaded when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"ca_service.cli.{_COMMANDS[cmd_name]}"), cmd_name)
+        return command
+
 
 def _outer_directory(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     context.obj = Path(value) if value else None
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="vtpm-ca", prog_name="vtpm-ca")
 @directory_option(_outer_directory)
 def commands(directory: None) -> None:
@@ -43,10 +72,6 @@ def commands(directory: None) -> None:
 
     Exit codes: 0 done, 1 refused or invalid, 2 usage or unreadable input, 3 unavailable.
     """
-
-
-for command in (init, serve, ca, policy, instance, cert, decision, alarm, crl, collateral, export, db):
-    commands.add_command(command)
 
 
 def exit_code(error: VtpmCaError) -> int:

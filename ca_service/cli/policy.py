@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from ca_service.cli.access import PathName, read_text, run, with_directory
+from ca_service.cli.access import read_text, run, with_directory
+from ca_service.cli.options import PathName
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
 from ca_service.operations import MAX_POLICY
-from ca_service.policy import load
+from ca_service.policy import load_complete
 
 
 @click.group(short_help="The allow-list: whom and what this CA certifies.")
@@ -59,17 +60,18 @@ def log(directory: Path, *, as_json: bool) -> None:
 @with_json
 def check(file: Path, *, as_json: bool) -> None:
     """Read the policy document FILE as `apply` would, and change nothing. Needs no CA."""
-    document = load(read_text(file, MAX_POLICY))
+    document = load_complete(read_text(file, MAX_POLICY))
     content = {
         "kbs": sorted({entry.id for entry in document.kbs.values()}),
-        "launch": sorted(entry.name for entry in document.launches.values()),
+        "launch": [entry.name for entry in document.launches.entries()],
+        "platform": sorted(document.platforms),
         "unsafe": sorted(document.unsafe),
         "warnings": document.warnings(),
     }
     if as_json:
         show_json({"digest": document.digest, **content})
     else:
-        names = ("kbs", "launch", "unsafe")
+        names = ("kbs", "launch", "platform", "unsafe")
         fields = {name: ", ".join(content[name]) or "none" for name in names}
         fields["digest"] = document.digest
         show_fields(fields, as_json=False)

@@ -24,7 +24,6 @@ from ca_service.cli.access import (
     DATABASE_VARIABLE,
     PATIENCE_S,
     Busy,
-    PathName,
     exclusive,
     find_database,
     now,
@@ -34,6 +33,7 @@ from ca_service.cli.access import (
 )
 from ca_service.cli.channel import MAX_SOCKET_PATH, operator_socket, someone_listens, write_facts
 from ca_service.cli.collateral import bundle_of, bundle_option, kds_url_option, supply_of
+from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge, Limits
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError

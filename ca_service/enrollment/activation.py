@@ -67,7 +67,7 @@ class Activation:
             raise BadRequest(error.path, error.problem) from error
         row = self._row(enrollment_id)
         submission = self._submission(row)
-        wanted = self._desk.activation_secrets(row.id, len(submission.runtime_data.tpm.eks))
+        wanted = self._desk.activation_secrets(row.id, len(submission.claims.tpm.eks))
         answer = self._desk.judge.judge_answer(wanted, given)
         if answer.refusal is not None:
             raise refused(answer.refusal, self._end(row, submission, answer))

@@ -12,7 +12,7 @@ from ca_service.enrollment.desk import ROUNDS, Desk, View, refused
 from ca_service.enrollment.issuance import reply_bytes
 from ca_service.enrollment.ledger import LedgerFacts, settle
 from ca_service.enrollment.submission import Submission
-from ca_service.judgment import Conflict, Refused, Trace, Unavailable
+from ca_service.judgment import Conflict, Refused, Trace, Unavailable, VtpmCaError
 from ca_service.residency import make_challenge
 from ca_service.store import EnrollmentRow, EnrollmentState, SubmissionRow, Taken, Transaction
 from vtpm.wire.encoding import canonical
@@ -104,7 +104,9 @@ def _answer(desk: Desk, submission: Submission, authentic: Trace, at: datetime) 
     expires = at + desk.limits.pending_lifetime
     if error is not None:
         reply = Reply(FORBIDDEN, _refusal_bytes(error))
-    elif view.facts is not None and view.facts.known:
+    elif view.facts is None:
+        raise VtpmCaError("an admitted enrolment has no claim", code="internal")
+    elif view.facts.known:
         stored_body = _certificates(desk, view.facts, enrollment_id, decision_id)
         reply, state = Reply(OK, stored_body), EnrollmentState.ISSUED
     else:
@@ -150,7 +152,7 @@ def _certificates(desk: Desk, facts: LedgerFacts, enrollment_id: str, decision_i
 
 
 def _challenges(desk: Desk, submission: Submission, enrollment_id: str, expires: datetime) -> bytes:
-    tpm = submission.runtime_data.tpm
+    tpm = submission.claims.tpm
     iak = name(tpm.iak.public)
     secrets = desk.activation_secrets(enrollment_id, len(tpm.eks))
     challenges = tuple(

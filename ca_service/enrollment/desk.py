@@ -12,6 +12,7 @@ from ca_service.enrollment.ledger import CLONE_RULES, Claim, LedgerFacts, gather
 from ca_service.enrollment.limits import Limits
 from ca_service.enrollment.liveness import Liveness
 from ca_service.enrollment.submission import Submission
+from ca_service.evidence.profiles import PROFILE_ISSUED
 from ca_service.judgment import Finding, Refused, Trace, VtpmCaError
 from ca_service.keys import Authority
 from ca_service.policy import Policy, load
@@ -25,6 +26,7 @@ ROUNDS = 20
 """How often a step is begun anew because something that it rests on has changed meanwhile."""
 
 _ID_SIZE = 16
+_CODES = {CERTIFY_PRESENT: "certify-required", PROFILE_ISSUED: "profile-not-issued"}
 _RETRYABLE = ("nonce.", CERTIFY_PRESENT, "activation.unexpired")
 
 
@@ -35,7 +37,7 @@ class View:
     Attributes:
         row: the policy version in force, if any.
         policy: the same, read.
-        facts: the ledger's knowledge of the claim; None without a policy.
+        facts: the ledger's knowledge of the claim; None without a policy, or for evidence that makes none.
     """
 
     row: PolicyRow | None
@@ -91,7 +93,8 @@ class Desk:
         version = tx.policies.version_in_force()
         row = tx.policies.get(version) if version else None
         policy = None if row is None else self._policy(row)
-        return View(row, policy, None if policy is None else gather(tx, Claim.of(submission, policy)))
+        claim = None if policy is None else Claim.of(submission, policy)
+        return View(row, policy, None if claim is None else gather(tx, claim))
 
     def _policy(self, row: PolicyRow) -> Policy:
         if row.version not in self._policies:
@@ -134,7 +137,7 @@ class Desk:
         at: datetime,
     ) -> None:
         """Store a decision with its evidence; a refusal that means a copied TPM raises an alarm too."""
-        refusal = trace.refusal
+        refusal, grant = trace.refusal, submission.claims.grant
         tx.decisions.keep_evidence(submission.digest, submission.body, at)
         tx.decisions.add(
             DecisionRow(
@@ -148,7 +151,7 @@ class Desk:
                 policy_digest=view.digest,
                 evidence_digest=submission.digest,
                 kbs_id="" if view.facts is None else view.facts.claim.kbs_id,
-                resource=submission.grant.claims.resource,
+                resource="" if grant is None else grant.claims.resource,
             )
         )
         if refusal is not None and refusal.rule in CLONE_RULES:
@@ -161,6 +164,5 @@ def refused(finding: Finding, decision_id: str = "") -> Refused:
     error = Refused(
         finding.rule, finding.reason, decision_id=decision_id, retryable=finding.rule.startswith(_RETRYABLE)
     )
-    if finding.rule == CERTIFY_PRESENT:
-        error.code = "certify-required"
+    error.code = _CODES.get(finding.rule, error.code)
     return error

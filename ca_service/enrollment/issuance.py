@@ -12,6 +12,7 @@ from datetime import datetime
 
 from ca_service.enrollment.ledger import KeyClaim, LedgerFacts
 from ca_service.enrollment.submission import Submission
+from ca_service.evidence.profiles import ISSUED_PROFILES
 from ca_service.judgment import VtpmCaError
 from ca_service.keys import Authority, IssuingCa, sign_certificate
 from ca_service.profiles import (
@@ -28,7 +29,6 @@ from ca_service.profiles import (
 from ca_service.store import CertificateRow, CertificateState, Faults, IntentRow, IntentState, Transaction
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import CertificateEntry, CertificatesReply
-from vtpm.wire.runtime_data import PROFILE
 from vtpm.wire.templates import Role
 
 
@@ -74,7 +74,7 @@ class _Draughtsman:
     entropy: Entropy
 
     def ek(self, key: KeyClaim) -> Piece:
-        tpm, issuer = self.submission.runtime_data.tpm, self.authority.issuer("ek")
+        tpm, issuer = self.submission.claims.tpm, self.authority.issuer("ek")
         draft = draft_ek(
             public=key.public,
             manufacturer=tpm.manufacturer,
@@ -98,7 +98,7 @@ class _Draughtsman:
             Role(key.role),
             public=key.public,
             ek_name=bytes.fromhex(self.facts.claim.keys[0].name),
-            manufacturer=self.submission.runtime_data.tpm.manufacturer,
+            manufacturer=self.submission.claims.tpm.manufacturer,
             ek_serial=serial,
             ek_aki=aki,
             ek_digest=digest,
@@ -130,18 +130,22 @@ def plan(
 
     Raises:
         LintFailed: a draft must not be signed.
+        VtpmCaError: the evidence is of a profile on which nothing is issued; no admitted enrolment is.
     """
+    profile, grant = submission.claims.profile, submission.claims.grant
+    if profile not in ISSUED_PROFILES or grant is None:
+        raise VtpmCaError("an admitted enrolment is of a profile on which nothing is issued", code="internal")
     draughtsman = _Draughtsman(
         submission=submission,
         authority=authority,
         facts=facts,
         provenance=Provenance(
-            kbs_thumbprint=submission.grant.jwk.thumbprint(),
+            kbs_thumbprint=grant.jwk.thumbprint(),
             resource=facts.claim.resource,
             measurement=submission.report.measurement,
             policy_digest=policy_digest,
             decision_id=decision_id,
-            profile=PROFILE,
+            profile=profile,
         ),
         at=at,
         entropy=entropy,

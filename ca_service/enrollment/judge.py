@@ -16,7 +16,9 @@ from typing import Any, Self, TypeVar
 from ca_service.enrollment.ledger import LEDGER_CHECKS, LedgerFacts
 from ca_service.enrollment.nonces import NONCE_CHECKS, NonceEvidence
 from ca_service.enrollment.submission import Submission
+from ca_service.evidence.ear import EAR_CHECKS, EarEvidence
 from ca_service.evidence.grant import GRANT_CHECKS, GrantEvidence
+from ca_service.evidence.profiles import Claims, profile_checks
 from ca_service.evidence.snp import (
     AUTHENTICITY,
     CONFIGURATION,
@@ -36,9 +38,9 @@ from ca_service.judgment import (
     passed,
     replaced,
 )
-from ca_service.policy import Policy, PolicyFacts, checks
+from ca_service.policy import LaunchFacts, Policy, PolicyFacts, checks, kbs_for, launch_checks
 from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS, TpmEvidence
-from vtpm.wire.runtime_data import certify_qualifier, report_data
+from vtpm.wire.grant import Grant
 
 T = TypeVar("T")
 
@@ -95,6 +97,20 @@ class _Activation:
         return passed(self)
 
 
+_ABOUT_GRANTS = ("kbs.", "grant.")
+_ABOUT_STORES = ("store.", "grant.key-id")
+
+
+def applicable(checks_: Sequence[Check[T]], claims: Claims) -> tuple[Check[T], ...]:
+    """The checks that have something to look at.
+
+    Evidence without a grant or without a store is not asked about them: a finding about what nobody stated would be
+    made up. That it may do without them is the profile's to say, never the requester's.
+    """
+    left_out = (() if claims.grant else _ABOUT_GRANTS) + (() if claims.store else _ABOUT_STORES)
+    return tuple(check for check in checks_ if not check.id.startswith(left_out))
+
+
 BINDING_CHECKS: tuple[Check[Binding], ...] = (_ReportData(),)
 ACTIVATION_CHECKS: tuple[Check[Answer], ...] = (_Activation(),)
 
@@ -142,7 +158,7 @@ class Judge:
 
     def judge_nonce(self, submission: Submission, at: datetime) -> Trace:
         """Whether the nonce is ours, for us, and holds at `at`; stops at the first failure."""
-        data = submission.runtime_data
+        data = submission.claims
         subject = NonceEvidence(data.nonce, data.aud, self.ca_id, self.nonce_key, at)
         return judge_until_failure(self._checks(NONCE_CHECKS), subject)
 
@@ -160,13 +176,11 @@ class Judge:
         self.supply(self._snp(submission, at))
 
     def authenticate(self, submission: Submission, at: datetime) -> Trace:
-        """Whether an AMD processor made this report for these runtime data; stops at the first failure."""
+        """Whether an AMD processor made this report for this evidence; stops at the first failure."""
         trace = judge_until_failure(self._checks(AUTHENTICITY), self._snp(submission, at))
         if not trace.admitted:
             return trace
-        binding = Binding(
-            submission.report.report_data, report_data(submission.request.evidence.runtime_data)
-        )
+        binding = Binding(submission.report.report_data, submission.claims.report_data)
         return trace + judge_until_failure(self._checks(BINDING_CHECKS), binding)
 
     def decide(self, submission: Submission, policy: Policy | None, at: datetime, *, certify: bool) -> Trace:
@@ -178,24 +192,28 @@ class Judge:
             at: now.
             certify: whether TPM2_Certify is demanded. What was sent is judged in any case.
         """
-        data, grant = submission.runtime_data, submission.grant
+        data = submission.claims
         snp = self._snp(submission, at)
-        trace = judge_all(self._checks(CONFIGURATION), snp)
-        trace += judge_all(
-            self._checks(GRANT_CHECKS),
-            GrantEvidence(
-                grant=grant,
+        trace = judge_all(self._checks(profile_checks(data.profile)), data)
+        trace += judge_all(self._checks(CONFIGURATION), snp)
+        if data.grant is not None and data.kbs is not None:
+            grant = GrantEvidence(
+                grant=data.grant,
                 kbs_jwk=data.kbs.jwk,
                 report_id=submission.report.report_id,
-                store_key_id=data.store.key_id,
+                store_key_id="" if data.store is None else data.store.key_id,
                 at=at,
-            ),
-        )
-        trace += judge_all(self._checks(checks(policy, self.mode)), self._facts(submission, snp, at))
+            )
+            trace += judge_all(self._checks(applicable(GRANT_CHECKS, data)), grant)
+            trace += self._judge_ear(submission, data.grant, policy, at)
+        facts = self._facts(submission, snp, at)
+        trace += judge_all(self._checks(launch_checks(policy, self.mode)), facts.launch)
+        if policy is not None:
+            trace += judge_all(self._checks(applicable(checks(policy, self.mode), data)), facts)
         sent = submission.request.certify
         tpm = TpmEvidence(
             statement=data.tpm,
-            qualifier=certify_qualifier(submission.request.evidence.runtime_data),
+            qualifier=data.qualifier,
             attest=sent.attest if sent else None,
             signature=sent.signature if sent else None,
         )
@@ -204,25 +222,44 @@ class Judge:
             trace += judge_all(self._checks(CERTIFY_CHECKS), tpm)
         return trace
 
+    def _judge_ear(self, submission: Submission, grant: Grant, policy: Policy | None, at: datetime) -> Trace:
+        """What an attestation token says, where the policy asks the grant's KBS for one; else nothing."""
+        kbs = None if policy is None else kbs_for(policy, grant.jwk.thumbprint())
+        if kbs is None or kbs.ear is None:
+            return Trace()
+        subject = EarEvidence(
+            token=submission.ear(),
+            signers=kbs.ear.keys,
+            max_age_s=kbs.ear.max_age_s,
+            tee_jkt=grant.claims.tee_jkt,
+            nonce=grant.claims.nonce,
+            at=at,
+        )
+        return judge_until_failure(self._checks(EAR_CHECKS), subject)
+
     def _facts(self, submission: Submission, snp: SnpEvidence, at: datetime) -> PolicyFacts:
-        data, claims, report = submission.runtime_data, submission.grant.claims, submission.report
+        data = submission.claims
+        grant, store = data.grant, data.store
+        # What the evidence does not state stands here as what no policy admits; `applicable` leaves its rules out.
         return PolicyFacts(
-            product=snp.product,
-            simulated=snp.root is None or snp.root.simulated,
-            measurement=report.measurement,
-            vmpl=report.vmpl,
-            kbs_thumbprint=submission.grant.jwk.thumbprint(),
-            resource=claims.resource,
-            origin=claims.origin,
-            release_policy=claims.policy,
-            grant_iat=claims.iat,
-            store_mode=data.store.mode,
-            store_format=data.store.format,
+            launch=LaunchFacts(
+                report=submission.report,
+                product=snp.product,
+                simulated=snp.root is None or snp.root.simulated,
+                crl_issued_at=snp.crl_issued_at,
+                at=at,
+            ),
+            kbs_thumbprint="" if grant is None else grant.jwk.thumbprint(),
+            resource="" if grant is None else grant.claims.resource,
+            origin="" if grant is None else grant.claims.origin,
+            release_policy="" if grant is None else grant.claims.policy,
+            grant_iat=0 if grant is None else grant.claims.iat,
+            store_mode="" if store is None else store.mode,
+            store_format="" if store is None else store.format,
             ek_templates=tuple(ek.template for ek in data.tpm.eks),
             iak_template=data.tpm.iak.template,
             idevid_template=data.tpm.idevid.template,
-            profile=submission.request.evidence.profile,
-            at=at,
+            profile=data.profile,
         )
 
     def judge_ledger(self, facts: LedgerFacts) -> Trace:

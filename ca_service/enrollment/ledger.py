@@ -69,10 +69,15 @@ class Claim:
     report_id: str
 
     @classmethod
-    def of(cls, submission: Submission, policy: Policy) -> Self:
-        """The claim in a submission; a KBS that the policy does not list gets a name that no listed one can have."""
-        claims, data = submission.grant.claims, submission.runtime_data
-        thumbprint = submission.grant.jwk.thumbprint()
+    def of(cls, submission: Submission, policy: Policy) -> Self | None:
+        """The claim in a submission; a KBS that the policy does not list gets a name that no listed one can have.
+
+        None for evidence that states no grant or no store: there is no instance then that the TPM could live in.
+        """
+        data = submission.claims
+        if data.grant is None or data.store is None:
+            return None
+        claims, thumbprint = data.grant.claims, data.grant.jwk.thumbprint()
         kbs = kbs_for(policy, thumbprint)
         shared = kbs is not None and kbs.shares(claims.resource)
         roles = [("ek", ek) for ek in data.tpm.eks] + [("iak", data.tpm.iak), ("idevid", data.tpm.idevid)]

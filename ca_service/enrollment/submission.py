@@ -4,14 +4,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import Self
 
+from ca_service.evidence.profiles import Claims, read
 from ca_service.evidence.snp import Collateral
 from ca_service.judgment import BadRequest
 from vtpm.wire import certtable
+from vtpm.wire.ear import EarToken
 from vtpm.wire.enrollment import EnrollmentRequest
 from vtpm.wire.errors import WireError
-from vtpm.wire.grant import Grant
 from vtpm.wire.report import Report
-from vtpm.wire.runtime_data import RuntimeData
 from vtpm.wire.templates import name
 
 
@@ -23,19 +23,17 @@ class Submission:
         body: the request as it was received.
         digest: SHA-256 of `body`, hex.
         request: the message.
-        runtime_data: what the report vouches for, if it does.
+        claims: what the report vouches for, if it does, as the evidence profile has it.
         report: the SNP report.
         offered: certificates and revocation lists that came along.
-        grant: the KBS's grant out of the runtime data.
     """
 
     body: bytes
     digest: str
     request: EnrollmentRequest
-    runtime_data: RuntimeData
+    claims: Claims
     report: Report
     offered: Collateral
-    grant: Grant
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
@@ -47,40 +45,49 @@ class Submission:
         try:
             request = EnrollmentRequest.parse(body)
             evidence = request.evidence
-            data = RuntimeData.parse(evidence.runtime_data, "evidence.runtime_data")
+            claims = read(evidence)
             report = Report.parse(evidence.report, "evidence.report")
             table = (
                 certtable.parse_table(evidence.certificates, "evidence.certificates")
                 if evidence.certificates is not None
                 else {}
             )
-            grant = Grant.parse(data.kbs.grant, "evidence.runtime_data.kbs.grant")
         except WireError as error:
             raise BadRequest(error.path, error.problem) from error
         return cls(
             body=body,
             digest=hashlib.sha256(body).hexdigest(),
             request=request,
-            runtime_data=data,
+            claims=claims,
             report=report,
             offered=Collateral.of_table(table),
-            grant=grant,
         )
 
     @property
     def nonce(self) -> str:
-        """The nonce in the runtime data."""
-        return self.runtime_data.nonce
+        """The CA's nonce in the evidence."""
+        return self.claims.nonce
+
+    def ear(self) -> EarToken | None:
+        """The attestation token that came along; None if there is none that can be read.
+
+        It is read only where a policy asks for one: other verifiers' tokens are no reason to refuse a request.
+        """
+        sent = self.request.evidence.ear
+        try:
+            return None if sent is None else EarToken.parse(sent)
+        except WireError:
+            return None
 
     def key_names(self) -> dict[str, str]:
         """Name in hex of every TPM key, with its role: ``{name: role}``; a key in two roles stands once."""
-        tpm = self.runtime_data.tpm
+        tpm = self.claims.tpm
         roles = [(ek, "ek") for ek in tpm.eks] + [(tpm.iak, "iak"), (tpm.idevid, "idevid")]
         return {name(key.public).hex(): role for key, role in reversed(roles)}
 
     def ek_names(self) -> tuple[str, ...]:
         """Names of the EKs in hex, in their order."""
-        return tuple(name(ek.public).hex() for ek in self.runtime_data.tpm.eks)
+        return tuple(name(ek.public).hex() for ek in self.claims.tpm.eks)
 
     def ek_set(self) -> str:
         """What identifies the TPM: SHA-256 over its sorted EK Names, hex."""

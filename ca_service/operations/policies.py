@@ -2,7 +2,7 @@
 
 from ca_service.judgment import BadRequest, NotFound
 from ca_service.operations.context import Json, Operation, OperationContext, instant, text_block
-from ca_service.policy import load
+from ca_service.policy import load_complete
 from ca_service.store import PolicyRow
 from vtpm.wire.encoding import Members
 
@@ -20,10 +20,14 @@ def _summary(row: PolicyRow) -> dict[str, Json]:
 
 
 def apply(context: OperationContext, arguments: Members) -> Json:
-    """Put the document `text` in force as the next version; the same content again changes nothing."""
+    """Put the document `text` in force as the next version; the same content again changes nothing.
+
+    A document that leaves a constraint open is refused, also if an earlier release took it: what is meant not to matter
+    must say so.
+    """
     text = text_block(arguments, "text", MAX_POLICY)
     arguments.end()
-    policy = load(text)
+    policy = load_complete(text)
     if context.public.mode == "production" and policy.unsafe:
         raise BadRequest(
             "unsafe",

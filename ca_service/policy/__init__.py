@@ -1,24 +1,32 @@
 """The allow-list: what an operator writes, and how evidence is judged by it.
 
 A policy is a TOML document. `load` reads it strictly and builds the indexes that make every check a lookup;
-`checks` gives the checks that a document stands for. What a document does not say is denied, and no document at
-all denies everything. `policies/` holds examples.
+`launch_checks` and `checks` give the checks that a document stands for. What a document does not say is denied, and
+no document at all denies everything; `load_complete` refuses a document that leaves a question open. `policies/` holds
+examples.
 """
 
-from ca_service.policy.allowlist import KbsEntry, LaunchEntry, Policy, kbs_for, load
-from ca_service.policy.checks import checks
+from ca_service.policy.allowlist import Policy, kbs_for, load, load_complete
+from ca_service.policy.brokers import EarDemand, KbsEntry
+from ca_service.policy.checks import checks, launch_checks
 from ca_service.policy.examples import example_document
-from ca_service.policy.facts import PolicyFacts
+from ca_service.policy.facts import LaunchFacts, PolicyFacts
+from ca_service.policy.launches import LaunchEntry, PlatformEntry
 from ca_service.policy.unsafe import UNSAFE_RULES
 
 __all__ = [
     "UNSAFE_RULES",
+    "EarDemand",
     "KbsEntry",
     "LaunchEntry",
+    "LaunchFacts",
+    "PlatformEntry",
     "Policy",
     "PolicyFacts",
     "checks",
     "example_document",
     "kbs_for",
+    "launch_checks",
     "load",
+    "load_complete",
 ]

@@ -3,41 +3,37 @@
 The sentence for the requester never tells what is on the allow-list; what was expected is for the operator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final, Generic, TypeVar
 
 from ca_service.judgment import Check, Finding, failed, passed
-from ca_service.policy.allowlist import KbsEntry, LaunchEntry, Policy
-from ca_service.policy.facts import PolicyFacts
-from ca_service.policy.unsafe import UNSAFE_RULES, UnsafeAllowed
-from vtpm.wire.runtime_data import PROFILE
+from ca_service.policy.allowlist import Policy
+from ca_service.policy.brokers import KbsEntry
+from ca_service.policy.facts import LaunchFacts, PolicyFacts
+from ca_service.policy.launch_rules import LAUNCH_DEMANDS
+from ca_service.policy.launches import LaunchEntry, PlatformEntry
+from ca_service.policy.platform_rules import PLATFORM_DEMANDS
+from ca_service.policy.rules import Demand, Outcome, listing
+from ca_service.policy.selection import PROFILE_CAPABILITIES, capable, judged
+from ca_service.policy.unsafe import CAPABILITIES, UnsafeAllowed, given_up
 from vtpm.wire.templates import Role
 
 SIMULATION = "simulation"
 
-PROFILE_CAPABILITIES = {PROFILE: frozenset({"verifies-grants", "reports-state"})}
-"""What a launch must be able to do so that evidence of a profile means what it says."""
+F = TypeVar("F")
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    """What a rule saw: `holds`, what the operator is told, what the requester is told."""
-
-    holds: bool
-    reason: str
-    expected: object = ""
-    actual: object = ""
-
-
-@dataclass(frozen=True)
-class _Rule:
+class _Rule(Generic[F]):
     """One rule of a policy as a check."""
 
     id: str
     policy: Policy | None = field(repr=False)
-    look: Callable[[Policy, PolicyFacts], _Outcome] = field(repr=False)
+    look: Callable[[Policy, F], Outcome] = field(repr=False)
 
-    def judge(self, subject: PolicyFacts) -> Finding:
+    def judge(self, subject: F) -> Finding:
         """Look the facts up in the policy; no policy denies."""
         if self.policy is None:
             return failed(self, "no policy is in force")
@@ -47,37 +43,29 @@ class _Rule:
         return failed(self, outcome.reason, expected=outcome.expected, actual=outcome.actual)
 
 
-def _launch(policy: Policy, facts: PolicyFacts) -> LaunchEntry | None:
-    return policy.launches.get(facts.measurement)
-
-
 def _kbs(policy: Policy, facts: PolicyFacts) -> KbsEntry | None:
     return policy.kbs.get(facts.kbs_thumbprint)
 
 
-def _listing(values: frozenset[str]) -> str:
-    return ", ".join(sorted(values)) or "nothing"
+def _in_force(policy: Policy, _facts: object) -> Outcome:
+    return Outcome(holds=True, reason="", actual=policy.digest)
 
 
-def _in_force(policy: Policy, _facts: PolicyFacts) -> _Outcome:
-    return _Outcome(holds=True, reason="", actual=policy.digest)
-
-
-def _no_unsafe(policy: Policy, _facts: PolicyFacts) -> _Outcome:
-    return _Outcome(
+def _no_unsafe(policy: Policy, _facts: LaunchFacts) -> Outcome:
+    return Outcome(
         not policy.unsafe,
         "this CA's policy cannot be used",
         "no Unsafe... entry on a production CA",
-        _listing(frozenset(policy.unsafe)),
+        listing(frozenset(policy.unsafe)),
     )
 
 
-def _any_mode(policy: Policy, _facts: PolicyFacts) -> _Outcome:
-    return _Outcome(holds=True, reason="", actual=_listing(frozenset(policy.unsafe)))
+def _any_mode(policy: Policy, _facts: LaunchFacts) -> Outcome:
+    return Outcome(holds=True, reason="", actual=listing(frozenset(policy.unsafe)))
 
 
-def _not_simulated(_policy: Policy, facts: PolicyFacts) -> _Outcome:
-    return _Outcome(
+def _not_simulated(_policy: Policy, facts: LaunchFacts) -> Outcome:
+    return Outcome(
         not facts.simulated,
         "this CA serves no simulated platform",
         "AMD's root",
@@ -85,46 +73,43 @@ def _not_simulated(_policy: Policy, facts: PolicyFacts) -> _Outcome:
     )
 
 
-def _any_platform(_policy: Policy, facts: PolicyFacts) -> _Outcome:
-    return _Outcome(holds=True, reason="", actual="a simulated root" if facts.simulated else "AMD's root")
+def _any_root(_policy: Policy, facts: LaunchFacts) -> Outcome:
+    return Outcome(holds=True, reason="", actual="a simulated root" if facts.simulated else "AMD's root")
 
 
-def _measurement(policy: Policy, facts: PolicyFacts) -> _Outcome:
-    launch = _launch(policy, facts)
-    return _Outcome(
-        launch is not None and facts.vmpl == 0,
-        "this launch may not enrol here",
-        f"one of {len(policy.launches)} listed measurements, at VMPL 0",
-        f"{facts.measurement.hex()} ({launch.name if launch else 'not listed'}), at VMPL {facts.vmpl}",
-    )
+_Choice = Callable[[LaunchFacts], LaunchEntry | None]
 
 
-def _capabilities(policy: Policy, facts: PolicyFacts) -> _Outcome:
-    launch = _launch(policy, facts)
-    needed = PROFILE_CAPABILITIES.get(facts.profile)
-    has = frozenset[str]() if launch is None else launch.capabilities
-    return _Outcome(
-        launch is not None and needed is not None and needed <= has,
-        "this launch lacks a capability that the evidence profile needs",
-        "a known profile" if needed is None else _listing(needed),
-        f"an unknown profile with {_listing(has)}" if needed is None else _listing(has),
-    )
+def _of_launch(demand: Demand[LaunchEntry], chosen: _Choice) -> Callable[[Policy, LaunchFacts], Outcome]:
+    return lambda _policy, facts: demand.outcome(chosen(facts), facts)
 
 
-def _product(policy: Policy, facts: PolicyFacts) -> _Outcome:
-    launch = _launch(policy, facts)
-    allowed = frozenset[str]() if launch is None else launch.products
-    return _Outcome(
-        facts.product in allowed,
-        "this launch may not enrol from this kind of processor",
-        _listing(allowed),
-        facts.product or "unknown",
-    )
+def _of_platform(demand: Demand[PlatformEntry], chosen: _Choice) -> Callable[[Policy, LaunchFacts], Outcome]:
+    def look(_policy: Policy, facts: LaunchFacts) -> Outcome:
+        launch = chosen(facts)
+        return demand.outcome(None if launch is None else launch.platform, facts)
+
+    return look
 
 
-def _listed(policy: Policy, facts: PolicyFacts) -> _Outcome:
+def _capabilities(out: Container[str]) -> Callable[[Policy, PolicyFacts], Outcome]:
+    def look(policy: Policy, facts: PolicyFacts) -> Outcome:
+        launch = capable(policy, facts.launch, facts.profile, out)
+        needed = PROFILE_CAPABILITIES.get(facts.profile)
+        has = frozenset[str]() if launch is None else launch.capabilities
+        return Outcome(
+            launch is not None and needed is not None and needed <= has,
+            "this launch lacks a capability that the evidence profile needs",
+            "a known profile" if needed is None else listing(needed),
+            f"an unknown profile with {listing(has)}" if needed is None else listing(has),
+        )
+
+    return look
+
+
+def _listed(policy: Policy, facts: PolicyFacts) -> Outcome:
     kbs = _kbs(policy, facts)
-    return _Outcome(
+    return Outcome(
         kbs is not None,
         "the key broker's key is not trusted here",
         f"one of {len(policy.kbs)} listed keys",
@@ -132,30 +117,30 @@ def _listed(policy: Policy, facts: PolicyFacts) -> _Outcome:
     )
 
 
-def _status(policy: Policy, facts: PolicyFacts) -> _Outcome:
+def _status(policy: Policy, facts: PolicyFacts) -> Outcome:
     kbs = _kbs(policy, facts)
     status = "not listed" if kbs is None else kbs.status
     if kbs is not None and kbs.compromised_since is not None:
         status += f" since {kbs.compromised_since.isoformat()}"
-    return _Outcome(status == "trusted", "the key broker is not trusted now", "trusted", status)
+    return Outcome(status == "trusted", "the key broker is not trusted now", "trusted", status)
 
 
-def _valid(policy: Policy, facts: PolicyFacts) -> _Outcome:
+def _valid(policy: Policy, facts: PolicyFacts) -> Outcome:
     kbs = _kbs(policy, facts)
     reason = "the key broker is not trusted at this time"
     if kbs is None:
-        return _Outcome(False, reason, "a listed key", "not listed")
+        return Outcome(False, reason, "a listed key", "not listed")
     holds = (kbs.valid_from is None or kbs.valid_from <= facts.at) and (
         kbs.valid_to is None or facts.at < kbs.valid_to
     )
     first = "ever" if kbs.valid_from is None else kbs.valid_from.isoformat()
     last = "ever" if kbs.valid_to is None else kbs.valid_to.isoformat()
-    return _Outcome(holds, reason, f"from {first}, before {last}", facts.at.isoformat())
+    return Outcome(holds, reason, f"from {first}, before {last}", facts.at.isoformat())
 
 
-def _resource(policy: Policy, facts: PolicyFacts) -> _Outcome:
+def _resource(policy: Policy, facts: PolicyFacts) -> Outcome:
     kbs = _kbs(policy, facts)
-    return _Outcome(
+    return Outcome(
         kbs is not None and kbs.allows(facts.resource),
         "the key broker may not vouch for this resource",
         f"one of {len(kbs.resources) if kbs else 0} patterns of the key broker",
@@ -163,25 +148,25 @@ def _resource(policy: Policy, facts: PolicyFacts) -> _Outcome:
     )
 
 
-def _origin(policy: Policy, facts: PolicyFacts) -> _Outcome:
+def _origin(policy: Policy, facts: PolicyFacts) -> Outcome:
     kbs = _kbs(policy, facts)
     origins = frozenset[str]() if kbs is None else kbs.origins
-    return _Outcome(
+    return Outcome(
         facts.origin in origins,
         "secrets of this origin are not admitted",
-        _listing(origins),
+        listing(origins),
         facts.origin,
     )
 
 
-def _release_policy(policy: Policy, facts: PolicyFacts) -> _Outcome:
+def _release_policy(policy: Policy, facts: PolicyFacts) -> Outcome:
     kbs = _kbs(policy, facts)
     reason = "the key broker released the secret under a policy that is not admitted"
     if kbs is None:
-        return _Outcome(False, reason, "a listed key", facts.release_policy)
+        return Outcome(False, reason, "a listed key", facts.release_policy)
     if kbs.release_policies is None:
-        return _Outcome(True, reason, "any", facts.release_policy)
-    return _Outcome(
+        return Outcome(True, reason, "any", facts.release_policy)
+    return Outcome(
         facts.release_policy in kbs.release_policies,
         reason,
         f"one of {len(kbs.release_policies)} digests",
@@ -189,10 +174,10 @@ def _release_policy(policy: Policy, facts: PolicyFacts) -> _Outcome:
     )
 
 
-def _grant_age(policy: Policy, facts: PolicyFacts) -> _Outcome:
+def _grant_age(policy: Policy, facts: PolicyFacts) -> Outcome:
     age = int(facts.at.timestamp()) - facts.grant_iat
     most = policy.grant_max_age
-    return _Outcome(
+    return Outcome(
         most is not None and age <= most,
         "the grant is too old",
         "nothing" if most is None else f"at most {most} s",
@@ -200,8 +185,8 @@ def _grant_age(policy: Policy, facts: PolicyFacts) -> _Outcome:
     )
 
 
-def _persistent(_policy: Policy, facts: PolicyFacts) -> _Outcome:
-    return _Outcome(
+def _persistent(_policy: Policy, facts: PolicyFacts) -> Outcome:
+    return Outcome(
         facts.store_mode == "persistent",
         "a TPM whose state does not persist gets no certificate",
         "persistent",
@@ -209,31 +194,28 @@ def _persistent(_policy: Policy, facts: PolicyFacts) -> _Outcome:
     )
 
 
-def _format(policy: Policy, facts: PolicyFacts) -> _Outcome:
-    return _Outcome(
+def _format(policy: Policy, facts: PolicyFacts) -> Outcome:
+    return Outcome(
         facts.store_format in policy.store_formats,
         "stores of this format are not admitted",
-        _listing(policy.store_formats),
+        listing(policy.store_formats),
         facts.store_format,
     )
 
 
-def _template_allowed(policy: Policy, facts: PolicyFacts) -> _Outcome:
+def _template_allowed(policy: Policy, facts: PolicyFacts) -> Outcome:
     stated = [(Role.EK, i, f"ek[{n}]") for n, i in enumerate(facts.ek_templates)]
     stated += [(Role.IAK, facts.iak_template, "iak"), (Role.IDEVID, facts.idevid_template, "idevid")]
     wrong = [at for role, i, at in stated if i not in policy.templates.get(role, frozenset())]
-    return _Outcome(
+    return Outcome(
         bool(facts.ek_templates) and not wrong,
         f"keys of this template are not admitted: {', '.join(wrong) or 'no ek'}",
-        "; ".join(f"{role.value}: {_listing(ids)}" for role, ids in policy.templates.items()) or "nothing",
+        "; ".join(f"{role.value}: {listing(ids)}" for role, ids in policy.templates.items()) or "nothing",
         ", ".join(f"{at}: {i}" for _role, i, at in stated),
     )
 
 
-_RULES: dict[str, Callable[[Policy, PolicyFacts], _Outcome]] = {
-    "launch.measurement": _measurement,
-    "launch.capabilities": _capabilities,
-    "launch.product": _product,
+_RULES: Final[Mapping[str, Callable[[Policy, PolicyFacts], Outcome]]] = {
     "kbs.listed": _listed,
     "kbs.status": _status,
     "kbs.valid": _valid,
@@ -247,8 +229,13 @@ _RULES: dict[str, Callable[[Policy, PolicyFacts], _Outcome]] = {
 }
 
 
-def checks(policy: Policy | None, mode: str) -> tuple[Check[PolicyFacts], ...]:
-    """The checks of a policy.
+def _in_the_place_of(found: Check[F], out: Mapping[str, str]) -> Check[F]:
+    """The check itself, or what stands for it if a permissive entry gives it up."""
+    return UnsafeAllowed(found, out[found.id]) if found.id in out else found
+
+
+def launch_checks(policy: Policy | None, mode: str) -> tuple[Check[LaunchFacts], ...]:
+    """The checks of a policy on a report alone: which software was launched, on what processor and firmware.
 
     Args:
         policy: the policy in force; None denies everything under the rule ``policy.in-force``.
@@ -258,12 +245,32 @@ def checks(policy: Policy | None, mode: str) -> tuple[Check[PolicyFacts], ...]:
     if policy is None:
         return (_Rule("policy.in-force", None, _in_force),)
     simulation = mode == SIMULATION
-    given_up = {rule: entry for entry in policy.unsafe for rule in UNSAFE_RULES[entry]} if simulation else {}
-    found: list[Check[PolicyFacts]] = [
+    out = given_up(policy.unsafe) if simulation else {}
+    # Every rule is about the same entry, so the choice is made once for each report and not once for each rule.
+    chosen: _Choice = lru_cache(maxsize=1)(lambda facts: judged(policy, facts, out))
+    rules: tuple[Check[LaunchFacts], ...] = (
         _Rule("policy.mode", policy, _any_mode if simulation else _no_unsafe),
-        _Rule("launch.simulated", policy, _any_platform if simulation else _not_simulated),
-    ]
-    for rule_id, look in _RULES.items():
-        rule = _Rule(rule_id, policy, look)
-        found.append(UnsafeAllowed(rule, given_up[rule_id]) if rule_id in given_up else rule)
-    return tuple(found)
+        _Rule("launch.simulated", policy, _any_root if simulation else _not_simulated),
+        *(_Rule(demand.id, policy, _of_launch(demand, chosen)) for demand in LAUNCH_DEMANDS),
+        *(_Rule(demand.id, policy, _of_platform(demand, chosen)) for demand in PLATFORM_DEMANDS),
+    )
+    return tuple(_in_the_place_of(rule, out) for rule in rules)
+
+
+def checks(policy: Policy | None, mode: str) -> tuple[Check[PolicyFacts], ...]:
+    """The checks of a policy on everything else: what the launch must be able to do, key broker, store and keys.
+
+    They do not stand alone: without `launch_checks` nobody has asked whether the launch is listed.
+
+    Args:
+        policy: the policy in force; None denies everything under the rule ``policy.in-force``.
+        mode: as for `launch_checks`.
+    """
+    if policy is None:
+        return (_Rule("policy.in-force", None, _in_force),)
+    out = given_up(policy.unsafe) if mode == SIMULATION else {}
+    rules: tuple[Check[PolicyFacts], ...] = (
+        _Rule(CAPABILITIES, policy, _capabilities(out)),
+        *(_Rule(rule_id, policy, look) for rule_id, look in _RULES.items()),
+    )
+    return tuple(_in_the_place_of(rule, out) for rule in rules)

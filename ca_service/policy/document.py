@@ -1,50 +1,35 @@
 """The form of a policy document: TOML 1.0, strict.
 
-This module knows which members there are and what each may hold. What they mean together, `allowlist` decides.
+This module and `document_launch` know which members there are and what each may hold. What they mean together,
+`allowlist` decides.
 """
 
 import tomllib
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
 from ca_service.judgment import BadRequest
+from ca_service.policy.document_launch import LaunchTable, PlatformTable
+from ca_service.policy.form import Identifier, Table, Words, problem, shown
 
 MAX_DOCUMENT = 16 * 1024 * 1024
 """Longest document, in characters."""
 
 _MAX_AGE = 7 * 24 * 3600
-_SHOWN_NAME = 64
 _SHOWN_REASON = 256
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-"""Stable id or name of an entry."""
-
-Words = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,256}$")]
-"""Printable ASCII for people."""
-
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Measurement = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
 TemplateId = Annotated[str, StringConstraints(pattern=r"^[A-Z]-[0-9]{1,4}$")]
 StoreFormat = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*/[1-9][0-9]{0,3}$")]
 
-Capability = Literal["verifies-grants", "reports-state", "oracle-free"]
-ProductName = Literal["Milan", "Genoa", "Turin"]
 Origin = Literal["kbs-generated", "provisioned"]
 Status = Literal["trusted", "suspended", "compromised"]
 UnsafeName = Literal[
     "UnsafeAllowAnyMeasurement",
     "UnsafeAllowMissingCapabilities",
+    "UnsafeAllowAnyPlatform",
     "UnsafeAllowAnyKbs",
     "UnsafeAllowAnyResource",
     "UnsafeAllowAnyOrigin",
@@ -54,19 +39,13 @@ UnsafeName = Literal[
 ]
 
 
-class _Table(BaseModel):
-    """A TOML table: unknown members refused, no conversions, immutable."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class GrantTable(_Table):
+class GrantTable(Table):
     """``[grant]``: how old a grant may be, in seconds."""
 
     max_age_s: Annotated[int, Field(ge=1, le=_MAX_AGE)]
 
 
-class KeyTable(_Table):
+class KeyTable(Table):
     """``[[kbs.key]]``: an ECDSA public key, as a JWK or as PEM (SubjectPublicKeyInfo)."""
 
     jwk: dict[str, str] | None = None
@@ -79,7 +58,7 @@ class KeyTable(_Table):
         return self
 
 
-class ResourceTable(_Table):
+class ResourceTable(Table):
     """``[[kbs.resource]]``: a pattern of resources that this KBS may release.
 
     `shared` says that several volumes live under one resource; then the volume's salt tells instances apart.
@@ -89,7 +68,14 @@ class ResourceTable(_Table):
     shared: bool = False
 
 
-class KbsTable(_Table):
+class EarTable(Table):
+    """``[kbs.ear]``: an attestation token is asked for as well, signed by one of these keys (P-256, ES256)."""
+
+    key: Annotated[list[KeyTable], Field(min_length=1)]
+    max_age_s: Annotated[int, Field(ge=1, le=_MAX_AGE)]
+
+
+class KbsTable(Table):
     """``[[kbs]]``: a key broker service; its `id` stays when its keys change."""
 
     id: Identifier
@@ -102,6 +88,7 @@ class KbsTable(_Table):
     valid_to: AwareDatetime | None = None
     key: Annotated[list[KeyTable], Field(min_length=1)]
     resource: Annotated[list[ResourceTable], Field(min_length=1)]
+    ear: EarTable | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -112,17 +99,7 @@ class KbsTable(_Table):
         return self
 
 
-class LaunchTable(_Table):
-    """``[[launch]]``: an SVSM build that may enrol."""
-
-    name: Identifier
-    label: Words | None = None
-    measurement: Measurement
-    capabilities: list[Capability]
-    products: Annotated[list[ProductName], Field(min_length=1)]
-
-
-class TpmTable(_Table):
+class TpmTable(Table):
     """``[tpm]``: the key templates that get certificates."""
 
     ek: Annotated[list[TemplateId], Field(min_length=1)]
@@ -130,20 +107,20 @@ class TpmTable(_Table):
     idevid: Annotated[list[TemplateId], Field(min_length=1)]
 
 
-class StoreTable(_Table):
+class StoreTable(Table):
     """``[store]``: the formats of the volume that holds the TPM's state."""
 
     formats: Annotated[list[StoreFormat], Field(min_length=1)]
 
 
-class UnsafeTable(_Table):
+class UnsafeTable(Table):
     """``[[unsafe]]``: a rule given up, on a simulation CA only, with what is lost by it in words."""
 
     name: UnsafeName
     gives_up: Words
 
 
-class Document(_Table):
+class Document(Table):
     """A whole policy document of schema 1. A table that is missing denies what it would have allowed."""
 
     schema_: Annotated[int, Field(alias="schema", ge=1, le=1)]
@@ -152,31 +129,8 @@ class Document(_Table):
     store: StoreTable | None = None
     kbs: list[KbsTable] = Field(default_factory=list)
     launch: list[LaunchTable] = Field(default_factory=list)
+    platform: list[PlatformTable] = Field(default_factory=list)
     unsafe: list[UnsafeTable] = Field(default_factory=list)
-
-
-def _shown(text: str, most: int = _SHOWN_NAME) -> str:
-    """Text from the document, made safe for an error message."""
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:most])
-
-
-def problem(content: Mapping[str, object], path: tuple[int | str, ...], detail: str) -> BadRequest:
-    """The error about one place of a document: its path, and the id or name of the entry that it is in."""
-    shown = ""
-    for step in path:
-        shown += f"[{step}]" if isinstance(step, int) else ("." if shown else "") + _shown(step)
-    return BadRequest(shown, detail + _entry(content, path), code="policy-invalid")
-
-
-def _entry(content: Mapping[str, object], path: tuple[int | str, ...]) -> str:
-    if len(path) < 2 or not isinstance(path[1], int):  # noqa: PLR2004 - table and position
-        return ""
-    entries = content.get(str(path[0]))
-    if isinstance(entries, list) and path[1] < len(entries) and isinstance(entries[path[1]], dict):
-        name = entries[path[1]].get("name" if path[0] in ("launch", "unsafe") else "id")
-        if isinstance(name, str):
-            return f' (entry "{_shown(name)}")'
-    return ""
 
 
 def read(text: str) -> tuple[Document, dict[str, object]]:
@@ -194,7 +148,7 @@ def read(text: str) -> tuple[Document, dict[str, object]]:
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        reason = _shown(str(error), _SHOWN_REASON) if isinstance(error, ValueError) else "nested too deeply"
+        reason = shown(str(error), _SHOWN_REASON) if isinstance(error, ValueError) else "nested too deeply"
         raise BadRequest("", f"is not TOML: {reason}", code="policy-invalid") from error
     try:
         return Document.model_validate(content), content

@@ -6,14 +6,30 @@ They exist to show on a simulation CA what a rule is worth. A production CA refu
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final, Generic, TypeVar
 
 from ca_service.judgment import Check, Finding, Verdict
-from ca_service.policy.facts import PolicyFacts
+from ca_service.policy.launch_rules import LAUNCH_DEMANDS
+from ca_service.policy.platform_rules import PLATFORM_DEMANDS
+
+F = TypeVar("F")
+
+CAPABILITIES: Final = "launch.capabilities"
+
+_LISTED: Final = tuple(demand.id for demand in LAUNCH_DEMANDS)
+_PLATFORM: Final = tuple(
+    rule for rule in (*_LISTED, *(demand.id for demand in PLATFORM_DEMANDS)) if rule.startswith("platform.")
+)
 
 UNSAFE_RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "UnsafeAllowAnyMeasurement": ("launch.measurement", "launch.capabilities", "launch.product"),
-        "UnsafeAllowMissingCapabilities": ("launch.capabilities",),
+        "UnsafeAllowAnyMeasurement": (
+            *(rule for rule in _LISTED if rule not in _PLATFORM),
+            CAPABILITIES,
+            *_PLATFORM,
+        ),
+        "UnsafeAllowMissingCapabilities": (CAPABILITIES,),
+        "UnsafeAllowAnyPlatform": _PLATFORM,
         "UnsafeAllowAnyKbs": (
             "kbs.listed",
             "kbs.status",
@@ -32,8 +48,13 @@ UNSAFE_RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Name of each permissive entry, and the rules that it gives up."""
 
 
+def given_up(unsafe: Mapping[str, str]) -> dict[str, str]:
+    """The rules that the permissive entries of a policy give up, each with the name of an entry that does."""
+    return {rule: entry for entry in unsafe for rule in UNSAFE_RULES[entry]}
+
+
 @dataclass(frozen=True)
-class UnsafeAllowed:
+class UnsafeAllowed(Generic[F]):
     """Stands in the place of a check that a permissive entry gives up.
 
     The check still looks, so that the trace tells what it would have said; its word does not count.
@@ -43,7 +64,7 @@ class UnsafeAllowed:
         entry: name of the policy entry that gives it up.
     """
 
-    check: Check[PolicyFacts]
+    check: Check[F]
     entry: str
 
     @property
@@ -51,7 +72,7 @@ class UnsafeAllowed:
         """The id of the check that is given up."""
         return self.check.id
 
-    def judge(self, subject: PolicyFacts) -> Finding:
+    def judge(self, subject: F) -> Finding:
         """Admit, and leave in the trace who gave the check up and what it would have said."""
         found = self.check.judge(subject)
         return Finding(

@@ -10,7 +10,7 @@ import pytest
 from ca_service.enrollment import judge, ledger, nonces
 from ca_service.evidence.grant import GRANT_CHECKS
 from ca_service.evidence.snp import AUTHENTICITY, CONFIGURATION
-from ca_service.policy import checks, load
+from ca_service.policy import checks, launch_checks, load
 from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS
 from vtpm.lab.attacks import ATTACKS
 
@@ -41,6 +41,7 @@ def _ca_rules():
         *GRANT_CHECKS,
         *AUTHENTICITY,
         *CONFIGURATION,
+        *launch_checks(policy, "production"),
         *checks(policy, "production"),
         *CERTIFY_CHECKS,
         *KEY_CHECKS,

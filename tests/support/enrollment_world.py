@@ -55,6 +55,29 @@ START = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 PASSPHRASE = b"a passphrase of the tests"
 FIRMWARE = "2023112300000001"
 RESOURCE = "default/vtpm/guest-a"
+DEMANDS = """
+guest_policy = { require = [], forbid = ["cxl", "single-socket", "aes-256-xts", "rapl-disabled", "ciphertext-hiding", \
+"page-swap-disabled"], either = ["smt"] }
+products = ["Milan"]
+platform = "simulated"
+unconstrained = ["id-key", "author-key", "host-data", "family-id", "image-id", "guest-svn", "abi"]
+"""
+PLATFORM = """
+[[platform]]
+name = "simulated"
+keys = ["VCEK"]
+report_versions = [3, 4, 5]
+platform_info = { require = ["ecc", "alias-check"], forbid = ["tio", "other"], \
+either = ["smt", "tsme", "rapl-disabled", "ciphertext-hiding"] }
+provisional_firmware = false
+unconstrained = ["launch-mitigations", "current-mitigations", "chip", "crl-age"]
+[[platform.tcb]]
+product = "Milan"
+firmware = "1.55.29"
+reported = { bootloader = 4, tee = 0, snp = 27, microcode = 219 }
+committed = { bootloader = 4, tee = 0, snp = 27, microcode = 219 }
+launch = { bootloader = 4, tee = 0, snp = 27, microcode = 219 }
+"""
 
 
 def _instance(role: Role, template_id: str, *parts: bytes) -> bytes:
@@ -190,7 +213,7 @@ shared = {shared}
 name = "simulated"
 measurement = "{self.launch.measurement.hex()}"
 capabilities = ["verifies-grants", "reports-state"]
-products = ["Milan"]
+{DEMANDS}
 [tpm]
 ek = ["L-1"]
 iak = ["H-3"]
@@ -198,6 +221,7 @@ idevid = ["H-3"]
 [store]
 formats = ["cocoonfs/1"]
 {extra}
+{PLATFORM}
 """
 
     def new_store(self, faults: Faults = no_faults) -> Store:

@@ -1,6 +1,7 @@
 """`vtpm boot` and `vtpm measure`: the simulated machine and what its SVSM measures to."""
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -9,26 +10,54 @@ from vtpm.lab.machine import Machine, MachineConfig
 from vtpm.signals import interrupt_on_signals
 from vtpm.svsm.build import Build, measurement
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_GUEST_POLICY_OPEN = (
+    "smt",
+    "single-socket",
+    "aes-256-xts",
+    "rapl-disabled",
+    "ciphertext-hiding",
+    "page-swap-disabled",
+)
+
+
+def _platform_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if _NAME.fullmatch(value) is None:
+        raise click.BadParameter("must be a name of the policy: lower case, digits, '.', '_' and '-'")
+    return value
+
 
 @click.command()
 @click.option(
     "--policy", is_flag=True, help="print the [[launch]] entry for the CA's policy instead of the digest"
 )
+@click.option(
+    "--platform",
+    default="simulated",
+    show_default=True,
+    callback=_platform_name,
+    metavar="NAME",
+    help="name of the [[platform]] in that policy to which the entry refers",
+)
 @click.option("--build", type=click.Choice([build.value for build in Build]), default=Build.STANDARD.value)
-def measure(*, policy: bool, build: str) -> None:
+def measure(*, policy: bool, platform: str, build: str) -> None:
     """Print the launch measurement of this checkout's simulated SVSM (SHA-384, hex)."""
     digest = measurement(Build(build)).hex()
     if not policy:
         click.echo(digest)
         return
     capabilities = '"verifies-grants", "reports-state"' if build == Build.STANDARD.value else ""
+    either = ", ".join(f'"{bit}"' for bit in _GUEST_POLICY_OPEN)
     click.echo(
         f"""
 [[launch]]
 name = "simulated-svsm-{build}"
 measurement = "{digest}"
+guest_policy = {{ require = [], forbid = ["cxl"], either = [{either}] }}
 capabilities = [{capabilities}]
 products = ["Milan"]
+platform = "{platform}"
+unconstrained = ["id-key", "author-key", "host-data", "family-id", "image-id", "guest-svn", "abi"]
 """
     )
 

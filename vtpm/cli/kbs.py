@@ -10,6 +10,7 @@ from vtpm.errors import UsageError
 from vtpm.kbs import Kbs
 from vtpm.kbs import serve as serve_kbs
 from vtpm.svsm.build import measurement
+from vtpm.wire.jwk import EcJwk
 
 
 def _open(directory: Path) -> Kbs:
@@ -37,14 +38,17 @@ def serve(directory: Path, bind: str) -> None:
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--policy", is_flag=True, help="print the [[kbs]] entry for the CA's policy instead of the JWK")
 @click.option("--id", "kbs_id", default="demo-kbs", show_default=True, help="stable id of the [[kbs]] entry")
-def key(directory: Path, *, policy: bool, kbs_id: str) -> None:
-    """Print the public key with which the KBS in DIRECTORY signs its grants."""
+@click.option(
+    "--ear",
+    is_flag=True,
+    help="the key that signs attestation tokens (EAR); with --policy, let the entry ask for such a token too",
+)
+def key(directory: Path, *, policy: bool, kbs_id: str, ear: bool) -> None:
+    """Print the public key with which the KBS in DIRECTORY signs its grants, or its attestation tokens."""
     broker = _open(directory)
-    jwk = broker.public_jwk().members()
     if not policy:
-        click.echo(json.dumps(jwk))
+        click.echo(json.dumps((broker.token_jwk() if ear else broker.public_jwk()).members()))
         return
-    members = ", ".join(f'{name} = "{value}"' for name, value in sorted(jwk.items()))
     click.echo(
         f"""
 [[kbs]]
@@ -56,12 +60,34 @@ origins = ["kbs-generated"]
 release_policies = ["{broker.policy().digest}"]
 
 [[kbs.key]]
-jwk = {{ {members} }}
+jwk = {_inline_table(broker.public_jwk())}
 
 [[kbs.resource]]
 pattern = "default/*/*"
-"""
+{_ear_table(broker.token_jwk()) if ear else _EAR_HINT}"""
     )
+
+
+_EAR_HINT = (
+    "# `vtpm kbs key --policy --ear` lets this entry ask for the KBS's attestation token (EAR) as well.\n"
+)
+
+
+def _ear_table(jwk: EcJwk) -> str:
+    return f"""
+[kbs.ear]
+# Longest time since the token was issued, in seconds.
+max_age_s = 3600
+
+[[kbs.ear.key]]
+jwk = {_inline_table(jwk)}
+"""
+
+
+def _inline_table(jwk: EcJwk) -> str:
+    """A JWK as a TOML value."""
+    members = ", ".join(f'{name} = "{value}"' for name, value in sorted(jwk.members().items()))
+    return f"{{ {members} }}"
 
 
 @kbs.command()

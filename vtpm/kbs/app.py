@@ -21,7 +21,7 @@ _log = logging.getLogger("vtpm.kbs")
 def create_app(kbs: Kbs, clock: Clock, entropy: Entropy) -> Flask:
     """The WSGI application of one KBS.
 
-    Sessions and the token key live in it, so one process serves a KBS at a time; threads are fine.
+    Sessions live in it, so one process serves a KBS at a time; threads are fine.
 
     Args:
         kbs: keys, policy and resources.

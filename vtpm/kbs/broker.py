@@ -26,13 +26,17 @@ class Credentials:
 
 
 class Broker:
-    """The protocol's state: sessions and token key in memory, everything else in the KBS's directory."""
+    """The protocol's state: sessions in memory, everything else in the KBS's directory.
+
+    Raises:
+        KbsError: the directory's token key is damaged.
+    """
 
     def __init__(self, kbs: Kbs, clock: Clock, entropy: Entropy) -> None:
         self._kbs = kbs
         self._clock = clock
         self._entropy = entropy
-        self._tokens = TokenSigner()
+        self._tokens = TokenSigner(kbs.token_key())
         self.sessions = Sessions(clock, entropy)
 
     def auth(self, body: bytes) -> Session:

@@ -3,6 +3,7 @@
 ```
 DIR/master.key | master.scrypt    what seals the rest; see `vtpm.kbs.sealing`
 DIR/policy.toml                   the release policy, for the administrator to edit
+DIR/token.key                     sealed P-256 key of the attestation tokens; made when missing
 DIR/signing.key                   sealed P-384 key of the grants; written last, so with it the directory is complete
 DIR/resources/R.declared          sealed declaration of R (`/` written as `:`), with the secret of a provisioned one
 DIR/resources/R.secret            sealed secret that the KBS generated on the first release
@@ -46,8 +47,9 @@ SECRET_SIZE: Final = 32
 
 _POLICY: Final = "policy.toml"
 _SIGNING: Final = "signing.key"
+_EAR_SIGNING: Final = "token.key"
 _RESOURCES: Final = "resources"
-_OURS: Final = frozenset({KEY_FILE, SCRYPT_FILE, _POLICY, _SIGNING, _RESOURCES, "lock"})
+_OURS: Final = frozenset({KEY_FILE, SCRYPT_FILE, _POLICY, _SIGNING, _EAR_SIGNING, _RESOURCES, "lock"})
 _MAX_DECLARATION: Final = 128 * 1024
 
 
@@ -114,12 +116,11 @@ class Kbs:
         master = Master.create_or_load(directory, passphrase, may_create=True)
         if not (directory / _POLICY).exists():
             write_once(directory / _POLICY, policy)
-        key = ec.generate_private_key(ec.SECP384R1())
-        der = key.private_bytes(
-            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        if not (directory / _EAR_SIGNING).exists():
+            write_once(directory / _EAR_SIGNING, master.seal(_new_key(ec.SECP256R1()), _EAR_SIGNING))
+        der = _new_key(ec.SECP384R1())
         write_once(directory / _SIGNING, master.seal(der, _SIGNING))
-        return cls(directory, master, key)
+        return cls(directory, master, _load_key(der))
 
     def public_jwk(self) -> EcJwk:
         """The key under which this KBS's grants verify (P-384)."""
@@ -128,6 +129,30 @@ class Kbs:
     def sign_grant(self, claims: GrantClaims) -> str:
         """The compact JWS of a grant."""
         return sign_grant(claims, self._signing_key)
+
+    def token_key(self) -> ec.EllipticCurvePrivateKey:
+        """The P-256 key of the attestation tokens: always the same, so that a CA's policy can pin it.
+
+        A directory of a release that had none gets one now. So does one that lost it, which a CA that pins the old
+        key then refuses.
+
+        Raises:
+            KbsError: the file is damaged.
+        """
+        path = self.directory / _EAR_SIGNING
+        try:
+            data = read_private(path)
+        except FileNotFoundError:
+            with locked(self.directory), contextlib.suppress(FileExistsError):
+                write_once(path, self._master.seal(_new_key(ec.SECP256R1()), _EAR_SIGNING))
+            data = read_private(path)
+        # A key that a crash forgets would be one that somebody has pinned in vain; see `_generated`.
+        flush_directory(path.parent)
+        return _load_key(self._master.unseal(data, _EAR_SIGNING))
+
+    def token_jwk(self) -> EcJwk:
+        """The key under which this KBS's attestation tokens verify (P-256); raises as `token_key`."""
+        return EcJwk.from_key(self.token_key().public_key())
 
     def policy(self) -> ReleasePolicy:
         """The release policy as it stands now.
@@ -248,8 +273,14 @@ def _prepare(directory: Path) -> None:
         raise UsageError(f"{directory}: {error.strerror}") from error
 
 
+def _new_key(curve: ec.EllipticCurve) -> bytes:
+    return ec.generate_private_key(curve).private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
 def _load_key(der: bytes) -> ec.EllipticCurvePrivateKey:
     key = serialization.load_der_private_key(der, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise KbsError("the signing key is no elliptic-curve key")
+        raise KbsError("a key of the KBS is no elliptic-curve key")
     return key

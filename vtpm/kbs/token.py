@@ -16,6 +16,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from vtpm.kbs.errors import RcarError
+from vtpm.wire.ear import AFFIRMING
 from vtpm.wire.encoding import Members
 from vtpm.wire.errors import WireError
 from vtpm.wire.jwk import EcJwk
@@ -29,6 +30,7 @@ _MAX_TOKEN: Final = 64 * 1024
 
 _GENUINE_HARDWARE: Final = 2
 _NO_KNOWN_WEAKNESS: Final = 3
+_UNKNOWN_CONFIGURATION: Final = 36
 _APPROVED_EXECUTABLES: Final = 3
 _UNRECOGNISED_EXECUTABLES: Final = 33
 
@@ -54,10 +56,15 @@ class TokenClaims:
 
 
 class TokenSigner:
-    """Issues tokens and takes back its own. The key is ephemeral, as Trustee's is unless one is configured."""
+    """Issues tokens and takes back its own.
 
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
+    Args:
+        key: on P-256. It outlives the process, as Trustee's does where one is configured: who judges a token must
+            know its signer beforehand.
+    """
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key = key
 
     def issue(
         self, report: Report, tee: EcJwk, nonce: str, *, allowed: bool, simulated: bool, at: datetime
@@ -117,11 +124,13 @@ def _read(claims: Mapping[str, object], at: int) -> TokenClaims:
 def _appraisal(
     report: Report, tee: EcJwk, nonce: str, *, allowed: bool, simulated: bool
 ) -> dict[str, object]:
-    executables = _APPROVED_EXECUTABLES if allowed else _UNRECOGNISED_EXECUTABLES
+    # As Trustee's default policy appraises. That the hardware is genuine, and new enough, the verifier has seen to
+    # before there is anything to appraise.
+    open_to_host = report.debug or report.migrate_ma
     vector = {
         "instance-identity": 0,
-        "configuration": _NO_KNOWN_WEAKNESS,
-        "executables": executables,
+        "configuration": _UNKNOWN_CONFIGURATION if open_to_host else _NO_KNOWN_WEAKNESS,
+        "executables": _APPROVED_EXECUTABLES if allowed else _UNRECOGNISED_EXECUTABLES,
         "file-system": 0,
         "hardware": _GENUINE_HARDWARE,
         "runtime-opaque": 0,
@@ -149,7 +158,7 @@ def _appraisal(
 
 def _status(worst: int) -> str:
     """The tier of the worst claim (AR4SI section 2.3.2)."""
-    for most, tier in ((1, "none"), (31, "affirming"), (95, "warning")):
+    for most, tier in ((1, "none"), (31, AFFIRMING), (95, "warning")):
         if worst <= most:
             return tier
     return "contraindicated"

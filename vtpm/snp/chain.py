@@ -1,83 +1,44 @@
-"""The simulated signing service: ARK, ASK and the VCEK certificates that AMD's KDS would hand out.
+"""The simulated signing service: ARK, ASK, ASVK, and what they sign as AMD's KDS hands it out.
 
-The shipped chain is the same in every checkout, so that simulated platforms and simulation CAs fit together
-without an exchange of files. Its ASK private key is public on purpose: whoever has it can simulate a
-processor, and nothing that matters may trust it.
+The shipped chains are the same in every checkout, so that simulated platforms and simulation CAs fit together
+without an exchange of files. Their private keys are public on purpose; nothing that matters may trust them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import resources
 from typing import Final, Self
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from vtpm.snp.names import name, vcek_extensions
+from vtpm.errors import UsageError
+from vtpm.snp.authority import authority_certificate as _authority
+from vtpm.snp.authority import revocation_list
+from vtpm.snp.forms import LeafForm, SignatureForm
+from vtpm.snp.leaf import LeafContent, encode_leaf
+from vtpm.snp.names import (
+    ASK_DISTANCE,
+    ASVK_DISTANCE,
+    FIRST_SERIAL,
+    common_name_of,
+    simulated_name,
+    vcek_extensions,
+    vlek_extensions,
+)
+from vtpm.wire.certtable import CertKind
 from vtpm.wire.report import Product
 
-_PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
-_CA_LIFETIME: Final = timedelta(days=25 * 365)
-_VCEK_LIFETIME: Final = timedelta(days=7 * 365)
+_YEAR: Final = timedelta(days=365)
+_VCEK_LIFETIME: Final = 7 * _YEAR
 _EPOCH: Final = datetime(2025, 1, 1, tzinfo=UTC)
 """From when on a made chain is valid; fixed, so that a simulated past works too."""
 
-_UNIT: Final = "SIMULATED"
-_ORGANIZATION: Final = "vtpm-ca simulated platform"
-_TBS_SERIAL: Final = 9
-"""Offset of the serial number in TBS bytes of 256 to 65,535 bytes: behind SEQUENCE header and version."""
-
-
-def _der(tag: int, content: bytes) -> bytes:
-    """One DER value with a definite length."""
-    size = len(content)
-    if size < 0x80:  # noqa: PLR2004 - DER's short form
-        return bytes([tag, size]) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes([tag, 0x80 | len(length)]) + length + content
-
-
-def _authority(
-    common_name: str,
-    public_key: rsa.RSAPublicKey,
-    issuer_name: str,
-    issuer_key: rsa.RSAPrivateKey,
-    serial: int,
-    not_before: datetime,
-) -> x509.Certificate:
-    """A CA certificate as AMD makes ARK and ASK; self-signed when both names are the same."""
-    root = common_name == issuer_name
-    usage = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=root,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name(common_name, unit=_UNIT, organization=_ORGANIZATION))
-        .issuer_name(name(issuer_name, unit=_UNIT, organization=_ORGANIZATION))
-        .public_key(public_key)
-        .serial_number(serial)
-        .not_valid_before(not_before)
-        .not_valid_after(not_before + _CA_LIFETIME)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None if root else 0), critical=True)
-        .add_extension(usage, critical=True)
-    )
-    if not root:
-        issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
-        builder = builder.add_extension(issuer_id, critical=False)
-    return builder.sign(issuer_key, hashes.SHA384(), rsa_padding=_PSS)
+DEFAULT_CSP_ID: Final = "CN=cc-simulated-1.example"
+"""CSP_ID of a VLEK unless another is asked for."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +50,9 @@ class SimulatedChain:
         ark: root certificate, self-signed.
         ask: intermediate certificate, signed by the ARK.
         ask_key: signs VCEK certificates.
-        ark_key: None for the shipped chain, whose ARK key no longer exists.
+        ark_key: signs intermediates and CRLs; None for the shipped Milan chain, whose ARK key no longer exists.
+        asvk: the VLEKs' intermediate certificate, signed by the ARK; None for the shipped Milan chain.
+        asvk_key: signs VLEK certificates.
     """
 
     product: Product
@@ -97,19 +60,16 @@ class SimulatedChain:
     ask: x509.Certificate
     ask_key: rsa.RSAPrivateKey = field(repr=False)
     ark_key: rsa.RSAPrivateKey | None = field(default=None, repr=False)
+    asvk: x509.Certificate | None = None
+    asvk_key: rsa.RSAPrivateKey | None = field(default=None, repr=False)
 
     @classmethod
-    @cache
-    def shipped(cls) -> Self:
-        """The well-known Milan chain that simulation CAs trust and production CAs never do."""
-        data = resources.files("vtpm.snp") / "data"
-        key = load_pem_private_key((data / "simulated-ask-key.pem").read_bytes(), None)
-        if not isinstance(key, rsa.RSAPrivateKey):
-            raise TypeError("the simulated ASK key is no RSA key")
-        ark, ask = (
-            x509.load_pem_x509_certificate((data / file).read_bytes()) for file in ("ark.pem", "ask.pem")
-        )
-        return cls(Product.MILAN, ark, ask, key)
+    def shipped(cls, product: Product = Product.MILAN) -> "SimulatedChain":
+        """The product's well-known chain that simulation CAs trust and production CAs never do.
+
+        Milan's has neither ASVK nor the ARK's private key: it signs VCEKs only.
+        """
+        return _shipped(product)
 
     def issue_vcek(
         self,
@@ -121,6 +81,7 @@ class SimulatedChain:
         not_after: datetime | None = None,
         common_name: str = "SEV-VCEK",
         replaced: Mapping[str, bytes] | None = None,
+        form: LeafForm | None = None,
     ) -> bytes:
         """The DER certificate of a chip endorsement key, with AMD's extensions and serial number 0.
 
@@ -131,39 +92,144 @@ class SimulatedChain:
             not_before: start of validity.
             not_after: its end; by default seven years later, as AMD does.
             common_name: of the subject, for tests of verifiers.
-            replaced: other extension values by dotted OID, for tests of verifiers; an empty value leaves the
-                extension out.
+            replaced: short for `LeafForm.replaced`, and stronger than it.
+            form: other deviations from AMD's form, for tests of verifiers.
         """
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name(common_name, unit=_UNIT, organization=_ORGANIZATION))
-            .issuer_name(self.ask.subject)
-            .public_key(public_key)
-            .serial_number(1)
-            .not_valid_before(not_before)
-            .not_valid_after(not_after or not_before + _VCEK_LIFETIME)
+        content = LeafContent(
+            simulated_name(common_name),
+            self.ask.subject,
+            public_key,
+            not_before,
+            not_after or not_before + _VCEK_LIFETIME,
+            vcek_extensions(self.product, hwid, tcb),
         )
-        values = {e.oid.dotted_string: e.value for e in vcek_extensions(self.product, hwid, tcb)}
-        values.update(replaced or {})
-        for oid, value in values.items():
-            if value:
-                builder = builder.add_extension(
-                    x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), critical=False
-                )
-        made = builder.sign(self.ask_key, hashes.SHA384(), rsa_padding=_PSS)
-        return self._with_serial_zero(made)
+        return encode_leaf(content, self.ask_key, _with(form, replaced))
 
-    def _with_serial_zero(self, made: x509.Certificate) -> bytes:
-        """Sign the same contents under serial 0, which the builder refuses and AMD uses everywhere."""
-        tbs = bytearray(made.tbs_certificate_bytes)
-        if tbs[_TBS_SERIAL : _TBS_SERIAL + 3] != b"\x02\x01\x01":
-            raise ValueError("the serial number is not where a VCEK has it")
-        tbs[_TBS_SERIAL + 2] = 0
-        signature = self.ask_key.sign(bytes(tbs), _PSS, hashes.SHA384())
-        whole = made.public_bytes(Encoding.DER)
-        start = whole.index(made.tbs_certificate_bytes) + len(tbs)
-        algorithm = whole[start : -len(_der(0x03, b"\0" + made.signature))]
-        return _der(0x30, bytes(tbs) + algorithm + _der(0x03, b"\0" + signature))
+    def issue_vlek(
+        self,
+        public_key: ec.EllipticCurvePublicKey,
+        *,
+        tcb: bytes,
+        not_before: datetime,
+        csp_id: str = DEFAULT_CSP_ID,
+        not_after: datetime | None = None,
+        common_name: str = "SEV-VLEK",
+        replaced: Mapping[str, bytes] | None = None,
+        form: LeafForm | None = None,
+    ) -> bytes:
+        """The DER certificate of a cloud provider's loaded endorsement key, with AMD's extensions and serial number 0.
+
+        Args:
+            public_key: on P-384.
+            tcb: the 8-byte TCB_VERSION that the key is derived for.
+            not_before: start of validity.
+            csp_id: the provider's name for the key, ASCII.
+            not_after: its end; by default one year later, as AMD does.
+            common_name: of the subject, for tests of verifiers.
+            replaced: short for `LeafForm.replaced`, and stronger than it.
+            form: other deviations from AMD's form, for tests of verifiers.
+
+        Raises:
+            UsageError: the chain has no ASVK.
+        """
+        if self.asvk is None or self.asvk_key is None:
+            raise UsageError(f"this signing service for {self.product} has no ASVK")
+        content = LeafContent(
+            simulated_name(common_name),
+            self.asvk.subject,
+            public_key,
+            not_before,
+            not_after or not_before + _YEAR,
+            vlek_extensions(self.product, csp_id, tcb),
+        )
+        return encode_leaf(content, self.asvk_key, _with(form, replaced))
+
+    def issue_intermediate(
+        self,
+        kind: CertKind = CertKind.VCEK,
+        *,
+        serial: int,
+        common_name: str | None = None,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+        bits: int | None = None,
+    ) -> Self:
+        """The same service with a new intermediate: other key, other serial number, same name, same ARK.
+
+        AMD once replaced Genoa's ASK so; the old one was revoked.
+
+        Args:
+            kind: VCEK for a new ASK, VLEK for a new ASVK, by what it signs.
+            serial: of its certificate, above 0.
+            common_name: of its subject; the present intermediate's by default.
+            not_before: start of validity; the ARK's by default.
+            not_after: its end; by default 25 years later.
+            bits: size of its RSA key; the present ASK's by default.
+
+        Raises:
+            UsageError: the ARK's private key does not exist.
+            ValueError: another kind.
+        """
+        if kind not in {CertKind.VCEK, CertKind.VLEK}:
+            raise ValueError("an intermediate signs VCEKs or VLEKs")
+        ark_key = self._ark_key()
+        key = rsa.generate_private_key(public_exponent=65537, key_size=bits or self.ask_key.key_size)
+        present = self.ask if kind is CertKind.VCEK or self.asvk is None else self.asvk
+        certificate = _authority(
+            common_name or common_name_of(present),
+            key.public_key(),
+            common_name_of(self.ark),
+            ark_key,
+            serial,
+            not_before or self.ark.not_valid_before_utc,
+            not_after,
+        )
+        if kind is CertKind.VCEK:
+            return replace(self, ask=certificate, ask_key=key)
+        return replace(self, asvk=certificate, asvk_key=key)
+
+    def crl(
+        self,
+        serials: Iterable[int] = (),
+        *,
+        number: int | None = 1,
+        this_update: datetime,
+        next_update: datetime | None = None,
+        added: Iterable[tuple[x509.ExtensionType, bool]] = (),
+        signature: SignatureForm = SignatureForm.PSS_SHA384,
+    ) -> bytes:
+        """The ARK's certificate revocation list in DER, as KDS serves it: version 2, key id and CRL number.
+
+        A forged one comes from a chain whose ``ark_key`` was replaced, one of another issuer if ``ark`` was too.
+
+        Args:
+            serials: serial numbers of the revoked intermediates, revoked at `this_update`.
+            number: the CRL number; None leaves the extension out, for tests of verifiers.
+            this_update: when it was made.
+            next_update: when the next one is due; by default a year later.
+            added: further extensions, each with whether it is critical, for tests of verifiers.
+            signature: how the ARK signs, for tests of verifiers.
+
+        Raises:
+            UsageError: the ARK's private key does not exist.
+        """
+        return revocation_list(
+            self.ark,
+            self._ark_key(),
+            serials,
+            number=number,
+            this_update=this_update,
+            next_update=next_update or this_update + _YEAR,
+            added=added,
+            signature=signature,
+        )
+
+    def _ark_key(self) -> rsa.RSAPrivateKey:
+        if self.ark_key is None:
+            raise UsageError(
+                f"the ARK's private key of this signing service for {self.product} does not exist"
+            )
+        return self.ark_key
 
 
 def new_simulated_chain(
@@ -179,12 +245,56 @@ def new_simulated_chain(
 
     Args:
         product: whose processors it pretends to certify.
-        label: stands in the names: ``ARK-<label>-<product>`` and ``SEV-<label>-<product>``.
-        bits: size of both RSA keys; AMD's are 4096, tests may take fewer.
+        label: stands in the names: ``ARK-<label>-<product>``, ``SEV-<label>-<product>`` and
+            ``SEV-VLEK-<label>-<product>``.
+        bits: size of the three RSA keys; AMD's are 4096, tests may take fewer.
         not_before: start of validity, which lasts 25 years.
     """
-    ark_name, ask_name = f"ARK-{label}-{product}", f"SEV-{label}-{product}"
-    ark_key, ask_key = (rsa.generate_private_key(public_exponent=65537, key_size=bits) for _ in range(2))
-    ark = _authority(ark_name, ark_key.public_key(), ark_name, ark_key, 0x10000, not_before)
-    ask = _authority(ask_name, ask_key.public_key(), ark_name, ark_key, 0x10001, not_before)
-    return SimulatedChain(product, ark, ask, ask_key, ark_key)
+    ark_name = f"ARK-{label}-{product}"
+    ark_key, ask_key, asvk_key = (
+        rsa.generate_private_key(public_exponent=65537, key_size=bits) for _ in range(3)
+    )
+    first = FIRST_SERIAL[product]
+
+    def made(common_name: str, key: rsa.RSAPrivateKey, distance: int) -> x509.Certificate:
+        return _authority(common_name, key.public_key(), ark_name, ark_key, first + distance, not_before)
+
+    ark = made(ark_name, ark_key, 0)
+    ask = made(f"SEV-{label}-{product}", ask_key, ASK_DISTANCE)
+    asvk = made(f"SEV-VLEK-{label}-{product}", asvk_key, ASVK_DISTANCE)
+    return SimulatedChain(product, ark, ask, ask_key, ark_key, asvk, asvk_key)
+
+
+def _with(form: LeafForm | None, replaced: Mapping[str, bytes] | None) -> LeafForm:
+    form = form or LeafForm()
+    return replace(form, replaced=dict(form.replaced) | dict(replaced or {}))
+
+
+@cache
+def _shipped(product: Product) -> SimulatedChain:
+    data = resources.files("vtpm.snp") / "data"
+
+    def certificate(file: str) -> x509.Certificate:
+        return x509.load_pem_x509_certificate((data / file).read_bytes())
+
+    def key(file: str) -> rsa.RSAPrivateKey:
+        # OpenSSL's check of an RSA-4096 key takes a third of a second; these keys come with the package.
+        loaded = load_pem_private_key((data / file).read_bytes(), None, unsafe_skip_rsa_key_validation=True)
+        if not isinstance(loaded, rsa.RSAPrivateKey):
+            raise TypeError(f"{file} holds no RSA key")
+        return loaded
+
+    if product is Product.MILAN:
+        return SimulatedChain(
+            product, certificate("ark.pem"), certificate("ask.pem"), key("simulated-ask-key.pem")
+        )
+    prefix = product.value.lower()
+    return SimulatedChain(
+        product,
+        ark=certificate(f"{prefix}-ark.pem"),
+        ask=certificate(f"{prefix}-ask.pem"),
+        ask_key=key(f"simulated-{prefix}-ask-key.pem"),
+        ark_key=key(f"simulated-{prefix}-ark-key.pem"),
+        asvk=certificate(f"{prefix}-asvk.pem"),
+        asvk_key=key(f"simulated-{prefix}-asvk-key.pem"),
+    )

@@ -1,6 +1,5 @@
 """A simulated SEV-SNP platform: one chip with its secret, its TCB, and the VMs launched on it."""
 
-import hmac
 import json
 import os
 import secrets
@@ -10,20 +9,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
 
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from vtpm.errors import UsageError
 from vtpm.snp.chain import SimulatedChain
 from vtpm.snp.errors import PspError
+from vtpm.snp.firmware import FIRST_MODEL, Firmware, default_tcb
+from vtpm.snp.idblock import IdBlock
+from vtpm.snp.keys import chip_id, endorsement_key
+from vtpm.snp.launch import LaunchContext
 from vtpm.snp.measurement import launch_digest
 from vtpm.snp.names import HWID_SIZE
-from vtpm.wire.certtable import CertKind, pack_table
+from vtpm.wire.certtable import CertKind
 from vtpm.wire.encoding import Members, parse_json
 from vtpm.wire.errors import WireError
-from vtpm.wire.report import TCB_LAYOUT, Product, pack_report, pack_signature
+from vtpm.wire.report import Product
 
 Clock = Callable[[], datetime]
 Entropy = Callable[[int], bytes]
@@ -35,30 +36,18 @@ _FILE: Final = "platform.json"
 _VCEK: Final = "vcek.der"
 _MAX_FILE: Final = 4096
 _SECRET: Final = 32
-_REPORT_DATA: Final = 64
 _HOST_DATA: Final = 32
 _TCB: Final = 8
-_MAX_VMPL: Final = 3
-_P384_ORDER: Final = int(
-    "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16
-)
 _BACKDATED: Final = timedelta(hours=1)
-_CPUID: Final = {Product.MILAN: (0x19, 1, 1), Product.GENOA: (0x19, 0x11, 1), Product.TURIN: (0x1A, 2, 1)}
-_FIRMWARE: Final = (1, 55, 29)
-_LEVELS: Final = {"fmc": 0, "bootloader": 4, "tee": 0, "snp": 0x1B, "microcode": 0xDB}
-_CPUID_SINCE: Final = 3
+
+OLDEST_VERSION: Final = 2
+NEWEST_VERSION: Final = 5
+DEFAULT_VERSION: Final = 3
+"""ATTESTATION_REPORT version of a platform of which nothing else is said."""
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def default_tcb(product: Product) -> bytes:
-    """The 8-byte TCB_VERSION of a new platform."""
-    raw = bytearray(_TCB)
-    for component, index in TCB_LAYOUT[product].items():
-        raw[index] = _LEVELS[component]
-    return bytes(raw)
 
 
 @dataclass(frozen=True)
@@ -68,10 +57,14 @@ class Platform:
     Attributes:
         product: processor generation.
         secret: 32 bytes, fused into the chip; chip id and VCEKs derive from it.
-        tcb: 8 bytes: current, committed and reported TCB_VERSION, and that of each launch.
+        tcb: 8 bytes, the reported TCB_VERSION; the endorsement keys derive from it.
         vcek_certificate: DER, for `tcb`.
-        chain: the signing service that issued it; its ASK and ARK go into the certificate table on request.
+        chain: the signing service that issued it; its intermediates and ARK go into the certificate table on
+            request.
         report_version: ATTESTATION_REPORT version that the firmware writes: 2 to 5.
+        firmware: what reports say of the firmware and its configuration.
+        cpuid: CPUID family, model, stepping that reports carry; None: of the product's first model.
+        vlek_certificate: DER, for `tcb`; None unless the host, a cloud provider, has loaded a VLEK.
     """
 
     product: Product
@@ -79,7 +72,10 @@ class Platform:
     tcb: bytes
     vcek_certificate: bytes = field(repr=False)
     chain: SimulatedChain = field(repr=False)
-    report_version: int = 3
+    report_version: int = DEFAULT_VERSION
+    firmware: Firmware = field(default_factory=Firmware)
+    cpuid: tuple[int, int, int] | None = None
+    vlek_certificate: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def made(
@@ -89,7 +85,10 @@ class Platform:
         product: Product = Product.MILAN,
         tcb: bytes | None = None,
         chain: SimulatedChain | None = None,
-        report_version: int = 3,
+        report_version: int = DEFAULT_VERSION,
+        firmware: Firmware | None = None,
+        cpuid: tuple[int, int, int] | None = None,
+        csp_id: str | None = None,
         clock: Clock = _now,
     ) -> Self:
         """A platform in memory, its VCEK certified now.
@@ -98,24 +97,45 @@ class Platform:
             secret: 32 bytes.
             product: processor generation.
             tcb: 8-byte TCB_VERSION; a realistic one by default.
-            chain: who certifies the VCEK; the shipped simulated chain by default, which knows Milan only.
+            chain: who certifies the keys; the product's shipped simulated chain by default.
             report_version: what its firmware writes.
-            clock: for the certificate's dates.
+            firmware: its state and configuration.
+            cpuid: what reports carry, such as ``Model.SIENA.value``; not checked against the product.
+            csp_id: the cloud provider's name for a VLEK that is loaded then; None: no VLEK.
+            clock: for the certificates' dates.
 
         Raises:
-            UsageError: the chain is for another product.
+            UsageError: the chain is for another product, the report version does not exist, or a VLEK is asked
+                for and the chain has no ASVK.
         """
-        chain = chain or SimulatedChain.shipped()
+        chain = chain or SimulatedChain.shipped(product)
+        if not OLDEST_VERSION <= report_version <= NEWEST_VERSION:
+            raise UsageError(f"the report version must be {OLDEST_VERSION} to {NEWEST_VERSION}")
         if chain.product is not product:
             raise UsageError(f"the signing service certifies {chain.product}, not {product}")
         tcb = tcb or default_tcb(product)
-        certificate = chain.issue_vcek(
-            _vcek(secret, product, tcb).public_key(),
-            hwid=_chip_id(secret, product)[: HWID_SIZE[product]],
+        not_before = clock().replace(microsecond=0) - _BACKDATED
+        vcek = chain.issue_vcek(
+            endorsement_key(CertKind.VCEK, secret, product, tcb).public_key(),
+            hwid=chip_id(secret, product)[: HWID_SIZE[product]],
             tcb=tcb,
-            not_before=clock().replace(microsecond=0) - _BACKDATED,
+            not_before=not_before,
         )
-        return cls(product, secret, tcb, certificate, chain, report_version)
+        vlek = None
+        if csp_id is not None:
+            key = endorsement_key(CertKind.VLEK, secret, product, tcb).public_key()
+            vlek = chain.issue_vlek(key, csp_id=csp_id, tcb=tcb, not_before=not_before)
+        return cls(
+            product,
+            secret,
+            tcb,
+            vcek,
+            chain,
+            report_version,
+            firmware or Firmware(),
+            cpuid,
+            vlek_certificate=vlek,
+        )
 
     @classmethod
     def create(
@@ -123,17 +143,23 @@ class Platform:
         directory: Path,
         product: Product = Product.MILAN,
         *,
+        report_version: int = DEFAULT_VERSION,
         clock: Clock = _now,
         entropy: Entropy = secrets.token_bytes,
     ) -> Self:
         """A new platform whose chip secret is kept in `directory`.
 
         Raises:
-            UsageError: there is one already, or the shipped signing service does not know the product.
+            UsageError: there is one already, or the report version does not exist.
         """
-        made = cls.made(entropy(_SECRET), product=product, clock=clock)
+        made = cls.made(entropy(_SECRET), product=product, report_version=report_version, clock=clock)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = {"product": product.value, "secret": made.secret.hex(), "tcb": made.tcb.hex()}
+        content = {
+            "product": product.value,
+            "report_version": report_version,
+            "secret": made.secret.hex(),
+            "tcb": made.tcb.hex(),
+        }
         try:
             handle = os.open(directory / _FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
@@ -154,31 +180,67 @@ class Platform:
             members = Members(parse_json((directory / _FILE).read_bytes(), _FILE, most=_MAX_FILE), _FILE)
             product = Product(members.one_of("product", tuple(Product)))
             secret, tcb = members.hex("secret", size=_SECRET), members.hex("tcb", size=_TCB)
+            # Platforms of releases before 0.3 do not state it.
+            version = (
+                members.integer("report_version", OLDEST_VERSION, NEWEST_VERSION)
+                if members.has("report_version")
+                else DEFAULT_VERSION
+            )
             members.end()
             certificate = (directory / _VCEK).read_bytes()
         except OSError as error:
             raise UsageError("there is no platform in this directory") from error
         except (WireError, ValueError) as error:
             raise UsageError("the platform's files are damaged") from error
-        loaded = cls(product, secret, tcb, certificate, SimulatedChain.shipped())
+        loaded = cls(product, secret, tcb, certificate, SimulatedChain.shipped(product), version)
         key = loaded.vcek_key().public_key()
         if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) not in certificate:
             raise UsageError("the platform's VCEK certificate is for another key")
         return loaded
 
     @classmethod
-    def load_or_create(cls, directory: Path) -> Self:
-        """The platform in `directory`, a new Milan one if there is none."""
-        return cls.load(directory) if (directory / _FILE).exists() else cls.create(directory)
+    def load_or_create(
+        cls, directory: Path, product: Product | None = None, report_version: int | None = None
+    ) -> Self:
+        """The platform in `directory`, or a new one if there is none.
+
+        Args:
+            directory: where it is kept.
+            product: of a new one, Milan by default; one that exists must be of it.
+            report_version: of a new one, 3 by default; one that exists must write it.
+
+        Raises:
+            UsageError: the platform's files are damaged, or it is another one than asked for.
+        """
+        if not (directory / _FILE).exists():
+            return cls.create(
+                directory, product or Product.MILAN, report_version=report_version or DEFAULT_VERSION
+            )
+        loaded = cls.load(directory)
+        if product not in {None, loaded.product} or report_version not in {None, loaded.report_version}:
+            raise UsageError(
+                f"the platform in this directory is a {loaded.product} with report version {loaded.report_version}",
+                remedy="Take another directory for another platform.",
+            )
+        return loaded
 
     @property
     def chip_id(self) -> bytes:
-        """CHIP_ID as reports carry it: 64 bytes; on Turin 8 bytes and zeros."""
-        return _chip_id(self.secret, self.product)
+        """CHIP_ID as reports carry it unless it is masked: 64 bytes; on Turin 8 bytes and zeros."""
+        return chip_id(self.secret, self.product)
+
+    @property
+    def reported_cpuid(self) -> tuple[int, int, int]:
+        """CPUID family, model, stepping as reports of version 3 and later carry them."""
+        return self.cpuid or FIRST_MODEL[self.product].value
 
     def vcek_key(self) -> ec.EllipticCurvePrivateKey:
         """The versioned chip endorsement key of the reported TCB, on P-384; the same at each call."""
-        return _vcek(self.secret, self.product, self.tcb)
+        return endorsement_key(CertKind.VCEK, self.secret, self.product, self.tcb)
+
+    def vlek_key(self) -> ec.EllipticCurvePrivateKey:
+        """The versioned loaded endorsement key of the reported TCB, on P-384; the same at each call."""
+        return endorsement_key(CertKind.VLEK, self.secret, self.product, self.tcb)
 
     def launch(
         self,
@@ -186,6 +248,7 @@ class Platform:
         *,
         policy: int = DEFAULT_POLICY,
         host_data: bytes = bytes(_HOST_DATA),
+        id_block: IdBlock | None = None,
         entropy: Entropy = secrets.token_bytes,
     ) -> "LaunchContext":
         """Start a VM from pages (guest physical address, 4,096 bytes) in launch order.
@@ -197,7 +260,9 @@ class Platform:
             measurement = launch_digest(pages)
         except ValueError as error:
             raise PspError(str(error)) from error
-        return self.launch_measured(measurement, policy=policy, host_data=host_data, entropy=entropy)
+        return self.launch_measured(
+            measurement, policy=policy, host_data=host_data, id_block=id_block, entropy=entropy
+        )
 
     def launch_measured(
         self,
@@ -205,6 +270,7 @@ class Platform:
         *,
         policy: int = DEFAULT_POLICY,
         host_data: bytes = bytes(_HOST_DATA),
+        id_block: IdBlock | None = None,
         entropy: Entropy = secrets.token_bytes,
     ) -> "LaunchContext":
         """Start a VM whose launch digest has been computed already.
@@ -216,81 +282,4 @@ class Platform:
             raise PspError("bit 17 of the guest policy must be 1")
         if len(host_data) != _HOST_DATA:
             raise PspError(f"the host data must be {_HOST_DATA} bytes")
-        return LaunchContext(self, measurement, entropy(32), policy, host_data)
-
-
-@dataclass(frozen=True)
-class LaunchContext:
-    """One VM launch: what the processor says about it for as long as it runs.
-
-    Attributes:
-        platform: where it runs.
-        measurement: 48 bytes.
-        report_id: 32 random bytes, constant for this launch.
-        policy: guest policy bits.
-        host_data: 32 bytes that the host chose.
-    """
-
-    platform: Platform
-    measurement: bytes
-    report_id: bytes
-    policy: int
-    host_data: bytes
-
-    def report(self, report_data: bytes, vmpl: int = 0) -> bytes:
-        """A signed attestation report, 1,184 bytes.
-
-        Args:
-            report_data: 64 bytes.
-            vmpl: privilege level to state. The simulation hands the requester VMPCK 0, so 0 to 3.
-
-        Raises:
-            PspError: report data of another size, or a level that does not exist.
-        """
-        if len(report_data) != _REPORT_DATA:
-            raise PspError(f"REPORT_DATA must be {_REPORT_DATA} bytes, is {len(report_data)}")
-        if not 0 <= vmpl <= _MAX_VMPL:
-            raise PspError(f"a VMPL must be 0 to {_MAX_VMPL}")
-        platform = self.platform
-        body = pack_report(
-            version=platform.report_version,
-            policy=self.policy,
-            vmpl=vmpl,
-            current_tcb=platform.tcb,
-            platform_info=0x25,  # SMT, ECC, alias check complete
-            report_data=report_data,
-            measurement=self.measurement,
-            host_data=self.host_data,
-            report_id=self.report_id,
-            reported_tcb=platform.tcb,
-            cpuid=_CPUID[platform.product] if platform.report_version >= _CPUID_SINCE else (0, 0, 0),
-            chip_id=platform.chip_id,
-            committed_tcb=platform.tcb,
-            current_firmware=_FIRMWARE,
-            committed_firmware=_FIRMWARE,
-            launch_tcb=platform.tcb,
-        )
-        return body + sign_body(body, platform.vcek_key())
-
-    def cert_table(self) -> bytes:
-        """The extended report's certificate table: the VCEK certificate in DER, as AMD's GUID table."""
-        return pack_table({CertKind.VCEK: self.platform.vcek_certificate})
-
-
-def sign_body(body: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
-    """The 512-byte signature field over the 0x2a0 signed bytes of a report: ECDSA P-384 with SHA-384."""
-    return pack_signature(*decode_dss_signature(key.sign(body, ec.ECDSA(hashes.SHA384()))))
-
-
-def _derive(secret: bytes, label: bytes) -> bytes:
-    return hmac.digest(secret, b"vtpm-ca simulated chip/" + label, "sha512")
-
-
-def _chip_id(secret: bytes, product: Product) -> bytes:
-    return _derive(secret, b"id")[: HWID_SIZE[product]].ljust(64, b"\0")
-
-
-def _vcek(secret: bytes, product: Product, tcb: bytes) -> ec.EllipticCurvePrivateKey:
-    # 64 bytes reduced to 384 bits: the bias is far below what anybody could see (FIPS 186-5, A.2.1).
-    seed = int.from_bytes(_derive(secret, b"vcek/" + product.value.encode("ascii") + tcb), "big")
-    return ec.derive_private_key(seed % (_P384_ORDER - 1) + 1, ec.SECP384R1())
+        return LaunchContext(self, measurement, entropy(32), policy, host_data, id_block or IdBlock())

@@ -28,13 +28,14 @@ from typing import Final, Self
 
 from vtpm.errors import VtpmError
 from vtpm.snp.errors import PspError, PspUnavailableError
+from vtpm.snp.launch import LaunchContext
 from vtpm.snp.measurement import PAGE_SIZE, LaunchDigest
-from vtpm.snp.platform import DEFAULT_POLICY, Entropy, LaunchContext, Platform
+from vtpm.snp.platform import DEFAULT_POLICY, NEWEST_VERSION, OLDEST_VERSION, Entropy, Platform
 from vtpm.wire.aproxy import HEADER_SIZE, MAX_FRAME, frame, frame_length
 from vtpm.wire.certtable import MAX_TABLE
 from vtpm.wire.encoding import Members, b64std, parse_json
 from vtpm.wire.errors import WireError
-from vtpm.wire.report import REPORT_SIZE
+from vtpm.wire.report import REPORT_SIZE, Product
 
 _BATCH: Final = 128
 """Pages in one launch-update: 512 KiB, which base64 still fits into one frame."""
@@ -263,9 +264,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="vtpm.snp.server", description="A simulated SEV-SNP processor.")
     parser.add_argument("--platform", type=Path, required=True, help="the platform's folder, made if empty")
     parser.add_argument("--fd", type=int, required=True, help="the inherited socket to the VM")
+    parser.add_argument(
+        "--product", type=Product, choices=tuple(Product), help="of a new platform; Milan by default"
+    )
+    parser.add_argument(
+        "--report-version",
+        type=int,
+        choices=range(OLDEST_VERSION, NEWEST_VERSION + 1),
+        help="what a new platform's firmware writes; 3 by default",
+    )
     given = parser.parse_args(arguments)
     try:
-        platform = Platform.load_or_create(given.platform)
+        platform = Platform.load_or_create(given.platform, given.product, given.report_version)
         with socket.socket(fileno=given.fd) as connection:
             PspServer(platform, connection).serve()
     except VtpmError as error:

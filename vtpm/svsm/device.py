@@ -46,6 +46,7 @@ class SvsmDevice:
             )
         self._grant = session.grant
         self._key_id = session.key_id
+        self._token = session.token
         self._volume = volume
         self._tpm = tpm
         self._keys = keys
@@ -73,7 +74,11 @@ class SvsmDevice:
             store=self.store(),
         ).canonical()
         return Evidence(
-            PROFILE, data, self._processor.report(report_data(data)), self._processor.cert_table()
+            PROFILE,
+            data,
+            self._processor.report(report_data(data)),
+            self._processor.cert_table(),
+            ear=self._token,
         )
 
     def store(self) -> StoreStatement:

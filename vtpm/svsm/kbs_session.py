@@ -6,7 +6,7 @@ chain. Whether that KBS may be trusted is the CA's to say.
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,10 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from vtpm.svsm.build import Build
 from vtpm.svsm.errors import BootRefused
 from vtpm.wire import aproxy, jwe, rcar
-from vtpm.wire.encoding import b64std
+from vtpm.wire.encoding import Members, b64std
+from vtpm.wire.enrollment import MAX_EAR
 from vtpm.wire.errors import WireError
 from vtpm.wire.grant import Grant, key_id
 from vtpm.wire.jwk import EcJwk
+from vtpm.wire.statements import parse_compact_jws
 
 MIN_SECRET = 32
 """Shortest persistence key that a grant may bind, in bytes: the grant's header is public."""
@@ -31,11 +33,14 @@ class KbsSession:
         secret: the persistence key.
         grant: the KBS's signed statement about it, or None if the KBS made none.
         key_id: the secret's public id.
+        token: the attestation token (EAR) that came with it, if one came that an enrolment can carry. The SVSM has no
+            use for it and no way to tell what it is worth; the host may have put another one in its place.
     """
 
     secret: bytes = field(repr=False)
     grant: Grant | None
     key_id: str
+    token: str | None = field(default=None, repr=False)
 
 
 class Demand(Protocol):
@@ -98,7 +103,19 @@ def negotiate(
             rule="svsm.key-released",
             remedy="The KBS's log names the reason: measurement, resource not declared, or KBS not reachable.",
         )
-    return _open(reply.decryption, reply.secret, key, tee, b64std(challenge), build, demand)
+    session = _open(reply.decryption, reply.secret, key, tee, b64std(challenge), build, demand)
+    # Today's build drops the token.
+    return session if build is Build.APROXY_HEAD else replace(session, token=_kept_token(reply.token))
+
+
+def _kept_token(token: str | None) -> str | None:
+    """The token if it can travel with an enrolment: no CA that does without may refuse because of it."""
+    if token is None:
+        return None
+    try:
+        return parse_compact_jws(Members({"ear": token}), "ear", MAX_EAR)
+    except WireError:
+        return None
 
 
 def _open(

@@ -220,7 +220,7 @@ class AttestationResponse:
         success: False is the whole answer to a refused attestation.
         secret: the JWE ciphertext.
         decryption: how to open `secret`.
-        token: the attestation token (JWT); the SVSM has no use for it.
+        token: the attestation token (JWT). Today's SVSM drops it; ours shows it to the CA.
     """
 
     success: bool

@@ -132,6 +132,13 @@ def _safe_integer(text: str) -> int:
     return value
 
 
+def _any_integer(text: str) -> int | float:
+    try:
+        return _safe_integer(text)
+    except WireError:
+        return float(text)
+
+
 _STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 """A string (perhaps unfinished) or a bracket."""
 
@@ -149,7 +156,9 @@ def _check_depth(data: bytes, depth: int) -> None:
             level -= 1
 
 
-def parse_json(data: bytes, path: str = "", *, most: int, depth: int = 16) -> object:
+def parse_json(
+    data: bytes, path: str = "", *, most: int, depth: int = 16, any_number: bool = False
+) -> object:
     """Parse JSON that has exactly one meaning (I-JSON, RFC 7493, and integers only).
 
     Args:
@@ -157,6 +166,8 @@ def parse_json(data: bytes, path: str = "", *, most: int, depth: int = 16) -> ob
         path: name of the document, for the error.
         most: largest size in bytes.
         depth: deepest nesting of arrays and objects.
+        any_number: take fractions and unsafe integers too, as `float`, which no reader of `Members` accepts: for
+            documents of others that may carry such numbers where nobody looks.
 
     Raises:
         WireError: too large, too deep, not UTF-8, not JSON, duplicate members, fractions or unsafe integers,
@@ -169,8 +180,8 @@ def parse_json(data: bytes, path: str = "", *, most: int, depth: int = 16) -> ob
         value: object = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique_members,
-            parse_int=_safe_integer,
-            parse_float=_refuse_number,
+            parse_int=_any_integer if any_number else _safe_integer,
+            parse_float=float if any_number else _refuse_number,
             parse_constant=_refuse_number,
         )
         _refuse_duplicates(value)

@@ -9,6 +9,7 @@ digests lower-case hex, times RFC 3339 in UTC. Every parser refuses unknown memb
 from dataclasses import dataclass
 from typing import Self
 
+from vtpm.wire.amd_evidence import AMD_PROFILES, AmdBody
 from vtpm.wire.encoding import Members, b64url
 from vtpm.wire.enrollment_replies import (
     CertificateEntry,
@@ -42,6 +43,7 @@ __all__ = [
     "PROBLEM_MEDIA_TYPE",
     "PROBLEM_TYPE",
     "ActivationRequest",
+    "AmdBody",
     "CertificateEntry",
     "CertificatesReply",
     "Certify",
@@ -58,8 +60,8 @@ __all__ = [
     "time_text",
 ]
 
-EVIDENCE_PROFILES = (PROFILE,)
-"""Evidence profiles that an enrolment may carry."""
+EVIDENCE_PROFILES = (PROFILE, *AMD_PROFILES)
+"""Evidence profiles that an enrolment may carry; which of them get certificates is for the CA to say."""
 
 REPORT_SIZE = 1184
 MAX_CERTIFICATE_TABLE = 16 * 1024
@@ -73,12 +75,16 @@ MAX_ACTIVATION_SECRET = 64
 class Evidence:
     """What an SVSM shows of itself.
 
+    Exactly one of `runtime_data` and `amd` is there, by the profile.
+
     Attributes:
         profile: evidence profile, one of `EVIDENCE_PROFILES`.
-        runtime_data: canonical bytes; `runtime_data.RuntimeData.parse` reads them.
+        runtime_data: canonical bytes of profile ``svsm-vtpm-ca:1``, which `runtime_data.RuntimeData.parse` reads; empty
+            for the other profiles.
         report: the SNP attestation report, 1,184 bytes.
         certificates: AMD's GUID table of certificates, at most 16 KiB, if the host supplied one.
         ear: an attestation result of the KBS's verifier (compact JWS), if there is one.
+        amd: what the AMD profiles state instead of runtime data; None for profile ``svsm-vtpm-ca:1``.
     """
 
     profile: str
@@ -86,12 +92,18 @@ class Evidence:
     report: bytes
     certificates: bytes | None = None
     ear: str | None = None
+    amd: AmdBody | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a body of another profile: its reader would find nothing, or read what no report covers."""
+        if (self.profile in AMD_PROFILES) != (self.amd is not None) or (self.amd and self.runtime_data):
+            raise ValueError("evidence needs the body of its profile, and no other")
 
     def to_json(self) -> dict[str, object]:
         """The members of this object."""
         members: dict[str, object] = {
             "profile": self.profile,
-            "runtime_data": b64url(self.runtime_data),
+            **({"runtime_data": b64url(self.runtime_data)} if self.amd is None else self.amd.to_json()),
             "report": b64url(self.report),
         }
         if self.certificates is not None:
@@ -102,10 +114,12 @@ class Evidence:
 
     @classmethod
     def parse(cls, members: Members) -> Self:
-        """Read the object behind `members`."""
+        """Read the object behind `members`; a member of another profile is an unknown one."""
+        profile = members.one_of("profile", EVIDENCE_PROFILES)
+        amd = AmdBody.parse(members) if profile in AMD_PROFILES else None
         evidence = cls(
-            profile=members.one_of("profile", EVIDENCE_PROFILES),
-            runtime_data=filled_bytes(members, "runtime_data", MAX_RUNTIME_DATA),
+            profile=profile,
+            runtime_data=b"" if amd else filled_bytes(members, "runtime_data", MAX_RUNTIME_DATA),
             report=members.b64url("report", size=REPORT_SIZE),
             certificates=(
                 members.b64url("certificates", most=MAX_CERTIFICATE_TABLE)
@@ -113,6 +127,7 @@ class Evidence:
                 else None
             ),
             ear=parse_compact_jws(members, "ear", MAX_EAR) if members.has("ear") else None,
+            amd=amd,
         )
         members.end()
         return evidence
@@ -155,7 +170,7 @@ class EnrollmentRequest:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read the message; raises `WireError`. The runtime data inside is not read yet."""
+        """Read the message; raises `WireError`. Runtime data and manifest inside are not read yet."""
         members = document(data)
         request = cls(
             Evidence.parse(members.members("evidence")),

@@ -224,7 +224,7 @@ class Report:
             (0x2E8 + _COORDINATE_USED, 0x330),
             (0x330, REPORT_SIZE),
         ]
-        names = [f"0x{a:03x}..0x{b - 1:03x}" for a, b in ranges if any(self.raw[a:b])]
+        names = [f"0x{a:03x}..0x{b - 1:03x}" for a, b in ranges if self.raw.count(0, a, b) != b - a]
         if self.key_flags >> 5:
             names.insert(0, "0x048 bits 31:5")
         return names

@@ -21,6 +21,11 @@ VTPM_SERVICE: Final = uuid.UUID("c476f1eb-0123-45a5-9641-b4e7dde5bfe3")
 UEFI_MM_SERVICE: Final = uuid.UUID("a4453a59-9e1b-4787-a033-1986d6adbe55")
 """The UEFI variable store; its manifest is u32 version 0 and u32 flags."""
 
+KBS_SERVICE: Final = uuid.UUID("6f8d87af-5e7f-4f40-9585-bfc809809566")
+"""Our addition: what the SVSM remembers of its key broker, as `amd_evidence.ServicesManifest` reads it.
+
+AMD has no service for it. The id is random (RFC 9562, version 4), so it can meet no other."""
+
 NONCE_SIZE: Final = 64
 """Bytes of the nonce that the protocol demands."""
 

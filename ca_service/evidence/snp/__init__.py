@@ -10,6 +10,7 @@ send, `roots` holds what is pinned.
 
 from ca_service.evidence.snp.authenticity import AUTHENTICITY
 from ca_service.evidence.snp.authorities import Authority, read_authority
+from ca_service.evidence.snp.certificates import split_pem
 from ca_service.evidence.snp.collateral import Collateral
 from ca_service.evidence.snp.configuration import CONFIGURATION
 from ca_service.evidence.snp.crl import Crl, read_crl
@@ -34,5 +35,6 @@ __all__ = [
     "read_crl",
     "read_leaf",
     "simulated_roots",
+    "split_pem",
     "unsafe_root",
 ]

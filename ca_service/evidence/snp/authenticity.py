@@ -75,7 +75,7 @@ class _Signature:
             return failed(self, "there is no key on P-384 to verify the report with")
         if not (1 <= report.signature_r < P384_ORDER and 1 <= report.signature_s < P384_ORDER):
             return failed(self, "the report's signature is out of range")
-        if any(report.raw[_SIGNATURE_END:]):
+        if report.raw[_SIGNATURE_END:].strip(b"\0"):
             return failed(self, "the unsigned end of the report is not zero")
         if not verifies(leaf, report):
             return failed(self, "the report's signature does not hold")

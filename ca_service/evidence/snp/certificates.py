@@ -47,19 +47,17 @@ _SALT: Final = 48
 
 
 def split_pem(content: bytes) -> list[bytes] | None:
-    """The DER of every certificate in `content`, which is one DER certificate or a run of PEM blocks.
+    """The DER of every certificate in `content`: one in DER, or any number in PEM with text around (RFC 7468).
 
-    None if it is neither: text between the blocks, a block that is no certificate, bytes behind the end.
+    None if there is none, or a block that is no certificate.
     """
-    if content.lstrip().startswith(b"-----BEGIN CERTIFICATE-----"):
-        if _PEM.sub(b"", content).strip():
-            return None
-        blocks = _PEM.findall(content)
-        try:
-            return [x509.load_pem_x509_certificate(block).public_bytes(Encoding.DER) for block in blocks]
-        except UNREADABLE:
-            return None
-    return [content] if load(content) is not None else None
+    if load(content) is not None:
+        return [content]
+    try:
+        blocks = [x509.load_pem_x509_certificate(block) for block in _PEM.findall(content)]
+        return [block.public_bytes(Encoding.DER) for block in blocks] or None
+    except UNREADABLE:
+        return None
 
 
 @lru_cache(maxsize=REMEMBERED)

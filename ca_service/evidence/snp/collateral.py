@@ -58,13 +58,11 @@ class Collateral:
         crl = read_crl(content)
         if crl is not None:
             return cls(crls=(crl,))
-        ders = split_pem(content)
-        if ders is not None:
-            return cls._of_certificates(ders)
         try:
             table = parse_table(content)
         except WireError:
-            return None
+            ders = split_pem(content)
+            return None if ders is None else cls._of_certificates(ders)
         return cls.of_table(table) + cls._of_certificates(_single(table.get(CertKind.ASK)))
 
     @classmethod

@@ -86,7 +86,7 @@ class _Revocation:
                     "a revocation list in the root's name is not signed by it",
                     actual=f"{crl.issuer_name}, number {crl.number}",
                 )
-        revoked = frozenset[int]().union(*(crl.revoked for crl in subject.crls))
+        revoked = frozenset().union(*(crl.revoked for crl in subject.crls))
         offered = (
             a for a in subject.offered.authorities if a.certificate.issuer == root.ark.certificate.subject
         )

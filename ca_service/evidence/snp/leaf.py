@@ -6,7 +6,7 @@ Source: AMD 57230, VCEK and VLEK certificate format.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -93,22 +93,22 @@ class Leaf:
     extensions: Mapping[str, bytes]
     critical: tuple[str, ...]
 
-    @property
+    @cached_property
     def kind(self) -> CertKind | None:
         """VCEK or VLEK, by its name; None if it is neither."""
         return LEAF_NAMES.get(self.common_name)
 
-    @property
+    @cached_property
     def product_name(self) -> str | None:
         """productName, for example ``Milan-B0``; None if it is missing or malformed."""
         return _ia5string(self.extensions.get(_PRODUCT_NAME, b""))
 
-    @property
+    @cached_property
     def struct_version(self) -> int | None:
         """structVersion; None if it is missing or malformed."""
         return _integer(self.extensions.get(_STRUCT_VERSION, b""))
 
-    @property
+    @cached_property
     def hwid(self) -> bytes | None:
         """The chip's id; None if the certificate has none, as a VLEK's."""
         value = self.extensions.get(_HWID)
@@ -119,16 +119,23 @@ class Leaf:
         """Whether it names a cloud provider in any form, as only a VLEK does."""
         return _CSP_ID in self.extensions
 
-    @property
+    @cached_property
     def csp_id(self) -> str | None:
         """The cloud provider, for example ``CN=cc-eu-west-1.amazonaws.com``; None if missing or malformed."""
         return _ia5string(self.extensions.get(_CSP_ID, b"")) or None
 
     def tcb(self, product: Product) -> bytes | None:
         """The 8-byte TCB_VERSION that is certified; None if a part of it is missing or malformed."""
-        parts = [_integer(self.extensions.get(oid, b"")) for oid in SPL_OIDS[product]]
-        known = [part for part in parts if part is not None]
-        return bytes(known) if len(known) == len(parts) else None
+        return self._tcbs[product]
+
+    @cached_property
+    def _tcbs(self) -> Mapping[Product, bytes | None]:
+        tcbs: dict[Product, bytes | None] = {}
+        for product, oids in SPL_OIDS.items():
+            parts = [_integer(self.extensions.get(oid, b"")) for oid in oids]
+            known = [part for part in parts if part is not None]
+            tcbs[product] = bytes(known) if len(known) == len(parts) else None
+        return tcbs
 
     def key_id(self) -> bytes:
         """What stays the same when AMD certifies the key anew: the SubjectPublicKeyInfo; empty off P-384."""

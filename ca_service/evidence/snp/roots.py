@@ -52,6 +52,12 @@ _FINGERPRINTS: Final[Mapping[str, str]] = {
     "amd/turin-asvk.pem": "104e10a8bd060a3c20a434261a57d0588fd65a88915b4f65b08bdecaf8df1a3c",
     "simulated/ark.pem": "99bb1006f203a3fead6617be76d6297c0209da3da8f0fce0740cf17c0cdfac89",
     "simulated/ask.pem": "af9f81ac8264c4a384bae0af0dacd26cd7aac04b3daceee16382669cb24c5bfe",
+    "simulated/genoa-ark.pem": "4df6e861fd6f5fa6be72baddcd49ce9166e13be1ad1c607bc2f0d5fc45042e9a",
+    "simulated/genoa-ask.pem": "92a9a877a258012358664b68acaf9ad645f02ea0679899d7f6a244fd7bc6cefe",
+    "simulated/genoa-asvk.pem": "c7b4a365981deaf8aaa7c428bde5098f080428c2912e55cf5f9cda6557784ccc",
+    "simulated/turin-ark.pem": "2aa566b30e815bdce85382f7e89de2318a22ea80aea0130cc84c76ceaea31f55",
+    "simulated/turin-ask.pem": "5457ceefeb333eddc66e4c621bf07ca27a75cf187e0ebf24bbea9e3d6d8d6684",
+    "simulated/turin-asvk.pem": "b488865ff1e3e06281419e3ab1d86e71dbfbf3ccede7fa39696d9d955481a489",
 }
 """SHA-256 of each certificate in DER."""
 
@@ -114,7 +120,11 @@ def simulated_roots() -> tuple[Root, ...]:
         VtpmCaError: a pinned file is missing or was exchanged.
     """
     folder = data_folder("certs")
-    return (_root(folder, "simulated/", Product.MILAN, simulated=True),)
+    # The Milan chain was there first, under names without a product.
+    prefixes = {Product.MILAN: "", Product.GENOA: "genoa-", Product.TURIN: "turin-"}
+    return tuple(
+        _root(folder, f"simulated/{prefix}", product, simulated=True) for product, prefix in prefixes.items()
+    )
 
 
 def unsafe_root(der: bytes) -> Root | None:

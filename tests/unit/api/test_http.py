@@ -70,6 +70,7 @@ def test_nonces_are_created_and_not_cached(client, world):
 def test_the_directory(client, world):
     directory = Directory.parse(client.get("/.well-known/vtpm-ca").data)
     assert (directory.ca_id, directory.mode) == ("test-ca", "simulation")
+    assert directory.profiles == ("svsm-vtpm-ca:1",)
     assert [issuer.role for issuer in directory.issuers] == [
         "root",
         *(ca.role for ca in world.authority.issuers),

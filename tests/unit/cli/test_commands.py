@@ -13,6 +13,7 @@ import pytest
 
 from ca_service.cli.access import user_name
 from ca_service.cli.channel import operator_socket
+from ca_service.policy import example_document
 
 RESOURCE = "default/vtpm/guest-a"
 
@@ -105,6 +106,27 @@ class TestPolicy:
         assert (done.code, done.err) == (0, "")
         assert re.search(r"unsafe +none", done.out)
         assert rows(here, "policy", "check", policy_file)["unsafe"] == []
+
+    @pytest.mark.parametrize("verb", ["check", "apply"])
+    def test_a_document_that_leaves_a_question_open(self, here, empty, policy_file, verb):
+        where = ("--dir", empty) if verb == "apply" else ()
+        policy_file.write_text(
+            f'schema = 1\n[[launch]]\nname = "svsm"\nmeasurement = "{"11" * 48}"\ncapabilities = []\n'
+            'products = ["Milan"]\nunconstrained = ["id-key", "author-key"]\n'
+        )
+        done = here("policy", verb, policy_file, *where)
+        assert (done.code, done.out) == (1, "")
+        assert (
+            'launch[0].host_data: must be stated, or named in unconstrained (entry "svsm"), and 6 more'
+            in done.err
+        )
+        assert "policies/README.md" in done.err
+
+    def test_check_names_launches_and_platforms(self, here, policy_file):
+        policy_file.write_text(example_document("simulation.toml"))
+        assert re.search(r"platform +simulated", here("policy", "check", policy_file).out)
+        shown = rows(here, "policy", "check", policy_file)
+        assert (shown["launch"], shown["platform"], shown["warnings"]) == ([], ["simulated"], [])
 
     @pytest.mark.parametrize("verb", ["check", "apply"])
     def test_bad_documents(self, here, empty, tmp_path, policy_file, verb):

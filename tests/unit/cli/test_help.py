@@ -12,8 +12,9 @@ LISTED = Path(__file__).with_name("commands.txt").read_text().splitlines()
 
 def walk(command: click.Command, *path: str):
     if isinstance(command, click.Group):
-        for name, below in command.commands.items():
-            yield from walk(below, *path, name)
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from walk(command.get_command(context, name), *path, name)
     else:
         yield path, command
 

@@ -146,8 +146,9 @@ def test_secrets_do_not_lie_open(kbs, directory):
     kbs.declare("default/vtpm/two")
     generated = kbs.secret("default/vtpm/two").value
     private = kbs._signing_key.private_numbers().private_value.to_bytes(48, "big")
+    token = kbs.token_key().private_numbers().private_value.to_bytes(32, "big")
     for path, data in contents(directory).items():
-        for secret in (provisioned, generated, private):
+        for secret in (provisioned, generated, private, token):
             for form in (secret, secret.hex().encode(), b64url(secret).encode(), b64std(secret).encode()):
                 assert form not in data, path
 
@@ -182,6 +183,66 @@ def test_passphrase(directory, tmp_path, monkeypatch):
 def test_a_passphrase_does_not_pretend_to_protect(kbs, directory):
     with pytest.raises(KbsError, match="without a passphrase"):
         Kbs.create_or_open(directory, passphrase=b"x")
+
+
+def test_same_token_key_after_reopening(kbs, directory):
+    assert (directory / "token.key").exists()
+    first = kbs.token_jwk()
+    assert first.crv == "P-256"
+    assert Kbs.create_or_open(directory).token_jwk() == kbs.token_jwk() == first
+
+
+def test_token_key_under_a_passphrase(directory):
+    first = Kbs.create_or_open(directory, passphrase=b"open sesame").token_jwk()
+    assert Kbs.create_or_open(directory, passphrase=b"open sesame").token_jwk() == first
+
+
+def test_directory_of_an_earlier_release_gets_its_token_key(kbs, directory):
+    (directory / "token.key").unlink()
+    before = contents(directory)
+    again = Kbs.create_or_open(directory)
+    assert contents(directory) == before
+    start, found = threading.Barrier(8), []
+
+    def use():
+        mine = Kbs.create_or_open(directory)
+        start.wait()
+        found.append(mine.token_jwk())
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [again.token_jwk()] * 8
+    assert stat.S_IMODE((directory / "token.key").stat().st_mode) == 0o600
+    assert set(contents(directory)) == {*before, directory / "token.key"}
+    assert again.public_jwk() == kbs.public_jwk()
+
+
+def test_a_token_key_that_others_may_read_is_not_used(kbs, directory):
+    (directory / "token.key").chmod(0o640)
+    with pytest.raises(KbsError, match="accessed"):
+        kbs.token_key()
+
+
+def test_a_damaged_or_exchanged_token_key_is_refused(kbs, directory):
+    signing = (directory / "signing.key").read_bytes()
+    for data in (b"", b"{}", signing, signing.replace(b"signing.key", b"token.key")):
+        (directory / "token.key").write_bytes(data)
+        with pytest.raises(KbsError):
+            kbs.token_key()
+        assert (directory / "token.key").read_bytes() == data
+
+
+def test_death_before_the_token_key_is_first_used(kbs, directory):
+    for _ in every_death(lambda _: kbs.token_key()):
+        path = directory / "token.key"
+        before = path.read_bytes() if path.exists() else None
+        assert Kbs.create_or_open(directory).token_jwk() == kbs.token_jwk()
+        assert before in (None, path.read_bytes())
+        assert not list(directory.rglob(".new-*"))
+        path.unlink()
 
 
 def test_a_lost_signing_key_is_not_replaced(kbs, directory):
@@ -307,6 +368,7 @@ def test_death_during_creation(tmp_path):
         first = Kbs.create_or_open(directory, measurements=[MEASUREMENT])
         first.declare(R)
         assert Kbs.create_or_open(directory).public_jwk() == first.public_jwk()
+        assert Kbs.create_or_open(directory).token_jwk() == first.token_jwk()
         assert not list(directory.rglob(".new-*"))
 
 

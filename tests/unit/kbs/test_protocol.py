@@ -1,10 +1,13 @@
 """The KBS over real HTTP: Trustee's protocol, then the grant."""
 
 import base64
+import dataclasses
 import json
 import logging
+import os
 import re
 import threading
+from datetime import UTC, datetime
 
 import pytest
 import requests
@@ -14,12 +17,18 @@ from hypothesis import strategies as st
 from joserfc import jwe, jwt
 from joserfc.jwk import ECKey
 
+from ca_service.evidence.ear import EAR_CHECKS, EarEvidence
+from ca_service.judgment import judge_until_failure
+from vtpm.kbs import create_app
+from vtpm.kbs.token import TokenSigner
 from vtpm.wire.certtable import CertKind
+from vtpm.wire.ear import EarToken
 from vtpm.wire.encoding import unb64url
 from vtpm.wire.grant import Grant, key_id
 from vtpm.wire.jwe import SealedResource, open_sealed, parse_protected, reserialise
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.rcar import kbs_report_data
+from vtpm.wire.report import Report
 
 RESOURCE = "default/vtpm/one"
 ERRORS = "https://github.com/confidential-containers/kbs/errors/"
@@ -144,6 +153,40 @@ class TestAttest:
         assert evidence["snp"]["measurement"] == launch.measurement.hex()
         assert evidence["snp"]["policy_debug_allowed"] is False
         assert evidence["snp"]["simulated_platform"] is True
+
+    def test_token_is_good_for_a_ca_that_pins_the_key(self, served, launch):
+        client = served.client()
+        _, sealed = opened(client, client.fetched(launch))
+        client.auth()
+        grant = Grant.parse(sealed.grant).claims
+        token = client.attest(launch).json()["token"]
+        subject = EarEvidence(
+            EarToken.parse(token),
+            signers=(served.kbs.token_jwk(),),
+            max_age_s=300,
+            tee_jkt=grant.tee_jkt,
+            nonce=client.nonce,
+            at=served.clock.now,
+        )
+        assert judge_until_failure(EAR_CHECKS, subject).admitted
+        # The same SVSM's grant, but of the exchange before.
+        stale = dataclasses.replace(subject, nonce=grant.nonce)
+        assert judge_until_failure(EAR_CHECKS, stale).refusal.rule == "ear.nonce"
+
+    def test_status_is_that_of_what_was_attested(self, kbs, platform):
+        signer, tee = TokenSigner(kbs.token_key()), EcJwk("P-521", b"\0" * 66, b"\0" * 66)
+
+        def appraised(policy, *, allowed):
+            report = Report.parse(platform.launch([(0x1000, bytes(4096))], policy=policy).report(bytes(64)))
+            token = signer.issue(report, tee, "", allowed=allowed, simulated=True, at=datetime.now(UTC))
+            appraisal = json.loads(unb64url(token.split(".")[1], "payload"))["submods"]["cpu0"]
+            vector = appraisal["ear.trustworthiness-vector"]
+            return appraisal["ear.status"], vector["configuration"], vector["executables"]
+
+        assert appraised(0x30000, allowed=True) == ("affirming", 3, 3)
+        assert appraised(0x30000, allowed=False) == ("warning", 3, 33)
+        assert appraised(0x30000 | 1 << 18, allowed=True) == ("warning", 36, 3)
+        assert appraised(0x30000 | 1 << 19, allowed=True) == ("warning", 36, 3)
 
     def test_second_attestation_gets_the_old_token(self, served, launch, other_launch):
         client = served.client()
@@ -316,6 +359,19 @@ class TestRelease:
         client.auth()
         _, header = opened(client, client.get(Authorization=f"Bearer {token}").json())
         assert header.grant is None
+
+    def test_bearer_tokens_outlive_the_process(self, served, launch):
+        client = served.client()
+        client.auth()
+        headers = {"Authorization": f"Bearer {client.attest(launch).json()['token']}"}
+        for key, status in ((served.kbs, 200), (None, 401)):
+            if key is None:
+                (served.kbs.directory / "token.key").unlink()
+            again = create_app(
+                type(served.kbs).create_or_open(served.kbs.directory), served.clock, os.urandom
+            )
+            reply = again.test_client().get(f"/kbs/v0/resource/{RESOURCE}", headers=headers)
+            assert reply.status_code == status
 
     def test_bearer_tokens_expire(self, served, launch):
         client = served.client()

@@ -96,6 +96,16 @@ class TestPolicies:
         assert len(json.dumps({"text": longest})) <= MAX_REQUEST
         assert empty("policy-apply", text=longest)["changed"]
 
+    def test_a_document_that_leaves_a_question_open_is_not_put_in_force(self, empty):
+        text = (
+            f'schema = 1\n[[launch]]\nname = "old"\nmeasurement = "{"11" * 48}"\n'
+            'capabilities = []\nproducts = ["Milan"]\n'
+        )
+        with pytest.raises(BadRequest) as error:
+            empty("policy-apply", text=text)
+        assert (error.value.code, error.value.path) == ("policy-unstated", "launch[0].id_keys")
+        assert empty("policy-log") == []
+
     def test_production_takes_nothing_unsafe(self, empty):
         text = 'schema = 1\n[[unsafe]]\nname = "UnsafeAllowAnyKbs"\ngives_up = "all"\n'
         assert empty("policy-apply", text=text)["changed"]

@@ -1,16 +1,63 @@
 """A policy document as values that a test can change, and facts that it admits."""
 
 import json
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca_service.judgment import Verdict, judge_all
-from ca_service.policy import PolicyFacts, checks, load
+from ca_service.policy import LaunchFacts, PolicyFacts, checks, launch_checks, load
 from vtpm.wire.jwk import EcJwk
+from vtpm.wire.report import Product, Report, pack_report, pack_signature
 
 AT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+CHIP = bytes(range(64))
+TCB = bytes([4, 0, 0, 0, 0, 0, 27, 219])
+LAUNCHED = {
+    "id_keys": ["5a" * 48],
+    "host_data": ["d0" * 32, "d1" * 32],
+    "family_ids": ["fa" * 16],
+    "image_ids": ["1a" * 16],
+    "min_guest_svn": 3,
+    "min_abi": "1.51",
+    "guest_policy": {
+        "require": ["page-swap-disabled"],
+        "forbid": ["smt", "cxl"],
+        "either": ["single-socket", "aes-256-xts", "rapl-disabled", "ciphertext-hiding"],
+    },
+}
+REPORT = {
+    "version": 5,
+    "guest_svn": 3,
+    "policy": 1 << 17 | 1 << 25 | 1 << 8 | 51,
+    "family_id": b"\xfa" * 16,
+    "image_id": b"\x1a" * 16,
+    "current_tcb": TCB,
+    "platform_info": 0x25,
+    "key_flags": 1,
+    "measurement": b"\x11" * 48,
+    "host_data": b"\xd0" * 32,
+    "id_key_digest": b"\x5a" * 48,
+    "author_key_digest": b"\xa5" * 48,
+    "reported_tcb": TCB,
+    "cpuid": (0x19, 1, 1),
+    "chip_id": CHIP,
+    "committed_tcb": TCB,
+    "current_firmware": (1, 55, 29),
+    "committed_firmware": (1, 55, 29),
+    "launch_tcb": TCB,
+    "launch_mit_vector": 0b101,
+    "current_mit_vector": 0b111,
+}
+
+
+def floors(bootloader, tee, snp, microcode):
+    """One floor for the reported, the committed and the launch TCB."""
+    levels = {"bootloader": bootloader, "tee": tee, "snp": snp, "microcode": microcode}
+    return {name: dict(levels) for name in ("reported", "committed", "launch")}
 
 
 def _value(value):
@@ -79,27 +126,102 @@ def content(keys):
             {
                 "name": "standard",
                 "measurement": "11" * 48,
+                **LAUNCHED,
                 "capabilities": ["verifies-grants", "reports-state"],
                 "products": ["Milan", "Genoa"],
+                "platform": "fleet",
+                "unconstrained": ["author-key"],
             },
             {
                 "name": "oracle",
                 "measurement": "22" * 48,
+                "guest_policy": LAUNCHED["guest_policy"],
                 "capabilities": [],
                 "products": ["Milan"],
+                "platform": "fleet",
+                "unconstrained": [
+                    "id-key",
+                    "author-key",
+                    "host-data",
+                    "family-id",
+                    "image-id",
+                    "guest-svn",
+                    "abi",
+                ],
+            },
+            {
+                "name": "signed",
+                **LAUNCHED,
+                "id_keys": ["5c" * 48, "5b" * 48],
+                "author_keys": ["a5" * 48],
+                "capabilities": ["oracle-free"],
+                "products": ["Milan"],
+                "platform": "fleet",
+                "unconstrained": ["measurement"],
+            },
+        ],
+        "platform": [
+            {
+                "name": "fleet",
+                "keys": ["VCEK"],
+                "report_versions": [3, 5],
+                "platform_info": {
+                    "require": ["ecc", "alias-check"],
+                    "forbid": ["tio"],
+                    "either": ["smt", "tsme", "rapl-disabled", "ciphertext-hiding", "other"],
+                },
+                "mitigations": {"launch": 0b101, "current": 0b110},
+                "chips": {"allow": [CHIP.hex(), "fe" * 8]},
+                "provisional_firmware": False,
+                "crl_max_age_days": 30,
+                "tcb": [
+                    {"product": "Milan", "firmware": "1.55.29", **floors(4, 0, 27, 219)},
+                    {"product": "Genoa", "firmware": "1.55.40", **floors(10, 0, 24, 84)},
+                    {
+                        "product": "Milan",
+                        "from": AT + timedelta(days=30),
+                        "firmware": "1.55.40",
+                        **floors(5, 0, 28, 220),
+                    },
+                ],
             },
         ],
     }
 
 
+@pytest.fixture(scope="session")
+def report():
+    """A report that `content` admits, with some fields changed; unsigned, for a policy does not look at that."""
+
+    def made(**changes):
+        return Report.parse(pack_report(**(REPORT | changes)) + pack_signature(1, 1))
+
+    return made
+
+
 @pytest.fixture
-def facts(keys):
+def launch(report):
+    """What is known of a launch that `content` admits."""
+    return LaunchFacts(
+        report=report(),
+        product=Product.MILAN,
+        simulated=True,
+        crl_issued_at=AT - timedelta(days=10),
+        at=AT,
+    )
+
+
+@pytest.fixture
+def launched(launch, report):
+    """The same with some fields of the report changed."""
+    return lambda **changes: replace(launch, report=report(**changes))
+
+
+@pytest.fixture
+def facts(keys, launch):
     """Facts that `content` admits."""
     return PolicyFacts(
-        product="Milan",
-        simulated=True,
-        measurement=b"\x11" * 48,
-        vmpl=0,
+        launch=launch,
         kbs_thumbprint=keys[0].thumbprint(),
         resource="default/vtpm/vm-1",
         origin="kbs-generated",
@@ -111,20 +233,33 @@ def facts(keys):
         iak_template="H-3",
         idevid_template="H-3",
         profile="svsm-vtpm-ca:1",
-        at=AT,
     )
 
 
+loaded = lru_cache(maxsize=16)(load)
+
+
 @pytest.fixture(scope="session")
-def refusals(toml):
-    """The rules by which a document (text, values or a loaded policy) refuses facts, in order."""
+def judge(toml):
+    """The trace of a document (text, values or a loaded policy) about facts: of an enrolment, or of a launch alone."""
 
     def judged(policy, facts, mode="simulation"):
         if isinstance(policy, dict):
             policy = toml(policy)
         if isinstance(policy, str):
-            policy = load(policy)
-        trace = judge_all(checks(policy, mode), facts)
-        return [f.rule for f in trace.findings if f.verdict is Verdict.FAILED]
+            policy = loaded(policy)
+        if isinstance(facts, LaunchFacts):
+            return judge_all(launch_checks(policy, mode), facts)
+        return judge_all(launch_checks(policy, mode), facts.launch) + judge_all(checks(policy, mode), facts)
+
+    return judged
+
+
+@pytest.fixture(scope="session")
+def refusals(judge):
+    """The rules by which a document refuses facts, in order."""
+
+    def judged(policy, facts, mode="simulation"):
+        return [f.rule for f in judge(policy, facts, mode).findings if f.verdict is Verdict.FAILED]
 
     return judged

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -14,8 +15,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ca_service.judgment import BadRequest, NotFound
-from ca_service.policy import UNSAFE_RULES, checks, example_document, load
-from ca_service.policy.document import MAX_DOCUMENT, ProductName, UnsafeName
+from ca_service.policy import (
+    UNSAFE_RULES,
+    EarDemand,
+    checks,
+    example_document,
+    launch_checks,
+    load,
+    load_complete,
+)
+from ca_service.policy.bits import GUEST_POLICY, PLATFORM_INFO
+from ca_service.policy.document import MAX_DOCUMENT, UnsafeName
+from ca_service.policy.document_launch import (
+    GuestPolicyBit,
+    LaunchConstraint,
+    LaunchTable,
+    PlatformConstraint,
+    PlatformInfoBit,
+    PlatformTable,
+    ProductName,
+)
+from ca_service.policy.reading_launch import FLOOR_MEMBERS, LAUNCH_MEMBERS, PLATFORM_MEMBERS
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.report import Product
 
@@ -75,6 +95,16 @@ def twice(*path):
     return edit
 
 
+def twice_last(*path):
+    def edit(content):
+        place = content
+        for step in path:
+            place = place[step]
+        place.append(copy.deepcopy(place[-1]))
+
+    return edit
+
+
 # -- examples -------------------------------------------------------------------------------------------------
 
 
@@ -83,12 +113,18 @@ def twice(*path):
 def test_the_examples_load_and_refuse_everything(facts, refusals, name, mode):
     policy = load(example_document(name))
     assert policy.kbs == {}
-    assert policy.launches == {}
+    assert policy.launches.entries() == []
+    assert policy.unstated == ()
     found = refusals(policy, facts, mode)
     assert {"launch.measurement", "kbs.listed", "kbs.resource"} <= set(found)
 
 
-def test_entries_appended_to_the_example_take_effect(content, facts, refusals, keys):
+def test_entries_appended_to_the_example_take_effect(content, facts, refusals, keys, toml):
+    first = content["launch"][0]
+    launched_members = {name: first[name] for name in LAUNCH_MEMBERS.values() if name in first}
+    del launched_members["measurement"]
+    demands = {**launched_members, "unconstrained": ["author-key"], "products": ["Milan"], "platform": "rack"}
+    platform = content["platform"][0] | {"name": "rack"}
     appended = f"""
 [[kbs]]
 id = "demo-kbs"
@@ -103,31 +139,71 @@ pattern = "default/*/*"
 name = "standard"
 measurement = "{"11" * 48}"
 capabilities = ["verifies-grants", "reports-state"]
-products = ["Milan"]
+{toml(demands)}
+[[platform]]
+{toml(platform)}
 """
     assert refusals(example_document("simulation.toml") + appended, facts) == []
 
 
-def test_the_commented_entries_of_the_production_example_are_valid(keys, refusals):
-    text = example_document("production.toml")
-    head, _, entries = text.partition("# [[kbs]]")
-    lines = [f"# [[kbs]]{line}" if i == 0 else line for i, line in enumerate(entries.splitlines())]
-    uncommented = "\n".join(
-        line.removeprefix("# ") for line in lines if not line.removeprefix("# ").startswith("#")
+_ENTRY = re.compile(r"# (\[|[a-z_]+ = )")
+
+
+def uncommented(text):
+    """An example with its commented entries in force; what explains them stays a comment."""
+    return "\n".join(
+        line.removeprefix("# ") if _ENTRY.match(line) else line
+        for line in text.splitlines()
+        if not line.startswith("# # ")
     )
-    uncommented = "\n".join(
-        line for line in uncommented.splitlines() if not line.startswith("An SVSM") and line != "#"
-    )
+
+
+def test_the_commented_entries_of_the_production_example_are_valid(keys):
+    other = keys[2].members()
     members = keys[0].members()
     filled = (
-        uncommented.replace('x = "<base64url>"', f'x = "{members["x"]}"')
+        uncommented(example_document("production.toml"))
+        .replace('x = "<base64url>"', f'x = "{members["x"]}"')
         .replace('y = "<base64url>"', f'y = "{members["y"]}"')
-        .replace("<64 hex digits>", "ab" * 32)
+        .replace("<base64url 256>", other["x"], 1)
+        .replace("<base64url 256>", other["y"], 1)
+        .replace("<96 hex digits of the ID key>", "5a" * 48)
+        .replace("<96 hex digits of the author key>", "a5" * 48)
+        .replace("<128 hex digits>", "c1" * 64)
         .replace("<96 hex digits>", "11" * 48)
+        .replace("<64 hex digits>", "ab" * 32)
+        .replace("<32 hex digits>", "fa" * 16)
+        .replace("<16 hex digits>", "c1" * 8)
     )
-    policy = load(head + filled)
+    policy = load_complete(filled)
     assert [kbs.id for kbs in policy.kbs.values()] == ["org-kbs"]
-    assert [launch.name for launch in policy.launches.values()] == ["svsm-2026-11"]
+    assert policy.kbs[keys[0].thumbprint()].ear == EarDemand((keys[2],), 600)
+    assert [launch.name for launch in policy.launches.entries()] == ["svsm-2026-11", "svsm-signed"]
+    (platform,) = policy.platforms.values()
+    assert platform.name == "fleet"
+    assert {product: len(floors) for product, floors in platform.floors.items()} == {
+        "Milan": 2,
+        "Genoa": 1,
+        "Turin": 1,
+    }
+    shown = filled.replace("#", "")
+    for member in (*LaunchTable.model_fields, *PlatformTable.model_fields, "from", "firmware", "ear"):
+        assert (
+            f"{member} = " in shown
+            or f"[platform.{member}]" in shown
+            or f"[kbs.{member}]" in shown
+            or (f"[[platform.{member}]]" in shown)
+        ), member
+
+
+def test_the_readme_names_every_constraint_with_its_member():
+    readme = (POLICIES / "README.md").read_text()
+    for room, members in (("launch", LAUNCH_MEMBERS), ("platform", PLATFORM_MEMBERS | FLOOR_MEMBERS)):
+        for constraint, member in members.items():
+            row = next(
+                line for line in readme.splitlines() if f"`{room}.{constraint}`" in line and "| `" in line
+            )
+            assert f"`{member.partition('.')[0]}" in row, constraint
 
 
 def test_the_readme_lists_every_permissive_entry_with_its_rules():
@@ -139,7 +215,15 @@ def test_the_readme_lists_every_permissive_entry_with_its_rules():
 def test_the_names_agree_with_the_other_rooms(content, toml):
     assert set(get_args(ProductName)) == {product.value for product in Product}
     assert set(get_args(UnsafeName)) == set(UNSAFE_RULES)
-    known = {check.id for check in checks(load(toml(content)), "simulation")}
+    policy = load(toml(content))
+    rules = (*launch_checks(policy, "simulation"), *checks(policy, "simulation"))
+    known = {check.id for check in rules}
+    assert {f"launch.{name}" for name in get_args(LaunchConstraint)} <= known
+    assert {f"platform.{name}" for name in get_args(PlatformConstraint)} <= known
+    assert set(get_args(LaunchConstraint)) == set(LAUNCH_MEMBERS)
+    assert set(get_args(PlatformConstraint)) == {*PLATFORM_MEMBERS, *FLOOR_MEMBERS}
+    assert set(get_args(GuestPolicyBit)) == set(GUEST_POLICY)
+    assert set(get_args(PlatformInfoBit)) == set(PLATFORM_INFO)
     assert {rule for rules in UNSAFE_RULES.values() for rule in rules} <= known
 
 
@@ -186,7 +270,7 @@ _JSON = st.recursive(
     | st.booleans()
     | st.integers()
     | st.text(max_size=8)
-    | st.sampled_from(["trusted", "H-3", "*/*/*"]),
+    | st.sampled_from(["trusted", "H-3", "*/*/*", "1.55.29", "Turin", "api", "smt", 1 << 53]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )
@@ -196,9 +280,36 @@ _JSON = st.recursive(
 @given(data=st.data())
 def test_a_value_of_any_kind_anywhere_raises_nothing_else(data):
     members = EcJwk.from_key(ec.derive_private_key(7, ec.SECP256R1()).public_key()).members()
+    levels = {"bootloader": 1, "tee": 0, "snp": 1, "microcode": 1}
     content = {
         "schema": 1,
         "tpm": {"ek": ["L-1"], "iak": ["H-3"], "idevid": ["H-3"]},
+        "launch": [
+            {
+                "name": "l",
+                "id_keys": ["5a" * 48],
+                "min_abi": "1.51",
+                "guest_policy": {
+                    "require": [],
+                    "forbid": ["smt"],
+                    "either": sorted({*GUEST_POLICY} - {"smt"}),
+                },
+                "capabilities": [],
+                "products": ["Milan"],
+                "platform": "p",
+                "unconstrained": ["measurement"],
+            }
+        ],
+        "platform": [
+            {
+                "name": "p",
+                "report_versions": [3],
+                "mitigations": {"launch": 1},
+                "chips": {"deny": ["01" * 8]},
+                "tcb": [{"product": "Milan", "firmware": "1.55", "reported": levels}],
+                "unconstrained": ["crl-age"],
+            }
+        ],
         "kbs": [
             {
                 "id": "k",
@@ -213,7 +324,7 @@ def test_a_value_of_any_kind_anywhere_raises_nothing_else(data):
     while True:
         step = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
         inner = place[step]
-        if not isinstance(inner, dict | list) or data.draw(st.booleans()):
+        if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
             break
         place = inner
     place[step] = data.draw(_JSON)
@@ -303,6 +414,93 @@ ERRORS = [
     (put("launch", 0, "products", value=[]), "launch[0].products"),
     (put("launch", 0, "products", value=["Rome"]), "launch[0].products[0]"),
     (put("launch", 0, "products", value=["Milan", "Milan"]), "launch[0].products[1]"),
+    (put("kbs", 0, "ear", value={"max_age_s": 60, "key": []}), "kbs[0].ear.key"),
+    (put("kbs", 0, "ear", value={"max_age_s": 60}), "kbs[0].ear.key"),
+    (put("kbs", 0, "ear", value={"key": [{"pem": "x"}]}), "kbs[0].ear.max_age_s"),
+    (put("kbs", 0, "ear", value={"max_age_s": 0, "key": [{"pem": "x"}]}), "kbs[0].ear.max_age_s"),
+    (put("kbs", 0, "ear", value={"max_age_s": 604801, "key": [{"pem": "x"}]}), "kbs[0].ear.max_age_s"),
+    (put("kbs", 0, "ear", value={"max_age_s": 60, "key": [{"pem": "x"}]}), "kbs[0].ear.key[0].pem"),
+    (put("launch", 0, "id_keys", value=[]), "launch[0].id_keys"),
+    (put("launch", 0, "id_keys", value=["00" * 48]), "launch[0].id_keys[0]"),
+    (put("launch", 0, "id_keys", value=["5a" * 47]), "launch[0].id_keys[0]"),
+    (put("launch", 0, "id_keys", value=["5a" * 48] * 2), "launch[0].id_keys[1]"),
+    (put("launch", 2, "author_keys", value=["00" * 48]), "launch[2].author_keys[0]"),
+    (twice("launch", 0, "host_data"), "launch[0].host_data[2]"),
+    (put("launch", 0, "host_data", value=["d0" * 31]), "launch[0].host_data[0]"),
+    (put("launch", 0, "family_ids", value=["fa" * 17]), "launch[0].family_ids[0]"),
+    (put("launch", 0, "image_ids", value=[]), "launch[0].image_ids"),
+    (put("launch", 0, "min_guest_svn", value=-1), "launch[0].min_guest_svn"),
+    (put("launch", 0, "min_guest_svn", value=1 << 32), "launch[0].min_guest_svn"),
+    (put("launch", 0, "min_abi", value="1"), "launch[0].min_abi"),
+    (put("launch", 0, "min_abi", value="1.256"), "launch[0].min_abi"),
+    (put("launch", 0, "min_abi", value="1.051"), "launch[0].min_abi"),
+    (put("launch", 0, "min_abi", value=1.51), "launch[0].min_abi"),
+    (put("launch", 0, "guest_policy", "forbid", value=["smt"]), "launch[0].guest_policy"),
+    (put("launch", 0, "guest_policy", "require", value=["cxl"]), "launch[0].guest_policy"),
+    (put("launch", 0, "guest_policy", "require", value=["debug"]), "launch[0].guest_policy.require[0]"),
+    (drop("launch", 0, "guest_policy", "either"), "launch[0].guest_policy.either"),
+    (put("launch", 0, "platform", value="elsewhere"), "launch[0].platform"),
+    (put("launch", 0, "products", value=["Milan", "Turin"]), "launch[0].products[1]"),
+    (put("launch", 0, "unconstrained", value=["author-key"] * 2), "launch[0].unconstrained[1]"),
+    (put("launch", 0, "unconstrained", value=["author-key", "abi"]), "launch[0].unconstrained[1]"),
+    (put("launch", 0, "unconstrained", value=["product"]), "launch[0].unconstrained[0]"),
+    (lambda content: [content["launch"][2].pop(name) for name in ("id_keys", "author_keys")], "launch[2]"),
+    (twice("platform"), "platform[1].name"),
+    (put("platform", 0, "name", value=""), "platform[0].name"),
+    (put("platform", 0, "keys", value=[]), "platform[0].keys"),
+    (put("platform", 0, "keys", value=["VCEK", "VCEK"]), "platform[0].keys[1]"),
+    (put("platform", 0, "keys", value=["none"]), "platform[0].keys[0]"),
+    (put("platform", 0, "report_versions", value=[1]), "platform[0].report_versions[0]"),
+    (put("platform", 0, "report_versions", value=[6]), "platform[0].report_versions[0]"),
+    (put("platform", 0, "report_versions", value=[3, 3]), "platform[0].report_versions[1]"),
+    (put("platform", 0, "platform_info", "forbid", value=[]), "platform[0].platform_info"),
+    (twice("platform", 0, "platform_info", "forbid"), "platform[0].platform_info"),
+    (
+        put(
+            "platform",
+            0,
+            "platform_info",
+            value={
+                "require": ["other"],
+                "forbid": ["tio"],
+                "either": ["ecc", "alias-check", "smt", "tsme", "rapl-disabled", "ciphertext-hiding"],
+            },
+        ),
+        "platform[0].platform_info",
+    ),
+    (put("platform", 0, "mitigations", "launch", value=-1), "platform[0].mitigations.launch"),
+    (put("platform", 0, "mitigations", "current", value=1 << 53), "platform[0].mitigations.current"),
+    (put("platform", 0, "chips", value={}), "platform[0].chips"),
+    (put("platform", 0, "chips", "deny", value=["01" * 64]), "platform[0].chips"),
+    (put("platform", 0, "chips", "allow", value=[]), "platform[0].chips.allow"),
+    (put("platform", 0, "chips", "allow", value=["00" * 64]), "platform[0].chips.allow[0]"),
+    (put("platform", 0, "chips", "allow", value=["00" * 8]), "platform[0].chips.allow[0]"),
+    (put("platform", 0, "chips", "allow", value=["01" * 32]), "platform[0].chips.allow[0]"),
+    (
+        put("platform", 0, "chips", "allow", value=["01" * 8, "01" * 8 + "00" * 56]),
+        "platform[0].chips.allow[1]",
+    ),
+    (put("platform", 0, "provisional_firmware", value="no"), "platform[0].provisional_firmware"),
+    (put("platform", 0, "crl_max_age_days", value=0), "platform[0].crl_max_age_days"),
+    (put("platform", 0, "unconstrained", value=["stated"]), "platform[0].unconstrained[0]"),
+    (put("platform", 0, "unconstrained", value=["build"]), "platform[0].unconstrained[0]"),
+    (put("platform", 0, "tcb", 0, "product", value="Rome"), "platform[0].tcb[0].product"),
+    (drop("platform", 0, "tcb", 0, "reported", "tee"), "platform[0].tcb[0]"),
+    (put("platform", 0, "tcb", 0, "launch", "fmc", value=0), "platform[0].tcb[0]"),
+    (put("platform", 0, "tcb", 0, "product", value="Turin"), "platform[0].tcb[0]"),
+    (put("platform", 0, "tcb", 0, "reported", "snp", value=256), "platform[0].tcb[0].reported.snp"),
+    (put("platform", 0, "tcb", 0, "firmware", value="1"), "platform[0].tcb[0].firmware"),
+    (put("platform", 0, "tcb", 0, "firmware", value="1.55.300"), "platform[0].tcb[0].firmware"),
+    (put("platform", 0, "tcb", 0, "firmware", value="1.55.29.0"), "platform[0].tcb[0].firmware"),
+    (put("platform", 0, "tcb", 0, "from", value=datetime(2026, 1, 1, tzinfo=UTC)), "platform[0].tcb[0].from"),
+    (drop("platform", 0, "tcb", 2, "from"), "platform[0].tcb[2].from"),
+    (put("platform", 0, "tcb", 2, "from", value=datetime(2026, 1, 1)), "platform[0].tcb[2].from"),  # noqa: DTZ001
+    (twice_last("platform", 0, "tcb"), "platform[0].tcb[3].from"),
+    (put("platform", 0, "tcb", 2, "reported", "microcode", value=218), "platform[0].tcb[2].reported"),
+    (put("platform", 0, "tcb", 2, "committed", "bootloader", value=3), "platform[0].tcb[2].committed"),
+    (put("platform", 0, "tcb", 2, "launch", "snp", value=26), "platform[0].tcb[2].launch"),
+    (put("platform", 0, "tcb", 2, "firmware", value="1.55.28"), "platform[0].tcb[2].firmware"),
+    (drop("platform", 0, "tcb", 1), "launch[0].products[1]"),
     (put("unsafe", value=[{"name": "UnsafeAllowAll", "gives_up": "x"}]), "unsafe[0].name"),
     (put("unsafe", value=[{"name": "UnsafeAllowAnyKbs"}]), "unsafe[0].gives_up"),
     (put("unsafe", value=[{"name": "UnsafeAllowAnyKbs", "gives_up": ""}]), "unsafe[0].gives_up"),
@@ -358,6 +556,77 @@ def test_errors_echo_nothing_unprintable(content, toml):
     error = refused(toml(content) + '"\\u001b[31m\\u00e9" = 1\n')
     assert error.detail.isascii()
     assert error.detail.isprintable()
+
+
+# -- open questions -------------------------------------------------------------------------------------------
+
+
+def test_a_document_of_an_earlier_release_loads_and_denies(content, facts, refusals, toml):
+    old = [
+        {name: entry[name] for name in ("name", "measurement", "capabilities", "products")}
+        for entry in content["launch"][:2]
+    ]
+    before = content | {"launch": old}
+    del before["platform"]
+    policy = load(toml(before))
+    assert len(policy.unstated) == 2 * 9
+    found = refusals(policy, facts)
+    assert {"launch.host-data", "platform.stated", "platform.reported-tcb"} <= set(found)
+    assert "launch.measurement" not in found
+
+
+def test_what_is_put_in_force_leaves_no_question_open(content, toml):
+    assert load_complete(toml(content)) == load(toml(content))
+    del content["launch"][0]["host_data"]
+    with pytest.raises(BadRequest) as caught:
+        load_complete(toml(content))
+    assert caught.value.code == "policy-unstated"
+    assert caught.value.path == "launch[0].host_data"
+    assert caught.value.detail == (
+        'launch[0].host_data: must be stated, or named in unconstrained (entry "standard")'
+    )
+    del content["platform"][0]["chips"], content["launch"][1]["platform"]
+    with pytest.raises(BadRequest, match="and 2 more open questions") as caught:
+        load_complete(toml(content))
+    del content["launch"][0]
+    with pytest.raises(BadRequest, match="must name a platform") as caught:
+        load_complete(toml(content))
+    assert caught.value.path == "launch[0].platform"
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("UnsafeAllowAnyMeasurement", set()),
+        ("UnsafeAllowAnyPlatform", {"launch.abi"}),
+        ("UnsafeAllowMissingCapabilities", {"launch.abi", "platform.chip", "platform.stated"}),
+    ],
+)
+def test_a_permissive_entry_answers_the_questions_of_the_rules_it_gives_up(content, toml, name, left):
+    del content["platform"][0]["chips"], content["launch"][1]["platform"], content["launch"][0]["min_abi"]
+    content["unsafe"] = [{"name": name, "gives_up": "all of that"}]
+    assert {question.rule for question in load(toml(content)).unstated} == left
+
+
+@pytest.mark.parametrize("ear", [None, 1, 604800])
+def test_an_attestation_token_is_asked_for_where_the_entry_says_so(content, toml, keys, ear):
+    if ear is not None:
+        pem = keys[2].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        content["kbs"][1]["ear"] = {"max_age_s": ear, "key": [{"pem": pem}]}
+    policy = load(toml(content))
+    assert policy.kbs[keys[1].thumbprint()].ear == (None if ear is None else EarDemand((keys[2],), ear))
+    assert policy.kbs[keys[0].thumbprint()].ear is None
+
+
+def test_an_attestation_tokens_key_is_on_p256_and_stands_once(content, toml, keys):
+    p256, p384 = {"jwk": keys[2].members()}, {"jwk": keys[0].members()}
+    content["kbs"][0]["ear"] = {"max_age_s": 60, "key": [p256, p384]}
+    assert refused(toml(content)).path == "kbs[0].ear.key[1].jwk.crv"
+    pem = keys[0].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    content["kbs"][0]["ear"]["key"] = [{"pem": pem}]
+    assert refused(toml(content)).path == "kbs[0].ear.key[0].pem"
+    content["kbs"][0]["ear"]["key"] = [p256, p256]
+    assert refused(toml(content)).path == "kbs[0].ear.key[1]"
 
 
 # -- digest ---------------------------------------------------------------------------------------------------

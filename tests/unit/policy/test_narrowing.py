@@ -2,21 +2,35 @@
 
 import copy
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 from itertools import combinations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ca_service.judgment import BadRequest, Finding, judge_all
-from ca_service.policy import UNSAFE_RULES, checks, load
+from ca_service.judgment import BadRequest, Finding
+from ca_service.policy import UNSAFE_RULES, load
+from ca_service.policy.launches import LaunchIndex
 from ca_service.policy.resources import ANY, lookup, overlaps
+from vtpm.wire.report import REPORT_SIZE, Product, Report
 
-FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
-_CONSTRAINTS = {"release_policies", "valid_from", "valid_to", "compromised_since", "label"}
-"""Members that narrow an entry: to take one away as a whole widens it, so that is no removal of an entry."""
+_CONSTRAINTS = {
+    "release_policies",
+    "valid_from",
+    "valid_to",
+    "compromised_since",
+    "label",
+    "ear",
+    "deny",
+    "tcb",
+}
+"""Members that narrow an entry, or whose elements do: to take one away widens it, so that is no removal of an entry.
+
+A later floor is one: without it the earlier floor stays in force.
+"""
 
 
 def removable(value, path=()):
@@ -25,7 +39,7 @@ def removable(value, path=()):
     for step, inner in steps:
         if step not in _CONSTRAINTS:
             yield (*path, step)
-        if step not in ("jwk", "label"):
+        if step not in ("jwk", *_CONSTRAINTS):
             yield from removable(inner, (*path, step))
 
 
@@ -38,14 +52,56 @@ def without(content, path):
     return changed
 
 
+@pytest.fixture
+def content(content):
+    """With one launch under three entries, of which each could admit what another refuses."""
+    launch = content["launch"]
+    signed, host = launch[2], {"host_data": ["d2" * 32]}
+    signed["id_keys"] = ["5a" * 48]
+    author = signed | host | {"name": "author", "unconstrained": ["measurement", "id-key", "abi"]}
+    del author["id_keys"], author["min_abi"]
+    signed["host_data"] = ["d1" * 32, "d2" * 32]
+    signed["platform"] = "cloud"
+    fleet = content["platform"][0]
+    cloud = fleet | {"name": "cloud", "chips": {"deny": ["01" * 64]}, "unconstrained": ["launch-mitigations"]}
+    cloud["mitigations"] = {"current": 2}
+    return content | {"launch": [*launch, author], "platform": [fleet, cloud]}
+
+
 @st.composite
-def drawn_facts(draw, facts, keys):
+def drawn_launch(draw, launched):
+    """A launch of which most fields are as some entry wants them."""
+    pick = lambda *values: draw(st.sampled_from(values))  # noqa: E731 - the shortest way to say it
+    facts = launched(
+        measurement=pick(b"\x11", b"\x22", b"\x33") * 48,
+        vmpl=pick(0, 0, 0, 1),
+        id_key_digest=pick(b"\x5a", b"\x5a", b"\x5b", b"\0") * 48,
+        key_flags=pick(1, 1, 1, 0, 5),
+        host_data=pick(b"\xd0", b"\xd1", b"\xd2", b"\0") * 32,
+        guest_svn=pick(3, 3, 2),
+        policy=1 << 17 | pick(1 << 25, 1 << 25, 1 << 16) | pick(1 << 8 | 51, 0),
+        version=pick(5, 5, 3, 2),
+        platform_info=pick(0x25, 0x25, 0x05, 0xFF),
+        chip_id=pick(bytes(range(64)), b"\x01" * 64, b"\x02" * 64, bytes(64)),
+        launch_mit_vector=pick(0b101, 0),
+        reported_tcb=bytes([4, 0, 0, 0, 0, 0, 27, pick(219, 219, 218, 255)]),
+        committed_firmware=pick((1, 55, 29), (1, 55, 29), (1, 55, 28)),
+    )
+    at = facts.at + timedelta(days=pick(0, 0, 0, 300))
     return replace(
         facts,
-        product=draw(st.sampled_from(["Milan", "Genoa", "Turin", None])),
+        product=pick(Product.MILAN, Product.MILAN, Product.GENOA, Product.TURIN, None),
         simulated=draw(st.booleans()),
-        measurement=draw(st.sampled_from([b"\x11" * 48, b"\x22" * 48, b"\x33" * 48])),
-        vmpl=draw(st.sampled_from([0, 0, 0, 1])),
+        crl_issued_at=pick(at, at, at - timedelta(days=31), None),
+        at=at,
+    )
+
+
+@st.composite
+def drawn_facts(draw, facts, keys, launched):
+    return replace(
+        facts,
+        launch=draw(drawn_launch(launched)),
         kbs_thumbprint=draw(st.sampled_from([*(key.thumbprint() for key in keys), "nobody"])),
         resource=draw(st.sampled_from(["default/vtpm/a", "default/pool/a", "x/vtpm/a", "x/y/z"])),
         origin=draw(st.sampled_from(["kbs-generated", "provisioned"])),
@@ -55,38 +111,85 @@ def drawn_facts(draw, facts, keys):
         store_format=draw(st.sampled_from(["cocoonfs/1", "cocoonfs/2", "none"])),
         ek_templates=draw(st.sampled_from([("L-1",), ("L-1", "H-3"), ("L-2",)])),
         idevid_template=draw(st.sampled_from(["H-3", "H-2", "H-1"])),
-        at=facts.at + timedelta(days=draw(st.sampled_from([0, 0, 0, 300]))),
+        profile=draw(st.sampled_from(["svsm-vtpm-ca:1", "svsm-vtpm-ca:1", "amd-svsm-services"])),
     )
+
+
+def narrowed(content, toml, data, times):
+    """Documents from which more and more was taken away, loaded."""
+    for _ in range(times):
+        candidate = without(content, data.draw(st.sampled_from(sorted(removable(content), key=str))))
+        try:
+            yield load(toml(candidate))
+        except BadRequest:
+            continue  # what is left is no document: it can be put in force by nobody
+        content = candidate
+
+
+def permissive(content, data):
+    names = data.draw(st.lists(st.sampled_from(sorted(UNSAFE_RULES)), unique=True, max_size=3))
+    return content | {"unsafe": [{"name": name, "gives_up": "x"} for name in names]} if names else content
 
 
 @FUZZ
 @given(data=st.data())
-def test_removing_entries_never_admits_what_was_refused(content, facts, keys, toml, data):
-    names = data.draw(st.lists(st.sampled_from(sorted(UNSAFE_RULES)), unique=True, max_size=3))
-    if names:
-        content = content | {"unsafe": [{"name": name, "gives_up": "x"} for name in names]}
-    asked = data.draw(drawn_facts(facts, keys))
-    before = load(toml(content))
-    narrowed = content
-    for _ in range(data.draw(st.integers(1, 4))):
-        candidate = without(narrowed, data.draw(st.sampled_from(sorted(removable(narrowed), key=str))))
-        try:
-            after = load(toml(candidate))
-        except BadRequest:
-            continue  # what is left is no document: it can be put in force by nobody
-        narrowed = candidate
-        if judge_all(checks(after, "simulation"), asked).admitted:
-            assert judge_all(checks(before, "simulation"), asked).admitted
+def test_removing_entries_never_admits_what_was_refused(content, facts, keys, toml, judge, launched, data):
+    content = permissive(content, data)
+    asked = data.draw(drawn_facts(facts, keys, launched))
+    before = judge(content, asked).admitted
+    for after in narrowed(content, toml, data, data.draw(st.integers(1, 4))):
+        assert before or not judge(after, asked).admitted
 
 
-def test_every_single_removal_leaves_the_refused_refused(content, facts, toml, refusals):
+@FUZZ
+@given(data=st.data())
+def test_nor_does_it_admit_a_launch_that_was_refused(content, toml, judge, launched, data):
+    content = permissive(content, data)
+    asked = data.draw(drawn_launch(launched))
+    before = judge(content, asked).admitted
+    for after in narrowed(content, toml, data, data.draw(st.integers(1, 4))):
+        assert before or not judge(after, asked).admitted
+
+
+@pytest.mark.parametrize(
+    ("host_data", "mitigations", "version"), [(0xD0, 5, 5), (0xD1, 0, 3), (0xD2, 5, 5), (0xD2, 0, 3)]
+)
+def test_these_launches_are_admitted_by_one_entry_or_another(
+    content, refusals, launched, host_data, mitigations, version
+):
+    changes = {"host_data": bytes([host_data]) * 32, "launch_mit_vector": mitigations, "version": version}
+    assert refusals(content, launched(**changes)) == []
+
+
+def test_every_single_removal_leaves_the_refused_refused(content, facts, launched, toml, refusals):
     bad = [
-        replace(facts, measurement=b"\x22" * 48),
-        replace(facts, resource="x/y/z"),
-        replace(facts, origin="provisioned"),
-        replace(facts, release_policy="00" * 32),
-        replace(facts, store_mode="volatile"),
-        replace(facts, product="Turin"),
+        *(
+            replace(facts, **change)
+            for change in (
+                {"resource": "x/y/z"},
+                {"origin": "provisioned"},
+                {"release_policy": "00" * 32},
+                {"store_mode": "volatile"},
+                {"profile": "svsm-vtpm-session:1"},
+                {"launch": replace(facts.launch, product=Product.TURIN)},
+                {"launch": replace(facts.launch, crl_issued_at=None)},
+            )
+        ),
+        *(
+            replace(facts, launch=launched(**change))
+            for change in (
+                {"measurement": b"\x22" * 48},
+                {"host_data": bytes(32)},
+                {"guest_svn": 2},
+                {"policy": 1 << 17 | 1 << 8 | 51},
+                {"platform_info": 0x21},
+                {"version": 2},
+                {"chip_id": b"\x01" * 64},
+                {"current_mit_vector": 0},
+                {"launch_tcb": bytes(8)},
+                {"current_firmware": (1, 54, 0)},
+            )
+        ),
     ]
     loaded = 0
     for path in removable(content):
@@ -97,23 +200,23 @@ def test_every_single_removal_leaves_the_refused_refused(content, facts, toml, r
         loaded += 1
         for asked in bad:
             assert refusals(policy, asked), path
-    assert loaded > 15
+    assert loaded > 60
 
 
 @FUZZ
 @given(data=st.data())
-def test_permissive_entries_change_nothing_on_a_production_ca(content, facts, keys, toml, data):
-    names = data.draw(st.lists(st.sampled_from(sorted(UNSAFE_RULES)), unique=True, min_size=1, max_size=8))
-    policy = load(toml(content | {"unsafe": [{"name": name, "gives_up": "x"} for name in names]}))
-    asked = data.draw(drawn_facts(facts, keys))
-    assert not judge_all(checks(policy, "production"), asked).admitted
+def test_permissive_entries_change_nothing_on_a_production_ca(content, facts, keys, judge, launched, data):
+    names = data.draw(st.lists(st.sampled_from(sorted(UNSAFE_RULES)), unique=True, min_size=1, max_size=9))
+    permissive = content | {"unsafe": [{"name": name, "gives_up": "x"} for name in names]}
+    asked = data.draw(drawn_facts(facts, keys, launched))
+    assert not judge(permissive, asked, "production").admitted
 
 
 @FUZZ
 @given(data=st.data())
-def test_a_decision_depends_on_its_inputs_alone(content, facts, keys, toml, data):
-    asked = data.draw(drawn_facts(facts, keys))
-    once, again = (judge_all(checks(load(toml(content)), "simulation"), asked) for _ in range(2))
+def test_a_decision_depends_on_its_inputs_alone(content, facts, keys, judge, launched, data):
+    asked = data.draw(drawn_facts(facts, keys, launched))
+    once, again = (judge(content, asked) for _ in range(2))
     assert once == again
 
 
@@ -122,12 +225,17 @@ _TEXT = st.text(max_size=40)
 
 @FUZZ
 @given(data=st.data())
-def test_the_checks_are_total(content, facts, toml, data):
+def test_the_checks_are_total(content, facts, toml, judge, data):
+    raw = data.draw(st.binary(min_size=REPORT_SIZE, max_size=REPORT_SIZE))
     asked = replace(
         facts,
-        product=data.draw(st.none() | _TEXT),
-        measurement=data.draw(st.binary(max_size=60)),
-        vmpl=data.draw(st.integers()),
+        launch=replace(
+            facts.launch,
+            report=Report.parse(raw),
+            product=data.draw(st.none() | st.sampled_from(Product)),
+            crl_issued_at=data.draw(st.none() | st.datetimes(timezones=st.just(UTC))),
+            at=data.draw(st.datetimes(timezones=st.just(UTC))),
+        ),
         kbs_thumbprint=data.draw(_TEXT | st.just(facts.kbs_thumbprint)),
         resource=data.draw(_TEXT),
         origin=data.draw(_TEXT),
@@ -140,9 +248,7 @@ def test_the_checks_are_total(content, facts, toml, data):
         idevid_template=data.draw(_TEXT),
         profile=data.draw(_TEXT),
     )
-    trace = judge_all(
-        checks(load(toml(content)), data.draw(st.sampled_from(["simulation", "production"]))), asked
-    )
+    trace = judge(content, asked, data.draw(st.sampled_from(["simulation", "production"])))
     assert all(isinstance(finding, Finding) for finding in trace.findings)
     assert not trace.admitted
 
@@ -200,20 +306,16 @@ class Counted(dict):
     items = values = keys = __iter__
 
 
-@pytest.mark.parametrize("size", [10, 10_000])
-def test_a_decision_looks_up_and_never_scans(content, facts, toml, size):
+@pytest.mark.parametrize("size", [10, 2_000])
+def test_a_decision_looks_up_and_never_scans(content, facts, launched, toml, judge, size):
     launches = [
-        {
-            "name": f"build-{i}",
-            "measurement": f"{i:096x}",
-            "capabilities": ["verifies-grants", "reports-state"],
-            "products": ["Milan"],
-        }
-        for i in range(size)
+        content["launch"][1] | {"name": f"build-{i}", "measurement": f"{i:096x}"} for i in range(size)
     ]
     policy = load(toml(content | {"launch": content["launch"] + launches}))
-    counted = replace(policy, launches=Counted(policy.launches), kbs=Counted(policy.kbs))
+    found = policy.launches
+    index = LaunchIndex(Counted(found.by_measurement), Counted(found.by_id_key), Counted(found.by_author_key))
+    counted = replace(policy, launches=index, platforms=Counted(policy.platforms), kbs=Counted(policy.kbs))
     Counted.lookups = 0
-    assert judge_all(checks(counted, "simulation"), facts).admitted
-    assert judge_all(checks(counted, "simulation"), replace(facts, measurement=b"")).refusal is not None
-    assert Counted.lookups <= 20
+    assert judge(counted, facts).admitted
+    assert judge(counted, replace(facts, launch=launched(measurement=bytes(48)))).refusal is not None
+    assert Counted.lookups <= 30

@@ -47,3 +47,66 @@ def test_each_is_said_once(changes, word):
 def test_a_careful_entry_is_left_alone():
     text = BROKER.format(shared="false", origins='"kbs-generated"', extra=PINNED)
     assert load(text).warnings() == []
+
+
+CAREFUL_INFO = {
+    "require": ["ecc", "alias-check"],
+    "forbid": ["tio"],
+    "either": ["smt", "tsme", "rapl-disabled", "ciphertext-hiding", "other"],
+}
+LAX_INFO = CAREFUL_INFO | {"require": ["ecc"], "forbid": ["tio", "alias-check"]}
+
+
+def about_launches(content, toml):
+    del content["kbs"], content["launch"][2]
+    return load(toml(content)).warnings()
+
+
+def test_a_careful_launch_on_a_careful_platform_is_left_alone(content, toml):
+    assert about_launches(content, toml) == []
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "name", "word"),
+    [
+        ("keys", ["VCEK", "VLEK"], "signing-key", "VLEK"),
+        ("provisional_firmware", True, "provisional-firmware", "roll back"),
+        ("platform_info", LAX_INFO, "info", "alias-check"),
+    ],
+)
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_lax_platform_is_pointed_out(content, toml, member, value, name, word, given_up):
+    platform = content["platform"][0]
+    if given_up:
+        del platform[member]
+        platform["unconstrained"] = [name]
+    else:
+        platform[member] = value
+    (warning,) = about_launches(content, toml)
+    assert word in warning
+    assert "platform fleet" in warning
+
+
+def test_a_launch_without_measurement_is_pointed_out(content, toml):
+    del content["launch"][0]["measurement"]
+    content["launch"][0]["unconstrained"] += ["measurement"]
+    (warning,) = about_launches(content, toml)
+    assert warning == "launch standard has no measurement: it admits all that its key signs, now and later"
+
+
+@pytest.mark.parametrize("kept", ["family_ids", "image_ids", "min_guest_svn"])
+def test_demands_of_an_id_block_that_anybody_may_have_written_are_pointed_out(content, toml, kept):
+    launch = content["launch"][0]
+    names = {
+        "family_ids": "family-id",
+        "image_ids": "image-id",
+        "min_guest_svn": "guest-svn",
+        "id_keys": "id-key",
+    }
+    for member, name in names.items():
+        if member != kept:
+            del launch[member]
+            launch["unconstrained"] += [name]
+    (warning,) = about_launches(content, toml)
+    assert "ID block" in warning
+    assert "launch standard" in warning

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import stat
 from datetime import UTC, datetime
@@ -8,11 +9,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from vtpm.errors import UsageError
-from vtpm.snp import Platform, PspError, default_tcb, launch_digest, new_simulated_chain
+from vtpm.snp import Platform, PspError, SimulatedChain, default_tcb, launch_digest
 from vtpm.wire.certtable import CertKind, parse_table
-from vtpm.wire.report import Product, Report, tcb_components
+from vtpm.wire.report import Product, Report
 
 SECRET = b"\x11" * 32
 PAGES = [(0x1000, b"\x01" * 4096)]
@@ -75,22 +77,51 @@ def test_keys_derive_from_secret_and_tcb(platform):
     assert other_tcb.chip_id == platform.chip_id
 
 
-@pytest.mark.parametrize("version", [2, 3, 5])
+@pytest.mark.parametrize("version", [-1, 1, 6])
+def test_report_version_that_does_not_exist(version):
+    with pytest.raises(UsageError, match="2 to 5"):
+        Platform.made(SECRET, report_version=version)
+
+
+def test_chain_for_another_product(chains):
+    with pytest.raises(UsageError, match="certifies Milan, not Turin"):
+        Platform.made(SECRET, product=Product.TURIN, chain=chains[Product.MILAN])
+
+
+@pytest.mark.parametrize("version", [2, 3, 4, 5])
 @pytest.mark.parametrize("product", list(Product))
-def test_products_and_versions(product, version):
-    chain = new_simulated_chain(product, bits=2048)
-    platform = Platform.made(SECRET, product=product, chain=chain, report_version=version)
-    report = Report.parse(platform.launch(PAGES).report(bytes(64)))
-    assert report.version == version
-    assert Product.from_cpuid(*report.cpuid[:2]) is (product if version > 2 else None)
-    assert tcb_components(report.reported_tcb, product)["microcode"] == 0xDB
-    assert any(report.chip_id[8:]) is (product is not Product.TURIN)
-    verify(report, platform.vcek_key().public_key())
+def test_create_and_load_of_every_product(tmp_path, product, version):
+    made = Platform.create(tmp_path, product, report_version=version)
+    assert Platform.load(tmp_path) == made
+    assert (made.product, made.report_version, made.chain.product) == (product, version, product)
+    assert Platform.load_or_create(tmp_path, product, version) == made
+    assert Platform.load_or_create(tmp_path) == made
+    x509.load_der_x509_certificate(made.vcek_certificate).verify_directly_issued_by(
+        SimulatedChain.shipped(product).ask
+    )
 
 
-def test_the_shipped_chain_certifies_milan_only():
-    with pytest.raises(UsageError, match="Milan"):
-        Platform.made(SECRET, product=Product.TURIN)
+@pytest.mark.parametrize(
+    ("product", "version"), [(Product.GENOA, None), (Product.MILAN, 5), (None, 2), (Product.TURIN, 3)]
+)
+def test_existing_platform_is_another_one(tmp_path, product, version):
+    Platform.create(tmp_path)
+    with pytest.raises(UsageError, match="a Milan with report version 3"):
+        Platform.load_or_create(tmp_path, product, version)
+
+
+def test_platform_of_an_earlier_release(tmp_path):
+    """Release 0.2 wrote no report version; the chip keeps its keys."""
+    made = Platform.made(SECRET)
+    content = {"product": "Milan", "secret": SECRET.hex(), "tcb": made.tcb.hex()}
+    (tmp_path / "platform.json").write_text(json.dumps(content))
+    (tmp_path / "vcek.der").write_bytes(made.vcek_certificate)
+    assert Platform.load(tmp_path) == made
+    spki = made.vcek_key().public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    known_key = "f2c3d56ef72e95b5d284eacb71bd7d1fb18fc2a135d7776790d0e816546f9347"
+    known_chip = "9f7fc279eb8b8bce6302211ebf2dc765af033d82eb60c5ac870ca55b436e2f3d"
+    assert hashlib.sha256(spki).hexdigest() == known_key
+    assert hashlib.sha256(made.chip_id).hexdigest() == known_chip
 
 
 def test_create_and_load(tmp_path):
@@ -127,6 +158,9 @@ def test_load_of_nothing_and_of_damage(tmp_path):
         json.dumps(content | {"more": 1}),
         json.dumps(content | {"product": "Rome"}),
         json.dumps(content | {"secret": "00"}),
+        json.dumps(content | {"report_version": 1}),
+        json.dumps(content | {"report_version": 6}),
+        json.dumps(content | {"report_version": "3"}),
     ):
         path.write_text(broken)
         with pytest.raises(UsageError, match="damaged"):

@@ -162,7 +162,11 @@ def test_server_stops_at_what_is_no_frame():
         PspServer(PLATFORM, theirs).serve()
 
 
-def test_process_of_its_own(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "cpuid", "version"),
+    [((), (0x19, 1, 1), 3), (("--product", "Turin", "--report-version", "5"), (0x1A, 2, 1), 5)],
+)
+def test_process_of_its_own(tmp_path, options, cpuid, version):
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -174,6 +178,7 @@ def test_process_of_its_own(tmp_path):
                 tmp_path / "p",
                 "--fd",
                 str(theirs.fileno()),
+                *options,
             ],
             pass_fds=[theirs.fileno()],
             stderr=subprocess.PIPE,
@@ -185,12 +190,28 @@ def test_process_of_its_own(tmp_path):
     assert (process.returncode, errors) == (0, b"")
     assert report.measurement == measurement == launch_digest(PAGES)
     assert report.chip_id == Platform.load(tmp_path / "p").chip_id
+    assert (report.cpuid, report.version) == (cpuid, version)
 
 
 def test_process_with_a_damaged_platform(tmp_path, capsys):
     (tmp_path / "platform.json").write_text("{")
     assert main(["--platform", str(tmp_path), "--fd", "0"]) == 2
     assert "damaged" in capsys.readouterr().err
+
+
+def test_process_asked_for_another_platform_than_there_is(tmp_path, capsys):
+    Platform.create(tmp_path)
+    assert main(["--platform", str(tmp_path), "--fd", "0", "--product", "Genoa"]) == 2
+    assert "Milan with report version 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [("--product", "Rome"), ("--report-version", "6")])
+def test_process_asked_for_what_does_not_exist(tmp_path, capsys, options):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--platform", str(tmp_path), "--fd", "0", *options])
+    assert stopped.value.code == 2
+    assert "invalid" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_process_without_its_socket(tmp_path, capsys):

@@ -28,6 +28,7 @@ class Broker:
         claims: claims of the grant that differ from the honest ones.
         grant: makes another grant out of the honest one; None for none at all.
         deliver: makes another delivery out of the honest one.
+        token: the attestation token.
     """
 
     secret: bytes = SECRET
@@ -38,6 +39,7 @@ class Broker:
     grant: object = staticmethod(lambda compact: compact)
     deliver: object = staticmethod(lambda delivery: delivery)
     request: object = None
+    token: str | None = "e30.e30.e30"
 
     def attest(self, answer):
         self.request = answer(NegotiationResponse(self.challenge, self.params))
@@ -61,7 +63,7 @@ class Broker:
                 iv=sealed.iv,
                 tag=sealed.tag,
             ),
-            token="e30.e30.e30",
+            token=self.token,
         )
         return self.deliver(delivery)
 

@@ -213,6 +213,14 @@ def test_evidence_says_what_happened_to_the_store(machine, ca):
     assert name(first.tpm.eks[0].public).hex() == machine.steps["tpm"]["ek_name"]
 
 
+def test_evidence_carries_the_token_of_this_boot(machine, ca, broker):
+    for token in ("e30.first.e30", "e30.second.e30", None):
+        broker.token = token
+        machine.cycle()
+    assert [request.evidence.ear for request in ca.requests] == ["e30.first.e30", "e30.second.e30", None]
+    assert "ear" not in ca.requests[-1].evidence.to_json()
+
+
 def test_renewed_certificates_replace_the_old_ones(machine, ca):
     machine.cycle()
     before = machine.certificates

@@ -18,6 +18,7 @@ from vtpm.svsm.errors import BootRefused
 from vtpm.svsm.kbs_session import KbsSession, negotiate
 from vtpm.wire.aproxy import CHALLENGE, EC_PUBLIC_KEY_BYTES, AttestationResponse, NegotiationResponse
 from vtpm.wire.encoding import b64std, b64url, unb64url
+from vtpm.wire.enrollment import MAX_EAR
 from vtpm.wire.grant import Grant, key_id, sign_grant
 from vtpm.wire.jwe import protected_header
 from vtpm.wire.jwk import EcJwk
@@ -124,6 +125,28 @@ def test_a_kbs_without_grants_serves_a_boot_without_certificates(broker, process
     session = run(broker, processor)
     assert session.grant is None
     assert session.secret == broker.secret
+
+
+@pytest.mark.parametrize("token", ["e30.e30.e30", "a.b.c", "x." * 2 + "y" * (MAX_EAR - 4)])
+def test_the_token_is_kept_for_the_ca(broker, processor, token):
+    broker.token = token
+    session = run(broker, processor)
+    assert session.token == token
+    assert token not in repr(session)
+
+
+@pytest.mark.parametrize(
+    "token", [None, "x", "a.b", "a.b.c.d", "a.b.", "a.b.c=", "a b.c.d", "x." * 2 + "y" * (MAX_EAR - 3)]
+)
+def test_a_token_that_no_enrolment_can_carry_fails_no_boot(broker, processor, token):
+    broker.token = token
+    session = run(broker, processor)
+    assert session.token is None
+    assert session.secret == broker.secret
+
+
+def test_todays_build_drops_the_token(broker, processor):
+    assert run(broker, processor, Build.APROXY_HEAD).token is None
 
 
 def test_that_the_host_is_away_is_passed_on(processor):

@@ -15,6 +15,7 @@ from vtpm.wire.message_fields import parse_time
 
 ROOT = Path(__file__).parents[3]
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "protocol" / "evidence.json").read_text())
+AMD = json.loads((ROOT / "tests" / "vectors" / "protocol" / "amd_evidence.json").read_text())
 POLICY = load(VECTORS["policy"])
 JUDGE = Judge.of(VECTORS["ca_id"], VECTORS["mode"], bytes.fromhex(VECTORS["nonce_key"]))
 
@@ -65,5 +66,13 @@ def test_the_document_lists_the_rules_in_the_order_in_which_they_look():
     assert len(set(listed)) == len(listed)
     # These are said by the state machine, not by a check of their own.
     said = {"policy.in-force", "activation.unexpired", "activation.open"}
-    assert said <= set(listed)
-    assert [rule for rule in listed if rule not in said] == ids
+    # These are rules of other profiles.
+    elsewhere = {"profile.ek-in-manifest", "profile.single-ek", "profile.grant-present"}
+    assert said | elsewhere <= set(listed)
+    assert [rule for rule in listed if rule not in said | elsewhere] == ids
+    seen = set()
+    for request in AMD["requests"].values():
+        ids = [finding.rule for finding in judged(request, AMD["at"]).findings]
+        assert ids == [rule for rule in listed if rule in ids]
+        seen |= set(ids)
+    assert elsewhere <= seen

@@ -6,8 +6,20 @@ from pathlib import Path
 import pytest
 
 from ca_service.api.problems import problem_of
-from ca_service.judgment import BadRequest, NotFound, Refused, Unavailable
-from vtpm.wire import aproxy, enrollment, enrollment_replies, grant, public_area, runtime_data, statements
+from ca_service.enrollment.desk import refused
+from ca_service.evidence.profiles import PROFILE_ISSUED
+from ca_service.judgment import BadRequest, Finding, NotFound, Refused, Unavailable, Verdict
+from vtpm.wire import (
+    amd_evidence,
+    aproxy,
+    enrollment,
+    enrollment_replies,
+    grant,
+    public_area,
+    runtime_data,
+    services,
+    statements,
+)
 from vtpm.wire.templates import Role, templates
 
 ROOT = Path(__file__).parents[3]
@@ -25,6 +37,12 @@ def section(title):
         ("6 Evidence", f"at most {public_area.MAX_PUBLIC:,} bytes"),
         ("6 Evidence", f"array of 1 to {statements.MAX_EKS} keys"),
         ("6 Evidence", f"hex of 1 to {statements.MAX_SALT} bytes"),
+        ("6 Evidence", f"b64url of 1 to {amd_evidence.MAX_EVIDENCE_MANIFEST:,} bytes"),
+        ("6 Evidence", f"at most {amd_evidence.MAX_KBS_SERVICE:,} bytes"),
+        ("6 Evidence", f"| vTPM | `{services.VTPM_SERVICE}` |"),
+        ("6 Evidence", f"| KBS | `{services.KBS_SERVICE}` |"),
+        ("6 Evidence", f"GUID {services.SERVICES_GUID} ||"),
+        ("7 The CA over HTTP", "`svsm-vtpm-ca:1`, `amd-svsm-services` or `amd-svsm-vtpm:0`"),
         ("5 The KBS grant", f"at most {grant.MAX_GRANT:,} characters"),
         ("7 The CA over HTTP", f"at most {enrollment.MAX_BODY:,} bytes"),
         ("7 The CA over HTTP", f"b64url of {enrollment.REPORT_SIZE:,} bytes"),
@@ -61,7 +79,15 @@ def test_the_vector_files_are_all_named():
 
 
 def test_problem_codes_are_in_the_table():
-    errors = (BadRequest("a", "b"), Refused("a.b", "c"), NotFound("a"), Unavailable("a"), RuntimeError("x"))
+    finding = Finding(PROFILE_ISSUED, Verdict.FAILED, "no")
+    errors = (
+        BadRequest("a", "b"),
+        refused(finding),
+        Refused("a.b", "c"),
+        NotFound("a"),
+        Unavailable("a"),
+        RuntimeError("x"),
+    )
     for error in errors:
         problem = problem_of(error)
         row = next(line for line in section("8 Problems").splitlines() if f"`{problem.code}`" in line)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import set_amd
 import set_evidence
 import set_exchange
 import set_messages
@@ -26,6 +27,7 @@ FILES: dict[str, Callable[[], dict[str, object]]] = {
     "relay.json": set_exchange.relay,
     "messages.json": set_messages.make,
     "evidence.json": set_evidence.make,
+    "amd_evidence.json": set_amd.make,
 }
 
 

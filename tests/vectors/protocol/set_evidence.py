@@ -79,6 +79,38 @@ pattern = "default/*/tpm-state"
 """
 
 
+DEMANDS = f"""host_data = ["{bytes(32).hex()}"]
+guest_policy = {{ require = [], forbid = ["cxl"], either = ["smt", "single-socket", "aes-256-xts", "rapl-disabled", \
+"ciphertext-hiding", "page-swap-disabled"] }}
+platform = "vectors"
+unconstrained = ["id-key", "author-key", "family-id", "image-id", "guest-svn", "abi"]
+"""
+LEVELS = "{ bootloader = 4, tee = 0, snp = 27, microcode = 219 }"
+DEMANDED_PLATFORM = f"""
+[[platform]]
+name = "vectors"
+keys = ["VCEK"]
+report_versions = [3, 4, 5]
+platform_info = {{ require = ["ecc", "alias-check"], forbid = ["tio"], either = ["smt", "tsme", "rapl-disabled", \
+"ciphertext-hiding", "other"] }}
+provisional_firmware = false
+unconstrained = ["launch-mitigations", "current-mitigations", "chip", "crl-age"]
+
+[[platform.tcb]]
+product = "Milan"
+firmware = "1.55.29"
+reported = {LEVELS}
+committed = {LEVELS}
+launch = {LEVELS}
+
+[[platform.tcb]]
+product = "Genoa"
+firmware = "1.55.29"
+reported = {LEVELS}
+committed = {LEVELS}
+launch = {LEVELS}
+"""
+
 POLICY = f"""schema = 1
 
 [grant]
@@ -97,19 +129,19 @@ name = "vectors"
 measurement = "{MEASUREMENT.hex()}"
 capabilities = ["verifies-grants", "reports-state"]
 products = ["Milan"]
-
+{DEMANDS}
 [[launch]]
 name = "without-grants"
 measurement = "{MEASUREMENT_WITHOUT.hex()}"
 capabilities = ["oracle-free"]
 products = ["Milan"]
-
+{DEMANDS}
 [[launch]]
 name = "for-genoa"
 measurement = "{MEASUREMENT_GENOA.hex()}"
 capabilities = ["verifies-grants", "reports-state"]
 products = ["Genoa"]
-""" + "".join(
+{DEMANDS}{DEMANDED_PLATFORM}""" + "".join(
     (
         _kbs_toml("trusted", KBS_KEY),
         _kbs_toml("suspended", SUSPENDED, 'status = "suspended"'),
@@ -234,6 +266,10 @@ def _flipped_measurement(request: dict[str, dict[str, object]]) -> None:
     request["evidence"]["report"] = b64url(bytes(report))
 
 
+def _firmware(*version: int) -> dict[str, object]:
+    return {"current_firmware": version, "committed_firmware": version}
+
+
 def _without_certify(request: dict[str, dict[str, object]]) -> None:
     del request["certify"]
 
@@ -254,10 +290,11 @@ REFUSED: dict[str, tuple[str, Case]] = {
     "report-version-1": ("snp.version", Case(report={"version": 1})),
     "report-version-6": ("snp.version", Case(report={"version": 6})),
     "unknown-processor": ("snp.product", Case(report={"cpuid": (0x19, 0x50, 0)})),
-    "signed-by-a-vlek": ("snp.key-kind", Case(report={"key_flags": 1 << 2})),
+    "signed-by-no-key": ("snp.key-kind", Case(report={"key_flags": 7 << 2})),
+    "vcek-for-a-report-signed-by-a-vlek": ("snp.chain", Case(report={"key_flags": 1 << 2})),
     "no-certificates": ("snp.leaf-present", Case(spoil=_set("evidence.certificates", ...))),
     "vcek-with-another-name": (
-        "snp.leaf-profile",
+        "snp.chain",
         Case(spoil=_set("evidence.certificates", b64url(TABLE.replace(b"SEV-VCEK", b"SEV-VLEK")))),
     ),
     "vcek-not-signed-by-the-ask": (
@@ -278,7 +315,7 @@ REFUSED: dict[str, tuple[str, Case]] = {
     "vmpl-1": ("snp.vmpl", Case(report={"vmpl": 1})),
     "debugging-allowed": ("snp.debug", Case(report={"policy": 0x30000 | 1 << 19})),
     "migration-allowed": ("snp.migration", Case(report={"policy": 0x30000 | 1 << 18})),
-    "reserved-policy-bit": ("snp.reserved", Case(report={"policy": 0x30000 | 1 << 40})),
+    "reserved-policy-bit": ("snp.guest-policy", Case(report={"policy": 0x30000 | 1 << 40})),
     "reported-tcb-above-the-current": ("snp.tcb-order", Case(report={"current_tcb": bytes(8)})),
     "grant-of-other-claims": (
         "grant.signature",
@@ -321,6 +358,20 @@ REFUSED: dict[str, tuple[str, Case]] = {
         Case(report={"measurement": MEASUREMENT_WITHOUT}),
     ),
     "build-for-another-product": ("launch.product", Case(report={"measurement": MEASUREMENT_GENOA})),
+    "other-host-data": ("launch.host-data", Case(report={"host_data": stream("other host data", 32)})),
+    "memory-over-cxl-allowed": ("launch.guest-policy", Case(report={"policy": 0x30000 | 1 << 21})),
+    "report-version-2": ("platform.report-version", Case(report={"version": 2, "cpuid": (0, 0, 0)})),
+    "memory-aliases-not-checked": ("platform.info", Case(report={"platform_info": 0x05})),
+    "firmware-not-committed": (
+        "platform.provisional-firmware",
+        Case(report={"committed_firmware": (1, 55, 28)}),
+    ),
+    "launched-under-older-microcode": (
+        "platform.launch-tcb",
+        Case(report={"launch_tcb": PLATFORM.tcb[:7] + bytes([218])}),
+    ),
+    "older-firmware-api": ("platform.api", Case(report=_firmware(1, 54, 99))),
+    "older-firmware-build": ("platform.build", Case(report=_firmware(1, 55, 28))),
     "volatile-store": ("store.persistent", Case(replace(DATA, store=VOLATILE))),
     "other-store-format": ("store.format", Case(_store(format="cocoonfs/2"))),
     "template-not-allowed": ("tpm.template-allowed", Case(_tpm(idevid=statement(Role.IDEVID, "H-2")))),

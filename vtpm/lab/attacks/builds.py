@@ -15,6 +15,7 @@ from ca_service.evidence.snp import (
     simulated_roots,
 )
 from ca_service.judgment import judge_all
+from ca_service.policy import UNSAFE_RULES
 from vtpm import client
 from vtpm.client import HttpTransport
 from vtpm.host import Behaviour, BrokerSession, HostConfig, KbsRefused, Release, TrusteeSession
@@ -190,13 +191,18 @@ def _b2(scene: Scene) -> str:
         return f"the victim's persistence key; and {attackers_tpm(scene.ca, tpm, keys)}"
 
 
+LAUNCH_RULES = ("launch.measurement", "launch.capabilities", "launch.product")
+"""What the allow-list says of launches; one that is not on it breaks these, and every other demand of a launch too."""
+
+
 ATTACKS = (
     Attack(
         "b1",
         "host",
         "boots an SVSM of its own making on a key broker of its own",
-        ("launch.measurement", "launch.capabilities", "launch.product", *KBS_RULES),
+        (*LAUNCH_RULES, *KBS_RULES),
         _b1,
+        besides=tuple(rule for rule in UNSAFE_RULES["UnsafeAllowAnyMeasurement"] if rule not in LAUNCH_RULES),
     ),
     Attack(
         "b2",

@@ -32,6 +32,8 @@ class Attack:
         rules: the checks that stop it, each of them by itself. Without all of them it succeeds.
         attempt: does it; returns what was gained, or raises the `VtpmError` that stopped it.
         awaits: what will stop it and does not exist yet; empty for all that are stopped now.
+        besides: checks that would stop it too, and for the same reason as one of `rules`; left out wherever a named one
+            is. What each of them is worth by itself, their own tests show.
         origins: origins of secrets that the CA's allow-list admits in this attack's world.
     """
 
@@ -41,6 +43,7 @@ class Attack:
     rules: tuple[str, ...]
     attempt: Callable[["Scene"], str]
     awaits: str = ""
+    besides: tuple[str, ...] = ()
     origins: tuple[str, ...] = ("kbs-generated",)
 
 

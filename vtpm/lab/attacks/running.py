@@ -26,7 +26,7 @@ def attempt(attack: Attack, lab: Lab, on: Iterable[str] | None = None) -> Case:
         on: those of the named rules that are checked; None checks everything, as every real party does.
     """
     left = frozenset(attack.rules) if on is None else frozenset(on)
-    off = frozenset(attack.rules) - left
+    off = frozenset[str]() if on is None else frozenset((*attack.rules, *attack.besides)) - left
     with (
         tempfile.TemporaryDirectory(dir=lab.directory) as directory,
         staged(lab, Path(directory), off, origins=attack.origins) as scene,

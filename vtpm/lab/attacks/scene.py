@@ -37,6 +37,33 @@ TENANT_RESOURCE = "tenant/keys/mallory"
 
 _SALT = 32
 
+_LAUNCHED = """
+guest_policy = { require = [], forbid = ["cxl", "single-socket", "aes-256-xts", "rapl-disabled", "ciphertext-hiding", \
+"page-swap-disabled"], either = ["smt"] }
+products = ["Milan"]
+platform = "lab"
+unconstrained = ["id-key", "author-key", "host-data", "family-id", "image-id", "guest-svn", "abi"]
+"""
+"""What the organisation demands of each of its launches."""
+
+_PLATFORM = """
+[[platform]]
+name = "lab"
+keys = ["VCEK"]
+report_versions = [3, 4, 5]
+platform_info = { require = ["ecc", "alias-check"], forbid = ["tio", "other"], \
+either = ["smt", "tsme", "rapl-disabled", "ciphertext-hiding"] }
+provisional_firmware = false
+unconstrained = ["launch-mitigations", "current-mitigations", "chip", "crl-age"]
+[[platform.tcb]]
+product = "Milan"
+firmware = "1.55.29"
+reported = { bootloader = 4, tee = 0, snp = 27, microcode = 219 }
+committed = { bootloader = 4, tee = 0, snp = 27, microcode = 219 }
+launch = { bootloader = 4, tee = 0, snp = 27, microcode = 219 }
+"""
+"""What it demands of its processors."""
+
 
 class LabClock:
     """The time of the lab's CA and key broker: the real one, and what was skipped."""
@@ -224,12 +251,13 @@ pattern = "default/vtpm/*"
 name = "svsm"
 measurement = "{lab.measurements[Build.STANDARD].hex()}"
 capabilities = ["verifies-grants", "reports-state"]
-products = ["Milan"]
+{_LAUNCHED}
 [[launch]]
 name = "svsm-of-today"
 measurement = "{lab.measurements[Build.APROXY_HEAD].hex()}"
 capabilities = []
-products = ["Milan"]
+{_LAUNCHED}
+{_PLATFORM}
 [tpm]
 ek = ["L-2"]
 iak = ["H-3"]

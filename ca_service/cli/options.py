@@ -1,0 +1,62 @@
+"""Options that several commands share; nothing of the CA is loaded for them."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DIRECTORY_VARIABLE = "VTPM_CA_DIR"
+
+
+class PathName(click.Path):
+    """A path; the empty text is none, for it would mean the working directory."""
+
+    def __init__(self, *, directory: bool) -> None:
+        super().__init__(path_type=Path, file_okay=not directory, dir_okay=directory)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse the empty path."""
+        if not str(value):
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class OrAbsent(click.ParamType[Any]):
+    """A parameter of another type whose empty value counts as absent, as from an unset variable of a script."""
+
+    def __init__(self, inner: click.ParamType[Any]) -> None:
+        self.inner = inner
+        self.name = inner.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The other type's value, or None."""
+        return None if str(value) == "" else self.inner.convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """As the other type."""
+        return self.inner.get_metavar(param, ctx)
+
+
+class Moment(click.ParamType[datetime]):
+    """A time in ISO 8601; one without a zone is taken as UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read the time."""
+        try:
+            moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no time in ISO 8601, such as 2026-11-26T12:00:00Z", param, ctx)
+
+
+def directory_option(callback: Callable[..., Path | None] | None = None) -> Callable[[F], F]:
+    """The option --dir."""
+    return click.option(
+        "--dir", "directory", metavar="DIR", callback=callback, help=f"the CA's directory, else {DIRECTORY_VARIABLE}"
+    )  # fmt: skip

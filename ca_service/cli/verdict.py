@@ -1,0 +1,227 @@
+"""The verdict on a report from files: read what was given, judge, and lay out what was found."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ca_service.evidence.snp import (
+    AUTHENTICITY,
+    CONFIGURATION,
+    Collateral,
+    CrlAge,
+    Root,
+    SnpEvidence,
+    amd_roots,
+    read_crl,
+    split_pem,
+    unsafe_root,
+)
+from ca_service.evidence.snp import description as describe
+from ca_service.judgment import BadRequest, Trace, judge_all, judge_until_failure
+from ca_service.policy import LaunchFacts, Policy, launch_checks, load
+from vtpm.wire.errors import WireError
+from vtpm.wire.report import Product, Report
+
+MAX_FILE = 16 * 1024 * 1024
+"""Longest file that is read, in bytes: that of a policy document."""
+
+VALID, INVALID = "VALID", "INVALID"
+_OK = "ok"
+
+
+class Unreadable(Exception):
+    """A file could be opened and is not what it should be.
+
+    Attributes:
+        reason: code of the verdict.
+        detail: one sentence for people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be judged, by what, and as at when.
+
+    Attributes:
+        report: file of the report.
+        certs: files of certificates and certificate tables.
+        crls: files of revocation lists.
+        product: the only product that is wanted; None for any.
+        at: the time to verify at, aware.
+        unsafe_root: file of an ARK to trust instead of AMD's.
+        crl_max_age: how old the newest list may be; None does not ask.
+        policy: file of an allow-list to judge by too.
+    """
+
+    report: Path
+    certs: tuple[Path, ...]
+    crls: tuple[Path, ...]
+    product: Product | None
+    at: datetime
+    unsafe_root: Path | None
+    crl_max_age: timedelta | None
+    policy: Path | None
+
+
+def read_file(path: Path) -> bytes:
+    """A file's content, cut off behind `MAX_FILE`, which nothing that is judged here comes near.
+
+    Raises:
+        BadRequest: it cannot be opened or read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise BadRequest(str(path), f"cannot be read: {error.strerror}") from None
+
+
+def read_report(content: bytes) -> Report:
+    """A report; raises `Unreadable` if it has not a report's size."""
+    try:
+        return Report.parse(content, "the report")
+    except WireError as error:
+        raise Unreadable("report-malformed", str(error)) from None
+
+
+def answer(question: Question) -> dict[str, Any]:
+    """The verdict as plain values: verdict, reason code, and everything that led to it.
+
+    Raises:
+        BadRequest: a file cannot be opened.
+    """
+    contents = {
+        path: read_file(path)
+        for path in (
+            question.report,
+            *question.certs,
+            *question.crls,
+            *filter(None, (question.unsafe_root, question.policy)),
+        )
+    }
+    result: dict[str, Any] = {
+        "verdict": INVALID,
+        "reason": "",
+        "detail": "",
+        "at": question.at.isoformat(),
+        "unsafe_root": None if question.unsafe_root is None else str(question.unsafe_root),
+        "product": None,
+        "policy": None,
+        "certificates": {"leaf": None, "authority": None, "root": None},
+        "crls": [],
+        "report": None,
+        "tcb": None,
+        "checks": [],
+    }
+    try:
+        report = read_report(contents[question.report])
+        result["report"] = describe.describe_report(report)
+        result["tcb"] = describe.describe_tcbs(report, describe.stated_product(report))
+        subject = SnpEvidence(
+            report=report,
+            roots=_roots(question.unsafe_root, contents),
+            at=question.at,
+            offered=_certificates((path, contents[path]) for path in question.certs),
+            collateral=_lists((path, contents[path]) for path in question.crls),
+            expected_product=question.product,
+        )
+        policy = None if question.policy is None else _policy(contents[question.policy])
+    except Unreadable as error:
+        return result | {"reason": error.reason, "detail": error.detail}
+    trace = _judge(subject, question.crl_max_age, policy)
+    return result | _description(subject) | _verdict(trace, policy)
+
+
+def _judge(subject: SnpEvidence, crl_max_age: timedelta | None, policy: Policy | None) -> Trace:
+    checks = AUTHENTICITY if crl_max_age is None else (*AUTHENTICITY, CrlAge(crl_max_age))
+    trace = judge_until_failure(checks, subject)
+    if not trace.admitted or policy is None:
+        return trace
+    simulated = subject.root is None or subject.root.simulated
+    facts = LaunchFacts(
+        report=subject.report,
+        product=subject.product,
+        simulated=simulated,
+        crl_issued_at=subject.crl_issued_at,
+        at=subject.at,
+    )
+    # Which CA the policy is for, a file does not say: an unsafe root is what only a simulation CA would trust.
+    mode = "simulation" if simulated else "production"
+    return trace + judge_all(CONFIGURATION, subject) + judge_all(launch_checks(policy, mode), facts)
+
+
+def _verdict(trace: Trace, policy: Policy | None) -> dict[str, Any]:
+    refusal = trace.refusal
+    asked = "" if policy is None else ", and the policy allows it"
+    return {
+        "verdict": VALID if trace.admitted else INVALID,
+        "reason": _OK if refusal is None else refusal.rule,
+        "detail": f"the report is authentic{asked}" if refusal is None else refusal.reason,
+        "policy": None if policy is None else policy.digest,
+        "checks": trace.to_json(),
+    }
+
+
+def _description(subject: SnpEvidence) -> dict[str, Any]:
+    authority, root = subject.chain or (None, None)
+    product = subject.product
+    return {
+        "product": product,
+        "tcb": describe.describe_tcbs(subject.report, product or describe.stated_product(subject.report)),
+        "certificates": {
+            "leaf": None if subject.leaf is None else describe.describe_leaf(subject.leaf, product),
+            "authority": None if authority is None else describe.describe_authority(authority),
+            "root": None if root is None else describe.describe_authority(root.ark),
+        },
+        "crls": [describe.describe_crl(crl) for crl in subject.crls],
+    }
+
+
+def _roots(path: Path | None, contents: dict[Path, bytes]) -> tuple[Root, ...]:
+    if path is None:
+        return amd_roots()
+    ders = split_pem(contents[path]) or []
+    root = unsafe_root(ders[0]) if len(ders) == 1 else None
+    if root is None:
+        raise Unreadable(
+            "root-malformed", f"{path} is not one self-signed certificate of a root such as AMD's"
+        )
+    return (root,)
+
+
+def _certificates(files: Iterable[tuple[Path, bytes]]) -> Collateral:
+    found = Collateral()
+    for path, content in files:
+        read = Collateral.of_file(content)
+        if read is None:
+            raise Unreadable(
+                "certificate-malformed", f"{path} holds no certificate in DER or PEM, nor a table of them"
+            )
+        found += read
+    return found
+
+
+def _lists(files: Iterable[tuple[Path, bytes]]) -> Collateral:
+    crls = []
+    for path, content in files:
+        crl = read_crl(content)
+        if crl is None:
+            raise Unreadable("crl-malformed", f"{path} is no revocation list in DER or PEM")
+        crls.append(crl)
+    return Collateral(crls=tuple(crls))
+
+
+def _policy(content: bytes) -> Policy:
+    try:
+        return load(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise Unreadable("policy-invalid", "the policy must be UTF-8 text") from None
+    except BadRequest as error:
+        raise Unreadable("policy-invalid", error.detail) from None

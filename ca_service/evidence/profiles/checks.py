@@ -1,0 +1,106 @@
+"""The rules that an evidence profile adds to those of every enrolment, and whether the CA issues on it at all.
+
+The AMD profiles say less than ``svsm-vtpm-ca:1``: nothing of the store, and of the TPM no more than one EK. An SVSM
+whose pre-boot hash takes its recipe from the host can be made to sign them for a TPM of the host's own, which is why
+they also need a launch that the policy calls ``oracle-free``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from ca_service.evidence.profiles.claims import Claims
+from ca_service.judgment import Check, Finding, failed, passed
+from vtpm.wire.amd_evidence import SERVICES_PROFILE, VTPM_PROFILE
+from vtpm.wire.runtime_data import PROFILE
+from vtpm.wire.services import KBS_SERVICE
+
+ISSUED_PROFILES: Final = (PROFILE,)
+"""The profiles on which this CA issues certificates.
+
+Evidence of the others deserves an ephemeral certificate at most, and from an issuer of its own: relying parties look at
+the issuer alone, so nothing weaker may come from the issuers of persistent TPMs.
+"""
+
+PROFILE_ISSUED: Final = "profile.issued"
+"""The rule that refuses profiles on which nothing is issued."""
+
+
+@dataclass(frozen=True)
+class _Issued:
+    """This CA issues certificates on evidence of this profile."""
+
+    id: str = PROFILE_ISSUED
+
+    def judge(self, subject: Claims) -> Finding:
+        if subject.profile not in ISSUED_PROFILES:
+            return failed(
+                self,
+                "profile-not-issued: this CA issues no certificates on evidence of this profile",
+                expected=", ".join(ISSUED_PROFILES),
+                actual=subject.profile,
+            )
+        return passed(self, actual=subject.profile)
+
+
+@dataclass(frozen=True)
+class _EkInManifest:
+    """The EK that names the TPM is the one that the SVSM vouches for."""
+
+    id: str = "profile.ek-in-manifest"
+
+    def judge(self, subject: Claims) -> Finding:
+        wanted, found = subject.manifest_ek, subject.tpm.eks[0].public
+        if wanted is None or found != wanted:
+            return failed(
+                self,
+                "tpm.ek[0] is not the EK of the manifest",
+                expected="none" if wanted is None else wanted.hex(),
+                actual=found.hex(),
+            )
+        return passed(self)
+
+
+@dataclass(frozen=True)
+class _SingleEk:
+    """No EK is stated besides the manifest's: the profile has a place for one."""
+
+    id: str = "profile.single-ek"
+
+    def judge(self, subject: Claims) -> Finding:
+        count = len(subject.tpm.eks)
+        if count != 1:
+            return failed(self, "this profile takes exactly one EK", expected=1, actual=count)
+        return passed(self)
+
+
+@dataclass(frozen=True)
+class _GrantPresent:
+    """The manifest holds the key broker's grant: without it, the profile says no more than the vTPM's own manifest."""
+
+    id: str = "profile.grant-present"
+
+    def judge(self, subject: Claims) -> Finding:
+        if subject.grant is None:
+            return failed(
+                self,
+                f"the manifest has no service {KBS_SERVICE} with the key broker's grant;"
+                f" a TPM without one enrols by profile {VTPM_PROFILE}",
+            )
+        return passed(self)
+
+
+_ISSUED = _Issued()
+_CHECKS: Mapping[str, tuple[Check[Claims], ...]] = MappingProxyType(
+    {
+        PROFILE: (_ISSUED,),
+        SERVICES_PROFILE: (_ISSUED, _EkInManifest(), _GrantPresent()),
+        VTPM_PROFILE: (_ISSUED, _EkInManifest(), _SingleEk()),
+    }
+)
+
+
+def profile_checks(profile: str) -> tuple[Check[Claims], ...]:
+    """The rules of a profile, `PROFILE_ISSUED` first; a profile that nobody knows has that one, and it refuses."""
+    return _CHECKS.get(profile, (_ISSUED,))

@@ -1,0 +1,278 @@
+"""From `[[launch]]` and `[[platform]]` to entries, their index, and the list of what the document leaves open."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ca_service.policy.bits import GUEST_POLICY, PLATFORM_INFO, BitDemand
+from ca_service.policy.document_launch import (
+    GuestPolicyTable,
+    LaunchTable,
+    PlatformInfoTable,
+    PlatformTable,
+    TcbTable,
+)
+from ca_service.policy.floors import Floor, lowered
+from ca_service.policy.form import Path, entry_of, shown_path
+from ca_service.policy.launches import LaunchEntry, LaunchIndex, PlatformEntry
+from ca_service.policy.reading import Reader
+from vtpm.wire.report import Product
+
+LAUNCH_MEMBERS: Mapping[str, str] = {
+    "measurement": "measurement",
+    "id-key": "id_keys",
+    "author-key": "author_keys",
+    "host-data": "host_data",
+    "family-id": "family_ids",
+    "image-id": "image_ids",
+    "guest-svn": "min_guest_svn",
+    "abi": "min_abi",
+    "guest-policy": "guest_policy",
+}
+"""Constraint, and the member that states it."""
+
+PLATFORM_MEMBERS: Mapping[str, str] = {
+    "signing-key": "keys",
+    "report-version": "report_versions",
+    "info": "platform_info",
+    "launch-mitigations": "mitigations.launch",
+    "current-mitigations": "mitigations.current",
+    "chip": "chips",
+    "provisional-firmware": "provisional_firmware",
+    "crl-age": "crl_max_age_days",
+}
+"""The same of a platform."""
+
+FLOOR_MEMBERS: Mapping[str, str] = {
+    "reported-tcb": "reported",
+    "committed-tcb": "committed",
+    "launch-tcb": "launch",
+    "api": "firmware",
+    "build": "firmware",
+}
+"""The same of a floor."""
+
+_CHIP_DIGITS = 128
+_BUILD = 3
+"""Numbers of a firmware version that names a build."""
+
+
+@dataclass(frozen=True)
+class Unstated:
+    """A constraint that a document neither states nor gives up; its rule denies.
+
+    Attributes:
+        rule: id of the rule.
+        path: the member that would state it.
+        entry: name of the entry, for the end of a sentence; may be empty.
+    """
+
+    rule: str
+    path: str
+    entry: str
+
+
+def _digests(texts: list[str] | None) -> list[bytes]:
+    return [bytes.fromhex(text) for text in texts or ()]
+
+
+def _bits(table: GuestPolicyTable | PlatformInfoTable | None, names: Mapping[str, int]) -> BitDemand | None:
+    return None if table is None else BitDemand(names, frozenset(table.require), frozenset(table.forbid))
+
+
+def _says(floor: Floor, constraint: str) -> bool:
+    """Whether a floor states one of the constraints of `FLOOR_MEMBERS`."""
+    if constraint == "build":
+        return floor.firmware is not None and len(floor.firmware) == _BUILD
+    return getattr(floor, FLOOR_MEMBERS[constraint]) is not None
+
+
+class _OpenQuestions(Reader):
+    """Finds what is stated and given up at once (refused), and what is neither (noted)."""
+
+    def __init__(self, content: Mapping[str, object]) -> None:
+        super().__init__(content)
+        self.unstated: list[Unstated] = []
+
+    def weigh(self, rule: str, given_up: Sequence[str], path: Path, member: str, *, stated: bool) -> None:
+        constraint = rule.partition(".")[2]
+        if constraint not in given_up:
+            if not stated:
+                self.note(rule, (*path, *member.split(".")))
+        elif stated:
+            raise self.refuse(
+                f'{member} is stated, so "{constraint}" cannot be unconstrained',
+                *path[:2],
+                "unconstrained",
+                given_up.index(constraint),
+            )
+
+    def note(self, rule: str, path: Path) -> None:
+        self.unstated.append(Unstated(rule, shown_path(path), entry_of(self.content, path)))
+
+    def values(self, values: list[str] | None, *path: int | str) -> frozenset[bytes] | None:
+        if values is None:
+            return None
+        self.unique(values, *path)
+        return frozenset(bytes.fromhex(value) for value in values)
+
+
+class PlatformReader(_OpenQuestions):
+    """Reads `[[platform]]`."""
+
+    def read(self, tables: list[PlatformTable]) -> dict[str, PlatformEntry]:
+        """The entries by name.
+
+        Raises:
+            BadRequest: a name or value stands twice, a constraint is stated and given up at once, or floors
+                contradict each other.
+        """
+        self.unique((table.name for table in tables), "platform", member="name")
+        return {table.name: self._entry(table, i) for i, table in enumerate(tables)}
+
+    def _entry(self, table: PlatformTable, i: int) -> PlatformEntry:
+        path: Path = ("platform", i)
+        given_up = self.unique(table.unconstrained, *path, "unconstrained")
+        for constraint, member in PLATFORM_MEMBERS.items():
+            value: object = table
+            for step in member.split("."):
+                value = getattr(value, step)
+            self.weigh(f"platform.{constraint}", table.unconstrained, path, member, stated=value is not None)
+        chips = table.chips
+        return PlatformEntry(
+            name=table.name,
+            keys=None if table.keys is None else self.unique(table.keys, *path, "keys"),
+            report_versions=self._versions(table, path),
+            info=_bits(table.platform_info, PLATFORM_INFO),
+            launch_mitigations=table.mitigations.launch,
+            current_mitigations=table.mitigations.current,
+            chips_allowed=None if chips is None else self._chips(chips.allow, *path, "chips", "allow"),
+            chips_denied=None if chips is None else self._chips(chips.deny, *path, "chips", "deny"),
+            provisional_firmware=table.provisional_firmware,
+            crl_max_age_days=table.crl_max_age_days,
+            floors=self._floors(table, path),
+            unconstrained=given_up,
+            label=table.label or "",
+        )
+
+    def _versions(self, table: PlatformTable, path: Path) -> frozenset[int] | None:
+        if table.report_versions is None:
+            return None
+        self.unique((str(version) for version in table.report_versions), *path, "report_versions")
+        return frozenset(table.report_versions)
+
+    def _chips(self, chips: list[str] | None, *path: int | str) -> frozenset[bytes] | None:
+        # Turin fills 8 of the 64 bytes; the rest is zero.
+        return self.values(None if chips is None else [c.ljust(_CHIP_DIGITS, "0") for c in chips], *path)
+
+    def _floors(self, table: PlatformTable, path: Path) -> dict[Product, tuple[Floor, ...]]:
+        floors: dict[Product, list[Floor]] = {}
+        given_up = table.unconstrained
+        for k, row in enumerate(table.tcb):
+            at: Path = (*path, "tcb", k)
+            floor = _floor(row)
+            for constraint, member in FLOOR_MEMBERS.items():
+                self.weigh(f"platform.{constraint}", given_up, at, member, stated=_says(floor, constraint))
+            earlier = floors.setdefault(Product(row.product), [])
+            self._in_order(earlier, floor, at)
+            earlier.append(floor)
+        if not table.tcb:
+            for constraint in FLOOR_MEMBERS:
+                if constraint not in given_up:
+                    self.note(f"platform.{constraint}", (*path, "tcb"))
+        return {product: tuple(of_product) for product, of_product in floors.items()}
+
+    def _in_order(self, earlier: list[Floor], floor: Floor, at: Path) -> None:
+        if not earlier:
+            if floor.since is not None:
+                raise self.refuse("the first floor of a product holds from the beginning", *at, "from")
+            return
+        before = earlier[-1]
+        if floor.since is None or (before.since is not None and floor.since <= before.since):
+            raise self.refuse(
+                "a further floor of a product needs a date after the earlier one's", *at, "from"
+            )
+        if wrong := lowered(before, floor):
+            raise self.refuse(
+                f"floors that contradict: {wrong} is below the earlier floor's", *at, wrong.partition(".")[0]
+            )
+
+
+def _floor(row: TcbTable) -> Floor:
+    firmware = None if row.firmware is None else tuple(int(part) for part in row.firmware.split("."))
+    return Floor(row.since, firmware, row.reported, row.committed, row.launch)
+
+
+class LaunchReader(_OpenQuestions):
+    """Reads `[[launch]]`."""
+
+    def read(self, tables: list[LaunchTable], platforms: Mapping[str, PlatformEntry]) -> LaunchIndex:
+        """The entries, indexed.
+
+        Raises:
+            BadRequest: a name or value stands twice, two entries would be found by the same measurement or key, a
+                platform does not exist or has no floor for one of the products, or a constraint is stated and given
+                up at once.
+        """
+        self.unique((table.name for table in tables), "launch", member="name")
+        by_measurement: dict[bytes, LaunchEntry] = {}
+        by_id_key: dict[bytes, LaunchEntry] = {}
+        by_author_key: dict[bytes, LaunchEntry] = {}
+        for i, table in enumerate(tables):
+            entry = self._entry(table, i, platforms)
+            if entry.measurement is not None:
+                self._put(by_measurement, [entry.measurement], entry, "launch", i, "measurement")
+            elif table.id_keys is not None:
+                self._put(by_id_key, _digests(table.id_keys), entry, "launch", i, "id_keys")
+            else:
+                self._put(by_author_key, _digests(table.author_keys), entry, "launch", i, "author_keys")
+        return LaunchIndex(by_measurement, by_id_key, by_author_key)
+
+    def _put(
+        self, index: dict[bytes, LaunchEntry], keys: Iterable[bytes], entry: LaunchEntry, *path: int | str
+    ) -> None:
+        for k, key in enumerate(keys):
+            if key in index:
+                at = path if path[-1] == "measurement" else (*path, k)
+                raise self.refuse(f'finds the entry "{index[key].name}" already', *at)
+            index[key] = entry
+
+    def _entry(self, table: LaunchTable, i: int, platforms: Mapping[str, PlatformEntry]) -> LaunchEntry:
+        path: Path = ("launch", i)
+        given_up = self.unique(table.unconstrained, *path, "unconstrained")
+        for constraint, member in LAUNCH_MEMBERS.items():
+            stated = getattr(table, member) is not None
+            self.weigh(f"launch.{constraint}", table.unconstrained, path, member, stated=stated)
+        abi = None if table.min_abi is None else [int(part) for part in table.min_abi.split(".")]
+        return LaunchEntry(
+            name=table.name,
+            measurement=None if table.measurement is None else bytes.fromhex(table.measurement),
+            id_keys=self.values(table.id_keys, *path, "id_keys"),
+            author_keys=self.values(table.author_keys, *path, "author_keys"),
+            host_data=self.values(table.host_data, *path, "host_data"),
+            family_ids=self.values(table.family_ids, *path, "family_ids"),
+            image_ids=self.values(table.image_ids, *path, "image_ids"),
+            min_guest_svn=table.min_guest_svn,
+            min_abi=None if abi is None else (abi[0], abi[1]),
+            guest_policy=_bits(table.guest_policy, GUEST_POLICY),
+            capabilities=self.unique(table.capabilities, *path, "capabilities"),
+            products=self.unique(table.products, *path, "products"),
+            platform=self._platform(table, platforms, path),
+            unconstrained=given_up,
+            label=table.label or "",
+        )
+
+    def _platform(
+        self, table: LaunchTable, platforms: Mapping[str, PlatformEntry], path: Path
+    ) -> PlatformEntry | None:
+        if table.platform is None:
+            self.note("platform.stated", (*path, "platform"))
+            return None
+        platform = platforms.get(table.platform)
+        if platform is None:
+            raise self.refuse("there is no platform of this name", *path, "platform")
+        if not platform.unconstrained.issuperset(FLOOR_MEMBERS):
+            for k, product in enumerate(table.products):
+                if Product(product) not in platform.floors:
+                    detail = f'the platform "{platform.name}" has no tcb entry for this product'
+                    raise self.refuse(detail, *path, "products", k)
+        return platform

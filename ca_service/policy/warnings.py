@@ -1,0 +1,45 @@
+"""What a policy may say and should be asked about, one sentence each, for the operator."""
+
+from collections.abc import Iterable, Iterator
+
+from ca_service.policy.brokers import KbsEntry
+from ca_service.policy.launches import LaunchEntry, PlatformEntry
+
+
+def broker_warnings(entries: Iterable[KbsEntry]) -> Iterator[str]:
+    """About key brokers."""
+    for entry in entries:
+        if True in entry.resources.values():
+            yield f"kbs {entry.id} has shared resources: a host that resets a TPM there goes unnoticed"
+        if "provisioned" in entry.origins:
+            yield f"kbs {entry.id} may release provisioned keys, which whoever stored them knows"
+        if entry.release_policies is None:
+            yield f"kbs {entry.id} lists no release_policies: its operator may release keys to anybody"
+
+
+def launch_warnings(entries: Iterable[LaunchEntry]) -> Iterator[str]:
+    """About launches."""
+    for entry in entries:
+        signed = entry.id_keys is not None or entry.author_keys is not None
+        if entry.measurement is None:
+            yield f"launch {entry.name} has no measurement: it admits all that its key signs, now and later"
+        # Without a trusted signer the host can make an ID block of its own and write anything into it.
+        by_block = entry.family_ids is not None or entry.image_ids is not None or bool(entry.min_guest_svn)
+        if by_block and not signed:
+            yield (
+                f"launch {entry.name} demands what an ID block says, but no ID key or author key: "
+                "the host may write any ID block"
+            )
+
+
+def platform_warnings(entries: Iterable[PlatformEntry]) -> Iterator[str]:
+    """About processors and firmware."""
+    for entry in entries:
+        if "signing-key" in entry.unconstrained or "VLEK" in (entry.keys or ()):
+            yield f"platform {entry.name} admits VLEKs: one key for all processors of a provider's region"
+        if "provisional-firmware" in entry.unconstrained or entry.provisional_firmware:
+            yield f"platform {entry.name} admits firmware that its host can still roll back"
+        if "info" in entry.unconstrained or (
+            entry.info is not None and "alias-check" not in entry.info.require
+        ):
+            yield f"platform {entry.name} does not require alias-check: memory may be aliased under the VM"

@@ -33,6 +33,7 @@ _COMMANDS = {
     "crl": "authority",
     "export": "authority",
     "evidence": "evidence",
+    "collateral": "collateral",
     "db": "database",
 }
 """In which module of this package each command is, under its own name. A command loads only what it needs."""

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ca_service.cli.access import (
     with_directory,
 )
 from ca_service.cli.channel import MAX_SOCKET_PATH, operator_socket, someone_listens, write_facts
+from ca_service.cli.collateral import bundle_of, bundle_option, kds_url_option, supply_of
 from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge, Limits
@@ -126,6 +128,11 @@ def check_tls(certificate: Path, key: Path) -> None:
     help=f"of SQLAlchemy, else {DATABASE_VARIABLE} (a URL with a password belongs there), "
     "else the SQLite file in the CA's directory",
 )
+@bundle_option
+@click.option(
+    "--kds", is_flag=True, help="get missing VCEKs from AMD's key distribution service into the bundle"
+)
+@kds_url_option
 @with_directory
 def serve(
     bind: str,
@@ -133,7 +140,11 @@ def serve(
     tls_key: Path | None,
     workers: int,
     database: str | None,
+    bundle: Path | None,
+    kds_url: str | None,
     directory: Path,
+    *,
+    kds: bool,
 ) -> None:
     """Serve enrolment and publication on --bind, and operators on a Unix socket in the CA's directory.
 
@@ -152,7 +163,11 @@ def serve(
     url = find_database(directory, database)
     with _alone(directory), _opened(url) as store:
         limits = Limits()
-        judge = Judge.of(authority.ca_id, authority.mode, authority.nonce_key)
+        folder = bundle_of(directory, bundle)
+        folder.current()
+        judge = Judge.of(authority.ca_id, authority.mode, authority.nonce_key, folder.current)
+        if kds or kds_url:
+            judge = replace(judge, supply=supply_of(folder, judge.roots, kds_url).provide)
         liveness = FileLiveness(directory / "run")
         enroller = Enroller(Desk(authority, store, judge, liveness, now, secrets.token_bytes, limits))
         enroller.recover()

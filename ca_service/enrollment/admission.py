@@ -78,6 +78,7 @@ def enroll(desk: Desk, body: bytes) -> Reply:
             return _stored(used, submission)
     if nonce.refusal is not None:
         raise refused(nonce.refusal)
+    desk.judge.prepare(submission, at)
     authentic = desk.judge.authenticate(submission, at)
     if authentic.refusal is not None:
         raise refused(authentic.refusal)

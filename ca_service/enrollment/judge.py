@@ -8,7 +8,7 @@ because the operator wants to see all that is wrong.
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Self, TypeVar
@@ -22,6 +22,7 @@ from ca_service.evidence.profiles import Claims, profile_checks
 from ca_service.evidence.snp import (
     AUTHENTICITY,
     CONFIGURATION,
+    Collateral,
     Root,
     SnpEvidence,
     amd_roots,
@@ -114,6 +115,10 @@ BINDING_CHECKS: tuple[Check[Binding], ...] = (_ReportData(),)
 ACTIVATION_CHECKS: tuple[Check[Answer], ...] = (_Activation(),)
 
 
+def _no_supply(_evidence: SnpEvidence) -> None:
+    """Leave the evidence as it is."""
+
+
 @dataclass(frozen=True)
 class Judge:
     """Decides about evidence.
@@ -123,6 +128,8 @@ class Judge:
         mode: "production" or "simulation".
         roots: the SNP roots that this CA trusts.
         nonce_key: the CA's nonce key.
+        collateral: gives what the CA's operator keeps to judge reports with, as it is now.
+        supply: may get what is missing for a report into `collateral`, before it is judged.
         substitutes: checks that stand in the place of the one with that id; see `with_replaced`.
     """
 
@@ -130,13 +137,17 @@ class Judge:
     mode: str
     roots: tuple[Root, ...]
     nonce_key: bytes = field(repr=False)
+    collateral: Callable[[], Collateral] = Collateral
+    supply: Callable[[SnpEvidence], None] = _no_supply
     substitutes: Mapping[str, Check[Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, ca_id: str, mode: str, nonce_key: bytes) -> Self:
+    def of(
+        cls, ca_id: str, mode: str, nonce_key: bytes, collateral: Callable[[], Collateral] = Collateral
+    ) -> Self:
         """The judge of a CA; only a simulation CA trusts the simulated platform's root."""
         roots = amd_roots() + (simulated_roots() if mode == "simulation" else ())
-        return cls(ca_id, mode, roots, nonce_key)
+        return cls(ca_id, mode, roots, nonce_key, collateral)
 
     def with_replaced(self, substitutes: Mapping[str, Check[Any]]) -> Self:
         """The same judge with some checks exchanged by id, for the lab; no configuration leads here."""
@@ -157,7 +168,12 @@ class Judge:
             roots=self.roots,
             at=at,
             offered=submission.offered,
+            collateral=self.collateral(),
         )
+
+    def prepare(self, submission: Submission, at: datetime) -> None:
+        """Get what is missing for the judgement, which may take its time; no transaction may be open meanwhile."""
+        self.supply(self._snp(submission, at))
 
     def authenticate(self, submission: Submission, at: datetime) -> Trace:
         """Whether an AMD processor made this report for this evidence; stops at the first failure."""

@@ -1,0 +1,254 @@
+"""`vtpm-ca collateral`: the certificates and revocation lists that the CA keeps to judge reports with."""
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ca_service.cli.access import now, open_public
+from ca_service.cli.options import DIRECTORY_VARIABLE, Moment, OrAbsent, PathName, directory_option
+from ca_service.cli.output import echo, show_json, show_rows, with_json
+from ca_service.collateral import (
+    FOLDER,
+    CollateralFolder,
+    Offer,
+    add,
+    examine,
+    items_of,
+    survey,
+    trusted_roots,
+)
+from ca_service.collateral.kds import AMD_KDS, HttpFetcher, KdsClient, KdsSupply, check_base
+from ca_service.evidence.snp import Root
+from ca_service.judgment import BadRequest, Refused, Unavailable
+from vtpm.wire.report import Product
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MAX_FILE = 1024 * 1024
+_SHOWN = 16
+_COLUMNS = ("kind", "product", "whose", "tcb", "serial", "valid", "state")
+
+
+def bundle_option(command: F) -> F:
+    """Give a command the option --bundle; it gets the directory, or None, as `bundle`."""
+    return click.option(
+        "--bundle",
+        type=PathName(directory=True),
+        metavar="DIR",
+        help=f"this bundle instead of {FOLDER}/ in the CA's directory",
+    )(command)
+
+
+def bundle_of(directory: Path, bundle: Path | None) -> CollateralFolder:
+    """The bundle of a CA: the one that was named, else the one in its directory.
+
+    Raises:
+        BadRequest: the one that was named is not there. A slip of the pen must not look like an empty bundle.
+    """
+    return CollateralFolder(directory / FOLDER) if bundle is None else _existing(CollateralFolder(bundle))
+
+
+def kds_url_option(command: F) -> F:
+    """Give a command the option --kds-url; it gets the base URL, or None, as `kds_url`."""
+    return click.option(
+        "--kds-url", metavar="URL", callback=_kds_url, help=f"a mirror of AMD's service, instead of {AMD_KDS}"
+    )(command)
+
+
+def _kds_url(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    return check_base(value) if value else None
+
+
+def supply_of(folder: CollateralFolder, roots: tuple[Root, ...], kds_url: str | None) -> KdsSupply:
+    """What fills a bundle from AMD's service, or from a mirror of it."""
+    return KdsSupply(folder, KdsClient(kds_url or AMD_KDS, HttpFetcher()), roots)
+
+
+def _with_bundle(command: F) -> F:
+    """Give a command --dir, --bundle and --simulated."""
+    simulated = click.option(
+        "--simulated", is_flag=True, help="with --bundle: trust the roots of simulated processors too"
+    )
+    return directory_option(_known_directory)(bundle_option(simulated(command)))
+
+
+def _known_directory(context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
+    found = value or context.find_root().obj or os.environ.get(DIRECTORY_VARIABLE)
+    return Path(found) if found else None
+
+
+def _open(
+    directory: Path | None, bundle: Path | None, *, simulated: bool, new: bool = False
+) -> tuple[CollateralFolder, tuple[Root, ...]]:
+    """The bundle to work on, and the roots that count for it: those of the CA, unless a bundle is named.
+
+    With `new`, one that is named need not be there yet.
+    """
+    if bundle is not None:
+        folder = CollateralFolder(bundle)
+        return folder if new else _existing(folder), trusted_roots(simulated=simulated)
+    if simulated:
+        raise click.UsageError(
+            "--simulated goes together with --bundle; a CA's own mode decides for its bundle"
+        )
+    if directory is None:
+        raise click.UsageError(
+            f"name the CA's directory with --dir or {DIRECTORY_VARIABLE}, or a bundle with --bundle"
+        )
+    public = open_public(directory)
+    return bundle_of(directory, None), trusted_roots(simulated=public.mode == "simulation")
+
+
+def _existing(folder: CollateralFolder) -> CollateralFolder:
+    if not folder.path.is_dir():
+        raise BadRequest(str(folder.path), "is no directory")
+    return folder
+
+
+_at_option = click.option(
+    "--at", type=OrAbsent(Moment()), metavar="TIME", help="judge at this time (ISO 8601), not now"
+)
+
+
+@click.group(short_help="Certificates and revocation lists for judging reports.")
+def collateral() -> None:
+    """AMD's certificates and revocation lists that the CA keeps, for reports that come without them."""
+
+
+@collateral.command("add")
+@click.argument("files", nargs=-1, required=True, type=PathName(directory=False), metavar="FILE...")
+@_with_bundle
+@with_json
+def add_files(
+    files: tuple[Path, ...], directory: Path | None, bundle: Path | None, *, simulated: bool, as_json: bool
+) -> None:
+    """Add VCEKs, VLEKs, ASKs, ASVKs and revocation lists.
+
+    Each FILE is DER, PEM (several certificates too), or a certificate table as a host hands it out. All must lead to
+    a root that the CA trusts, else nothing is added. A running server uses them at once.
+    """
+    folder, roots = _open(directory, bundle, simulated=simulated, new=True)
+    outcomes = add(folder, [Offer(str(path), _read(path)) for path in files], roots)
+    if as_json:
+        show_json([outcome.to_json() for outcome in outcomes])
+        return
+    for outcome in outcomes:
+        note = f" ({outcome.note})" if outcome.note else ""
+        echo(f"{'added' if outcome.new else 'already there:'} {outcome.item.name}{note}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        raise BadRequest(str(path), f"cannot be read: {error.strerror}") from None
+    if len(content) > _MAX_FILE:
+        raise BadRequest(str(path), f"is longer than {_MAX_FILE} bytes")
+    return content
+
+
+@collateral.command("list")
+@_with_bundle
+@_at_option
+@with_json
+def list_collateral(
+    at: datetime | None, directory: Path | None, bundle: Path | None, *, simulated: bool, as_json: bool
+) -> None:
+    """List what the bundle holds, and in which state it is."""
+    folder, roots = _open(directory, bundle, simulated=simulated)
+    rows = [entry.to_json() for entry in survey(items_of(folder.readable()), roots, at or now())]
+    if as_json:
+        show_json(rows)
+    else:
+        show_rows([_shown(row) for row in rows], _COLUMNS, as_json=False, empty="the bundle is empty")
+
+
+def _shown(row: dict[str, Any]) -> dict[str, object]:
+    """A row as people read it: what names a thing in one column, and its dates in another."""
+    if row["kind"] == "crl":
+        until = row["next_update"] or "-"
+        listed = ", ".join(row["revoked"]) or "none"
+        return row | {
+            "whose": f"{row['issuer']} number {row['number']}, revokes {listed}",
+            "valid": f"{row['this_update']} to {until}",
+        }
+    chip = row["chip_id"]
+    owner = row["csp_id"] or (f"chip {chip[:_SHOWN]}..." if chip else row["subject"])
+    return row | {"whose": owner, "valid": f"{row['not_before']} to {row['not_after']}"}
+
+
+@collateral.command("verify")
+@_with_bundle
+@_at_option
+@with_json
+def verify_collateral(
+    at: datetime | None, directory: Path | None, bundle: Path | None, *, simulated: bool, as_json: bool
+) -> None:
+    """Check every file of the bundle again; exit 1 if something is wrong.
+
+    Looked at are names, contents, chains up to the roots, dates, revocation, and the age of revocation lists.
+    """
+    folder, roots = _open(directory, bundle, simulated=simulated)
+    stored, strangers = folder.files()
+    problems = examine(stored, strangers, roots, at or now())
+    if as_json:
+        show_json(
+            {
+                "well": not problems,
+                "files": len(stored),
+                "problems": [problem.to_json() for problem in problems],
+            }
+        )
+    else:
+        for problem in problems:
+            echo(f"{problem.file} {problem.text}")
+        if not problems:
+            echo(f"all is well with {len(stored)} file{'' if len(stored) == 1 else 's'}")
+    if problems:
+        raise Refused(
+            "collateral.well",
+            f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {folder.path}",
+        )
+
+
+@collateral.command("fetch")
+@click.option(
+    "--product",
+    "products",
+    multiple=True,
+    type=click.Choice([product.value for product in Product]),
+    help="only for this one; may be repeated",
+)
+@kds_url_option
+@_with_bundle
+@with_json
+def fetch_collateral(
+    products: tuple[str, ...],
+    kds_url: str | None,
+    directory: Path | None,
+    bundle: Path | None,
+    *,
+    simulated: bool,
+    as_json: bool,
+) -> None:
+    """Get AMD's intermediate certificates and revocation lists into the bundle, for example once a day.
+
+    Exit 3 if the service did not give all that it has; what it gave is kept. Proxies come from the environment.
+    """
+    folder, roots = _open(directory, bundle, simulated=simulated, new=True)
+    fetched = supply_of(folder, roots, kds_url).refresh(map(Product, products) if products else Product)
+    if as_json:
+        show_json([result.to_json() for result in fetched])
+    else:
+        for result in fetched:
+            files = [*(f"added {name}" for name in result.added)]
+            files += [f"already there: {name}" for name in result.present]
+            echo(f"{result.path}: {', '.join(files) or result.problem}")
+    failures = sum(result.failed for result in fetched)
+    if failures:
+        raise Unavailable(f"{failures} of {len(fetched)} could not be fetched", code="kds")

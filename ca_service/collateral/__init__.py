@@ -1,0 +1,31 @@
+"""The certificates and revocation lists that this CA keeps itself, to judge reports that come without them.
+
+`folder` is the bundle on disk, `addition` and `trust` say what may go into it, `inspection` what is in it and in which
+state; `kds` may fill it from AMD's service. The checks work with the value `ca_service.evidence.snp.Collateral`.
+"""
+
+from ca_service.collateral.addition import Offer, Outcome, Unacceptable, add
+from ca_service.collateral.folder import FOLDER, Added, CollateralFolder, Stored
+from ca_service.collateral.inspection import Entry, Problem, State, examine, survey
+from ca_service.collateral.items import Item, Kind, items_of
+from ca_service.collateral.trust import trusted_roots
+
+__all__ = [
+    "FOLDER",
+    "Added",
+    "CollateralFolder",
+    "Entry",
+    "Item",
+    "Kind",
+    "Offer",
+    "Outcome",
+    "Problem",
+    "State",
+    "Stored",
+    "Unacceptable",
+    "add",
+    "examine",
+    "items_of",
+    "survey",
+    "trusted_roots",
+]

@@ -1,0 +1,22 @@
+"""AMD's Key Distribution Service, as a source that fills the bundle and never as one that must be there.
+
+`urls` says where things are, `http` gets one answer, `client` is a polite guest (back-off, rate, memory of what is not
+there), `flights` lets many wait for one request, `supply` decides what to ask for and what of the answers to keep.
+"""
+
+from ca_service.collateral.kds.client import KdsClient, KdsLimits
+from ca_service.collateral.kds.http import Answer, Fetcher, HttpFetcher
+from ca_service.collateral.kds.supply import Fetched, KdsSupply
+from ca_service.collateral.kds.urls import AMD_KDS, check_base
+
+__all__ = [
+    "AMD_KDS",
+    "Answer",
+    "Fetched",
+    "Fetcher",
+    "HttpFetcher",
+    "KdsClient",
+    "KdsLimits",
+    "KdsSupply",
+    "check_base",
+]

@@ -1,0 +1,109 @@
+"""One request, one answer: over HTTP, with bounds on time and size and without following anybody elsewhere."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import requests
+import urllib3
+from requests.auth import AuthBase
+
+from ca_service.evidence.snp.crl import MAX_CRL
+from ca_service.judgment import Unavailable
+
+_CONNECT_S: Final = 3.0
+_READ_S: Final = 5.0
+_WHOLE_S: Final = 10.0
+_PIECE: Final = 16 * 1024
+_OK: Final = 200
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server said.
+
+    Attributes:
+        status: HTTP status.
+        body: content of an answer with status 200, else empty.
+        retry_after: the header of this name, empty if there is none.
+    """
+
+    status: int
+    body: bytes = field(default=b"", repr=False)
+    retry_after: str = ""
+
+
+class Fetcher(Protocol):
+    """Gets what is at a URL."""
+
+    def __call__(self, url: str) -> Answer:
+        """The answer; raises `Unavailable` if there is none, or none that could be taken whole."""
+
+
+class _NoCredentials(AuthBase):
+    """Keeps passwords that lie in the user's home out of requests."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+class HttpFetcher:
+    """Fetches over HTTP or HTTPS; a proxy is taken from the environment.
+
+    Args:
+        most: longest body in bytes.
+        whole_s: longest time from the head of an answer to its end, in seconds; connecting and each pause have
+            their own bounds.
+        monotonic: time that only goes forward, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        most: int = MAX_CRL,
+        whole_s: float = _WHOLE_S,
+        read_s: float = _READ_S,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most = most
+        self._whole_s = whole_s
+        self._read_s = read_s
+        self._monotonic = monotonic
+
+    def __call__(self, url: str) -> Answer:
+        """Get what is at `url`. Redirects are answers like others, and are not followed.
+
+        Raises:
+            Unavailable: no connection, too slow, too long, or cut off.
+        """
+        try:
+            with requests.get(
+                url,
+                timeout=(_CONNECT_S, self._read_s),
+                allow_redirects=False,
+                stream=True,
+                headers={"Accept-Encoding": "identity"},
+                auth=_NoCredentials(),
+            ) as response:
+                body = self._body(response) if response.status_code == _OK else b""
+                return Answer(response.status_code, body, response.headers.get("Retry-After", ""))
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unavailable(f"{_host(url)} gives no answer ({type(error).__name__})", code="kds") from None
+
+    def _body(self, response: requests.Response) -> bytes:
+        deadline = self._monotonic() + self._whole_s
+        body = bytearray()
+        # In pieces as they come: to wait for a full piece would let a slow sender stretch the time without end.
+        while piece := response.raw.read1(_PIECE):
+            body += piece
+            if len(body) > self._most:
+                raise Unavailable(f"{_host(response.url)} sends more than {self._most} bytes", code="kds")
+            if self._monotonic() > deadline:
+                raise Unavailable(f"{_host(response.url)} is too slow", code="kds")
+        return bytes(body)
+
+
+def _host(url: str) -> str:
+    """The part of a URL that an operator needs to know; a chip id is none of the log's business."""
+    return url.split("/")[2]

@@ -1,0 +1,320 @@
+"""A bundle that is filled from a service on loopback: what is asked for, what is kept, and what an outage does."""
+
+import dataclasses
+import json
+import threading
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from kds_stand_in import Says
+
+from ca_service.collateral import CollateralFolder
+from ca_service.collateral.kds import HttpFetcher, KdsClient, KdsLimits, KdsSupply
+from ca_service.collateral.kds.supply import wanted
+from ca_service.evidence.snp import AUTHENTICITY, Collateral, SnpEvidence, amd_roots, read_leaf
+from ca_service.judgment import judge_until_failure
+from vtpm.wire.report import Product, Report
+
+MILAN = "vcek/v1/Milan"
+
+
+@pytest.fixture(scope="module")
+def platform(service):
+    return service.platform()
+
+
+@pytest.fixture(scope="module")
+def vcek(platform, service):
+    return service.vcek(platform.chip_id, platform.tcb, platform.vcek_key())
+
+
+@pytest.fixture(scope="module")
+def report(platform):
+    return Report.parse(platform.launch_measured(b"\x01" * 48).report(b"\x02" * 64))
+
+
+@pytest.fixture
+def evidence(report, service, now, folder):
+    """Function: the evidence as a CA sees it now, with members changed."""
+
+    def make(**changes):
+        members = {"report": report, "roots": (service.root,), "at": now, "collateral": folder.current()}
+        return SnpEvidence(**members | changes)
+
+    return make
+
+
+@pytest.fixture
+def path(evidence):
+    return f"/{wanted(evidence()).path}"
+
+
+@pytest.fixture
+def supply(kds, folder, service):
+    def make(folder=folder, roots=(service.root,), most=1 << 20, **limits):
+        client = KdsClient(kds.url, HttpFetcher(read_s=2, most=most), KdsLimits(**limits))
+        return KdsSupply(folder, client, roots)
+
+    return make
+
+
+def admitted(evidence):
+    return judge_until_failure(AUTHENTICITY, evidence).admitted
+
+
+def refusal(evidence):
+    return judge_until_failure(AUTHENTICITY, evidence).refusal.rule
+
+
+def forged(report, **patches):
+    raw = bytearray(report.raw)
+    for offset, content in patches.values():
+        raw[offset : offset + len(content)] = content
+    return Report.parse(bytes(raw))
+
+
+class TestWhatIsWanted:
+    def test_genuine_reports(self, genuine, now):
+        for name in ("genoa-v5-vcek-routex", "turin-v5-vcek-aci", "siena-v5-vcek", "milan-v5-vcek-gcp"):
+            report = Report.parse(genuine(f"{name}/report.bin"))
+            bare = SnpEvidence(report, amd_roots(), now)
+            needed = wanted(bare)
+            leaf = read_leaf(genuine(f"{name}/vcek.der"))
+            assert needed.fits(leaf)
+            assert needed.path.startswith(f"vcek/v1/{bare.product}/{leaf.hwid.hex()}?")
+            assert wanted(dataclasses.replace(bare, offered=Collateral((leaf,)))) is None
+            assert wanted(dataclasses.replace(bare, collateral=Collateral((leaf,)))) is None
+
+    def test_nor_is_an_expired_one(self, evidence, service, platform, now):
+        old = service.vcek(
+            platform.chip_id,
+            platform.tcb,
+            platform.vcek_key(),
+            not_before=now - timedelta(days=9),
+            not_after=now,
+        )
+        offered = Collateral.of_file(old)
+        assert wanted(evidence(offered=offered)) is None
+        assert wanted(evidence(offered=offered, at=now + timedelta(seconds=1))) is not None
+
+    @pytest.mark.parametrize("name", ["milan-v5-vlek-aws", "milan-v2-vcek-azure"])
+    def test_a_vlek_is_its_providers_and_version_2_does_not_say_the_product(self, genuine, now, name):
+        assert wanted(SnpEvidence(Report.parse(genuine(f"{name}/report.bin")), amd_roots(), now)) is None
+
+    def test_a_certificate_for_another_tcb_or_chip_or_from_a_stranger_is_not_enough(
+        self, evidence, service, platform, vcek
+    ):
+        assert wanted(evidence(offered=Collateral.of_file(vcek))) is None
+        stranger = type(service)()
+        for leaf in (
+            service.vcek(platform.chip_id, bytes(8), platform.vcek_key()),
+            service.vcek(bytes(64), platform.tcb, platform.vcek_key()),
+            stranger.vcek(platform.chip_id, platform.tcb, platform.vcek_key()),
+        ):
+            assert wanted(evidence(offered=Collateral.of_file(leaf))) is not None
+
+    @pytest.mark.parametrize(
+        "patch",
+        [
+            (0x000, b"\x06"),  # version
+            (0x030, b"\x04"),  # VMPL
+            (0x034, b"\x02"),  # signature algorithm
+            (0x048, b"\x02"),  # MASK_CHIP_KEY
+            (0x048, b"\x1c"),  # signed with no key
+            (0x18B, b"\x01"),  # reserved
+            (0x330, b"\x01"),  # behind the signature
+            (0x188, b"\x17"),  # CPUID family
+            (0x1A0, bytes(64)),  # CHIP_ID
+        ],
+    )
+    def test_a_report_out_of_form_causes_no_request(self, evidence, report, supply, kds, patch):
+        supply().provide(evidence(report=forged(report, patch=patch)))
+        assert not kds.asked
+
+
+class TestVcek:
+    def test_it_is_fetched_once_and_kept(self, supply, evidence, kds, path, vcek, folder):
+        kds.answers[path] = Says(body=vcek)
+        assert refusal(evidence()) == "snp.leaf-present"
+        mine = supply()
+        for _ in range(3):
+            mine.provide(evidence())
+        assert kds.asked == {path: 1}
+        assert admitted(evidence())
+        assert [leaf.der for leaf in CollateralFolder(folder.path).current().leaves] == [vcek]
+
+    def test_many_ask_and_one_request_is_made(self, supply, evidence, kds, path, vcek):
+        gate = threading.Event()
+        kds.answers[path] = Says(body=vcek, gate=gate)
+        mine, done = supply(wait_s=20), []
+
+        def enrol():
+            mine.provide(evidence())
+            done.append(admitted(evidence()))
+
+        threads = [threading.Thread(target=enrol) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert (kds.asked, done) == ({path: 1}, [True] * 12)
+
+    @pytest.mark.parametrize(
+        "says",
+        [
+            Says(404),
+            Says(429, headers={"Retry-After": "3600"}),
+            Says(429),
+            Says(500),
+            Says(503, headers={"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}),
+            Says(302, headers={"Location": "http://127.0.0.1:1/"}),
+            Says(200, b""),
+            Says(200, b"<html>sign in to the hotel's network</html>"),
+            Says(200, bytes(5000)),
+            Says(200, b"\x30\x82", length=1500, headers={"Connection": "close"}),
+        ],
+        ids=["404", "429 for long", "429", "500", "503", "302", "empty", "portal", "huge", "cut"],
+    )
+    def test_nothing_comes_of_a_bad_answer_and_it_is_not_asked_for_again(
+        self, supply, evidence, kds, path, folder, says
+    ):
+        kds.answers[path] = says
+        mine = supply(most=4000)
+        for _ in range(3):
+            mine.provide(evidence())
+        assert kds.asked == {path: 1}
+        assert refusal(evidence()) == "snp.leaf-present"
+        assert not folder.path.exists() or not list(folder.path.iterdir())
+
+    def test_only_what_was_asked_for_is_kept(
+        self, supply, evidence, kds, path, folder, service, platform, vcek
+    ):
+        stranger, key = type(service)(), platform.vcek_key()
+        for body in (
+            service.vcek(platform.chip_id, bytes(8), key),
+            service.vcek(b"\x09" * 64, platform.tcb, key),
+            stranger.vcek(platform.chip_id, platform.tcb, key),
+            service.ask,
+            service.crl(),
+            vcek[:-1] + bytes([vcek[-1] ^ 1]),
+        ):
+            kds.answers[path] = Says(body=body)
+            mine = supply()
+            mine.provide(evidence())
+            mine.provide(evidence())
+            assert not folder.path.exists()
+        assert kds.asked == {path: 6}
+
+    def test_of_several_certificates_the_right_one_is_kept(
+        self, supply, evidence, kds, path, service, vcek, folder
+    ):
+        other = service.vcek(b"\x09" * 64)
+        pem = b"".join(
+            x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+            for der in (other, vcek, service.ask)
+        )
+        kds.answers[path] = Says(body=pem)
+        supply().provide(evidence())
+        assert [leaf.der for leaf in folder.current().leaves] == [vcek]
+        assert not folder.current().authorities
+
+    def test_a_root_of_another_product_does_not_do(self, supply, evidence, kds, path, folder, service, vcek):
+        kds.answers[path] = Says(body=vcek)
+        root = dataclasses.replace(service.root, product=Product.GENOA)
+        supply(roots=(root,)).provide(evidence())
+        assert kds.asked == {path: 1}
+        assert not folder.path.exists()
+
+    def test_an_outage_leaves_what_there_is(self, supply, evidence, kds, path, vcek, report):
+        kds.answers[path] = Says(body=vcek)
+        mine = supply()
+        mine.provide(evidence())
+        kds.answers.clear()
+        kds.close()
+        mine.provide(evidence())
+        assert admitted(evidence())
+        other = evidence(report=forged(report, chip=(0x1A0, b"\x55" * 64)))
+        mine.provide(other)
+        assert refusal(other) == "snp.leaf-present"
+
+    def test_made_up_chips_cause_few_requests(self, supply, evidence, kds, report, vcek, path):
+        mine = supply(per_minute=5)
+        for number in range(40):
+            mine.provide(evidence(report=forged(report, chip=(0x1A0, bytes([number + 1]) * 64))))
+        assert kds.asked.total() == 5
+        kds.answers[path] = Says(body=vcek)
+        mine.provide(evidence())
+        assert kds.asked.total() == 5
+
+    def test_a_service_that_does_not_answer_holds_up_nobody_for_long(self, supply, evidence, kds, path, vcek):
+        gate = threading.Event()
+        kds.answers[path] = Says(body=vcek, gate=gate)
+        supply(wait_s=0.01).provide(evidence())
+        assert refusal(evidence()) == "snp.leaf-present"
+        gate.set()
+
+    def test_a_bundle_that_cannot_be_written(self, supply, evidence, kds, path, vcek, tmp_path):
+        kds.answers[path] = Says(body=vcek)
+        (tmp_path / "file").touch()
+        supply(folder=CollateralFolder(tmp_path / "file" / "bundle")).provide(evidence())
+        assert refusal(evidence()) == "snp.leaf-present"
+
+
+class TestRefresh:
+    def answers(self, kds, service):
+        pem = b"".join(c.public_bytes(Encoding.PEM) for c in (service.chain.ask, service.chain.ark))
+        kds.answers[f"/{MILAN}/cert_chain"] = Says(body=pem)
+        kds.answers[f"/{MILAN}/crl"] = Says(body=service.crl())
+
+    def test_chains_and_lists(self, supply, kds, service, folder):
+        self.answers(kds, service)
+        results = supply().refresh([Product.MILAN])
+        assert [(result.path, len(result.added), result.problem, result.failed) for result in results] == [
+            (f"{MILAN}/cert_chain", 1, "", False),
+            (f"{MILAN}/crl", 1, "", False),
+            ("vlek/v1/Milan/cert_chain", 0, "the service has none", False),
+            ("vlek/v1/Milan/crl", 0, "the service has none", False),
+        ]
+        assert (len(folder.current().authorities), len(folder.current().crls)) == (1, 1)
+        again = supply().refresh([Product.MILAN])
+        assert [len(result.present) for result in again] == [1, 1, 0, 0]
+        json.dumps([result.to_json() for result in again])
+
+    def test_genuine_ones(self, kds, supply, genuine, folder):
+        kds.answers["/vcek/v1/Genoa/crl"] = Says(body=genuine("crl/ark-genoa-2022-10-31.der"))
+        kds.answers["/vlek/v1/Genoa/cert_chain"] = Says(
+            body=genuine("amd/genoa-asvk.pem") + genuine("amd/genoa-ark.pem")
+        )
+        kds.answers["/vcek/v1/Turin/cert_chain"] = Says(
+            body=genuine("amd/turin-ask.pem") + genuine("amd/milan-ask.pem")
+        )
+        kds.answers["/vcek/v1/Milan/crl"] = Says(body=genuine("crl/ark-genoa-2022-10-31.der"))
+        kds.answers["/vcek/v1/Milan/cert_chain"] = Says(body=genuine("amd/milan-asvk.pem"))
+        results = supply(roots=amd_roots()).refresh(Product)
+        assert len(results) == 12
+        assert [result.path for result in results if result.added] == [
+            "vcek/v1/Genoa/crl",
+            "vlek/v1/Genoa/cert_chain",
+        ]
+        assert [result.path for result in results if result.failed] == [
+            "vcek/v1/Milan/cert_chain",
+            "vcek/v1/Milan/crl",
+            "vcek/v1/Turin/cert_chain",
+        ]
+        assert len(list(folder.path.iterdir())) == 2
+
+    def test_what_fails_does_not_keep_the_rest_back(self, kds, supply, service, folder):
+        self.answers(kds, service)
+        kds.answers[f"/{MILAN}/cert_chain"] = Says(body=b"nonsense")
+        results = supply().refresh([Product.MILAN])
+        assert [result.failed for result in results] == [True, False, False, False]
+        assert len(folder.current().crls) == 1
+
+    def test_after_a_429_nothing_more_is_asked(self, kds, supply, service):
+        self.answers(kds, service)
+        kds.answers[f"/{MILAN}/cert_chain"] = Says(429)
+        assert [result.failed for result in supply().refresh([Product.MILAN])] == [True] * 4
+        assert kds.asked.total() == 1

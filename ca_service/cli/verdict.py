@@ -187,13 +187,13 @@ def _description(subject: SnpEvidence) -> dict[str, Any]:
 def _roots(path: Path | None, contents: dict[Path, bytes]) -> tuple[Root, ...]:
     if path is None:
         return amd_roots()
-    ders = split_pem(contents[path]) or []
-    root = unsafe_root(ders[0]) if len(ders) == 1 else None
-    if root is None:
+    # A file as AMD's service gives it holds the ASK beside the ARK.
+    roots = [root for root in map(unsafe_root, split_pem(contents[path]) or []) if root is not None]
+    if len(roots) != 1:
         raise Unreadable(
             "root-malformed", f"{path} is not one self-signed certificate of a root such as AMD's"
         )
-    return (root,)
+    return (roots[0],)
 
 
 def _certificates(files: Iterable[tuple[Path, bytes]]) -> Collateral:

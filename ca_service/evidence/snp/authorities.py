@@ -57,7 +57,8 @@ def read_authority(der: bytes) -> Authority | None:
     """Read an authority's certificate in DER.
 
     None if it cannot be read, or is no certificate of an authority: basicConstraints with CA, keyUsage with
-    keyCertSign, no critical extension besides these two, signed as AMD signs.
+    keyCertSign if there is a keyUsage (RFC 5280, section 6.1.4), no critical extension besides these two, signed as
+    AMD signs.
     """
     certificate = load(der)
     if certificate is None:
@@ -65,10 +66,11 @@ def read_authority(der: bytes) -> Authority | None:
     try:
         extensions = certificate.extensions
         basic = extensions.get_extension_for_class(x509.BasicConstraints).value
-        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+        usages = [e.value for e in extensions if isinstance(e.value, x509.KeyUsage)]
         known = (x509.BasicConstraints, x509.KeyUsage)
         critical = [e for e in extensions if e.critical and not isinstance(e.value, known)]
-        if not basic.ca or not usage.key_cert_sign or critical or not signed_like_amd(certificate):
+        may_sign = basic.ca and all(usage.key_cert_sign for usage in usages)
+        if not may_sign or critical or not signed_like_amd(certificate):
             return None
         name = common_name(certificate.subject)
         return Authority(

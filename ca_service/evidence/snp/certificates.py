@@ -42,20 +42,24 @@ REMEMBERED: Final = 1024
 MAX_CERTIFICATE: Final = 16 * 1024
 """Longest certificate that is read, in bytes; AMD's have about 1,700."""
 
-_PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]*-----END CERTIFICATE-----")
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_PEM: Final = re.compile(_BEGIN + rb"[A-Za-z0-9+/=\s]*-----END CERTIFICATE-----")
 _SALT: Final = 48
 
 
 def split_pem(content: bytes) -> list[bytes] | None:
     """The DER of every certificate in `content`: one in DER, or any number in PEM with text around (RFC 7468).
 
-    None if there is none, or a block that is no certificate.
+    None if there is none, or a block that is no whole certificate: part of what somebody meant to give is missing.
     """
     if load(content) is not None:
         return [content]
+    blocks = _PEM.findall(content)
+    if len(blocks) != content.count(_BEGIN):
+        return None
     try:
-        blocks = [x509.load_pem_x509_certificate(block) for block in _PEM.findall(content)]
-        return [block.public_bytes(Encoding.DER) for block in blocks] or None
+        certificates = [x509.load_pem_x509_certificate(block) for block in blocks]
+        return [certificate.public_bytes(Encoding.DER) for certificate in certificates] or None
     except UNREADABLE:
         return None
 

@@ -172,6 +172,9 @@ def test_an_unsafe_root_is_trusted_instead_of_amds_and_said(verify, here, simula
     assert (code, result["unsafe_root"]) == (0, str(simulated / "ark"))
     assert verify(*words[:4], "--cert", simulated / "table", *words[6:])[0] == 0
     assert "UNSAFE" in here("evidence", "verify", *words, "--cert", simulated / "ask").out
+    both = simulated / "cert_chain"
+    both.write_bytes((simulated / "ask").read_bytes() + (simulated / "ark").read_bytes())
+    assert verify(*words[:6], "--cert", both, "--unsafe-root", both)[0] == 0
     genuine = _arguments(_vector("genoa-v3-vcek-aci"))
     assert verify(*genuine, "--unsafe-root", simulated / "ark")[1]["reason"] == "snp.chain"
 

@@ -24,8 +24,16 @@ PEM = x509.load_der_x509_certificate(DER).public_bytes(Encoding.PEM)
 
 @pytest.mark.parametrize(
     ("content", "count"),
-    [(DER, 1), (PEM, 1), (PEM + b"\n", 1), (b"\n " + PEM, 1), (PEM + PEM, 2), (PEM * 3, 3)],
-    ids=["der", "pem", "newline", "leading", "two", "three"],
+    [
+        (DER, 1),
+        (PEM, 1),
+        (PEM.replace(b"\n", b"\r\n"), 1),
+        (b"who it is for:\n" + PEM + b"and text behind", 1),
+        (PEM + PEM.replace(b"CERTIFICATE", b"X509 CRL"), 1),
+        (PEM + b"text between\n" + PEM, 2),
+        (PEM * 3, 3),
+    ],
+    ids=["der", "pem", "crlf", "text", "other-block", "two", "three"],
 )
 def test_der_and_runs_of_pem(content, count):
     assert split_pem(content) == [DER] * count
@@ -39,14 +47,11 @@ def test_der_and_runs_of_pem(content, count):
         DER[:-1],
         DER + b"\0",
         DER + DER,
-        PEM + b"x",
-        b"x" + PEM,
-        PEM + b"text between" + PEM,
         PEM[:-30],
         PEM + PEM[:-30],
         PEM.replace(b"CERTIFICATE", b"X509 CRL"),
-        PEM + PEM.replace(b"CERTIFICATE", b"PRIVATE KEY"),
         PEM[:40] + b"!" + PEM[41:],
+        PEM + PEM[:40] + b"!" + PEM[41:],
         b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
         b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         b"\x30\x80",

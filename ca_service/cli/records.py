@@ -141,7 +141,7 @@ def decision() -> None:
 @with_json
 def list_decisions(limit: int, directory: Path, *, as_json: bool) -> None:
     """List the newest decisions first."""
-    columns = ("id", "at", "stage", "verdict", "rule", "kbs", "resource")
+    columns = ("id", "mode", "at", "stage", "verdict", "rule", "kbs", "resource")
     show_rows(run(directory, "decision-list", limit=limit), columns, as_json=as_json, empty="no decision yet")
 
 

@@ -8,9 +8,11 @@ from ca_service.store import DecisionRow
 from vtpm.wire.encoding import Members
 
 
-def _decision(row: DecisionRow) -> dict[str, Json]:
+def _decision(row: DecisionRow, context: OperationContext) -> dict[str, Json]:
     return {
         "id": row.id,
+        # What a simulation CA decides proves nothing about a processor; no listing of it may look otherwise.
+        "mode": context.public.mode,
         "at": instant(row.at),
         "stage": row.stage,
         "verdict": "admitted" if row.admitted else "refused",
@@ -30,7 +32,7 @@ def list_decisions(context: OperationContext, arguments: Members) -> Json:
     limit = _limit(arguments)
     arguments.end()
     with context.store.read() as tx:
-        return [_decision(row) for row in tx.decisions.latest(limit)]
+        return [_decision(row, context) for row in tx.decisions.latest(limit)]
 
 
 def show_decision(context: OperationContext, arguments: Members) -> Json:
@@ -42,7 +44,7 @@ def show_decision(context: OperationContext, arguments: Members) -> Json:
     if row is None:
         raise NotFound("there is no decision with this id")
     return {
-        **_decision(row),
+        **_decision(row, context),
         "policy_digest": row.policy_digest,
         "evidence_digest": row.evidence_digest,
         "trace": json.loads(row.trace),

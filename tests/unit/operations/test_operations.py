@@ -232,6 +232,7 @@ class TestRecords:
         rows = desk("decision-list")
         assert sorted(row["verdict"] for row in rows) == ["admitted", "refused"]
         assert len(desk("decision-list", limit=1)) == 1
+        assert {row["mode"] for row in [*rows, desk("decision-show", id=rows[0]["id"])]} == {"simulation"}
         refused = next(row for row in rows if row["verdict"] == "refused")
         shown = desk("decision-show", id=refused["id"])
         assert shown["rule"] == refused["rule"]

@@ -38,7 +38,7 @@ from ca_service.cli.output import echo
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge, Limits
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import Authority, find_passphrase, load_authority
-from ca_service.operations import OperationContext, database_url, open_database, perform
+from ca_service.operations import OperationContext, database_url, open_database, perform, unanswered
 from ca_service.store import Store
 
 _THREADS = 16
@@ -171,6 +171,8 @@ def serve(
         liveness = FileLiveness(directory / "run")
         enroller = Enroller(Desk(authority, store, judge, liveness, now, secrets.token_bytes, limits))
         enroller.recover()
+        if question := unanswered(store):
+            structlog.get_logger(__name__).warning("enrolments are refused", reason=question)
         write_facts(directory, tls=tls, own_database=url == database_url(directory))
         settings = {
             "bind": [address, f"unix:{operator_socket(directory)}"],

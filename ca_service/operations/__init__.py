@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.operations import certificates, instances, policies, records
 from ca_service.operations.context import Json, Operation, OperationContext
-from ca_service.operations.policies import MAX_POLICY
+from ca_service.operations.policies import MAX_POLICY, unanswered
 from ca_service.operations.setup import database_url, init, open_database, upgrade_database
 from ca_service.store import Taken
 from vtpm.wire.encoding import Members
@@ -62,5 +62,6 @@ __all__ = [
     "init",
     "open_database",
     "perform",
+    "unanswered",
     "upgrade_database",
 ]

@@ -3,7 +3,7 @@
 from ca_service.judgment import BadRequest, NotFound
 from ca_service.operations.context import Json, Operation, OperationContext, instant, text_block
 from ca_service.policy import load_complete
-from ca_service.store import PolicyRow
+from ca_service.store import PolicyRow, Store
 from vtpm.wire.encoding import Members
 
 MAX_POLICY = 4 * 1024 * 1024
@@ -53,6 +53,21 @@ def show(context: OperationContext, arguments: Members) -> Json:
         detail = f"there is no policy version {version}" if version else "no policy is in force"
         raise NotFound(detail, remedy="Put one in force with `vtpm-ca policy apply FILE`.")
     return {**_summary(row), "text": row.text}
+
+
+def unanswered(store: Store) -> str:
+    """What the policy in force leaves open, in one sentence for the operator; empty if nothing.
+
+    Only a document that an earlier release put in force can: this one's `apply` takes none.
+    """
+    with store.read() as tx:
+        row = tx.policies.in_force()
+    try:
+        if row is not None:
+            load_complete(row.text)
+    except BadRequest as error:
+        return f"the policy in force leaves open what it should decide: {error.detail}"
+    return ""
 
 
 def log(context: OperationContext, arguments: Members) -> Json:

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from ca_service.enrollment import judge, ledger, nonces
+from ca_service.evidence.ear import EAR_CHECKS
 from ca_service.evidence.grant import GRANT_CHECKS
+from ca_service.evidence.profiles import profile_checks
 from ca_service.evidence.snp import AUTHENTICITY, CONFIGURATION
 from ca_service.policy import checks, launch_checks, load
 from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS
 from vtpm.lab.attacks import ATTACKS
+from vtpm.wire.enrollment import EVIDENCE_PROFILES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "threats.md").read_text(encoding="utf-8")
@@ -39,6 +42,8 @@ def _ca_rules():
         *judge.ACTIVATION_CHECKS,
         *ledger.LEDGER_CHECKS,
         *GRANT_CHECKS,
+        *EAR_CHECKS,
+        *(check for profile in EVIDENCE_PROFILES for check in profile_checks(profile)),
         *AUTHENTICITY,
         *CONFIGURATION,
         *launch_checks(policy, "production"),

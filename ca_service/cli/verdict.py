@@ -159,7 +159,7 @@ def _judge(subject: SnpEvidence, crl_max_age: timedelta | None, policy: Policy |
 
 def _verdict(trace: Trace, policy: Policy | None) -> dict[str, Any]:
     refusal = trace.refusal
-    asked = "" if policy is None else ", and the policy allows it"
+    asked = "" if policy is None else ", and the policy allows this launch on this platform"
     return {
         "verdict": VALID if trace.admitted else INVALID,
         "reason": _OK if refusal is None else refusal.rule,

@@ -123,7 +123,7 @@ class Activation:
             raise refused(finding, row.decision_id)
         with desk.store.read() as tx:
             view = desk.view(tx, submission)
-        trace = self._judge_again(row, submission, view, at)
+        trace = self._judge_again(submission, view, at)
         if trace.refusal is not None or view.facts is None:
             raise self._refuse(row, submission, view, answer + trace, at)
         if view.facts.open_intents():
@@ -140,12 +140,10 @@ class Activation:
             intents = [intent for i in facts.open_intents() if (intent := tx.intents.get(i)) is not None]
         return self.abandon_dead([i for i in intents if i.state is IntentState.OPEN])
 
-    def _judge_again(self, row: EnrollmentRow, submission: Submission, view: View, at: datetime) -> Trace:
-        """The ledger always; everything else too if the policy is another one by now."""
-        desk = self._desk
-        if view.version != row.policy_version or view.facts is None:
-            return desk.judge.authenticate(submission, at) + desk.decide(submission, view, at)
-        return desk.judge.judge_ledger(view.facts)
+    def _judge_again(self, submission: Submission, view: View, at: datetime) -> Trace:
+        """Everything: since the challenge, time has passed, and policy, lists and release may be others."""
+        authentic = self._desk.judge.authenticate(submission, at)
+        return authentic + self._desk.decide(submission, view, at) if authentic.admitted else authentic
 
     def _refuse(
         self, row: EnrollmentRow, submission: Submission, view: View, trace: Trace, at: datetime

@@ -13,7 +13,7 @@ from ca_service.enrollment.limits import Limits
 from ca_service.enrollment.liveness import Liveness
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.profiles import PROFILE_ISSUED
-from ca_service.judgment import Finding, Refused, Trace, VtpmCaError
+from ca_service.judgment import BadRequest, Finding, Refused, Trace, VtpmCaError
 from ca_service.keys import Authority
 from ca_service.policy import Policy, load
 from ca_service.profiles import Entropy
@@ -97,13 +97,18 @@ class Desk:
         return View(row, policy, None if claim is None else gather(tx, claim))
 
     def _policy(self, row: PolicyRow) -> Policy:
-        if row.version not in self._policies:
-            policy = load(row.text)
+        policy = self._policies.get(row.version)
+        if policy is None:
+            try:
+                policy = load(row.text)
+            except BadRequest as error:
+                # Its text names entries of the allow-list: it must not become an answer to the requester.
+                raise VtpmCaError("the stored policy cannot be read by this release", code="store") from error
             if policy.digest != row.digest:
                 raise VtpmCaError("the stored policy is not the one that was put in force", code="store")
             self._policies.clear()
             self._policies[row.version] = policy
-        return self._policies[row.version]
+        return policy
 
     def decide(self, submission: Submission, view: View, at: datetime) -> Trace:
         """Evidence, policy and ledger together; TPM2_Certify is demanded unless the TPM is known."""

@@ -79,12 +79,6 @@ class Submission:
         except WireError:
             return None
 
-    def key_names(self) -> dict[str, str]:
-        """Name in hex of every TPM key, with its role: ``{name: role}``; a key in two roles stands once."""
-        tpm = self.claims.tpm
-        roles = [(ek, "ek") for ek in tpm.eks] + [(tpm.iak, "iak"), (tpm.idevid, "idevid")]
-        return {name(key.public).hex(): role for key, role in reversed(roles)}
-
     def ek_names(self) -> tuple[str, ...]:
         """Names of the EKs in hex, in their order."""
         return tuple(name(ek.public).hex() for ek in self.claims.tpm.eks)

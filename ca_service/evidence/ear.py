@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final
 
 from ca_service.judgment import Check, Finding, failed, passed
-from vtpm.wire.ear import AFFIRMING, EarToken
+from vtpm.wire.ear import AFFIRMING, TRUSTEE_PROFILE, EarToken
 from vtpm.wire.jwk import EcJwk
 
 _SKEW_S: Final = 60
@@ -98,6 +98,20 @@ class _Signature(_TokenCheck):
                 actual=f"says: {token.jwk.thumbprint()}" if token.jwk else "",
             )
         return passed(self, actual=signer.thumbprint())
+
+
+@dataclass(frozen=True)
+class _Profile(_TokenCheck):
+    """The token's claims are those that are read here: the same key may sign others (RFC 8725, section 3.12)."""
+
+    id: str = "ear.profile"
+
+    def _judge(self, token: EarToken, subject: EarEvidence) -> Finding:  # noqa: ARG002 - the token says it all
+        if token.profile != TRUSTEE_PROFILE:
+            return failed(
+                self, "the token is of another profile", expected=TRUSTEE_PROFILE, actual=ascii(token.profile)
+            )
+        return passed(self, actual=token.profile)
 
 
 @dataclass(frozen=True)
@@ -190,6 +204,7 @@ class _Status(_TokenCheck):
 EAR_CHECKS: tuple[Check[EarEvidence], ...] = (
     _Present(),
     _Signature(),
+    _Profile(),
     _Time(),
     _TeeKey(),
     _Nonce(),

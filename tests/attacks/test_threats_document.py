@@ -97,3 +97,9 @@ def test_the_searches_find_what_they_should():
     assert "svsm.epk" in _device_rules()
     assert "svsm.made-up" not in _ca_rules() | _device_rules()
     assert "test_every_test_exists" in _tests("tests/attacks/test_threats_document.py")
+
+
+def test_the_protocol_page_tells_every_rule_of_the_ca():
+    page = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    rules = page[page.index("## 9 Rules") : page.index("## 10 ")]
+    assert _ca_rules() - set(_RULE.findall(rules)) == set()

@@ -16,7 +16,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from vtpm.kbs.errors import RcarError
-from vtpm.wire.ear import AFFIRMING
+from vtpm.wire.ear import AFFIRMING, TRUSTEE_PROFILE
 from vtpm.wire.encoding import Members
 from vtpm.wire.errors import WireError
 from vtpm.wire.jwk import EcJwk
@@ -24,7 +24,6 @@ from vtpm.wire.rcar import TEE_KEY_ALG, tee_pubkey
 from vtpm.wire.report import Product, Report, tcb_components
 
 LIFETIME: Final = timedelta(minutes=5)
-_PROFILE: Final = "tag:github.com,2024:confidential-containers/Trustee"
 _ISSUER: Final = "CoCo-Attestation-Service"
 _MAX_TOKEN: Final = 64 * 1024
 
@@ -82,7 +81,7 @@ class TokenSigner:
         jwk = EcJwk.from_key(self._key.public_key()).members() | {"alg": "ES256"}
         issued = int(at.timestamp())
         claims = {
-            "eat_profile": _PROFILE,
+            "eat_profile": TRUSTEE_PROFILE,
             "iat": issued,
             "exp": issued + int(LIFETIME.total_seconds()),
             "iss": _ISSUER,
@@ -104,7 +103,7 @@ class TokenSigner:
         try:
             decoded = jwt.decode(token, ECKey.import_key(self._key.public_key()), algorithms=["ES256"])
             return _read(decoded.claims, int(at.timestamp()))
-        except (JoseError, WireError, ValueError, RecursionError):
+        except (JoseError, WireError, TypeError, ValueError, RecursionError):
             raise refused from None
 
 

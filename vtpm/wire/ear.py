@@ -18,6 +18,9 @@ from vtpm.wire.errors import WireError
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.rcar import TEE_KEY_ALG
 
+TRUSTEE_PROFILE: Final = "tag:github.com,2024:confidential-containers/Trustee"
+"""`eat_profile` of the tokens whose claims are read here."""
+
 AFFIRMING: Final = "affirming"
 
 _TIERS: Final = {0: "none", 2: AFFIRMING, 32: "warning", 96: "contraindicated"}
@@ -55,7 +58,6 @@ class EarToken:
     Attributes:
         compact: the JWS as it stands.
         alg: the signature algorithm that the header names, whatever it is.
-        kid: the signing key's id that the header names, if it does.
         jwk: the signing key that the header names, if it does. Anybody can write one there: it is for a person who
             looks for the reason of a refusal, and `signed_by` never heeds it.
         profile: `eat_profile`.
@@ -71,7 +73,6 @@ class EarToken:
 
     compact: str = field(repr=False)
     alg: str
-    kid: str | None
     jwk: EcJwk | None
     profile: str
     developer: str
@@ -110,7 +111,6 @@ class EarToken:
             if signer.has(name):
                 raise WireError(signer.at(name), "is not supported")
         alg = signer.text("alg", most=_MOST_NAME)
-        kid = signer.text("kid") if signer.has("kid") else None
         jwk = _named_key(signer.members("jwk")) if signer.has("jwk") else None
         members = _object(claims, f"{path}.claims")
         verifier = members.members("ear.verifier-id")
@@ -119,7 +119,6 @@ class EarToken:
         return cls(
             compact=compact,
             alg=alg,
-            kid=kid,
             jwk=jwk,
             profile=members.text("eat_profile"),
             developer=verifier.text("developer"),
@@ -138,7 +137,7 @@ class EarToken:
         """Whether the signature is ES256 and verifies under `key`, which the caller has from elsewhere."""
         try:
             jws.deserialize_compact(self.compact, ECKey.import_key(key.public_key()), registry=_REGISTRY)
-        except (JoseError, ValueError):
+        except (JoseError, TypeError, ValueError):
             return False
         return True
 

@@ -88,6 +88,16 @@ def test_a_revocation_takes_effect_at_once(enroll, folder, vcek, service):
     assert refusal(enroll) == "snp.revocation"
 
 
+def test_a_revocation_between_challenge_and_answer(world, enroller, folder, vcek, service):
+    add(folder, [Offer("vcek", vcek)], (service.root,))
+    tpm = w.SoftTpm()
+    challenge = enroller.enroll(w.encode(world.request(enroller.new_nonce().nonce, tpm)))
+    add(folder, [Offer("list", service.crl(service.chain.ask.serial_number))], (service.root,))
+    with pytest.raises(Refused) as error:
+        enroller.activate(*w.answer(tpm, challenge.body))
+    assert error.value.rule == "snp.revocation"
+
+
 def test_what_lies_there_is_not_believed(enroll, folder, vcek, service):
     """Whoever can write to the bundle can keep enrolments out, and cannot let one in."""
     foreign = type(service)()

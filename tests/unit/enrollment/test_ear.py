@@ -64,6 +64,7 @@ def test_a_token_that_fits_the_grant_is_enough(world, store, enroller, body, tpm
     assert [rule for rule in rules if rule.startswith("ear.")] == [
         "ear.present",
         "ear.signature",
+        "ear.profile",
         "ear.time",
         "ear.tee-key",
         "ear.nonce",
@@ -77,6 +78,7 @@ def test_a_token_that_fits_the_grant_is_enough(world, store, enroller, body, tpm
         ("ear.present", lambda _: None),
         ("ear.present", lambda _: "e30.e30.e30"),
         ("ear.signature", lambda world: t.token(_claims(world), key=t.STRANGER)),
+        ("ear.profile", lambda world: t.token(_claims(world) | {"eat_profile": "tag:example.org,2020:x"})),
         ("ear.time", lambda world: t.token(_claims(world) | {"exp": int(world.time.timestamp()) - 1})),
         (
             "ear.tee-key",
@@ -88,7 +90,7 @@ def test_a_token_that_fits_the_grant_is_enough(world, store, enroller, body, tpm
             lambda world: t.token(_claims(world, paths={("submods", "cpu0", "ear.status"): "warning"})),
         ),
     ],
-    ids=["none", "unreadable", "stranger", "expired", "other-key", "other-session", "warning"],
+    ids=["none", "unreadable", "stranger", "profile", "expired", "other-key", "other-session", "warning"],
 )
 def test_without_a_right_token_nobody_enrols(world, store, enroller, body, rule, make):
     assert _refusal(enroller, body(make(world))) == rule

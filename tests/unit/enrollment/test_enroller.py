@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
@@ -10,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.enrollment import reset_instance, revoke
-from ca_service.judgment import BadRequest, Conflict, NotFound, Refused, Trace
+from ca_service.judgment import BadRequest, Conflict, NotFound, Refused, Trace, VtpmCaError
 from ca_service.store import CertificateState, schema
 from vtpm.wire.encoding import b64url
 from vtpm.wire.enrollment import CertificatesReply, ChallengeReply
@@ -500,3 +501,40 @@ def test_a_foreign_kbs_is_refused_and_the_list_stays_secret(enroller, tpm, boot,
 def test_challenges_are_for_the_eks_in_their_order(enroller, tpm, boot, fresh):
     reply = ChallengeReply.parse(enroller.enroll(fresh(tpm, boot)).body)
     assert len(reply.challenges) == 1
+
+
+def _challenged(world, store, enroller, policy, body, tpm, helpers):
+    """Get a challenge under a policy; returns what answers it."""
+    world.apply(store, policy)
+    reply = enroller.enroll(body)
+    assert reply.status == 201
+    return helpers.answer(tpm, reply.body)
+
+
+def test_a_broker_whose_time_is_over_before_the_answer(world, store, enroller, tpm, boot, helpers, fresh):
+    end = (world.time + timedelta(minutes=5)).isoformat()
+    policy = world.policy().replace('status = "trusted"', f'status = "trusted"\nvalid_to = {end}')
+    enrollment_id, answer = _challenged(world, store, enroller, policy, fresh(tpm, boot), tpm, helpers)
+    world.later(minutes=6)
+    assert refusal(enroller.activate, enrollment_id, answer).rule == "kbs.valid"
+
+
+def test_a_floor_that_holds_from_before_the_answer(world, store, enroller, tpm, boot, helpers, fresh):
+    floor = helpers.PLATFORM[helpers.PLATFORM.index("[[platform.tcb]]") :].replace("snp = 27", "snp = 28")
+    from_ = (world.time + timedelta(minutes=5)).isoformat()
+    policy = world.policy() + floor.replace('product = "Milan"', f'product = "Milan"\nfrom = {from_}')
+    enrollment_id, answer = _challenged(world, store, enroller, policy, fresh(tpm, boot), tpm, helpers)
+    world.later(minutes=6)
+    assert refusal(enroller.activate, enrollment_id, answer).rule == "platform.reported-tcb"
+
+
+def test_a_stored_policy_that_cannot_be_read_is_not_told_to_the_requester(
+    world, store, enroller, tpm, boot, fresh
+):
+    text = world.policy().replace('capabilities = ["verifies-grants", "reports-state"]', "capabilities = 1")
+    with store.write() as tx:
+        tx.policies.append("00" * 32, text, world.time, "another release")
+    with pytest.raises(VtpmCaError) as error:
+        enroller.enroll(fresh(tpm, boot))
+    assert type(error.value) is VtpmCaError
+    assert "launch" not in error.value.detail

@@ -18,7 +18,7 @@ from vtpm.wire.jwk import EcJwk
 NOW = datetime.fromtimestamp(make.ISSUED + 30, UTC)
 PINNED = EcJwk.from_key(make.VERIFIER.public_key())
 OTHER_TEE = EcJwk.from_key(ec.derive_private_key(61, ec.SECP521R1()).public_key())
-IDS = ("ear.present", "ear.signature", "ear.time", "ear.tee-key", "ear.nonce", "ear.status")
+IDS = ("ear.present", "ear.signature", "ear.profile", "ear.time", "ear.tee-key", "ear.nonce", "ear.status")
 
 
 def evidence(compact=None, **changes):

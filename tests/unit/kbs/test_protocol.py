@@ -399,6 +399,10 @@ class TestRelease:
         assert_refused(client.get(Authorization=f"Bearer {forged}"), "TokenVerifierError")
         none = f"eyJhbGciOiJub25lIn0.{payload}."
         assert_refused(client.get(Authorization=f"Bearer {none}"), "TokenVerifierError")
+        for critical in (None, 1, [], ["exp"], "exp"):
+            header = b64url(json.dumps({"alg": "ES256", "crit": critical}).encode())
+            odd = f"{header}.{token.partition('.')[2]}"
+            assert_refused(client.get(Authorization=f"Bearer {odd}"), "TokenVerifierError")
         assert header
 
     def test_unknown_measurement_gets_a_token_that_says_so_and_no_secret(self, served, other_launch):

@@ -23,7 +23,7 @@ from vtpm.kbs import create_app
 from vtpm.kbs.token import TokenSigner
 from vtpm.wire.certtable import CertKind
 from vtpm.wire.ear import EarToken
-from vtpm.wire.encoding import unb64url
+from vtpm.wire.encoding import b64url, unb64url
 from vtpm.wire.grant import Grant, key_id
 from vtpm.wire.jwe import SealedResource, open_sealed, parse_protected, reserialise
 from vtpm.wire.jwk import EcJwk

@@ -7,26 +7,15 @@ from typing import Any
 
 import click
 
-from ca_service.cli.options import Moment, OrAbsent, PathName, given
+from ca_service.cli.options import Moment, OrAbsent, PathName, ProductName, given
 from ca_service.cli.output import echo, show_json, show_trace, with_json
 from ca_service.cli.verdict import Question, Unreadable, answer, read_file, read_report
 from ca_service.evidence.snp import description as describe
-from vtpm.wire.report import Product
+from vtpm.wire.report import CPUID_SINCE, Product
 
 _FILE = OrAbsent(PathName(directory=False))
 _MAX_DAYS = 36500
-_ALIASES = {"bergamo": Product.GENOA, "siena": Product.GENOA}
 _INVALID = 1
-
-
-class _ProductName(click.Choice[str]):
-    """Milan, Genoa or Turin; Bergamo and Siena are Genoa to everything that is judged here."""
-
-    def __init__(self) -> None:
-        super().__init__([product.value for product in Product], case_sensitive=False)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(_ALIASES.get(str(value).lower(), value), param, ctx)
 
 
 @click.group(short_help="Judge and show attestation reports.")
@@ -58,7 +47,7 @@ def evidence() -> None:
     metavar="FILE",
     help="revocation list, DER or PEM; may be repeated",
 )
-@click.option("--product", type=OrAbsent(_ProductName()), metavar="P", help="demand Milan, Genoa or Turin")
+@click.option("--product", type=OrAbsent(ProductName()), metavar="P", help="demand Milan, Genoa or Turin")
 @click.option(
     "--at", type=OrAbsent(Moment()), metavar="TIME", help="verify as at this time, ISO 8601; else now"
 )
@@ -127,6 +116,8 @@ def _show_verdict(result: dict[str, Any]) -> None:
         echo(
             f"{'list':<10} {crl['issuer']} number {crl['number']} of {crl['this_update'][:10]}: revokes {revoked}"
         )
+    for crl in result["crls_unused"]:
+        echo(f"{'unused':<10} {crl['issuer']} number {crl['number']}: not a list of this root", fg="yellow")
     if result["checks"]:
         echo("")
         show_trace(result["checks"])
@@ -150,7 +141,7 @@ def show(file: Path, *, as_json: bool) -> int:
         return _INVALID
     product = describe.stated_product(report)
     # Before version 3 a report tells the layout of its TCBs only, not whether it is Milan's or Genoa's.
-    named = product if report.version >= describe.CPUID_SINCE else None
+    named = product if report.version >= CPUID_SINCE else None
     content, tcbs = describe.describe_report(report), describe.describe_tcbs(report, product)
     if as_json:
         show_json({"product": named, "report": content, "tcb": tcbs})

@@ -7,10 +7,13 @@ from typing import Any, TypeVar
 
 import click
 
+from vtpm.wire.report import Product
+
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 DIRECTORY_VARIABLE = "VTPM_CA_DIR"
+_ALIASES = {"bergamo": Product.GENOA, "siena": Product.GENOA}
 
 
 class PathName(click.Path):
@@ -61,6 +64,17 @@ class Moment(click.ParamType[datetime]):
             return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is no time in ISO 8601, such as 2026-11-26T12:00:00Z", param, ctx)
+
+
+class ProductName(click.Choice[str]):
+    """Milan, Genoa or Turin; Bergamo and Siena are Genoa to everything that is judged here."""
+
+    def __init__(self) -> None:
+        super().__init__([product.value for product in Product], case_sensitive=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The product's name, written as AMD does."""
+        return super().convert(_ALIASES.get(str(value).lower(), value), param, ctx)
 
 
 def directory_option(callback: Callable[..., Path | None] | None = None) -> Callable[[F], F]:

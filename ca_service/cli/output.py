@@ -36,9 +36,9 @@ def with_json(command: F) -> F:
 
 
 def echo(text: str, *, nl: bool = True, err: bool = False, bold: bool = False, fg: str | None = None) -> None:
-    """Print a text; raises `OutputLost` if it cannot be written."""
+    """Print a text, what would steer a terminal in it as escapes; raises `OutputLost` if it cannot be written."""
     try:
-        click.secho(text, nl=nl, err=err, bold=bold, fg=fg)
+        click.secho(printable(text, keep="\n\t"), nl=nl, err=err, bold=bold, fg=fg)
     except OSError as error:
         raise OutputLost(error) from None
 

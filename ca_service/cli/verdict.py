@@ -1,7 +1,7 @@
 """The verdict on a report from files: read what was given, judge, and lay out what was found."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ca_service.evidence.snp import (
     Root,
     SnpEvidence,
     amd_roots,
-    read_crl,
+    read_crls,
     split_pem,
     unsafe_root,
 )
@@ -22,7 +22,7 @@ from ca_service.evidence.snp import description as describe
 from ca_service.judgment import BadRequest, Trace, judge_all, judge_until_failure
 from ca_service.policy import LaunchFacts, Policy, launch_checks, load
 from vtpm.wire.errors import WireError
-from vtpm.wire.report import Product, Report
+from vtpm.wire.report import CPUID_SINCE, Product, Report
 
 MAX_FILE = 16 * 1024 * 1024
 """Longest file that is read, in bytes: that of a policy document."""
@@ -111,11 +111,12 @@ def answer(question: Question) -> dict[str, Any]:
         "reason": "",
         "detail": "",
         "at": question.at.isoformat(),
-        "unsafe_root": None if question.unsafe_root is None else str(question.unsafe_root),
+        "unsafe_root": None,
         "product": None,
         "policy": None,
         "certificates": {"leaf": None, "authority": None, "root": None},
         "crls": [],
+        "crls_unused": [],
         "report": None,
         "tcb": None,
         "checks": [],
@@ -123,6 +124,8 @@ def answer(question: Question) -> dict[str, Any]:
     try:
         report = read_report(contents[question.report])
         result["report"] = describe.describe_report(report)
+        if report.version >= CPUID_SINCE:
+            result["product"] = describe.stated_product(report)
         result["tcb"] = describe.describe_tcbs(report, describe.stated_product(report))
         subject = SnpEvidence(
             report=report,
@@ -135,6 +138,8 @@ def answer(question: Question) -> dict[str, Any]:
         policy = None if question.policy is None else _policy(contents[question.policy])
     except Unreadable as error:
         return result | {"reason": error.reason, "detail": error.detail}
+    if question.unsafe_root is not None:
+        result["unsafe_root"] = str(question.unsafe_root)
     trace = _judge(subject, question.crl_max_age, policy)
     return result | _description(subject) | _verdict(trace, policy)
 
@@ -181,19 +186,21 @@ def _description(subject: SnpEvidence) -> dict[str, Any]:
             "root": None if root is None else describe.describe_authority(root.ark),
         },
         "crls": [describe.describe_crl(crl) for crl in subject.crls],
+        "crls_unused": [
+            describe.describe_crl(crl) for crl in subject.collateral.crls if crl not in subject.crls
+        ],
     }
 
 
 def _roots(path: Path | None, contents: dict[Path, bytes]) -> tuple[Root, ...]:
     if path is None:
         return amd_roots()
-    # A file as AMD's service gives it holds the ASK beside the ARK.
     roots = [root for root in map(unsafe_root, split_pem(contents[path]) or []) if root is not None]
     if len(roots) != 1:
-        raise Unreadable(
-            "root-malformed", f"{path} is not one self-signed certificate of a root such as AMD's"
-        )
-    return (roots[0],)
+        raise Unreadable("root-malformed", f"{path} does not hold exactly one self-signed root such as AMD's")
+    # A chain as AMD's service gives it holds the ASK beside the ARK.
+    beside = Collateral.of_file(contents[path]) or Collateral()
+    return (replace(roots[0], authorities=beside.authorities),)
 
 
 def _certificates(files: Iterable[tuple[Path, bytes]]) -> Collateral:
@@ -209,13 +216,13 @@ def _certificates(files: Iterable[tuple[Path, bytes]]) -> Collateral:
 
 
 def _lists(files: Iterable[tuple[Path, bytes]]) -> Collateral:
-    crls = []
+    found = Collateral()
     for path, content in files:
-        crl = read_crl(content)
-        if crl is None:
+        crls = read_crls(content)
+        if crls is None:
             raise Unreadable("crl-malformed", f"{path} is no revocation list in DER or PEM")
-        crls.append(crl)
-    return Collateral(crls=tuple(crls))
+        found += Collateral(crls=crls)
+    return found
 
 
 def _policy(content: bytes) -> Policy:

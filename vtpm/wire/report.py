@@ -78,8 +78,11 @@ def tcb_components(raw: bytes, product: Product) -> dict[str, int]:
     return {name: raw[index] for name, index in TCB_LAYOUT[product].items()}
 
 
-_MIT_VECTORS_SINCE: Final = 5
-_CPUID_SINCE: Final = 3
+MIT_VECTORS_SINCE: Final = 5
+"""Report version from which there are mitigation vectors."""
+
+CPUID_SINCE: Final = 3
+"""Report version from which the processor states its own CPUID."""
 
 
 @dataclass(frozen=True)
@@ -209,17 +212,15 @@ class Report:
     def reserved_nonzero(self) -> list[str]:
         """The ranges that are reserved in this version and not zero, by offset; empty when all is well.
 
-        Includes the unused bytes of r and s and the unsigned rest of the signature field. Reserved bits of
-        the guest
-        policy, of PLATFORM_INFO and of the TCBs are left out: firmware of today sets some that tables call
-            reserved.
+        Includes the unused bytes of r and s and the unsigned rest of the signature field. Reserved bits of the guest
+        policy, of PLATFORM_INFO and of the TCBs are for others to judge.
         """
         ranges = [
             (0x04C, 0x050),
-            (0x18B if self.version >= _CPUID_SINCE else 0x188, 0x1A0),
+            (0x18B if self.version >= CPUID_SINCE else 0x188, 0x1A0),
             (0x1EB, 0x1EC),
             (0x1EF, 0x1F0),
-            (0x208 if self.version >= _MIT_VECTORS_SINCE else 0x1F8, SIGNED_SIZE),
+            (0x208 if self.version >= MIT_VECTORS_SINCE else 0x1F8, SIGNED_SIZE),
             (0x2A0 + _COORDINATE_USED, 0x2E8),
             (0x2E8 + _COORDINATE_USED, 0x330),
             (0x330, REPORT_SIZE),

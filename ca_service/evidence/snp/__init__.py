@@ -13,7 +13,7 @@ from ca_service.evidence.snp.authorities import Authority, read_authority
 from ca_service.evidence.snp.certificates import split_pem
 from ca_service.evidence.snp.collateral import Collateral
 from ca_service.evidence.snp.configuration import CONFIGURATION
-from ca_service.evidence.snp.crl import Crl, read_crl
+from ca_service.evidence.snp.crl import Crl, read_crl, read_crls
 from ca_service.evidence.snp.endorsement import CrlAge
 from ca_service.evidence.snp.evidence import SnpEvidence
 from ca_service.evidence.snp.leaf import Leaf, read_leaf
@@ -33,6 +33,7 @@ __all__ = [
     "data_folder",
     "read_authority",
     "read_crl",
+    "read_crls",
     "read_leaf",
     "simulated_roots",
     "split_pem",

@@ -5,6 +5,7 @@ library's path builders refuse AMD's leaves (no authority key identifier, serial
 by itself. Results are pure functions of the bytes and therefore remembered; dates and revocation never are.
 """
 
+import base64
 import re
 import warnings
 from functools import lru_cache
@@ -14,7 +15,6 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
@@ -25,6 +25,8 @@ warnings.filterwarnings(
     message="Parsed a serial number which wasn't positive",
     category=CryptographyDeprecationWarning,
 )
+# Hostile names must not write into anybody's log.
+warnings.filterwarnings("ignore", message="Attribute's length must be", category=UserWarning)
 
 UNREADABLE: Final = (
     ValueError,
@@ -42,26 +44,31 @@ REMEMBERED: Final = 1024
 MAX_CERTIFICATE: Final = 16 * 1024
 """Longest certificate that is read, in bytes; AMD's have about 1,700."""
 
-_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
-_PEM: Final = re.compile(_BEGIN + rb"[A-Za-z0-9+/=\s]*-----END CERTIFICATE-----")
 _SALT: Final = 48
 
 
-def split_pem(content: bytes) -> list[bytes] | None:
-    """The DER of every certificate in `content`: one in DER, or any number in PEM with text around (RFC 7468).
+def pem_blocks(content: bytes, label: str) -> list[bytes] | None:
+    """What is inside the PEM blocks with this label, such as ``CERTIFICATE``; text around them is allowed (RFC 7468).
 
-    None if there is none, or a block that is no whole certificate: part of what somebody meant to give is missing.
+    None if one that begins is not whole: part of what somebody meant to give is missing.
     """
-    if load(content) is not None:
-        return [content]
-    blocks = _PEM.findall(content)
-    if len(blocks) != content.count(_BEGIN):
+    begin = f"-----BEGIN {label}-----".encode("ascii")
+    blocks = re.findall(begin + rb"([A-Za-z0-9+/=\s]*)" + begin.replace(b"BEGIN", b"END"), content)
+    if len(blocks) != content.count(begin):
         return None
     try:
-        certificates = [x509.load_pem_x509_certificate(block) for block in blocks]
-        return [certificate.public_bytes(Encoding.DER) for certificate in certificates] or None
-    except UNREADABLE:
+        return [base64.b64decode(b"".join(block.split()), validate=True) for block in blocks]
+    except ValueError:
         return None
+
+
+def split_pem(content: bytes) -> list[bytes] | None:
+    """The DER of every certificate in `content`: one in DER, or any number in PEM.
+
+    None if there is none, or a block that is no whole certificate.
+    """
+    ders = [content] if load(content) is not None else pem_blocks(content, "CERTIFICATE")
+    return ders if ders and all(load(der) is not None for der in ders) else None
 
 
 @lru_cache(maxsize=REMEMBERED)

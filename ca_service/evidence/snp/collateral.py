@@ -4,14 +4,15 @@ A host may send some along, an operator may keep some. None of it is trusted: a 
 pinned root stands above them, a list once the pinned root has signed it.
 """
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, Self, TypeVar
 
 from ca_service.evidence.snp.authorities import Authority, read_authority
 from ca_service.evidence.snp.certificates import split_pem
-from ca_service.evidence.snp.crl import Crl, read_crl
+from ca_service.evidence.snp.crl import Crl, read_crl, read_crls
 from ca_service.evidence.snp.leaf import LEAF_NAMES, SPL_OIDS, Leaf, read_leaf
 from vtpm.wire.certtable import CertKind, parse_table
 from vtpm.wire.errors import WireError
@@ -50,20 +51,18 @@ class Collateral:
 
     @classmethod
     def of_file(cls, content: bytes) -> "Collateral | None":
-        """What a file of the verifier's own user holds; None if it is nothing of the kind.
+        """What a file of the verifier's own user holds; None if it is nothing of the kind, or part of it is not.
 
-        One certificate in DER, any number in PEM, a revocation list in DER or PEM, or a host's certificate table,
-        of which the ASK counts here. A self-issued authority is left out: roots are pinned.
+        A certificate or a revocation list in DER, any number of both in PEM, or a host's certificate table (see
+        `of_table`). A self-issued authority is left out: roots are pinned.
         """
-        crl = read_crl(content)
-        if crl is not None:
-            return cls(crls=(crl,))
-        try:
-            table = parse_table(content)
-        except WireError:
-            ders = split_pem(content)
-            return None if ders is None else cls._of_certificates(ders)
-        return cls.of_table(table) + cls._of_certificates(_single(table.get(CertKind.ASK)))
+        with contextlib.suppress(WireError):
+            return cls.of_table(parse_table(content))
+        certificates = _part(content, "CERTIFICATE", split_pem)
+        crls = _part(content, "X509 CRL", read_crls)
+        if certificates is None or crls is None or not (certificates or crls):
+            return None
+        return cls._of_certificates(certificates) + cls(crls=tuple(crls))
 
     @classmethod
     def _of_certificates(cls, ders: Iterable[bytes]) -> Self:
@@ -112,6 +111,12 @@ def _single(content: bytes | None) -> tuple[bytes, ...]:
     """The one certificate of a table's entry, in DER; nothing if the entry is absent or not exactly one."""
     found = None if content is None else split_pem(content)
     return tuple(found) if found is not None and len(found) == 1 else ()
+
+
+def _part(content: bytes, label: str, read: Callable[[bytes], Sequence[T] | None]) -> Sequence[T] | None:
+    """What `read` finds; nothing if there is no block with this label either, None if one cannot be read."""
+    found = read(content)
+    return () if found is None and f"-----BEGIN {label}-----".encode("ascii") not in content else found
 
 
 def _present(values: Iterable[T | None]) -> tuple[T, ...]:

@@ -5,7 +5,6 @@ stops to count: what it lists stays revoked after its nextUpdate. How old the ne
 Source: RFC 5280, section 5; AMD 57230, certificate revocation list.
 """
 
-import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -15,15 +14,13 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.evidence.snp.authorities import Authority
-from ca_service.evidence.snp.certificates import UNREADABLE, common_name, signed_like_amd
+from ca_service.evidence.snp.certificates import UNREADABLE, common_name, pem_blocks, signed_like_amd
 
 MAX_CRL: Final = 1024 * 1024
 """Longest list that is read, in bytes; AMD's have about 900."""
 
-_PEM: Final = re.compile(rb"\s*-----BEGIN X509 CRL-----[A-Za-z0-9+/=\s]*-----END X509 CRL-----\s*\Z")
 _REMEMBERED: Final = 64
 _PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
 
@@ -73,36 +70,45 @@ def _signed(der: bytes, ark: Authority) -> bool:
     return True
 
 
-def read_crl(content: bytes) -> Crl | None:
-    """Read a list in DER or PEM.
+def read_crls(content: bytes) -> tuple[Crl, ...] | None:
+    """Read one list in DER, or any number in PEM with text around.
 
-    None if it is too long, cannot be read, or has a critical extension, on itself or on an entry: such a list
-    (partial, indirect, delta) does not mean what a plain list means.
+    None if there is none, or one of them is too long, cannot be read, or has a critical extension, on itself or on
+    an entry: such a list (partial, indirect, delta) does not mean what a plain list means.
     """
-    if len(content) > MAX_CRL:
-        return None
-    try:
-        if _PEM.match(content):
-            content = x509.load_pem_x509_crl(content).public_bytes(Encoding.DER)
-        return _read(content)
-    except UNREADABLE:
-        return None
+    alone = _read(content)
+    if alone is not None:
+        return (alone,)
+    blocks = pem_blocks(content, "X509 CRL")
+    crls = tuple(crl for crl in map(_read, blocks or ()) if crl is not None)
+    return crls if blocks and len(crls) == len(blocks) else None
+
+
+def read_crl(content: bytes) -> Crl | None:
+    """Read exactly one list; None as from `read_crls`, or if there are several."""
+    crls = read_crls(content)
+    return crls[0] if crls is not None and len(crls) == 1 else None
 
 
 @lru_cache(maxsize=_REMEMBERED)
 def _read(der: bytes) -> Crl | None:
-    crl = x509.load_der_x509_crl(der)
-    entries = list(crl)
-    extensions = [*crl.extensions, *(extension for entry in entries for extension in entry.extensions)]
-    if any(extension.critical for extension in extensions):
+    if len(der) > MAX_CRL:
         return None
-    number = next((e.value.crl_number for e in crl.extensions if isinstance(e.value, x509.CRLNumber)), None)
-    return Crl(
-        der=der,
-        issuer=crl.issuer,
-        number=number,
-        this_update=crl.last_update_utc,
-        next_update=crl.next_update_utc,
-        revoked=frozenset(entry.serial_number for entry in entries),
-        pss=signed_like_amd(crl),
-    )
+    try:
+        crl = x509.load_der_x509_crl(der)
+        entries = list(crl)
+        extensions = [*crl.extensions, *(extension for entry in entries for extension in entry.extensions)]
+        if any(extension.critical for extension in extensions):
+            return None
+        numbers = [e.value.crl_number for e in crl.extensions if isinstance(e.value, x509.CRLNumber)]
+        return Crl(
+            der=der,
+            issuer=crl.issuer,
+            number=numbers[0] if numbers else None,
+            this_update=crl.last_update_utc,
+            next_update=crl.next_update_utc,
+            revoked=frozenset(entry.serial_number for entry in entries),
+            pss=signed_like_amd(crl),
+        )
+    except UNREADABLE:
+        return None

@@ -5,14 +5,12 @@ from datetime import datetime
 
 from ca_service.evidence.snp.authorities import Authority
 from ca_service.evidence.snp.crl import Crl
-from ca_service.evidence.snp.evidence import CPUID_SINCE as CPUID_SINCE  # noqa: PLC0414 - whoever describes needs it
 from ca_service.evidence.snp.evidence import SIGNING_KEYS
-from ca_service.evidence.snp.leaf import HWID_SIZE, SPL_OIDS, Leaf
+from ca_service.evidence.snp.leaf import HWID_SIZE, Leaf
 from vtpm.wire.certtable import CertKind
-from vtpm.wire.report import Product, Report, tcb_components
+from vtpm.wire.report import CPUID_SINCE, MIT_VECTORS_SINCE, Product, Report, tcb_components
 from vtpm.wire.report_bits import GUEST_POLICY_BITS, PLATFORM_INFO_BITS, bits, guest_policy_abi
 
-_MIT_VECTORS_SINCE = 5
 _NO_KEY = 7
 
 
@@ -50,7 +48,7 @@ def describe_report(report: Report) -> dict[str, object]:
     What this version of the report does not have is None.
     """
     kind = SIGNING_KEYS.get(report.signing_key)
-    has_vectors = report.version >= _MIT_VECTORS_SINCE
+    has_vectors = report.version >= MIT_VECTORS_SINCE
     return {
         "version": report.version,
         "guest_svn": report.guest_svn,
@@ -99,7 +97,7 @@ def describe_leaf(leaf: Leaf, product: Product | None) -> dict[str, object]:
     return {
         "kind": leaf.kind,
         "subject": leaf.common_name,
-        "issuer": leaf.certificate.issuer.rfc4514_string(),
+        "issuer": leaf.issuer.rfc4514_string(),
         **_period(leaf.not_before, leaf.not_after),
         "product_name": leaf.product_name,
         "hwid": None if leaf.hwid is None else leaf.hwid.hex(),
@@ -132,8 +130,3 @@ def describe_crl(crl: Crl) -> dict[str, object]:
         "revoked": [f"{serial:x}" for serial in sorted(crl.revoked)],
         "sha256": hashlib.sha256(crl.der).hexdigest(),
     }
-
-
-def certified_products(leaf: Leaf) -> list[Product]:
-    """The products whose TCB layout a leaf certifies in full."""
-    return [product for product in SPL_OIDS if leaf.tcb(product) is not None]

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ca_service.evidence.snp.evidence import CPUID_SINCE, SnpEvidence
+from ca_service.evidence.snp.evidence import SnpEvidence
 from ca_service.evidence.snp.leaf import HWID_SIZE, STRUCT_VERSION, Leaf
 from ca_service.judgment import Check, Finding, failed, passed
 from vtpm.wire.certtable import CertKind
-from vtpm.wire.report import Product
+from vtpm.wire.report import CPUID_SINCE, Product
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,13 @@ class _Chain:
     id: str = "snp.chain"
 
     def judge(self, subject: SnpEvidence) -> Finding:
+        if subject.leaf is not None and subject.leaf.kind not in {None, subject.kind}:
+            return failed(
+                self,
+                "the certificate is not for the kind of key that the report names",
+                expected=subject.kind or "",
+                actual=subject.leaf.kind or "",
+            )
         if subject.chain is None:
             return failed(
                 self,

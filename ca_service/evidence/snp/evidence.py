@@ -17,10 +17,7 @@ from ca_service.evidence.snp.crl import Crl
 from ca_service.evidence.snp.leaf import Leaf
 from ca_service.evidence.snp.roots import Root
 from vtpm.wire.certtable import CertKind
-from vtpm.wire.report import Product, Report
-
-CPUID_SINCE: Final = 3
-"""Report version from which the processor states its own CPUID."""
+from vtpm.wire.report import CPUID_SINCE, Product, Report
 
 SIGNING_KEYS: Final = {0: CertKind.VCEK, 1: CertKind.VLEK}
 """SIGNING_KEY of a report that some key signed; 7 says that none did, the rest is reserved."""
@@ -67,8 +64,8 @@ class SnpEvidence:
         if self.kind is None:
             return None
         of_kind = tuple(leaf for leaf in self.offered.leaves if leaf.kind is self.kind)
-        offered = (of_kind or self.offered.leaves)[:MOST_LEAVES]
-        candidates = (*offered, *self.collateral.leaves_for(self.report, self.kind))
+        offered = self.offered.leaves_for(self.report, self.kind) or of_kind or self.offered.leaves
+        candidates = (*offered[:MOST_LEAVES], *self.collateral.leaves_for(self.report, self.kind))
         if not candidates:
             return None
         first = candidates[0]
@@ -92,9 +89,10 @@ class SnpEvidence:
             for authority in (*root.authorities, *self.collateral.authorities, *self.offered.authorities):
                 if (
                     authority.issues is self.kind
-                    and issued(leaf.der, authority.der)
-                    and issued(authority.der, root.ark.der)
                     and issued(root.ark.der, root.ark.der)
+                    # First the authority: what a stranger's key makes of a signature may take long.
+                    and issued(authority.der, root.ark.der)
+                    and issued(leaf.der, authority.der)
                 ):
                     return authority, root
         return None
@@ -125,7 +123,8 @@ class SnpEvidence:
         root = self.root
         if root is None:
             return ()
-        return tuple(crl for crl in self.collateral.crls + self.offered.crls if crl.signed_by(root.ark))
+        given = root.crls + self.collateral.crls + self.offered.crls
+        return tuple(dict.fromkeys(crl for crl in given if crl.signed_by(root.ark)))
 
     @property
     def crl_issued_at(self) -> datetime | None:

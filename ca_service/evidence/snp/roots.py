@@ -13,12 +13,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 import ca_service
 from ca_service.evidence.snp.authorities import Authority, read_authority
-from ca_service.evidence.snp.certificates import issued
+from ca_service.evidence.snp.certificates import issued, split_pem
+from ca_service.evidence.snp.crl import Crl, read_crl
 from ca_service.judgment import VtpmCaError
 from vtpm.wire.report import Product
 
@@ -32,12 +30,14 @@ class Root:
         ark: AMD root key, self-signed.
         authorities: its ASK, which issues VCEKs, and its ASVK, which issues VLEKs, as far as they are known.
         simulated: whether it certifies simulated processors, whose keys are anybody's.
+        crls: lists of the root that name something, known without an operator's help.
     """
 
     product: Product | None
     ark: Authority
     authorities: tuple[Authority, ...]
     simulated: bool
+    crls: tuple[Crl, ...] = ()
 
 
 _FINGERPRINTS: Final[Mapping[str, str]] = {
@@ -50,6 +50,7 @@ _FINGERPRINTS: Final[Mapping[str, str]] = {
     "amd/turin-ark.pem": "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a",
     "amd/turin-ask.pem": "5b77ef5fe7a7a004fd9032668fba9d0fda22f88c4442069a479636a6ae3b3185",
     "amd/turin-asvk.pem": "104e10a8bd060a3c20a434261a57d0588fd65a88915b4f65b08bdecaf8df1a3c",
+    "amd/genoa-crl.der": "db04d2f0a9b2299a7591e4f1a6c75ea6801e26d46afc58628c83f87809b81e67",
     "simulated/ark.pem": "99bb1006f203a3fead6617be76d6297c0209da3da8f0fce0740cf17c0cdfac89",
     "simulated/ask.pem": "af9f81ac8264c4a384bae0af0dacd26cd7aac04b3daceee16382669cb24c5bfe",
     "simulated/genoa-ark.pem": "4df6e861fd6f5fa6be72baddcd49ce9166e13be1ad1c607bc2f0d5fc45042e9a",
@@ -59,7 +60,7 @@ _FINGERPRINTS: Final[Mapping[str, str]] = {
     "simulated/turin-ask.pem": "5457ceefeb333eddc66e4c621bf07ca27a75cf187e0ebf24bbea9e3d6d8d6684",
     "simulated/turin-asvk.pem": "b488865ff1e3e06281419e3ab1d86e71dbfbf3ccede7fa39696d9d955481a489",
 }
-"""SHA-256 of each certificate in DER."""
+"""SHA-256 of each certificate, and of each revocation list, in DER."""
 
 
 def data_folder(name: str) -> Traversable:
@@ -77,16 +78,33 @@ def data_folder(name: str) -> Traversable:
     raise VtpmCaError(f"the data folder {name} is missing", code="installation", remedy="Install again.")
 
 
-def _pinned(folder: Traversable, file: str) -> Authority:
+def _content(folder: Traversable, file: str) -> bytes:
     try:
-        certificate = x509.load_pem_x509_certificate(folder.joinpath(file).read_bytes())
-    except (OSError, ValueError) as error:
-        raise VtpmCaError(f"the pinned certificate {file} cannot be read", code="installation") from error
-    der = certificate.public_bytes(Encoding.DER)
-    authority = read_authority(der)
-    if authority is None or hashlib.sha256(der).hexdigest() != _FINGERPRINTS[file]:
-        raise VtpmCaError(f"the pinned certificate {file} is not the one expected", code="installation")
+        return folder.joinpath(file).read_bytes()
+    except OSError as error:
+        raise VtpmCaError(f"the pinned file {file} cannot be read", code="installation") from error
+
+
+def _exchanged(file: str) -> VtpmCaError:
+    return VtpmCaError(f"the pinned file {file} is not the one expected", code="installation")
+
+
+def _pinned(folder: Traversable, file: str) -> Authority:
+    ders = split_pem(_content(folder, file)) or [b""]
+    authority = read_authority(ders[0])
+    if authority is None or hashlib.sha256(ders[0]).hexdigest() != _FINGERPRINTS[file]:
+        raise _exchanged(file)
     return authority
+
+
+def _pinned_crls(folder: Traversable, file: str) -> tuple[Crl, ...]:
+    if file not in _FINGERPRINTS:
+        return ()
+    content = _content(folder, file)
+    crl = read_crl(content)
+    if crl is None or hashlib.sha256(content).hexdigest() != _FINGERPRINTS[file]:
+        raise _exchanged(file)
+    return (crl,)
 
 
 def _root(folder: Traversable, prefix: str, product: Product, *, simulated: bool) -> Root:
@@ -96,6 +114,7 @@ def _root(folder: Traversable, prefix: str, product: Product, *, simulated: bool
         ark=_pinned(folder, f"{prefix}ark.pem"),
         authorities=tuple(_pinned(folder, name) for name in names if name in _FINGERPRINTS),
         simulated=simulated,
+        crls=_pinned_crls(folder, f"{prefix}crl.der"),
     )
 
 

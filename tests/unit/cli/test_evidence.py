@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from vtpm.snp import Platform, new_simulated_chain
@@ -132,14 +134,49 @@ def test_no_list_is_too_old_where_an_age_is_asked(verify):
 
 
 def test_a_stale_list_still_revokes(verify):
-    words = [
-        *_arguments(_vector("genoa-v3-vcek-aci")),
-        "--cert",
-        VECTORS / "roots/genoa-ask-revoked-020001.pem",
-    ]
-    assert verify(*words)[0] == 0
-    code, result = verify(*words, "--crl", VECTORS / "crl/ark-genoa-2022-10-31.der")
+    """AMD's first ASK for Genoa is revoked since 2022, which is known here without a list being given."""
+    words = _arguments(_vector("genoa-v3-vcek-aci"))
+    assert verify(*words, "--crl", VECTORS / "crl/ark-genoa-2022-10-31.der")[0] == 0
+    code, result = verify(*words, "--cert", VECTORS / "roots/genoa-ask-revoked-020001.pem")
     assert (code, result["reason"]) == (1, "snp.revocation")
+    assert result["crls"][0]["revoked"] == ["20001"]
+
+
+def test_lists_that_do_not_count_are_named(verify, here):
+    words = [*_arguments(_vector("genoa-v3-vcek-aci")), "--crl", VECTORS / "crl/ark-milan-2025-05-06.der"]
+    assert [crl["issuer"] for crl in verify(*words)[1]["crls_unused"]] == ["ARK-Milan"]
+    assert "not a list of this root" in here("evidence", "verify", *words).out
+
+
+def test_a_list_beside_a_certificate_counts(verify, tmp_path):
+    folder = VECTORS / "milan-v5-vcek-gcp"
+    crl = x509.load_der_x509_crl((VECTORS / "crl/ark-milan-2025-05-06.der").read_bytes())
+    leaf = x509.load_der_x509_certificate((folder / "vcek.der").read_bytes())
+    both = tmp_path / "both.pem"
+    both.write_bytes(leaf.public_bytes(Encoding.PEM) + b"a list:\n" + crl.public_bytes(Encoding.PEM))
+    code, result = verify("--report", folder / "report.bin", "--cert", both, "--at", "2026-11-23")
+    assert (code, [found["number"] for found in result["crls"]]) == (0, [6])
+    code, _ = verify("--report", folder / "report.bin", "--cert", both, "--crl", both, "--at", "2026-11-23")
+    assert code == 0
+
+
+def test_a_certificate_does_not_steer_the_terminal(here, simulated, tmp_path):
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "\x1b[2J\x1b[1mVALID  ok: ok\x1b[8m")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=1))
+        .sign(key, hashes.SHA384())
+    )
+    (tmp_path / "leaf").write_bytes(made.public_bytes(Encoding.DER))
+    done = here("evidence", "verify", "--report", simulated / "report", "--cert", tmp_path / "leaf")
+    assert done.code == 1
+    assert "\x1b" not in done.out
 
 
 @pytest.fixture(scope="module")
@@ -170,11 +207,12 @@ def test_an_unsafe_root_is_trusted_instead_of_amds_and_said(verify, here, simula
     assert verify(*words)[1]["reason"] == "snp.chain"
     code, result = verify(*words, "--cert", simulated / "ask")
     assert (code, result["unsafe_root"]) == (0, str(simulated / "ark"))
-    assert verify(*words[:4], "--cert", simulated / "table", *words[6:])[0] == 0
+    of_host = verify(*words[:4], "--cert", simulated / "table", *words[6:])
+    assert of_host[1]["reason"] == "snp.chain"
     assert "UNSAFE" in here("evidence", "verify", *words, "--cert", simulated / "ask").out
     both = simulated / "cert_chain"
     both.write_bytes((simulated / "ask").read_bytes() + (simulated / "ark").read_bytes())
-    assert verify(*words[:6], "--cert", both, "--unsafe-root", both)[0] == 0
+    assert verify(*words[:6], "--unsafe-root", both)[0] == 0
     genuine = _arguments(_vector("genoa-v3-vcek-aci"))
     assert verify(*genuine, "--unsafe-root", simulated / "ark")[1]["reason"] == "snp.chain"
 

@@ -33,6 +33,10 @@ NO_CHAIN = {"snp.chain", "snp.validity", "snp.revocation"}
 CHECKS = {check.id: check for check in AUTHENTICITY}
 
 
+def pem(content):
+    return x509.load_der_x509_certificate(content).public_bytes(Encoding.PEM)
+
+
 def failures(subject):
     return {f.rule for f in judge_all(AUTHENTICITY, subject).findings if f.verdict == "failed"}
 
@@ -164,8 +168,9 @@ def test_where_an_unknown_intermediate_may_come_from(simulated, renewed, kind, a
     table = {kind: subject.leaf.der, CertKind.ASK: known.der, CertKind.ARK: der(service.ark)}
     of_host = Collateral.of_table(parse_table(pack_table(table)))
     assert failures(dataclasses.replace(subject, offered=of_host)) == NO_CHAIN
-    of_user = Collateral.of_file(pack_table(table))
-    assert failures(dataclasses.replace(subject, offered=of_user)) == set()
+    for file, wanted in ((pack_table(table), NO_CHAIN), (pem(known.der) + pem(subject.leaf.der), set())):
+        of_user = Collateral.of_file(file)
+        assert failures(dataclasses.replace(subject, offered=of_user)) == wanted
     of_operator = Collateral.of_file(known.der)
     subject = dataclasses.replace(subject, collateral=of_operator)
     assert failures(subject) == set()

@@ -93,7 +93,7 @@ def test_files(chain, right, simulated, authority_of):
     assert Collateral.of_file(run) == Collateral((right.leaf, vlek), (ask, asvk))
 
 
-def test_a_table_as_a_users_file_brings_its_ask_but_no_root(chain, right, authority_of):
+def test_a_table_as_a_users_file_brings_no_authorities_either(chain, right):
     crl = chain.crl(this_update=NOW)
     contents = {
         CertKind.VCEK: right.leaf.der,
@@ -102,8 +102,30 @@ def test_a_table_as_a_users_file_brings_its_ask_but_no_root(chain, right, author
         CertKind.CRL: crl,
     }
     found = Collateral.of_file(pack_table(contents))
-    assert found == Collateral((right.leaf,), (authority_of(chain.ask),), (read_crl(crl),))
+    assert found == Collateral((right.leaf,), (), (read_crl(crl),))
     assert Collateral.of_file(pack_table({CertKind.ASK: der(chain.ark)})) == Collateral()
+
+
+def test_certificates_and_lists_in_one_pem_file(chain, right, authority_of):
+    lists = [chain.crl([number], number=number, this_update=NOW) for number in (1, 2)]
+    mixed = (
+        pem(lists[0], "X509 CRL")
+        + b"text\n"
+        + pem(right.leaf.der)
+        + pem(lists[1], "X509 CRL")
+        + pem(der(chain.ask))
+    )
+    wanted = Collateral((right.leaf,), (authority_of(chain.ask),), tuple(map(read_crl, lists)))
+    assert Collateral.of_file(mixed) == wanted
+    assert Collateral.of_file(mixed[:-30]) is None
+    assert Collateral.of_file(mixed[:400] + b"!" + mixed[401:]) is None
+
+
+@pytest.mark.parametrize("lost", ["CERTIFICATE", "X509 CRL"])
+def test_a_file_of_which_a_part_cannot_be_read_is_not_read_in_part(chain, right, lost):
+    whole = pem(right.leaf.der) + pem(chain.crl(this_update=NOW), "X509 CRL")
+    assert Collateral.of_file(whole + pem(b"0", lost)) is None
+    assert Collateral.of_file(whole + f"-----BEGIN {lost}-----\nAAAA\n".encode()) is None
 
 
 def test_a_self_issued_authority_is_left_out(chain):

@@ -81,10 +81,12 @@ def test_the_readme_states_every_fingerprint():
     text, stated = (CERTS / "README.md").read_text(), {}
     for folder in ("amd", "simulated"):
         section = text.partition(f"\n## `{folder}/`")[2].partition("\n## ")[0]
-        rows = re.findall(r"^\| `(?:[a-z]+/)?([a-z-]+\.pem)` \|.*`([0-9a-f]{64})` \|$", section, re.MULTILINE)
+        rows = re.findall(
+            r"^\| `(?:[a-z]+/)?([a-z-]+\.(?:pem|der))` \|.*`([0-9a-f]{64})` \|$", section, re.MULTILINE
+        )
         stated |= {f"{folder}/{name}": digest for name, digest in rows}
     assert roots._FINGERPRINTS.items() <= stated.items()
-    assert set(stated) == {f"{file.parent.name}/{file.name}" for file in CERTS.glob("*/*.pem")}
+    assert set(stated) == {f"{file.parent.name}/{file.name}" for file in CERTS.glob("*/*.*")}
 
 
 def test_the_simulated_chains_are_those_that_simulated_processors_use():

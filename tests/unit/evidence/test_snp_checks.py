@@ -172,9 +172,11 @@ def test_the_other_kinds_leaf_does_not_do(simulated, kind):
 
 
 def test_a_name_of_the_other_kind(simulated):
-    assert failures(simulated(leaf={"common_name": "SEV-VLEK"})) == {"snp.leaf-profile"}
+    wrong = {"snp.chain", "snp.leaf-profile"}
+    assert failures(simulated(leaf={"common_name": "SEV-VLEK"})) == wrong
     subject = simulated(kind=CertKind.VLEK, leaf={"common_name": "SEV-VCEK"})
-    assert failures(subject) == {"snp.leaf-profile"}
+    assert failures(subject) == wrong
+    assert "kind of key" in judge_until_failure(AUTHENTICITY, subject).refusal.reason
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,12 @@ from ca_service.policy import (
     load,
     load_complete,
 )
-from ca_service.policy.bits import GUEST_POLICY, PLATFORM_INFO
+from ca_service.policy.bits import GUEST_POLICY
 from ca_service.policy.document import MAX_DOCUMENT, UnsafeName
 from ca_service.policy.document_launch import (
-    GuestPolicyBit,
     LaunchConstraint,
     LaunchTable,
     PlatformConstraint,
-    PlatformInfoBit,
     PlatformTable,
     ProductName,
 )
@@ -222,8 +220,6 @@ def test_the_names_agree_with_the_other_rooms(content, toml):
     assert {f"platform.{name}" for name in get_args(PlatformConstraint)} <= known
     assert set(get_args(LaunchConstraint)) == set(LAUNCH_MEMBERS)
     assert set(get_args(PlatformConstraint)) == {*PLATFORM_MEMBERS, *FLOOR_MEMBERS}
-    assert set(get_args(GuestPolicyBit)) == set(GUEST_POLICY)
-    assert set(get_args(PlatformInfoBit)) == set(PLATFORM_INFO)
     assert {rule for rules in UNSAFE_RULES.values() for rule in rules} <= known
 
 
@@ -520,6 +516,15 @@ def test_they_name_the_entry_too(content, toml):
     assert error.detail.endswith('(entry "second-kbs")')
     error = refused(toml(edited(content, put("launch", 1, "products", value=["Rome"]))))
     assert error.detail.endswith('(entry "oracle")')
+
+
+def test_a_bit_that_is_none_is_told_which_there_are(content, toml):
+    for place, names in (
+        (("launch", 0, "guest_policy", "require", 0), "smt, single-socket, cxl, aes-256-xts, "),
+        (("platform", 0, "platform_info", "require", 0), "smt, tsme, ecc, rapl-disabled, "),
+    ):
+        error = refused(toml(edited(content, put(*place, value="migration"))))
+        assert f"must be one of {names}" in error.detail
 
 
 def test_a_key_may_stand_under_one_kbs_only_in_whatever_form(content, toml, keys):

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ca_service.evidence.ear import EAR_CHECKS
 from ca_service.judgment import BadRequest, NotFound
 from ca_service.policy import (
     UNSAFE_RULES,
@@ -216,11 +217,13 @@ def test_the_names_agree_with_the_other_rooms(content, toml):
     policy = load(toml(content))
     rules = (*launch_checks(policy, "simulation"), *checks(policy, "simulation"))
     known = {check.id for check in rules}
+    ear = {*(check.id for check in EAR_CHECKS), "ear.profile"}
     assert {f"launch.{name}" for name in get_args(LaunchConstraint)} <= known
     assert {f"platform.{name}" for name in get_args(PlatformConstraint)} <= known
     assert set(get_args(LaunchConstraint)) == set(LAUNCH_MEMBERS)
     assert set(get_args(PlatformConstraint)) == {*PLATFORM_MEMBERS, *FLOOR_MEMBERS}
-    assert {rule for rules in UNSAFE_RULES.values() for rule in rules} <= known
+    assert {rule for rules in UNSAFE_RULES.values() for rule in rules} <= known | ear
+    assert ear < set(UNSAFE_RULES["UnsafeAllowAnyKbs"])
 
 
 @pytest.mark.parametrize("name", ["", "no-such.toml", "../pyproject.toml", "README.md", "/etc/passwd"])

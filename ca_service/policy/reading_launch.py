@@ -55,6 +55,8 @@ _CHIP_DIGITS = 128
 _BUILD = 3
 """Numbers of a firmware version that names a build."""
 
+_BUILD_MISSING = 'must name the build too, such as "1.55.29", or "build" named in unconstrained'
+
 
 @dataclass(frozen=True)
 class Unstated:
@@ -64,11 +66,13 @@ class Unstated:
         rule: id of the rule.
         path: the member that would state it.
         entry: name of the entry, for the end of a sentence; may be empty.
+        missing: what the document must do about it; a sentence without its subject, which is the path.
     """
 
     rule: str
     path: str
     entry: str
+    missing: str
 
 
 def _digests(texts: list[str] | None) -> list[bytes]:
@@ -93,11 +97,20 @@ class _OpenQuestions(Reader):
         super().__init__(content)
         self.unstated: list[Unstated] = []
 
-    def weigh(self, rule: str, given_up: Sequence[str], path: Path, member: str, *, stated: bool) -> None:
+    def weigh(
+        self,
+        rule: str,
+        given_up: Sequence[str],
+        path: Path,
+        member: str,
+        *,
+        stated: bool,
+        missing: str = "",
+    ) -> None:
         constraint = rule.partition(".")[2]
         if constraint not in given_up:
             if not stated:
-                self.note(rule, (*path, *member.split(".")))
+                self.note(rule, (*path, *member.split(".")), missing)
         elif stated:
             raise self.refuse(
                 f'{member} is stated, so "{constraint}" cannot be unconstrained',
@@ -106,8 +119,10 @@ class _OpenQuestions(Reader):
                 given_up.index(constraint),
             )
 
-    def note(self, rule: str, path: Path) -> None:
-        self.unstated.append(Unstated(rule, shown_path(path), entry_of(self.content, path)))
+    def note(self, rule: str, path: Path, missing: str = "") -> None:
+        word = rule.partition(".")[2]
+        missing = missing or f'must be stated, or "{word}" named in unconstrained'
+        self.unstated.append(Unstated(rule, shown_path(path), entry_of(self.content, path), missing))
 
     def values(self, values: list[str] | None, *path: int | str) -> frozenset[bytes] | None:
         if values is None:
@@ -171,7 +186,15 @@ class PlatformReader(_OpenQuestions):
             at: Path = (*path, "tcb", k)
             floor = _floor(row)
             for constraint, member in FLOOR_MEMBERS.items():
-                self.weigh(f"platform.{constraint}", given_up, at, member, stated=_says(floor, constraint))
+                partly = constraint == "build" and floor.firmware is not None
+                self.weigh(
+                    f"platform.{constraint}",
+                    given_up,
+                    at,
+                    member,
+                    stated=_says(floor, constraint),
+                    missing=_BUILD_MISSING if partly else "",
+                )
             earlier = floors.setdefault(Product(row.product), [])
             self._in_order(earlier, floor, at)
             earlier.append(floor)
@@ -265,7 +288,7 @@ class LaunchReader(_OpenQuestions):
         self, table: LaunchTable, platforms: Mapping[str, PlatformEntry], path: Path
     ) -> PlatformEntry | None:
         if table.platform is None:
-            self.note("platform.stated", (*path, "platform"))
+            self.note("platform.stated", (*path, "platform"), "must name a platform")
             return None
         platform = platforms.get(table.platform)
         if platform is None:

@@ -117,9 +117,11 @@ class TestPolicy:
         done = here("policy", verb, policy_file, *where)
         assert (done.code, done.out) == (1, "")
         assert (
-            'launch[0].host_data: must be stated, or named in unconstrained (entry "svsm"), and 6 more'
-            in done.err
+            'launch[0].host_data: must be stated, or "host-data" named in unconstrained (entry "svsm"), '
+            "and 6 more open questions" in done.err
         )
+        assert 'launch[0].image_ids: must be stated, or "image-id" named' in done.err.splitlines()[2]
+        assert len(done.err.splitlines()) == 1 + 6 + 1
         assert "policies/README.md" in done.err
 
     def test_check_names_launches_and_platforms(self, here, policy_file):

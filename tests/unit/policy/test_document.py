@@ -591,15 +591,50 @@ def test_what_is_put_in_force_leaves_no_question_open(content, toml):
     assert caught.value.code == "policy-unstated"
     assert caught.value.path == "launch[0].host_data"
     assert caught.value.detail == (
-        'launch[0].host_data: must be stated, or named in unconstrained (entry "standard")'
+        'launch[0].host_data: must be stated, or "host-data" named in unconstrained (entry "standard")'
     )
-    del content["platform"][0]["chips"], content["launch"][1]["platform"]
-    with pytest.raises(BadRequest, match="and 2 more open questions") as caught:
+    assert len(caught.value.remedy.splitlines()) == 1
+    del content["platform"][0]["crl_max_age_days"]
+    with pytest.raises(BadRequest, match=r"and 1 more open question$"):
         load_complete(toml(content))
+    content["platform"][0]["tcb"][1]["firmware"] = "1.55"
+    del content["launch"][1]["platform"], content["platform"][0]["tcb"][0]["firmware"]
+    with pytest.raises(BadRequest, match=r"and 5 more open questions$") as caught:
+        load_complete(toml(content))
+    *more, where = caught.value.remedy.splitlines()
+    assert more == [
+        'launch[1].platform: must name a platform (entry "oracle")',
+        'platform[0].crl_max_age_days: must be stated, or "crl-age" named in unconstrained (entry "fleet")',
+        'platform[0].tcb[0].firmware: must be stated, or "api" named in unconstrained (entry "fleet")',
+        'platform[0].tcb[0].firmware: must be stated, or "build" named in unconstrained (entry "fleet")',
+        (
+            'platform[0].tcb[1].firmware: must name the build too, such as "1.55.29", or '
+            '"build" named in unconstrained (entry "fleet")'
+        ),
+    ]
+    assert "policies/README.md" in where
     del content["launch"][0]
     with pytest.raises(BadRequest, match="must name a platform") as caught:
         load_complete(toml(content))
     assert caught.value.path == "launch[0].platform"
+
+
+@pytest.mark.parametrize(("launches", "left"), [(4, ""), (5, ""), (6, "and 4 more")])
+def test_twenty_open_questions_are_named_and_the_rest_counted(toml, launches, left):
+    # Each entry leaves four open.
+    bare = {
+        "capabilities": [],
+        "products": ["Milan"],
+        "unconstrained": ["family-id", "image-id", "guest-svn", "abi", "guest-policy"],
+    }
+    entries = [bare | {"name": f"l{i}", "measurement": f"{i:096x}"} for i in range(launches)]
+    text = toml({"schema": 1, "launch": entries})
+    with pytest.raises(BadRequest) as caught:
+        load_complete(text)
+    lines = [caught.value.detail, *caught.value.remedy.splitlines()[:-1]]
+    named = [line.partition(": must ")[0] for line in lines if ": must " in line]
+    assert named == [open_.path for open_ in load(text).unstated][:20]
+    assert lines[len(named) :] == ([left] if left else [])
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from ca_service.judgment import BadRequest
 from ca_service.policy import document
 from ca_service.policy.brokers import KbsEntry
 from ca_service.policy.launches import LaunchIndex, PlatformEntry
+from ca_service.policy.questions import Unstated
 from ca_service.policy.reading import BrokerReader, Reader, TemplateReader
-from ca_service.policy.reading_launch import LaunchReader, PlatformReader, Unstated
+from ca_service.policy.reading_launch import LaunchReader, PlatformReader
 from ca_service.policy.unsafe import given_up
 from ca_service.policy.warnings import broker_warnings, launch_warnings, platform_warnings
 from vtpm.wire.encoding import canonical

@@ -134,7 +134,7 @@ class PlatformInfoTable(Table):
 
 
 class LaunchTable(Table):
-    """``[[launch]]``: an SVSM build that may enrol, or the builds that a key has signed."""
+    """``[[launch]]``: an SVSM build that may enrol on one platform, or the builds that a key has signed."""
 
     name: Identifier
     label: Words | None = None

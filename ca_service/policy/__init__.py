@@ -2,13 +2,13 @@
 
 A policy is a TOML document. `load` reads it strictly and builds the indexes that make every check a lookup;
 `launch_checks` and `checks` give the checks that a document stands for. What a document does not say is denied, and
-no document at all denies everything; `load_complete` refuses a document that leaves a question open. `policies/` holds
-examples.
+no document at all denies everything; `load_complete` refuses a document that leaves a question open. `with_given_up`
+puts the permissive entries of a simulation CA in the place of checks that stand elsewhere. `policies/` holds examples.
 """
 
 from ca_service.policy.allowlist import Policy, kbs_for, load, load_complete
 from ca_service.policy.brokers import EarDemand, KbsEntry
-from ca_service.policy.checks import checks, launch_checks
+from ca_service.policy.checks import checks, launch_checks, with_given_up
 from ca_service.policy.examples import example_document
 from ca_service.policy.facts import LaunchFacts, PolicyFacts
 from ca_service.policy.launches import LaunchEntry, PlatformEntry
@@ -29,4 +29,5 @@ __all__ = [
     "launch_checks",
     "load",
     "load_complete",
+    "with_given_up",
 ]

@@ -1,21 +1,24 @@
 """A policy ready to judge by: the document's entries as immutable values, behind indexes."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ca_service.judgment import BadRequest
 from ca_service.policy import document
 from ca_service.policy.brokers import KbsEntry
 from ca_service.policy.launches import LaunchIndex, PlatformEntry
+from ca_service.policy.questions import Unstated
 from ca_service.policy.reading import BrokerReader, Reader, TemplateReader
-from ca_service.policy.reading_launch import LaunchReader, PlatformReader, Unstated
+from ca_service.policy.reading_launch import LaunchReader, PlatformReader
 from ca_service.policy.unsafe import given_up
 from ca_service.policy.warnings import broker_warnings, launch_warnings, platform_warnings
 from vtpm.wire.encoding import canonical
 from vtpm.wire.templates import Role
 
 _ANY_KBS = "UnsafeAllowAnyKbs"
+_MOST_NAMED = 20
+"""Open questions that an error names; who has more than a screen of them does not read the rest."""
 
 
 @dataclass(frozen=True)
@@ -98,24 +101,28 @@ def load_complete(text: str) -> Policy:
     """Read a policy document that is to be put in force: it leaves no constraint open.
 
     Raises:
-        BadRequest: as `load`; or a constraint is neither stated nor named in `unconstrained` (its path and entry, and
-            how many more there are).
+        BadRequest: as `load`; or a constraint is neither stated nor named in `unconstrained`. `detail` has the first
+            and how many more there are, `remedy` these (one a line, up to 20 with the first): each with its path, what
+            is missing and its entry.
     """
     policy = load(text)
     if policy.unstated:
         first, *more = policy.unstated
-        detail = f"must be stated, or named in unconstrained{first.entry}"
-        if first.rule == "platform.stated":
-            detail = f"must name a platform{first.entry}"
+        detail = f"{first.missing}{first.entry}"
         if more:
             detail += f", and {len(more)} more open question" + ("s" if len(more) > 1 else "")
-        raise BadRequest(
-            first.path,
-            detail,
-            code="policy-unstated",
-            remedy="Whether a constraint does not matter is for the policy to say; see policies/README.md.",
-        )
+        raise BadRequest(first.path, detail, code="policy-unstated", remedy=_remedy(more))
     return policy
+
+
+def _remedy(questions: Sequence[Unstated]) -> str:
+    """The further open questions, one a line, and where to read about them."""
+    lines = [f"{open_.path}: {open_.missing}{open_.entry}" for open_ in questions[: _MOST_NAMED - 1]]
+    if left := len(questions) - len(lines):
+        lines.append(f"and {left} more")
+    return "\n".join(
+        [*lines, "Whether a constraint does not matter is for the policy to say; see policies/README.md."]
+    )
 
 
 def kbs_for(policy: Policy, thumbprint: str) -> KbsEntry | None:

@@ -1,8 +1,8 @@
 """Named bits of a report, and what a policy says of them: which must be set, which must not, which may be either.
 
 The sense of a bit differs (some promise, some endanger), so the document names the direction of each, and it names
-all of them: a bit that nobody has thought about is no bit that anybody has allowed. Sources: AMD 56860, tables
-"guest policy" and ATTESTATION_REPORT (PLATFORM_INFO).
+all of them: a bit that nobody has thought about is no bit that anybody has allowed. Names and numbers of the bits are
+those of `vtpm.wire.report_bits`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,36 +10,24 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from vtpm.wire.report_bits import GUEST_POLICY_BITS, PLATFORM_INFO_BITS
+
 OTHER: Final = "other"
 """All bits of PLATFORM_INFO that have no name here: processors in the field set some."""
 
-GUEST_POLICY: Final[Mapping[str, int]] = MappingProxyType(
-    {
-        "smt": 1 << 16,
-        "single-socket": 1 << 20,
-        "cxl": 1 << 21,
-        "aes-256-xts": 1 << 22,
-        "rapl-disabled": 1 << 23,
-        "ciphertext-hiding": 1 << 24,
-        "page-swap-disabled": 1 << 25,
-    }
-)
-"""Bits of the guest policy that a launch may leave open; DEBUG and MIGRATE_MA are refused whatever a policy says."""
+_ALWAYS_REFUSED: Final = ("debug", "migration")
 
-_KNOWN: Final[Mapping[str, int]] = {
-    "smt": 1 << 0,
-    "tsme": 1 << 1,
-    "ecc": 1 << 2,
-    "rapl-disabled": 1 << 3,
-    "ciphertext-hiding": 1 << 4,
-    "alias-check": 1 << 5,
-    "tio": 1 << 7,
-}
+GUEST_POLICY: Final[Mapping[str, int]] = MappingProxyType(
+    {name: 1 << bit for name, bit in GUEST_POLICY_BITS.items() if name not in _ALWAYS_REFUSED}
+)
+"""Mask of each bit of the guest policy that is a policy's to decide; debugging and migration are refused always."""
+
+_KNOWN: Final[Mapping[str, int]] = {name: 1 << bit for name, bit in PLATFORM_INFO_BITS.items()}
 
 PLATFORM_INFO: Final[Mapping[str, int]] = MappingProxyType(
     {**_KNOWN, OTHER: (1 << 64) - 1 - sum(_KNOWN.values())}
 )
-"""Bits of PLATFORM_INFO; the last name stands for many."""
+"""Mask of each bit of PLATFORM_INFO; the last name stands for many."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 The sentence for the requester never tells what is on the allow-list; what was expected is for the operator.
 """
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Generic, TypeVar
@@ -229,9 +229,18 @@ _RULES: Final[Mapping[str, Callable[[Policy, PolicyFacts], Outcome]]] = {
 }
 
 
-def _in_the_place_of(found: Check[F], out: Mapping[str, str]) -> Check[F]:
-    """The check itself, or what stands for it if a permissive entry gives it up."""
-    return UnsafeAllowed(found, out[found.id]) if found.id in out else found
+def _rules_out(policy: Policy, mode: str) -> Mapping[str, str]:
+    """The rules that count for nothing here, each with the permissive entry that gives it up."""
+    return given_up(policy.unsafe) if mode == SIMULATION else {}
+
+
+def with_given_up(policy: Policy, mode: str, checks_: Sequence[Check[F]]) -> tuple[Check[F], ...]:
+    """The checks, those that a permissive entry gives up replaced; only in mode "simulation" is any.
+
+    For checks from other rooms that a policy asks for, such as those on an attestation token.
+    """
+    out = _rules_out(policy, mode)
+    return tuple(UnsafeAllowed(found, out[found.id]) if found.id in out else found for found in checks_)
 
 
 def launch_checks(policy: Policy | None, mode: str) -> tuple[Check[LaunchFacts], ...]:
@@ -245,7 +254,7 @@ def launch_checks(policy: Policy | None, mode: str) -> tuple[Check[LaunchFacts],
     if policy is None:
         return (_Rule("policy.in-force", None, _in_force),)
     simulation = mode == SIMULATION
-    out = given_up(policy.unsafe) if simulation else {}
+    out = _rules_out(policy, mode)
     # Every rule is about the same entry, so the choice is made once for each report and not once for each rule.
     chosen: _Choice = lru_cache(maxsize=1)(lambda facts: judged(policy, facts, out))
     rules: tuple[Check[LaunchFacts], ...] = (
@@ -254,7 +263,7 @@ def launch_checks(policy: Policy | None, mode: str) -> tuple[Check[LaunchFacts],
         *(_Rule(demand.id, policy, _of_launch(demand, chosen)) for demand in LAUNCH_DEMANDS),
         *(_Rule(demand.id, policy, _of_platform(demand, chosen)) for demand in PLATFORM_DEMANDS),
     )
-    return tuple(_in_the_place_of(rule, out) for rule in rules)
+    return with_given_up(policy, mode, rules)
 
 
 def checks(policy: Policy | None, mode: str) -> tuple[Check[PolicyFacts], ...]:
@@ -268,9 +277,9 @@ def checks(policy: Policy | None, mode: str) -> tuple[Check[PolicyFacts], ...]:
     """
     if policy is None:
         return (_Rule("policy.in-force", None, _in_force),)
-    out = given_up(policy.unsafe) if mode == SIMULATION else {}
+    out = _rules_out(policy, mode)
     rules: tuple[Check[PolicyFacts], ...] = (
         _Rule(CAPABILITIES, policy, _capabilities(out)),
         *(_Rule(rule_id, policy, look) for rule_id, look in _RULES.items()),
     )
-    return tuple(_in_the_place_of(rule, out) for rule in rules)
+    return with_given_up(policy, mode, rules)

@@ -5,7 +5,7 @@ is raised for all builds at once. A member that is missing is an open question, 
 matter stands in `unconstrained`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
@@ -32,6 +32,17 @@ def _small(text: str) -> str:
     return text
 
 
+def _one_of(names: Iterable[str]) -> Callable[[str], str]:
+    known = tuple(names)
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError("must be one of " + ", ".join(known))
+        return name
+
+    return check
+
+
 Measurement = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
 KeyDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$"), AfterValidator(_not_zero)]
 HostData = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -52,12 +63,8 @@ Level = Annotated[int, Field(ge=0, le=255)]
 Capability = Literal["verifies-grants", "reports-state", "oracle-free"]
 ProductName = Literal["Milan", "Genoa", "Turin"]
 KeyName = Literal["VCEK", "VLEK"]
-GuestPolicyBit = Literal[
-    "smt", "single-socket", "cxl", "aes-256-xts", "rapl-disabled", "ciphertext-hiding", "page-swap-disabled"
-]
-PlatformInfoBit = Literal[
-    "smt", "tsme", "ecc", "rapl-disabled", "ciphertext-hiding", "alias-check", "tio", "other"
-]
+GuestPolicyBit = Annotated[str, AfterValidator(_one_of(GUEST_POLICY))]
+PlatformInfoBit = Annotated[str, AfterValidator(_one_of(PLATFORM_INFO))]
 LaunchConstraint = Literal[
     "measurement",
     "id-key",
@@ -107,7 +114,7 @@ class GuestPolicyTable(Table):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        _each_once(([*self.require], [*self.forbid], [*self.either]), GUEST_POLICY)
+        _each_once((self.require, self.forbid, self.either), GUEST_POLICY)
         return self
 
 
@@ -120,14 +127,14 @@ class PlatformInfoTable(Table):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        _each_once(([*self.require], [*self.forbid], [*self.either]), PLATFORM_INFO)
+        _each_once((self.require, self.forbid, self.either), PLATFORM_INFO)
         if OTHER in self.require:
             raise ValueError('"other" stands for many bits: they can be forbidden, but not required')
         return self
 
 
 class LaunchTable(Table):
-    """``[[launch]]``: an SVSM build that may enrol, or the builds that a key has signed."""
+    """``[[launch]]``: an SVSM build that may enrol on one platform, or the builds that a key has signed."""
 
     name: Identifier
     label: Words | None = None

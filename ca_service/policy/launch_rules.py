@@ -11,10 +11,10 @@ from ca_service.policy.bits import GUEST_POLICY, named
 from ca_service.policy.facts import LaunchFacts
 from ca_service.policy.launches import LaunchEntry
 from ca_service.policy.rules import Demand, Outcome, Seen, among, listing
+from vtpm.wire.report_bits import guest_policy_abi
 
 MEASUREMENT: Final = "launch.measurement"
 _NOT_HERE: Final = "this launch may not enrol here"
-_MINOR: Final = 0xFF
 
 
 class _Measurement(Demand[LaunchEntry]):
@@ -75,8 +75,7 @@ def _guest_svn(entry: LaunchEntry, facts: LaunchFacts) -> Seen:
 
 
 def _abi(entry: LaunchEntry, facts: LaunchFacts) -> Seen:
-    policy, least = facts.report.policy, entry.min_abi
-    abi = (policy >> 8 & 0xFF, policy & _MINOR)
+    abi, least = guest_policy_abi(facts.report.policy), entry.min_abi
     expected = None if least is None else f"at least {least[0]}.{least[1]}"
     return Seen(expected, least is not None and abi >= least, f"{abi[0]}.{abi[1]}")
 

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from ca_service.policy.bits import BitDemand
 from ca_service.policy.floors import Floor
 from vtpm.wire.report import Product, Report
+
+MAX_SAME_MEASUREMENT: Final = 8
+"""Entries that may name one measurement: a decision looks at all of them, so its cost is bounded."""
 
 
 @dataclass(frozen=True)
@@ -85,30 +89,29 @@ class LaunchIndex:
     """The launches of a policy, found by what a report says of itself.
 
     Attributes:
-        by_measurement: entries that name a measurement.
+        by_measurement: entries that name a measurement, in their order: at most `MAX_SAME_MEASUREMENT` under one, each
+            with a platform of its own.
         by_id_key: entries that name none, under each of their ID keys.
         by_author_key: entries that name neither, under each of their author keys.
     """
 
-    by_measurement: Mapping[bytes, LaunchEntry]
+    by_measurement: Mapping[bytes, tuple[LaunchEntry, ...]]
     by_id_key: Mapping[bytes, LaunchEntry]
     by_author_key: Mapping[bytes, LaunchEntry]
 
     def candidates(self, report: Report) -> tuple[LaunchEntry, ...]:
-        """The entries that a report may fall under, the most particular first: at most three.
+        """The entries that a report may fall under, the most particular first: two more than `MAX_SAME_MEASUREMENT`.
 
         An author key counts only if the report says that it has one: else the digest means nothing.
         """
         author = self.by_author_key.get(report.author_key_digest) if report.author_key_en else None
-        found = (
-            self.by_measurement.get(report.measurement),
-            self.by_id_key.get(report.id_key_digest),
-            author,
-        )
-        return tuple(entry for entry in found if entry is not None)
+        signed = (self.by_id_key.get(report.id_key_digest), author)
+        measured = self.by_measurement.get(report.measurement, ())
+        return (*measured, *(entry for entry in signed if entry is not None))
 
     def entries(self) -> list[LaunchEntry]:
         """All launches, by name."""
-        maps = (self.by_measurement, self.by_id_key, self.by_author_key)
-        named = {entry.name: entry for index in maps for entry in index.values()}
+        measured = (entry for entries in self.by_measurement.values() for entry in entries)
+        signed = (*self.by_id_key.values(), *self.by_author_key.values())
+        named = {entry.name: entry for entry in (*measured, *signed)}
         return [named[name] for name in sorted(named)]

@@ -1,7 +1,6 @@
 """From `[[launch]]` and `[[platform]]` to entries, their index, and the list of what the document leaves open."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ca_service.policy.bits import GUEST_POLICY, PLATFORM_INFO, BitDemand
 from ca_service.policy.document_launch import (
@@ -12,9 +11,9 @@ from ca_service.policy.document_launch import (
     TcbTable,
 )
 from ca_service.policy.floors import Floor, lowered
-from ca_service.policy.form import Path, entry_of, shown_path
-from ca_service.policy.launches import LaunchEntry, LaunchIndex, PlatformEntry
-from ca_service.policy.reading import Reader
+from ca_service.policy.form import Path
+from ca_service.policy.launches import MAX_SAME_MEASUREMENT, LaunchEntry, LaunchIndex, PlatformEntry
+from ca_service.policy.questions import OpenQuestions
 from vtpm.wire.report import Product
 
 LAUNCH_MEMBERS: Mapping[str, str] = {
@@ -55,20 +54,7 @@ _CHIP_DIGITS = 128
 _BUILD = 3
 """Numbers of a firmware version that names a build."""
 
-
-@dataclass(frozen=True)
-class Unstated:
-    """A constraint that a document neither states nor gives up; its rule denies.
-
-    Attributes:
-        rule: id of the rule.
-        path: the member that would state it.
-        entry: name of the entry, for the end of a sentence; may be empty.
-    """
-
-    rule: str
-    path: str
-    entry: str
+_BUILD_MISSING = 'must name the build too, such as "1.55.29", or "build" named in unconstrained'
 
 
 def _digests(texts: list[str] | None) -> list[bytes]:
@@ -86,37 +72,7 @@ def _says(floor: Floor, constraint: str) -> bool:
     return getattr(floor, FLOOR_MEMBERS[constraint]) is not None
 
 
-class _OpenQuestions(Reader):
-    """Finds what is stated and given up at once (refused), and what is neither (noted)."""
-
-    def __init__(self, content: Mapping[str, object]) -> None:
-        super().__init__(content)
-        self.unstated: list[Unstated] = []
-
-    def weigh(self, rule: str, given_up: Sequence[str], path: Path, member: str, *, stated: bool) -> None:
-        constraint = rule.partition(".")[2]
-        if constraint not in given_up:
-            if not stated:
-                self.note(rule, (*path, *member.split(".")))
-        elif stated:
-            raise self.refuse(
-                f'{member} is stated, so "{constraint}" cannot be unconstrained',
-                *path[:2],
-                "unconstrained",
-                given_up.index(constraint),
-            )
-
-    def note(self, rule: str, path: Path) -> None:
-        self.unstated.append(Unstated(rule, shown_path(path), entry_of(self.content, path)))
-
-    def values(self, values: list[str] | None, *path: int | str) -> frozenset[bytes] | None:
-        if values is None:
-            return None
-        self.unique(values, *path)
-        return frozenset(bytes.fromhex(value) for value in values)
-
-
-class PlatformReader(_OpenQuestions):
+class PlatformReader(OpenQuestions):
     """Reads `[[platform]]`."""
 
     def read(self, tables: list[PlatformTable]) -> dict[str, PlatformEntry]:
@@ -171,7 +127,15 @@ class PlatformReader(_OpenQuestions):
             at: Path = (*path, "tcb", k)
             floor = _floor(row)
             for constraint, member in FLOOR_MEMBERS.items():
-                self.weigh(f"platform.{constraint}", given_up, at, member, stated=_says(floor, constraint))
+                partly = constraint == "build" and floor.firmware is not None
+                self.weigh(
+                    f"platform.{constraint}",
+                    given_up,
+                    at,
+                    member,
+                    stated=_says(floor, constraint),
+                    missing=_BUILD_MISSING if partly else "",
+                )
             earlier = floors.setdefault(Product(row.product), [])
             self._in_order(earlier, floor, at)
             earlier.append(floor)
@@ -202,25 +166,27 @@ def _floor(row: TcbTable) -> Floor:
     return Floor(row.since, firmware, row.reported, row.committed, row.launch)
 
 
-class LaunchReader(_OpenQuestions):
+class LaunchReader(OpenQuestions):
     """Reads `[[launch]]`."""
 
     def read(self, tables: list[LaunchTable], platforms: Mapping[str, PlatformEntry]) -> LaunchIndex:
         """The entries, indexed.
 
         Raises:
-            BadRequest: a name or value stands twice, two entries would be found by the same measurement or key, a
-                platform does not exist or has no floor for one of the products, or a constraint is stated and given
-                up at once.
+            BadRequest: a name or value stands twice, two entries would be found by the same key or by the same
+                measurement on the same platform, too many by one measurement, a platform does not exist or has no
+                floor for one of the products, or a constraint is stated and given up at once.
         """
         self.unique((table.name for table in tables), "launch", member="name")
-        by_measurement: dict[bytes, LaunchEntry] = {}
+        by_measurement: dict[bytes, tuple[LaunchEntry, ...]] = {}
         by_id_key: dict[bytes, LaunchEntry] = {}
         by_author_key: dict[bytes, LaunchEntry] = {}
         for i, table in enumerate(tables):
             entry = self._entry(table, i, platforms)
             if entry.measurement is not None:
-                self._put(by_measurement, [entry.measurement], entry, "launch", i, "measurement")
+                earlier = by_measurement.get(entry.measurement, ())
+                self._beside(earlier, entry, "launch", i, "measurement")
+                by_measurement[entry.measurement] = (*earlier, entry)
             elif table.id_keys is not None:
                 self._put(by_id_key, _digests(table.id_keys), entry, "launch", i, "id_keys")
             else:
@@ -232,9 +198,16 @@ class LaunchReader(_OpenQuestions):
     ) -> None:
         for k, key in enumerate(keys):
             if key in index:
-                at = path if path[-1] == "measurement" else (*path, k)
-                raise self.refuse(f'finds the entry "{index[key].name}" already', *at)
+                raise self.refuse(f'finds the entry "{index[key].name}" already', *path, k)
             index[key] = entry
+
+    def _beside(self, earlier: Sequence[LaunchEntry], entry: LaunchEntry, *path: int | str) -> None:
+        """Refuse an entry whose measurement other entries have, unless it speaks of another platform than they."""
+        for other in earlier:
+            if other.platform == entry.platform:
+                raise self.refuse(f'finds the entry "{other.name}" already, on the same platform', *path)
+        if len(earlier) == MAX_SAME_MEASUREMENT:
+            raise self.refuse(f"finds {MAX_SAME_MEASUREMENT} entries already, which is the most", *path)
 
     def _entry(self, table: LaunchTable, i: int, platforms: Mapping[str, PlatformEntry]) -> LaunchEntry:
         path: Path = ("launch", i)
@@ -265,7 +238,7 @@ class LaunchReader(_OpenQuestions):
         self, table: LaunchTable, platforms: Mapping[str, PlatformEntry], path: Path
     ) -> PlatformEntry | None:
         if table.platform is None:
-            self.note("platform.stated", (*path, "platform"))
+            self.note("platform.stated", (*path, "platform"), "must name a platform")
             return None
         platform = platforms.get(table.platform)
         if platform is None:

@@ -1,8 +1,8 @@
 """Which entry a report is judged by, when it may fall under several.
 
-A launch can be listed by its measurement and, separately, by the key that signed it. The entry whose demands all hold
-is the one that counts, so that to take an entry away never admits what was refused. Only if none holds, the most
-particular one is what the operator wants to see.
+A launch can be listed by its measurement, once for each platform, and separately by the key that signed it. An entry
+whose demands all hold is the one that counts, so that to take an entry away never admits what was refused. Only if none
+holds, the most particular one is what the operator wants to see.
 """
 
 from collections.abc import Container

@@ -21,6 +21,17 @@ _PLATFORM: Final = tuple(
     rule for rule in (*_LISTED, *(demand.id for demand in PLATFORM_DEMANDS)) if rule.startswith("platform.")
 )
 
+# A KBS that nobody has listed asks for no token. If a listed one still did, to strike it off would let more in.
+_EAR: Final = (
+    "ear.present",
+    "ear.signature",
+    "ear.profile",
+    "ear.time",
+    "ear.tee-key",
+    "ear.nonce",
+    "ear.status",
+)
+
 UNSAFE_RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "UnsafeAllowAnyMeasurement": (
@@ -37,6 +48,7 @@ UNSAFE_RULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "kbs.resource",
             "kbs.origin",
             "kbs.release-policy",
+            *_EAR,
         ),
         "UnsafeAllowAnyResource": ("kbs.resource",),
         "UnsafeAllowAnyOrigin": ("kbs.origin",),

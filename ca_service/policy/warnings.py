@@ -23,6 +23,8 @@ def launch_warnings(entries: Iterable[LaunchEntry]) -> Iterator[str]:
         signed = entry.id_keys is not None or entry.author_keys is not None
         if entry.measurement is None:
             yield f"launch {entry.name} has no measurement: it admits all that its key signs, now and later"
+            if not entry.min_guest_svn:
+                yield f"launch {entry.name} has no minimum guest SVN: old builds of its key stay admitted"
         # Without a trusted signer the host can make an ID block of its own and write anything into it.
         by_block = entry.family_ids is not None or entry.image_ids is not None or bool(entry.min_guest_svn)
         if by_block and not signed:
@@ -43,3 +45,7 @@ def platform_warnings(entries: Iterable[PlatformEntry]) -> Iterator[str]:
             entry.info is not None and "alias-check" not in entry.info.require
         ):
             yield f"platform {entry.name} does not require alias-check: memory may be aliased under the VM"
+        if {"reported-tcb", "committed-tcb"} <= entry.unconstrained:
+            yield f"platform {entry.name} has no TCB floor: firmware with known holes is admitted"
+        if "crl-age" in entry.unconstrained:
+            yield f"platform {entry.name} has no crl_max_age_days: a revocation may go unnoticed"

@@ -9,16 +9,11 @@ import click
 from vtpm.lab.machine import Machine, MachineConfig
 from vtpm.signals import interrupt_on_signals
 from vtpm.svsm.build import Build, measurement
+from vtpm.wire.report_bits import GUEST_POLICY_BITS
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_GUEST_POLICY_OPEN = (
-    "smt",
-    "single-socket",
-    "aes-256-xts",
-    "rapl-disabled",
-    "ciphertext-hiding",
-    "page-swap-disabled",
-)
+# No policy decides on debugging and migration: a CA always refuses them. CXL the entry forbids.
+_GUEST_POLICY_OPEN = tuple(name for name in GUEST_POLICY_BITS if name not in ("debug", "migration", "cxl"))
 
 
 def _platform_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

@@ -22,6 +22,7 @@ from vtpm.wire.errors import WireError
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.rcar import TEE_KEY_ALG, tee_pubkey
 from vtpm.wire.report import Product, Report, tcb_components
+from vtpm.wire.report_bits import GUEST_POLICY_BITS, PLATFORM_INFO_BITS, bits, guest_policy_abi
 
 LIFETIME: Final = timedelta(minutes=5)
 _ISSUER: Final = "CoCo-Attestation-Service"
@@ -32,11 +33,6 @@ _NO_KNOWN_WEAKNESS: Final = 3
 _UNKNOWN_CONFIGURATION: Final = 36
 _APPROVED_EXECUTABLES: Final = 3
 _UNRECOGNISED_EXECUTABLES: Final = 33
-
-_TSME = 1 << 1
-_SMT = 1 << 0
-_POLICY_SMT = 1 << 16
-_POLICY_SINGLE_SOCKET = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -168,16 +164,19 @@ def _snp_claims(report: Report, *, simulated: bool) -> dict[str, object]:
     product = Product.from_cpuid(report.cpuid[0], report.cpuid[1])
     # A version 2 report does not tell its product; Milan's and Genoa's layouts are one.
     tcb = tcb_components(report.reported_tcb, product or Product.MILAN)
+    abi_major, abi_minor = guest_policy_abi(report.policy)
+    policy = bits(report.policy, GUEST_POLICY_BITS)
+    platform = bits(report.platform_info, PLATFORM_INFO_BITS)
     return {
-        "policy_abi_major": report.policy >> 8 & 0xFF,
-        "policy_abi_minor": report.policy & 0xFF,
-        "policy_smt_allowed": bool(report.policy & _POLICY_SMT),
-        "policy_migrate_ma": report.migrate_ma,
-        "policy_debug_allowed": report.debug,
-        "policy_single_socket": bool(report.policy & _POLICY_SINGLE_SOCKET),
+        "policy_abi_major": abi_major,
+        "policy_abi_minor": abi_minor,
+        "policy_smt_allowed": policy["smt"],
+        "policy_migrate_ma": policy["migration"],
+        "policy_debug_allowed": policy["debug"],
+        "policy_single_socket": policy["single-socket"],
         **{f"reported_tcb_{name}": tcb[name] for name in ("bootloader", "tee", "snp", "microcode")},
-        "platform_tsme_enabled": bool(report.platform_info & _TSME),
-        "platform_smt_enabled": bool(report.platform_info & _SMT),
+        "platform_tsme_enabled": platform["tsme"],
+        "platform_smt_enabled": platform["smt"],
         "measurement": report.measurement.hex(),
         "chip_id": report.chip_id.hex(),
         "simulated_platform": simulated,

@@ -117,16 +117,21 @@ class TestPolicy:
         done = here("policy", verb, policy_file, *where)
         assert (done.code, done.out) == (1, "")
         assert (
-            'launch[0].host_data: must be stated, or named in unconstrained (entry "svsm"), and 6 more'
-            in done.err
+            'launch[0].host_data: must be stated, or "host-data" named in unconstrained (entry "svsm"), '
+            "and 6 more open questions" in done.err
         )
+        assert 'launch[0].image_ids: must be stated, or "image-id" named' in done.err.splitlines()[2]
+        assert len(done.err.splitlines()) == 1 + 6 + 1
         assert "policies/README.md" in done.err
 
     def test_check_names_launches_and_platforms(self, here, policy_file):
         policy_file.write_text(example_document("simulation.toml"))
         assert re.search(r"platform +simulated", here("policy", "check", policy_file).out)
         shown = rows(here, "policy", "check", policy_file)
-        assert (shown["launch"], shown["platform"], shown["warnings"]) == ([], ["simulated"], [])
+        assert (shown["launch"], shown["platform"]) == ([], ["simulated"])
+        assert [warning.partition(":")[0] for warning in shown["warnings"]] == [
+            "platform simulated has no crl_max_age_days"
+        ]
 
     @pytest.mark.parametrize("verb", ["check", "apply"])
     def test_bad_documents(self, here, empty, tmp_path, policy_file, verb):

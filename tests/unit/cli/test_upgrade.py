@@ -9,6 +9,9 @@ from ca_service.judgment import Refused
 from ca_service.policy import load
 from ca_service.store import open_store
 
+_KNOWN_SINCE_0_3 = 9
+"""What release 0.3 asks of a launch that states its measurement, and 0.2 did not."""
+
 
 def _as_0_2(text):
     """A policy document with what release 0.2 knew: launches without demands, no platforms."""
@@ -36,7 +39,9 @@ def test_it_can_be_read_and_not_be_applied_again(here, old, tmp_path):
     for command in (("policy", "check"), ("policy", "apply", "--dir", directory)):
         done = here(*command, tmp_path / "old.toml")
         assert done.code == 1
-        assert "must be stated, or named in unconstrained" in done.err
+        assert 'launch[0].host_data: must be stated, or "host-data" named in unconstrained' in done.err
+        assert "launch[0].platform: must name a platform" in done.err
+        assert done.err.count("launch[0].") == _KNOWN_SINCE_0_3
 
 
 def test_the_server_starts_and_says_what_is_open(serve, old):

@@ -1,13 +1,14 @@
 """Each rule of a policy: what it admits, what it refuses, and that nothing else refuses with it."""
 
 import inspect
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ca_service.judgment import Verdict, judge_all
-from ca_service.policy import PolicyFacts, checks, kbs_for, launch_checks, load
+from ca_service.evidence.ear import EAR_CHECKS, EarEvidence
+from ca_service.judgment import Verdict, failed, judge_all, judge_until_failure
+from ca_service.policy import PolicyFacts, checks, kbs_for, launch_checks, load, with_given_up
 from ca_service.policy.selection import PROFILE_CAPABILITIES
 from vtpm.wire.report import pack_report
 
@@ -266,6 +267,37 @@ def test_on_a_production_ca_it_refuses_everything_and_skips_nothing(
     bad = judge(policy, changed(change, simulated=False), "production")
     assert len([f for f in bad.findings if f.verdict is Verdict.FAILED]) > 1
     assert not any(f.verdict is Verdict.UNSAFE_SKIPPED for f in good.findings + bad.findings)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A check of another room that never holds."""
+
+    id: str
+
+    def judge(self, subject):
+        return failed(self, "no", actual=subject)
+
+
+@pytest.mark.parametrize("mode", ["simulation", "production", "", "Simulation"])
+def test_a_check_of_another_room_is_given_up_on_a_simulation_ca_alone(content, toml, mode):
+    policy = load(toml(unsafe(content, "UnsafeAllowAnyKbs", "UnsafeAllowAnyOrigin")))
+    others = [Elsewhere("ear.status"), Elsewhere("grant.signature"), Elsewhere("kbs.origin")]
+    trace = judge_all(with_given_up(policy, mode, others), "seen")
+    assert [(f.rule, f.actual) for f in trace.findings] == [(other.id, "seen") for other in others]
+    skipped = [f.rule for f in trace.findings if f.verdict is Verdict.UNSAFE_SKIPPED]
+    assert skipped == (["ear.status", "kbs.origin"] if mode == "simulation" else [])
+    assert with_given_up(load(toml(content)), mode, others) == tuple(others)
+
+
+def test_a_token_that_is_given_up_is_looked_at_to_the_end(content, facts, toml):
+    # Without a token nothing holds; whoever reads the trace shall see every rule that was given up.
+    policy = load(toml(unsafe(content, "UnsafeAllowAnyKbs")))
+    subject = EarEvidence(None, (), 60, "", "", facts.at)
+    trace = judge_until_failure(with_given_up(policy, "simulation", EAR_CHECKS), subject)
+    assert trace.admitted
+    assert [f.rule for f in trace.findings] == [check.id for check in EAR_CHECKS]
+    assert not judge_until_failure(with_given_up(policy, "production", EAR_CHECKS), subject).admitted
 
 
 def test_a_kbs_that_nobody_listed_still_has_a_name_of_its_own(content, keys, toml):

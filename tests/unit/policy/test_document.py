@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ca_service.evidence.ear import EAR_CHECKS
 from ca_service.judgment import BadRequest, NotFound
 from ca_service.policy import (
     UNSAFE_RULES,
@@ -24,14 +25,12 @@ from ca_service.policy import (
     load,
     load_complete,
 )
-from ca_service.policy.bits import GUEST_POLICY, PLATFORM_INFO
+from ca_service.policy.bits import GUEST_POLICY
 from ca_service.policy.document import MAX_DOCUMENT, UnsafeName
 from ca_service.policy.document_launch import (
-    GuestPolicyBit,
     LaunchConstraint,
     LaunchTable,
     PlatformConstraint,
-    PlatformInfoBit,
     PlatformTable,
     ProductName,
 )
@@ -218,13 +217,13 @@ def test_the_names_agree_with_the_other_rooms(content, toml):
     policy = load(toml(content))
     rules = (*launch_checks(policy, "simulation"), *checks(policy, "simulation"))
     known = {check.id for check in rules}
+    ear = {*(check.id for check in EAR_CHECKS), "ear.profile"}
     assert {f"launch.{name}" for name in get_args(LaunchConstraint)} <= known
     assert {f"platform.{name}" for name in get_args(PlatformConstraint)} <= known
     assert set(get_args(LaunchConstraint)) == set(LAUNCH_MEMBERS)
     assert set(get_args(PlatformConstraint)) == {*PLATFORM_MEMBERS, *FLOOR_MEMBERS}
-    assert set(get_args(GuestPolicyBit)) == set(GUEST_POLICY)
-    assert set(get_args(PlatformInfoBit)) == set(PLATFORM_INFO)
-    assert {rule for rules in UNSAFE_RULES.values() for rule in rules} <= known
+    assert {rule for rules in UNSAFE_RULES.values() for rule in rules} <= known | ear
+    assert ear < set(UNSAFE_RULES["UnsafeAllowAnyKbs"])
 
 
 @pytest.mark.parametrize("name", ["", "no-such.toml", "../pyproject.toml", "README.md", "/etc/passwd"])
@@ -522,6 +521,15 @@ def test_they_name_the_entry_too(content, toml):
     assert error.detail.endswith('(entry "oracle")')
 
 
+def test_a_bit_that_is_none_is_told_which_there_are(content, toml):
+    for place, names in (
+        (("launch", 0, "guest_policy", "require", 0), "smt, single-socket, cxl, aes-256-xts, "),
+        (("platform", 0, "platform_info", "require", 0), "smt, tsme, ecc, rapl-disabled, "),
+    ):
+        error = refused(toml(edited(content, put(*place, value="migration"))))
+        assert f"must be one of {names}" in error.detail
+
+
 def test_a_key_may_stand_under_one_kbs_only_in_whatever_form(content, toml, keys):
     pem = keys[0].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     error = refused(toml(edited(content, put("kbs", 1, "key", 0, value={"pem": pem}))))
@@ -583,15 +591,50 @@ def test_what_is_put_in_force_leaves_no_question_open(content, toml):
     assert caught.value.code == "policy-unstated"
     assert caught.value.path == "launch[0].host_data"
     assert caught.value.detail == (
-        'launch[0].host_data: must be stated, or named in unconstrained (entry "standard")'
+        'launch[0].host_data: must be stated, or "host-data" named in unconstrained (entry "standard")'
     )
-    del content["platform"][0]["chips"], content["launch"][1]["platform"]
-    with pytest.raises(BadRequest, match="and 2 more open questions") as caught:
+    assert len(caught.value.remedy.splitlines()) == 1
+    del content["platform"][0]["crl_max_age_days"]
+    with pytest.raises(BadRequest, match=r"and 1 more open question$"):
         load_complete(toml(content))
+    content["platform"][0]["tcb"][1]["firmware"] = "1.55"
+    del content["launch"][1]["platform"], content["platform"][0]["tcb"][0]["firmware"]
+    with pytest.raises(BadRequest, match=r"and 5 more open questions$") as caught:
+        load_complete(toml(content))
+    *more, where = caught.value.remedy.splitlines()
+    assert more == [
+        'launch[1].platform: must name a platform (entry "oracle")',
+        'platform[0].crl_max_age_days: must be stated, or "crl-age" named in unconstrained (entry "fleet")',
+        'platform[0].tcb[0].firmware: must be stated, or "api" named in unconstrained (entry "fleet")',
+        'platform[0].tcb[0].firmware: must be stated, or "build" named in unconstrained (entry "fleet")',
+        (
+            'platform[0].tcb[1].firmware: must name the build too, such as "1.55.29", or '
+            '"build" named in unconstrained (entry "fleet")'
+        ),
+    ]
+    assert "policies/README.md" in where
     del content["launch"][0]
     with pytest.raises(BadRequest, match="must name a platform") as caught:
         load_complete(toml(content))
     assert caught.value.path == "launch[0].platform"
+
+
+@pytest.mark.parametrize(("launches", "left"), [(4, ""), (5, ""), (6, "and 4 more")])
+def test_twenty_open_questions_are_named_and_the_rest_counted(toml, launches, left):
+    # Each entry leaves four open.
+    bare = {
+        "capabilities": [],
+        "products": ["Milan"],
+        "unconstrained": ["family-id", "image-id", "guest-svn", "abi", "guest-policy"],
+    }
+    entries = [bare | {"name": f"l{i}", "measurement": f"{i:096x}"} for i in range(launches)]
+    text = toml({"schema": 1, "launch": entries})
+    with pytest.raises(BadRequest) as caught:
+        load_complete(text)
+    lines = [caught.value.detail, *caught.value.remedy.splitlines()[:-1]]
+    named = [line.partition(": must ")[0] for line in lines if ": must " in line]
+    assert named == [open_.path for open_ in load(text).unstated][:20]
+    assert lines[len(named) :] == ([left] if left else [])
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def without(content, path):
 
 @pytest.fixture
 def content(content):
-    """With one launch under three entries, of which each could admit what another refuses."""
+    """With one launch under four entries, of which each could admit what another refuses."""
     launch = content["launch"]
     signed, host = launch[2], {"host_data": ["d2" * 32]}
     signed["id_keys"] = ["5a" * 48]
@@ -65,7 +65,8 @@ def content(content):
     fleet = content["platform"][0]
     cloud = fleet | {"name": "cloud", "chips": {"deny": ["01" * 64]}, "unconstrained": ["launch-mitigations"]}
     cloud["mitigations"] = {"current": 2}
-    return content | {"launch": [*launch, author], "platform": [fleet, cloud]}
+    hosted = launch[0] | {"name": "hosted", "host_data": ["d3" * 32], "platform": "cloud"}
+    return content | {"launch": [*launch, author, hosted], "platform": [fleet, cloud]}
 
 
 @st.composite
@@ -77,7 +78,7 @@ def drawn_launch(draw, launched):
         vmpl=pick(0, 0, 0, 1),
         id_key_digest=pick(b"\x5a", b"\x5a", b"\x5b", b"\0") * 48,
         key_flags=pick(1, 1, 1, 0, 5),
-        host_data=pick(b"\xd0", b"\xd1", b"\xd2", b"\0") * 32,
+        host_data=pick(b"\xd0", b"\xd1", b"\xd2", b"\xd3", b"\0") * 32,
         guest_svn=pick(3, 3, 2),
         policy=1 << 17 | pick(1 << 25, 1 << 25, 1 << 16) | pick(1 << 8 | 51, 0),
         version=pick(5, 5, 3, 2),
@@ -152,13 +153,33 @@ def test_nor_does_it_admit_a_launch_that_was_refused(content, toml, judge, launc
 
 
 @pytest.mark.parametrize(
-    ("host_data", "mitigations", "version"), [(0xD0, 5, 5), (0xD1, 0, 3), (0xD2, 5, 5), (0xD2, 0, 3)]
+    ("host_data", "mitigations", "version"),
+    [(0xD0, 5, 5), (0xD1, 0, 3), (0xD2, 5, 5), (0xD2, 0, 3), (0xD3, 0, 5)],
 )
 def test_these_launches_are_admitted_by_one_entry_or_another(
     content, refusals, launched, host_data, mitigations, version
 ):
     changes = {"host_data": bytes([host_data]) * 32, "launch_mit_vector": mitigations, "version": version}
     assert refusals(content, launched(**changes)) == []
+
+
+def test_entries_admit_together_what_each_of_them_admits_alone(content, toml, judge, launched):
+    asked = [
+        launched(host_data=bytes([host_data]) * 32, launch_mit_vector=mitigations, version=version)
+        for host_data in (0xD0, 0xD1, 0xD2, 0xD3)
+        for mitigations in (0, 5)
+        for version in (3, 5)
+    ]
+
+    def admitted(entries):
+        policy = load(toml(content | {"launch": list(entries)}))
+        return {i for i, facts in enumerate(asked) if judge(policy, facts).admitted}
+
+    alone = {entry["name"]: admitted([entry]) for entry in content["launch"]}
+    assert [len(found) for found in alone.values()] == [4, 0, 8, 2, 4]
+    for count in range(2, 6):
+        for entries in combinations(content["launch"], count):
+            assert admitted(entries) == set().union(*(alone[entry["name"]] for entry in entries))
 
 
 def test_every_single_removal_leaves_the_refused_refused(content, facts, launched, toml, refusals):
@@ -180,6 +201,7 @@ def test_every_single_removal_leaves_the_refused_refused(content, facts, launche
             for change in (
                 {"measurement": b"\x22" * 48},
                 {"host_data": bytes(32)},
+                {"host_data": b"\xd3" * 32, "chip_id": b"\x01" * 64},
                 {"guest_svn": 2},
                 {"policy": 1 << 17 | 1 << 8 | 51},
                 {"platform_info": 0x21},

@@ -1,4 +1,4 @@
-"""Which entry a report is judged by: at most three candidates, found by lookups, and the one that admits counts."""
+"""Which entry a report is judged by: a few candidates, found by lookups, and the one that admits counts."""
 
 from dataclasses import replace
 
@@ -122,3 +122,80 @@ def test_an_entry_without_platform_counts_where_platforms_are_given_up(three, la
     assert refusals(three, facts) == ["launch.host-data"]
     three["unsafe"] = [{"name": "UnsafeAllowAnyPlatform", "gives_up": "what it runs on"}]
     assert refusals(three, facts) == []
+
+
+# -- one build on several platforms ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hosted(content):
+    """One build on own racks (VCEK, these chips) and at a provider (VLEK, whose hosts mask their chip id)."""
+    rack, build = content["platform"][0], content["launch"][0]
+    cloud = rack | {"name": "cloud", "keys": ["VLEK"], "unconstrained": ["chip"]}
+    del cloud["chips"]
+    content["platform"] = [rack, cloud]
+    content["launch"] = [
+        build | {"name": "on-racks"},
+        build | {"name": "hosted", "platform": "cloud", "host_data": ["d9" * 32]},
+    ]
+    return content
+
+
+VCEK, VLEK = 1, 1 | 1 << 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "rules"),
+    [
+        ({}, "on-racks", []),
+        ({"key_flags": VLEK, "chip_id": bytes(64), "host_data": b"\xd9" * 32}, "hosted", []),
+        ({"host_data": b"\xd9" * 32}, "on-racks", ["launch.host-data"]),
+        (
+            {"chip_id": bytes(64), "host_data": b"\xd9" * 32},
+            "on-racks",
+            ["launch.host-data", "platform.chip"],
+        ),
+        (
+            {"key_flags": VLEK, "chip_id": bytes(64)},
+            "on-racks",
+            ["platform.signing-key", "platform.chip"],
+        ),
+    ],
+)
+def test_one_build_may_have_other_demands_on_another_platform(
+    hosted, launched, refusals, toml, changes, name, rules
+):
+    facts = launched(**changes)
+    assert refusals(hosted, facts) == rules
+    assert name_of(load(toml(hosted)), facts) == name
+
+
+def test_each_of_them_is_one_of_the_launches(hosted, toml):
+    assert [entry.name for entry in load(toml(hosted)).launches.entries()] == ["hosted", "on-racks"]
+
+
+def test_on_one_platform_a_build_has_one_entry(hosted, toml):
+    again = hosted["launch"][1] | {"name": "again"}
+    hosted["launch"].append(again)
+    with pytest.raises(BadRequest, match='finds the entry "hosted" already, on the same platform') as caught:
+        load(toml(hosted))
+    assert caught.value.path == "launch[2].measurement"
+    del hosted["launch"][1]["platform"], again["platform"]
+    with pytest.raises(BadRequest, match='finds the entry "hosted" already, on the same platform'):
+        load(toml(hosted))
+
+
+@pytest.mark.parametrize("count", [8, 9])
+def test_a_build_has_so_many_entries_and_no_more(hosted, launched, refusals, toml, count):
+    rack, build = hosted["platform"][0], hosted["launch"][0]
+    names = [f"rack-{i}" for i in range(count)]
+    hosted["platform"] = [rack | {"name": name} for name in names]
+    hosted["launch"] = [
+        build | {"name": name, "platform": name, "host_data": [f"{i:064x}"]} for i, name in enumerate(names)
+    ]
+    if count == 8:
+        assert refusals(hosted, launched(host_data=bytes(31) + b"\x07")) == []
+        return
+    with pytest.raises(BadRequest, match="finds 8 entries already") as caught:
+        load(toml(hosted))
+    assert caught.value.path == "launch[8].measurement"

@@ -87,6 +87,45 @@ def test_a_lax_platform_is_pointed_out(content, toml, member, value, name, word,
     assert "platform fleet" in warning
 
 
+def test_a_platform_that_asks_for_no_crl_is_pointed_out(content, toml):
+    platform = content["platform"][0]
+    del platform["crl_max_age_days"]
+    platform["unconstrained"] = ["crl-age"]
+    (warning,) = about_launches(content, toml)
+    assert warning == "platform fleet has no crl_max_age_days: a revocation may go unnoticed"
+
+
+@pytest.mark.parametrize(
+    ("given_up", "said"),
+    [
+        (["reported", "committed"], True),
+        (["reported", "committed", "launch"], True),
+        (["reported"], False),
+        (["committed", "launch"], False),
+    ],
+)
+def test_a_platform_without_any_tcb_floor_is_pointed_out(content, toml, given_up, said):
+    platform = content["platform"][0]
+    for row in platform["tcb"]:
+        for member in given_up:
+            del row[member]
+    platform["unconstrained"] = [f"{member}-tcb" for member in given_up]
+    expected = ["platform fleet has no TCB floor: firmware with known holes is admitted"]
+    assert about_launches(content, toml) == (expected if said else [])
+
+
+@pytest.mark.parametrize("least", [None, 0])
+def test_a_key_without_a_minimum_guest_svn_is_pointed_out(content, toml, least):
+    del content["launch"][0]["measurement"], content["launch"][0]["min_guest_svn"]
+    content["launch"][0]["unconstrained"] += ["measurement"]
+    if least is None:
+        content["launch"][0]["unconstrained"] += ["guest-svn"]
+    else:
+        content["launch"][0]["min_guest_svn"] = least
+    _measurement, warning = about_launches(content, toml)
+    assert warning == "launch standard has no minimum guest SVN: old builds of its key stay admitted"
+
+
 def test_a_launch_without_measurement_is_pointed_out(content, toml):
     del content["launch"][0]["measurement"]
     content["launch"][0]["unconstrained"] += ["measurement"]

@@ -38,7 +38,7 @@ from ca_service.judgment import (
     passed,
     replaced,
 )
-from ca_service.policy import LaunchFacts, Policy, PolicyFacts, checks, kbs_for, launch_checks
+from ca_service.policy import LaunchFacts, Policy, PolicyFacts, checks, kbs_for, launch_checks, with_given_up
 from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS, TpmEvidence
 from vtpm.wire.grant import Grant
 
@@ -225,7 +225,7 @@ class Judge:
     def _judge_ear(self, submission: Submission, grant: Grant, policy: Policy | None, at: datetime) -> Trace:
         """What an attestation token says, where the policy asks the grant's KBS for one; else nothing."""
         kbs = None if policy is None else kbs_for(policy, grant.jwk.thumbprint())
-        if kbs is None or kbs.ear is None:
+        if policy is None or kbs is None or kbs.ear is None:
             return Trace()
         subject = EarEvidence(
             token=submission.ear(),
@@ -235,7 +235,7 @@ class Judge:
             nonce=grant.claims.nonce,
             at=at,
         )
-        return judge_until_failure(self._checks(EAR_CHECKS), subject)
+        return judge_until_failure(self._checks(with_given_up(policy, self.mode, EAR_CHECKS)), subject)
 
     def _facts(self, submission: Submission, snp: SnpEvidence, at: datetime) -> PolicyFacts:
         data = submission.claims

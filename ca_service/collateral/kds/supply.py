@@ -138,7 +138,8 @@ class KdsSupply:
     def provide(self, evidence: SnpEvidence) -> None:
         """Get the VCEK of a report into the bundle, if it is missing and can be had soon; else leave it at that.
 
-        Must not be called within a transaction of the database: it may wait for as long as `KdsLimits.wait_s` says.
+        Must not be called within a transaction of the database: it may wait for as long as `KdsLimits.wait_s` says,
+        and about twice as long again if another process holds the bundle.
         """
         needed = wanted(evidence)
         if needed is None:
@@ -184,11 +185,16 @@ class KdsSupply:
             # It was there and did not do, for it has expired; to ask again at once would bring the same.
             self._client.remember_absent(needed.path)
             return True
-        with self._guard:
+        # One by one, or several could take the last room. A writer that hangs must not have them queue for long.
+        if not self._guard.acquire(timeout=self._client.limits.wait_s):
+            raise Unavailable("the bundle does not get free in time", code="kds")
+        try:
             held = self._folder.current()
             if all(leaf.der != signer.der for leaf in held.leaves_for(evidence.report, CertKind.VCEK)):
                 self._demand_room(needed)
                 self._folder.add([signer])
+        finally:
+            self._guard.release()
         return True
 
     @staticmethod

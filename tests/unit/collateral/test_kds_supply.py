@@ -12,11 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from kds_stand_in import Says
 
-from ca_service.collateral import CollateralFolder, Offer, add
+from ca_service.collateral import CollateralFolder, Offer, add, items_of
 from ca_service.collateral.kds import HttpFetcher, KdsClient, KdsLimits, KdsSupply
 from ca_service.collateral.kds.supply import wanted
 from ca_service.evidence.snp import AUTHENTICITY, Collateral, SnpEvidence, amd_roots, read_leaf
-from ca_service.judgment import judge_until_failure
+from ca_service.judgment import Unavailable, judge_until_failure
 from vtpm.wire.report import Product, Report
 
 MILAN = "vcek/v1/Milan"
@@ -245,6 +245,15 @@ class TestBounds:
         for thread in threads:
             thread.join()
         assert len(folder.current().leaves) == 1
+
+    def test_nobody_queues_for_long_before_a_bundle_that_does_not_get_free(
+        self, supply, evidence, vcek, folder
+    ):
+        mine = supply(wait_s=0.1)
+        with mine._guard, pytest.raises(Unavailable, match="free"):
+            mine._keep(items_of(Collateral.of_file(vcek)), wanted(evidence()), evidence())
+        assert mine._keep(items_of(Collateral.of_file(vcek)), wanted(evidence()), evidence())
+        assert admitted(evidence())
 
 
 class TestVcek:

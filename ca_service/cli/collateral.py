@@ -1,7 +1,8 @@
 """`vtpm-ca collateral`: the certificates and revocation lists that the CA keeps to judge reports with."""
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from ca_service.cli.access import now, open_public
+from ca_service.cli.evidence import _ProductName
 from ca_service.cli.options import DIRECTORY_VARIABLE, Moment, OrAbsent, PathName, directory_option
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.collateral import (
@@ -17,11 +19,12 @@ from ca_service.collateral import (
     Offer,
     add,
     examine,
+    gaps,
     items_of,
     survey,
     trusted_roots,
 )
-from ca_service.collateral.kds import AMD_KDS, HttpFetcher, KdsClient, KdsSupply, check_base
+from ca_service.collateral.kds import AMD_KDS, Fetched, HttpFetcher, KdsClient, KdsSupply, check_base
 from ca_service.evidence.snp import Root
 from ca_service.judgment import BadRequest, Refused, Unavailable
 from vtpm.wire.report import Product
@@ -183,11 +186,22 @@ def _shown(row: dict[str, Any]) -> dict[str, object]:
 
 
 @collateral.command("verify")
+@click.option(
+    "--require-lists",
+    is_flag=True,
+    help="count it as a problem if the bundle is empty, or lacks the list for a product that it has leaves of",
+)
 @_with_bundle
 @_at_option
 @with_json
 def verify_collateral(
-    at: datetime | None, directory: Path | None, bundle: Path | None, *, simulated: bool, as_json: bool
+    at: datetime | None,
+    directory: Path | None,
+    bundle: Path | None,
+    *,
+    require_lists: bool,
+    simulated: bool,
+    as_json: bool,
 ) -> None:
     """Check every file of the bundle again; exit 1 if something is wrong.
 
@@ -196,24 +210,26 @@ def verify_collateral(
     folder, roots = _open(directory, bundle, simulated=simulated)
     stored, strangers = folder.files()
     problems = examine(stored, strangers, roots, at or now())
+    notes = gaps(stored, roots)
+    count = len(problems) + (len(notes) if require_lists else 0)
     if as_json:
         show_json(
             {
-                "well": not problems,
+                "well": not count,
                 "files": len(stored),
                 "problems": [problem.to_json() for problem in problems],
+                "notes": notes,
             }
         )
     else:
         for problem in problems:
             echo(f"{problem.file} {problem.text}")
-        if not problems:
+        for note in notes:
+            echo(f"note: {note}")
+        if stored and not count:
             echo(f"all is well with {len(stored)} file{'' if len(stored) == 1 else 's'}")
-    if problems:
-        raise Refused(
-            "collateral.well",
-            f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {folder.path}",
-        )
+    if count:
+        raise Refused("collateral.well", f"{count} problem{'' if count == 1 else 's'} in {folder.path}")
 
 
 @collateral.command("fetch")
@@ -221,14 +237,15 @@ def verify_collateral(
     "--product",
     "products",
     multiple=True,
-    type=click.Choice([product.value for product in Product]),
-    help="only for this one; may be repeated",
+    type=OrAbsent(_ProductName()),
+    metavar="P",
+    help="only for Milan, Genoa or Turin; may be repeated",
 )
 @kds_url_option
 @_with_bundle
 @with_json
 def fetch_collateral(
-    products: tuple[str, ...],
+    products: tuple[str | None, ...],
     kds_url: str | None,
     directory: Path | None,
     bundle: Path | None,
@@ -238,10 +255,14 @@ def fetch_collateral(
 ) -> None:
     """Get AMD's intermediate certificates and revocation lists into the bundle, for example once a day.
 
-    Exit 3 if the service did not give all that it has; what it gave is kept. Proxies come from the environment.
+    After a failure the pause that the service wants is waited out, at most a minute before each thing.
+
+    Exit 3 if the service did not give all that it has, or has nothing; what it gave is kept. Proxies come from the
+    environment.
     """
     folder, roots = _open(directory, bundle, simulated=simulated, new=True)
-    fetched = supply_of(folder, roots, kds_url).refresh(map(Product, products) if products else Product)
+    chosen = dict.fromkeys(Product(product) for product in products if product is not None)
+    fetched = supply_of(folder, roots, kds_url).refresh(chosen or Product, _wait)
     if as_json:
         show_json([result.to_json() for result in fetched])
     else:
@@ -249,6 +270,27 @@ def fetch_collateral(
             files = [*(f"added {name}" for name in result.added)]
             files += [f"already there: {name}" for name in result.present]
             echo(f"{result.path}: {', '.join(files) or result.problem}")
+    bare = _products_without_anything(fetched)
+    if len(bare) == len({result.product for result in fetched}):
+        raise Unavailable(
+            f"{kds_url or AMD_KDS} has nothing of what was asked for",
+            code="kds",
+            remedy="Check the URL with --kds-url: what follows it is vcek/v1/Milan/cert_chain, for example.",
+        )
+    for product in bare:
+        echo(f"the service has neither certificates nor lists for {product}", err=True)
     failures = sum(result.failed for result in fetched)
     if failures:
         raise Unavailable(f"{failures} of {len(fetched)} could not be fetched", code="kds")
+
+
+def _wait(seconds: float) -> None:
+    echo(f"the service is left alone for {seconds:.0f} seconds", err=True)
+    time.sleep(seconds)
+
+
+def _products_without_anything(fetched: Sequence[Fetched]) -> list[Product]:
+    there = {result.product for result in fetched if result.added or result.present or result.failed}
+    return [
+        product for product in dict.fromkeys(result.product for result in fetched) if product not in there
+    ]

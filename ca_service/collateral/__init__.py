@@ -6,7 +6,7 @@ state; `kds` may fill it from AMD's service. The checks work with the value `ca_
 
 from ca_service.collateral.addition import Offer, Outcome, Unacceptable, add
 from ca_service.collateral.folder import FOLDER, Added, CollateralFolder, Stored
-from ca_service.collateral.inspection import Entry, Problem, State, examine, survey
+from ca_service.collateral.inspection import Entry, Problem, State, examine, gaps, survey
 from ca_service.collateral.items import Item, Kind, items_of
 from ca_service.collateral.trust import trusted_roots
 
@@ -25,6 +25,7 @@ __all__ = [
     "Unacceptable",
     "add",
     "examine",
+    "gaps",
     "items_of",
     "survey",
     "trusted_roots",

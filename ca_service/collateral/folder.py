@@ -5,12 +5,10 @@ changed in place. Whatever else lies in the directory is not read.
 """
 
 import contextlib
-import errno
 import fcntl
-import hashlib
 import os
+import re
 import secrets
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +18,18 @@ from typing import Final
 
 import structlog
 
+from ca_service.collateral.files import (
+    Mark,
+    content_of,
+    content_or_none,
+    flush,
+    holds,
+    is_file,
+    listed,
+    make_directory,
+    mark_of,
+    write_durably,
+)
 from ca_service.collateral.items import Item, Kind, collateral_of, kind_of_name, read_item
 from ca_service.evidence.snp import Collateral
 from ca_service.judgment import Unavailable
@@ -30,16 +40,18 @@ FOLDER: Final = "collateral"
 TEMPORARY: Final = ".new-"
 """How the name of a file begins that is being written; one that is left over holds nothing that counts."""
 
+_TEMPORARY: Final = re.compile(re.escape(TEMPORARY) + r"[0-9a-f]{16}\Z")
+
 _SETTLED_S: Final = 2.0
 """How long after a change a directory may change again without another time of change, on any file system."""
 
 _REREAD_S: Final = 60.0
 """After how long files are looked at again though the directory seems unchanged: for changes within a file."""
 
-_LASTING: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO})
-"""Errors that stay until somebody changes the file."""
+_LOCK_S: Final = 10.0
+"""How long a writer waits for another one, which needs milliseconds unless it hangs."""
 
-_Mark = tuple[int, ...]
+_LOCK_STEP_S: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,7 @@ class CollateralFolder:
         path: the directory; a missing one is an empty bundle.
         wall: the time as files are stamped with it, in seconds since 1970.
         monotonic: time that only goes forward, in seconds.
+        sleep: waits so many seconds.
     """
 
     def __init__(
@@ -73,14 +86,16 @@ class CollateralFolder:
         *,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.path = path
         self._wall = wall
         self._monotonic = monotonic
+        self._sleep = sleep
         self._guard = threading.Lock()
         self._current: Collateral | None = None
-        self._items: Mapping[str, tuple[_Mark, Item | None]] = {}
-        self._mark: _Mark | None = None
+        self._items: Mapping[str, tuple[Mark, Item | None]] = {}
+        self._mark: Mark | None = None
         self._seen_at = 0.0
         self._complaint = ""
 
@@ -118,7 +133,7 @@ class CollateralFolder:
     def _refresh(self) -> None:
         begun, wall = self._monotonic(), self._wall()
         try:
-            mark = _mark(self.path.stat())
+            mark = mark_of(self.path.stat())
         except FileNotFoundError:
             if self._mark is not None:
                 # A bundle that was there is not given up by accident, with all the lists in it.
@@ -127,13 +142,13 @@ class CollateralFolder:
             return
         if mark == self._mark and begun - self._seen_at < _REREAD_S:
             return
-        found: dict[str, tuple[_Mark, Item | None]] = {}
-        for name, kind, file_mark in _listed(self.path):
+        found: dict[str, tuple[Mark, Item | None]] = {}
+        for name, kind, file_mark in listed(self.path):
             known = self._items.get(name)
             if known is not None and known[0] == file_mark:
                 found[name] = known
                 continue
-            content = _content(self.path / name, kind.most)
+            content = content_of(self.path / name, kind.most)
             item = None if content is None else read_item(name, content)
             if item is None and kind is Kind.CRL:
                 raise Unavailable(f"the revocation list {name} of the bundle is damaged", code="collateral")
@@ -152,14 +167,15 @@ class CollateralFolder:
         first. Several processes may do this at the same time.
 
         Raises:
-            Unavailable: the directory cannot be made or written; then nothing was added, or only whole files.
+            Unavailable: the directory cannot be made or written, or another writer holds it for too long; then
+                nothing was added, or only whole files.
         """
         unique = {item.name: item for item in items}.values()
         ordered = [item for kind in Kind for item in unique if item.kind is kind]
         try:
-            _make(self.path)
+            make_directory(self.path)
             with self._locked():
-                present = tuple(item.name for item in ordered if _holds(self.path / item.name, item.der))
+                present = tuple(item.name for item in ordered if holds(self.path / item.name, item.der))
                 missing = [item for item in ordered if item.name not in present]
                 self._write(missing)
         except OSError as error:
@@ -174,25 +190,43 @@ class CollateralFolder:
             for item in items:
                 path = self.path / f"{TEMPORARY}{secrets.token_hex(8)}"
                 temporary.append((path, self.path / item.name))
-                _write_durably(path, item.der)
+                write_durably(path, item.der)
             for path, final in temporary:
                 path.replace(final)
         finally:
             for path, _ in temporary:
                 path.unlink(missing_ok=True)
-        _flush(self.path)
+        flush(self.path)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Be the only writer, and clear away what killed ones have left."""
         directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(directory, fcntl.LOCK_EX)
-            for left_over in self.path.glob(f"{TEMPORARY}*"):
-                left_over.unlink(missing_ok=True)
+            self._lock(directory)
+            for left_over in filter(_is_left_over, self.path.iterdir()):
+                # What cannot be cleared away is in nobody's way.
+                with contextlib.suppress(OSError):
+                    left_over.unlink()
             yield
         finally:
             os.close(directory)
+
+    def _lock(self, directory: int) -> None:
+        deadline = self._monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if self._monotonic() >= deadline:
+                    raise Unavailable(
+                        f"another process has been writing to {self.path} for {_LOCK_S:.0f} seconds",
+                        code="storage",
+                        remedy="See which one holds a lock on the folder (`lsof`), and whether it hangs.",
+                    ) from None
+                self._sleep(_LOCK_STEP_S)
+            else:
+                return
 
     def readable(self) -> Collateral:
         """What can be read of the bundle just now, damaged or not; for repair and inspection, not for decisions.
@@ -218,101 +252,15 @@ class CollateralFolder:
             raise Unavailable(
                 f"the collateral bundle {self.path} cannot be read: {error.strerror}", code="storage"
             ) from error
-        kinds = {name: kind_of_name(name) for name in names if not name.startswith(TEMPORARY)}
+        kinds = {name: kind_of_name(name) for name in names if not _is_left_over(self.path / name)}
         stored = [
-            Stored(name, _content_or_none(self.path / name, kind.most))
+            Stored(name, content_or_none(self.path / name, kind.most))
             for name, kind in kinds.items()
             if kind is not None
         ]
         return stored, [name for name, kind in kinds.items() if kind is None]
 
 
-def _mark(status: os.stat_result) -> _Mark:
-    """What changes with a file or directory; the two times, in nanoseconds, stand last."""
-    return (
-        status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    )  # fmt: skip
-
-
-def _listed(path: Path) -> Iterator[tuple[str, Kind, _Mark]]:
-    with os.scandir(path) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            kind = kind_of_name(entry.name)
-            if kind is None:
-                continue
-            with contextlib.suppress(FileNotFoundError):  # taken away since
-                yield entry.name, kind, _mark(entry.stat(follow_symlinks=False))
-
-
-def _content(path: Path, most: int) -> bytes | None:
-    """A regular file's bytes; None if it is none, is gone, may not be read, or is longer than `most`.
-
-    Raises:
-        OSError: for a reason that may pass, so that the file is not taken for a bad one.
-    """
-    try:
-        # Without O_NONBLOCK a pipe under such a name would hold up everybody.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in _LASTING:
-            return None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return None
-    with os.fdopen(descriptor, "rb") as file:
-        content = file.read(most + 1)
-    return content if len(content) <= most else None
-
-
-def _content_or_none(path: Path, most: int) -> bytes | None:
-    try:
-        return _content(path, most)
-    except OSError:
-        return None
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    found = _content_or_none(path, len(content))
-    return found is not None and hashlib.sha256(found).digest() == hashlib.sha256(content).digest()
-
-
-def _make(path: Path) -> None:
-    if path.is_dir():
-        return
-    path.mkdir(mode=0o755, exist_ok=True)
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        _give(descriptor, path.parent)
-    finally:
-        os.close(descriptor)
-    _flush(path.parent)
-
-
-def _give(descriptor: int, folder: Path) -> None:
-    """What root leaves behind belongs to whom the folder belongs: the server's user must be able to work on.
-
-    By descriptor, for that user could put a link in the place of a name meanwhile.
-    """
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with os.fdopen(descriptor, "wb") as file:
-        # The server's umask is for secrets; these are none.
-        os.fchmod(descriptor, 0o644)
-        _give(descriptor, path.parent)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _is_left_over(path: Path) -> bool:
+    """Whether this is a file that a writer is at work on, or was. Others may have a folder under such a name."""
+    return bool(_TEMPORARY.match(path.name)) and is_file(path)

@@ -3,7 +3,7 @@
 Nothing here decides about a report; the checks of `ca_service.evidence.snp` come to their own conclusions.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -148,6 +148,24 @@ def examine(
         if wrong:
             problems.append(Problem(entry.item.name, wrong))
     return sorted(problems, key=lambda problem: problem.file)
+
+
+def gaps(stored: Sequence[Stored], roots: Iterable[Root]) -> list[str]:
+    """What a bundle lacks, as sentences: anything at all, or a revocation list for a product that it has leaves of.
+
+    Nothing that is there is wrong for that, so these are no problems of `examine`; but nothing is then revoked.
+    """
+    if not stored:
+        return ["the bundle is empty, so nothing is known to be revoked"]
+    read = (read_item(file.name, file.content) for file in stored if file.content is not None)
+    known = collateral_of(item for item in read if item is not None)
+    return [
+        f"there is no revocation list of {root.ark.common_name}, so no certificate for {root.product} is known to be "
+        "revoked"
+        for root in roots
+        if newest(known.crls, root) is None
+        and any(authority_of(leaf, known, root) is not None for leaf in known.leaves)
+    ]
 
 
 def _sentence(entry: Entry) -> str:

@@ -1,7 +1,8 @@
 """AMD's Key Distribution Service, as a source that fills the bundle and never as one that must be there.
 
-`urls` says where things are, `http` gets one answer, `client` is a polite guest (back-off, rate, memory of what is not
-there), `flights` lets many wait for one request, `supply` decides what to ask for and what of the answers to keep.
+`urls` says where things are, `http` gets one answer and `deadline` sees to it that it ends, `client` is a polite guest
+(back-off, rate, memory of what is not there), `flights` lets many wait for one request, `supply` decides what to ask
+for and what of the answers to keep.
 """
 
 from ca_service.collateral.kds.client import KdsClient, KdsLimits

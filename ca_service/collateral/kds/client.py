@@ -29,6 +29,9 @@ class KdsLimits:
         per_minute: requests in any 60 seconds.
         in_flight: requests at the same time; more are not made.
         wait_s: how long an enrolment waits for an answer.
+        waiting: enrolments that wait at the same time, fewer than a server has threads; others do not wait.
+        kept_most: with so many VCEKs in the bundle, no more are got for enrolments.
+        kept_per_chip: likewise of one chip. Whoever owns a chip can make genuine reports for any older TCB of it.
         absent_s: how long what is not there is not asked for again.
         absent_most: how many such things are remembered.
         pause_s: first pause after a failure without Retry-After; each further failure doubles it. Also the least.
@@ -38,6 +41,9 @@ class KdsLimits:
     per_minute: int = 30
     in_flight: int = 4
     wait_s: float = 8.0
+    waiting: int = 8
+    kept_most: int = 4096
+    kept_per_chip: int = 16
     absent_s: float = 600.0
     absent_most: int = 1024
     pause_s: float = 2.0
@@ -100,6 +106,11 @@ class KdsClient:
             raise NotFound(f"the key distribution service has no {path.partition('?')[0]}", code="kds")
         self._failed(answer.retry_after)
         raise Unavailable(f"the key distribution service answers with status {answer.status}", code="kds")
+
+    def pause_left(self) -> float:
+        """For how many seconds the service is to be left alone yet."""
+        with self._guard:
+            return max(0.0, self._paused_until - self._monotonic())
 
     def remember_absent(self, path: str) -> None:
         """Take the thing for absent for a while, because it is, or because what came was of no use."""

@@ -1,7 +1,5 @@
 """One request, one answer: over HTTP, with bounds on time and size and without following anybody elsewhere."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -9,6 +7,7 @@ import requests
 import urllib3
 from requests.auth import AuthBase
 
+from ca_service.collateral.kds.deadline import Deadline
 from ca_service.evidence.snp.crl import MAX_CRL
 from ca_service.judgment import Unavailable
 
@@ -53,9 +52,8 @@ class HttpFetcher:
 
     Args:
         most: longest body in bytes.
-        whole_s: longest time from the head of an answer to its end, in seconds; connecting and each pause have
-            their own bounds.
-        monotonic: time that only goes forward, in seconds.
+        whole_s: longest time from the connection to the end of an answer, in seconds, however it is drawn out;
+            connecting and each pause have their own bounds.
     """
 
     def __init__(
@@ -64,12 +62,10 @@ class HttpFetcher:
         most: int = MAX_CRL,
         whole_s: float = _WHOLE_S,
         read_s: float = _READ_S,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._most = most
         self._whole_s = whole_s
         self._read_s = read_s
-        self._monotonic = monotonic
 
     def __call__(self, url: str) -> Answer:
         """Get what is at `url`. Redirects are answers like others, and are not followed.
@@ -78,29 +74,35 @@ class HttpFetcher:
             Unavailable: no connection, too slow, too long, or cut off.
         """
         try:
-            with requests.get(
-                url,
-                timeout=(_CONNECT_S, self._read_s),
-                allow_redirects=False,
-                stream=True,
-                headers={"Accept-Encoding": "identity"},
-                auth=_NoCredentials(),
-            ) as response:
-                body = self._body(response) if response.status_code == _OK else b""
-                return Answer(response.status_code, body, response.headers.get("Retry-After", ""))
+            with Deadline(self._whole_s) as deadline, requests.Session() as session:
+                session.mount("https://", deadline)
+                session.mount("http://", deadline)
+                answer = self._answer(session, url)
+                if deadline.passed:
+                    # A body without a stated length ends like a whole one when the connection does.
+                    raise Unavailable(f"{_host(url)} is too slow", code="kds")
+                return answer
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise Unavailable(f"{_host(url)} gives no answer ({type(error).__name__})", code="kds") from None
 
+    def _answer(self, session: requests.Session, url: str) -> Answer:
+        with session.get(
+            url,
+            timeout=(_CONNECT_S, self._read_s),
+            allow_redirects=False,
+            stream=True,
+            headers={"Accept-Encoding": "identity"},
+            auth=_NoCredentials(),
+        ) as response:
+            body = self._body(response) if response.status_code == _OK else b""
+            return Answer(response.status_code, body, response.headers.get("Retry-After", ""))
+
     def _body(self, response: requests.Response) -> bytes:
-        deadline = self._monotonic() + self._whole_s
         body = bytearray()
-        # In pieces as they come: to wait for a full piece would let a slow sender stretch the time without end.
         while piece := response.raw.read1(_PIECE):
             body += piece
             if len(body) > self._most:
                 raise Unavailable(f"{_host(response.url)} sends more than {self._most} bytes", code="kds")
-            if self._monotonic() > deadline:
-                raise Unavailable(f"{_host(response.url)} is too slow", code="kds")
         return bytes(body)
 
 

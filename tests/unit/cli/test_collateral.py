@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from kds_stand_in import Says, StandIn
 
-from ca_service.collateral.kds import AMD_KDS, KdsClient
+from ca_service.collateral.kds import AMD_KDS, KdsClient, KdsLimits
 from ca_service.collateral.kds.urls import vcek_path
 from ca_service.enrollment import Desk
 from vtpm.snp import Platform
@@ -73,8 +73,32 @@ def test_verify_says_what_is_wrong(here, bundle):
     assert {problem["file"].split("-")[0] for problem in found["problems"]} == {"crl", "vcek"}
     assert "2 problems" in done.err
     (bundle / "notes.txt").touch()
+    (bundle / ".new-mine").mkdir()
     done = here("collateral", "verify", "--bundle", bundle, "--at", "2025-06-01")
-    assert (done.code, done.out) == (1, "notes.txt is no file of a bundle; it is not read\n")
+    assert (done.code, done.out.splitlines()) == (
+        1,
+        [f"{name} is no file of a bundle; it is not read" for name in (".new-mine", "notes.txt")],
+    )
+
+
+def test_verify_says_what_lists_are_missing(here, bundle):
+    bundle.mkdir()
+    words = ("collateral", "verify", "--bundle", bundle, "--at", "2025-06-01")
+    done = here(*words)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "note: the bundle is empty, so nothing is known to be revoked\n"
+    assert here(*words, "--require-lists").code == 1
+    here("collateral", "add", "--bundle", bundle, VCEK)
+    done = here(*words)
+    assert (done.code, "note: there is no revocation list of ARK-Milan" in done.out) == (0, True)
+    assert "all is well with 1 file\n" in done.out
+    strict = here(*words, "--require-lists", "--json")
+    found = json.loads(strict.out)
+    assert (strict.code, found["well"], found["problems"], len(found["notes"])) == (1, False, [], 1)
+    assert "1 problem in" in strict.err
+    here("collateral", "add", "--bundle", bundle, CRL)
+    done = here(*words, "--require-lists")
+    assert (done.code, done.out) == (0, "all is well with 2 files\n")
 
 
 def test_the_cas_mode_says_whether_simulated_roots_count(here, empty, bundle):
@@ -135,10 +159,45 @@ class TestFetch:
         again = json.loads(here(*words, "--json").out)
         assert [len(result["present"]) for result in again] == [0, 1, 1, 0]
 
-    def test_a_service_that_fails(self, here, bundle, kds):
+    def test_what_fails_does_not_keep_the_rest_back(self, here, bundle, kds, monkeypatch):
+        limits = KdsLimits(pause_s=0.01)
+        monkeypatch.setattr(
+            "ca_service.cli.collateral.KdsClient", lambda url, fetch: KdsClient(url, fetch, limits)
+        )
         kds.answers["/vcek/v1/Milan/cert_chain"] = Says(503)
+        kds.answers["/vcek/v1/Milan/crl"] = Says(body=CRL.read_bytes())
         done = here("collateral", "fetch", "--bundle", bundle, "--kds-url", kds.url, "--product", "Milan")
-        assert (done.code, "4 of 4 could not be fetched" in done.err) == (3, True)
+        assert (done.code, "1 of 4 could not be fetched" in done.err) == (3, True)
+        assert "left alone for 0 seconds" in done.err
+        assert "status 503" in done.out.splitlines()[0]
+        assert [path.name[:4] for path in bundle.iterdir()] == ["crl-"]
+
+    def test_a_service_that_has_nothing(self, here, bundle, kds):
+        done = here("collateral", "fetch", "--bundle", bundle, "--kds-url", f"{kds.url}/typo")
+        assert (done.code, f"{kds.url}/typo has nothing of what was asked for" in done.err) == (3, True)
+        assert len(done.out.splitlines()) == 12
+        kds.answers["/vcek/v1/Milan/crl"] = Says(body=CRL.read_bytes())
+        done = here("collateral", "fetch", "--bundle", bundle, "--kds-url", kds.url, "--json")
+        assert done.code == 0
+        assert done.err.splitlines() == [
+            f"the service has neither certificates nor lists for {product}" for product in ("Genoa", "Turin")
+        ]
+        assert [row["product"] for row in json.loads(done.out)] == [
+            product for product in ("Milan", "Genoa", "Turin") for _ in range(4)
+        ]
+
+    @pytest.mark.parametrize(
+        ("names", "products"),
+        [
+            (("bergamo", "Siena", ""), ["Genoa"]),
+            (("turin", "MILAN"), ["Turin", "Milan"]),
+            (("",), ["Milan", "Genoa", "Turin"]),
+        ],
+    )
+    def test_products(self, here, bundle, kds, names, products):
+        words = [word for name in names for word in ("--product", name)]
+        done = here("collateral", "fetch", "--bundle", bundle, "--kds-url", kds.url, *words, "--json")
+        assert list(dict.fromkeys(row["product"] for row in json.loads(done.out))) == products
 
     def test_where_from(self, here, bundle):
         assert here("collateral", "fetch", "--bundle", bundle, "--kds-url", "ftp://x").code == 2
@@ -232,6 +291,7 @@ def test_the_commands_of_the_document(here, ca, kds, monkeypatch, tmp_path, mark
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ca_service.cli.serve._Server.run", lambda _server: sys.exit(0))
     monkeypatch.setattr("ca_service.cli.collateral.AMD_KDS", kds.url)
+    kds.answers["/vcek/v1/Genoa/crl"] = Says(body=GENOA_CRL.read_bytes())
     vcek = VCEK.read_bytes()
     Path("vcek.der").write_bytes(vcek)
     Path("crl.der").write_bytes(CRL.read_bytes())

@@ -1,3 +1,4 @@
+import fcntl
 import hashlib
 import os
 import signal
@@ -66,19 +67,68 @@ def test_strangers_are_not_read(folder, item, genuine):
     folder.add([item(GENOA)])
     (folder.path / "milan.der").write_bytes(genuine(MILAN))
     (folder.path / "notes").mkdir()
-    (folder.path / f"{module.TEMPORARY}1").write_bytes(genuine(MILAN))
+    (folder.path / f"{module.TEMPORARY}{'0' * 16}").write_bytes(genuine(MILAN))
     assert held(folder) == {item(GENOA).name}
     stored, strangers = folder.files()
     assert [file.name for file in stored] == [item(GENOA).name]
     assert strangers == ["milan.der", "notes"]
 
 
+def test_what_only_has_a_name_as_if_being_written_is_left_alone_and_reported(folder, item):
+    folder.path.mkdir()
+    names = [f"{module.TEMPORARY}{tail}" for tail in ("0" * 16, "1" * 16, "2" * 16, "mine")]
+    (folder.path / names[0]).mkdir()
+    (folder.path / names[0] / "kept").touch()
+    (folder.path / names[1]).symlink_to(names[0])
+    os.mkfifo(folder.path / names[2])
+    (folder.path / names[3]).touch()
+    assert folder.add([item(GENOA)]).written == (item(GENOA).name,)
+    assert folder.files()[1] == names
+    assert (folder.path / names[0] / "kept").exists()
+
+
+def test_a_left_over_that_cannot_be_removed_stops_nothing(folder, item, monkeypatch):
+    folder.path.mkdir()
+    (folder.path / f"{module.TEMPORARY}{'0' * 16}").touch()
+
+    def unlink(path, **_options):
+        raise PermissionError(1, "not permitted", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", unlink)
+        patched.setattr(CollateralFolder, "_write", lambda _folder, items: len(items))
+        assert folder.add([item(GENOA)]).written == (item(GENOA).name,)
+
+
+def test_another_writer_is_not_waited_for_without_end(folder, item):
+    folder.path.mkdir()
+    clock, waits = Clock(0.0), []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        clock.value += seconds
+
+    waiting = CollateralFolder(folder.path, monotonic=clock, sleep=sleep)
+    other = os.open(folder.path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(Unavailable, match="another process has been writing") as error:
+        waiting.add([item(GENOA)])
+    assert error.value.remedy
+    assert 9.9 < sum(waits) < 10.2
+    assert not list(folder.path.iterdir())
+    waiting = CollateralFolder(
+        folder.path, monotonic=clock, sleep=lambda _s: fcntl.flock(other, fcntl.LOCK_UN)
+    )
+    assert waiting.add([item(GENOA)]).written == (item(GENOA).name,)
+    os.close(other)
+
+
 def test_a_change_within_one_tick_of_the_clock_is_seen(folder, item, monkeypatch):
     """Time stamps are coarse: here the folder's never change at all, as if everything happened in one tick."""
     folder.path.mkdir()
     tick = folder.path.stat().st_mtime_ns
-    mark = module._mark
-    monkeypatch.setattr(module, "_mark", lambda s: (tick, tick) if stat.S_ISDIR(s.st_mode) else mark(s))
+    mark = module.mark_of
+    monkeypatch.setattr(module, "mark_of", lambda s: (tick, tick) if stat.S_ISDIR(s.st_mode) else mark(s))
     wall = Clock(tick / 1e9)
     watching = CollateralFolder(folder.path, wall=wall)
     for passed, name in ((0, GENOA), (0.5, MILAN), (1.9, CRL)):
@@ -93,8 +143,8 @@ def test_the_folder_is_not_read_again_while_it_is_as_it_was(folder, item, monkey
     settled = CollateralFolder(folder.path, wall=wall, monotonic=monotonic)
     first = settled.current()
     looked = []
-    listed = module._listed
-    monkeypatch.setattr(module, "_listed", lambda path: looked.append(path) or listed(path))
+    listed = module.listed
+    monkeypatch.setattr(module, "listed", lambda path: looked.append(path) or listed(path))
     for _ in range(3):
         assert settled.current() is first
     assert looked == []
@@ -109,8 +159,10 @@ def test_only_new_files_are_read(folder, item, monkeypatch):
     folder.add([item(GENOA), item(CRL)])
     folder.current()
     read = []
-    content = module._content
-    monkeypatch.setattr(module, "_content", lambda path, most: read.append(path.name) or content(path, most))
+    content = module.content_of
+    monkeypatch.setattr(
+        module, "content_of", lambda path, most: read.append(path.name) or content(path, most)
+    )
     CollateralFolder(folder.path).add([item(MILAN)])
     read.clear()
     assert len(folder.current().leaves) == 2

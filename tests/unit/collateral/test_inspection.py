@@ -1,6 +1,6 @@
 from datetime import UTC, datetime, timedelta
 
-from ca_service.collateral import Offer, State, add, examine, items_of, survey
+from ca_service.collateral import Offer, State, add, examine, gaps, items_of, survey
 from ca_service.evidence.snp import amd_roots
 
 AMD = amd_roots()
@@ -27,8 +27,23 @@ def at(text):
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def test_an_empty_bundle_is_well(folder, now):
+def test_an_empty_bundle_is_well_and_is_said_to_be_empty(folder, now):
     assert (states(folder, now), problems(folder, now)) == ([], [])
+    (text,) = gaps(folder.files()[0], AMD)
+    assert "empty" in text
+
+
+def test_a_product_without_a_list_is_said(folder, genuine, service):
+    fill(folder, genuine, "milan-v2-vcek-azure/vcek.der", "genoa-v3-vcek-aci/vcek.der")
+    add(folder, [Offer("leaf", service.vcek())], (service.root,))
+    roots = (*AMD, service.root)
+    texts = gaps(folder.files()[0], roots)
+    assert ["ARK-Milan" in texts[0], "ARK-Genoa" in texts[1], "ARK-Test-Milan" in texts[2]] == [True] * 3
+    fill(folder, genuine, "crl/ark-genoa-2022-10-31.der")
+    add(folder, [Offer("list", service.crl())], (service.root,))
+    assert gaps(folder.files()[0], roots) == texts[:1]
+    fill(folder, genuine, MILAN_CRLS[0])
+    assert gaps(folder.files()[0], roots) == []
 
 
 def test_a_leafs_life(folder, genuine):

@@ -1,7 +1,6 @@
 """URLs of AMD's service, single answers, and how a client behaves whom it sends away."""
 
 import contextlib
-import itertools
 import socket
 import threading
 from datetime import UTC, datetime, timedelta
@@ -85,6 +84,12 @@ class TestHttp:
         assert HttpFetcher()(f"{kds.url}/x") == Answer(302)
         assert kds.asked == {"/x": 1}
 
+    def test_a_proxy_of_the_environment(self, kds, monkeypatch):
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("HTTP_PROXY", kds.url)
+        kds.answers["http://kds.example/x"] = Says(body=b"content")
+        assert HttpFetcher()("http://kds.example/x").body == b"content"
+
     def test_passwords_at_home_stay_there(self, kds, tmp_path, monkeypatch):
         (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -102,18 +107,52 @@ class TestHttp:
         with pytest.raises(Unavailable, match="more than 4999"):
             HttpFetcher(most=4999)(f"{kds.url}/x")
 
-    def test_a_slow_body(self, kds):
-        ticks, turn = itertools.count(0, 3), threading.Semaphore(0)
+    @pytest.mark.parametrize(
+        ("scheme", "begins"),
+        [
+            ("http", b""),
+            ("http", b"HTTP/1.1 200 OK\r\nX: "),
+            ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"),
+            ("http", b"HTTP/1.1 200 OK\r\n\r\n"),
+            ("https", b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc"),
+        ],
+        ids=["status", "head", "body", "body without length", "TLS handshake"],
+    )
+    def test_an_answer_that_comes_byte_by_byte(self, scheme, begins, monkeypatch):
+        """Each byte is in time, and all of them would take hours."""
+        monkeypatch.setenv("NO_PROXY", "*")
+        with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as opened:
 
-        def monotonic():
-            turn.release()  # each byte comes when the one before it was taken
-            return next(ticks)
+            def drip():
+                connection = opened.enter_context(server.accept()[0])
+                connection.recv(4096)
+                connection.sendall(begins)
+                with contextlib.suppress(OSError):
+                    while not over.wait(0.01):
+                        connection.sendall(b"a")
 
-        kds.answers["/x"] = Says(body=bytes(10), drip=1, pause=lambda: turn.acquire(timeout=20))
-        fetcher = HttpFetcher(monotonic=monotonic)
-        with pytest.raises(Unavailable, match="too slow"):
-            fetcher(f"{kds.url}/x")
-        turn.release(10)
+            over = threading.Event()
+            thread = threading.Thread(target=drip)
+            thread.start()
+            stop = threading.Timer(20, over.set)  # an endless answer fails the test, and does not hang it
+            stop.start()
+            with pytest.raises(Unavailable, match=r"too slow|no answer"):
+                HttpFetcher(whole_s=0.2)(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/x")
+            ended_by_itself = not over.is_set()
+            stop.cancel()
+            over.set()
+            thread.join()
+        assert ended_by_itself
+
+    def test_what_comes_in_time_is_not_cut_off(self, kds):
+        kds.answers["/x"] = Says(body=b"content", headers={"Connection": "close"})
+        assert HttpFetcher(whole_s=3600)(f"{kds.url}/x").body == b"content"
+        until(lambda: not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()))
+
+    def test_no_thread_is_left(self, kds, monkeypatch):
+        monkeypatch.setattr(threading.Timer, "start", no_thread)
+        with pytest.raises(Unavailable, match="no thread"):
+            HttpFetcher()(f"{kds.url}/x")
 
     def test_nothing_comes(self, kds):
         gate = threading.Event()
@@ -161,6 +200,10 @@ def test_retry_after(header, seconds):
 def test_retry_after_of_anything(header):
     found = retry_after_s(header, NOW)
     assert found is None or isinstance(found, float)
+
+
+def no_thread(_thread):
+    raise RuntimeError("can't start new thread")
 
 
 class Service:
@@ -256,38 +299,99 @@ class TestClient:
 
 class TestFlights:
     def test_one_flies_for_all(self):
-        flights, flown, seen = Flights(1), [], []
+        flights, flown, seen = Flights(1, 12), [], []
         begun, gate = threading.Event(), threading.Event()
 
         def job():
             flown.append(1)
             begun.set()
             gate.wait(20)
+            return "brought"
 
-        def passenger():
-            flights.join("a", job, 20)
-            seen.append(1)
-
-        threads = [threading.Thread(target=passenger) for _ in range(12)]
+        threads = [
+            threading.Thread(target=lambda: seen.append(flights.join("a", job, 20))) for _ in range(12)
+        ]
         for thread in threads:
             thread.start()
         begun.wait(20)
-        with pytest.raises(Unavailable, match="too many"):
+        with pytest.raises(Unavailable, match="too many requests"):
             flights.join("b", job, 0)
         gate.set()
         for thread in threads:
             thread.join()
-        assert (len(flown), len(seen)) == (1, 12)
+        assert (len(flown), seen) == (1, ["brought"] * 12)
 
     def test_nobody_waits_for_ever_and_the_job_is_done_all_the_same(self):
-        flights, gate, landed = Flights(1), threading.Event(), threading.Event()
+        flights, gate, landed = Flights(1, 8), threading.Event(), threading.Event()
         with pytest.raises(Unavailable, match="in time"):
             flights.join("a", lambda: (gate.wait(20), landed.set()), 0.01)
         gate.set()
         assert landed.wait(20)
 
     def test_what_goes_wrong_is_told_to_all_and_the_next_one_tries_again(self):
-        flights = Flights(1)
+        flights = Flights(1, 8)
         with pytest.raises(NotFound):
             flights.join("a", lambda: (_ for _ in ()).throw(NotFound("gone")), 20)
         flights.join("a", lambda: None, 20)
+
+    def test_no_more_wait_than_allowed_for_all_jobs_together(self):
+        flights, gate, landed = Flights(3, 2), threading.Event(), threading.Event()
+        begun = threading.Semaphore(0)
+
+        def job():
+            begun.release()
+            gate.wait(20)
+
+        threads = [threading.Thread(target=flights.join, args=(key, job, 20)) for key in "ab"]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            begun.acquire(timeout=20)
+        until(lambda: flights._waiting == 2)
+        for key in "ac":
+            with pytest.raises(Unavailable, match="too many wait"):
+                flights.join(key, landed.set, 20)
+        assert landed.wait(20)  # what nobody could wait for was done all the same
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert flights.join("a", lambda: "again", 20) == "again"
+
+    def test_a_job_that_hangs_is_given_up(self):
+        clock, gate, landed = [0.0], threading.Event(), threading.Event()
+        flights = Flights(1, 8, longest_s=60, monotonic=lambda: clock[0])
+        with pytest.raises(Unavailable, match="in time"):
+            flights.join("a", lambda: (gate.wait(20), landed.set()), 0)
+        for key in "ab":
+            clock[0] = 59.9
+            with pytest.raises(Unavailable):
+                flights.join(key, lambda: None, 0)
+        clock[0] = 60.0
+        second = threading.Event()
+        with pytest.raises(Unavailable, match="in time"):
+            flights.join("a", lambda: second.wait(20), 0)
+        gate.set()  # the first one lands late, and takes nothing of the second one away
+        assert landed.wait(20)
+        until(lambda: sum(thread.name == "kds" for thread in threading.enumerate()) == 1)
+        with pytest.raises(Unavailable, match="too many requests"):
+            flights.join("b", lambda: None, 0)
+        second.set()
+        until(lambda: not flights._flights)
+
+    def test_a_thread_that_cannot_start_blocks_nobody(self, monkeypatch):
+        flights = Flights(1, 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", no_thread)
+            for key in "ab":
+                with pytest.raises(Unavailable, match="no thread"):
+                    flights.join(key, lambda: None, 0)
+        assert flights.join("a", lambda: "done", 20) == "done"
+
+
+def until(condition):
+    """Wait until it is so; what is waited for is at work in another thread."""
+    for _ in range(2000):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError

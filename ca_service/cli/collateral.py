@@ -10,8 +10,14 @@ from typing import Any, TypeVar
 import click
 
 from ca_service.cli.access import now, open_public
-from ca_service.cli.evidence import _ProductName
-from ca_service.cli.options import DIRECTORY_VARIABLE, Moment, OrAbsent, PathName, directory_option
+from ca_service.cli.options import (
+    DIRECTORY_VARIABLE,
+    Moment,
+    OrAbsent,
+    PathName,
+    ProductName,
+    directory_option,
+)
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.collateral import (
     FOLDER,
@@ -237,7 +243,7 @@ def verify_collateral(
     "--product",
     "products",
     multiple=True,
-    type=OrAbsent(_ProductName()),
+    type=OrAbsent(ProductName()),
     metavar="P",
     help="only for Milan, Genoa or Turin; may be repeated",
 )

@@ -9,6 +9,7 @@ import pytest
 from ca_service.enrollment.judge import ACTIVATION_CHECKS, Judge
 from ca_service.enrollment.ledger import LEDGER_CHECKS
 from ca_service.enrollment.submission import Submission
+from ca_service.evidence.ear import EAR_CHECKS
 from ca_service.policy import load
 from vtpm.wire.encoding import canonical
 from vtpm.wire.message_fields import parse_time
@@ -68,8 +69,11 @@ def test_the_document_lists_the_rules_in_the_order_in_which_they_look():
     said = {"policy.in-force", "activation.unexpired", "activation.open"}
     # These are rules of other profiles.
     elsewhere = {"profile.ek-in-manifest", "profile.single-ek", "profile.grant-present"}
+    # These look only where a policy asks, in the order of their own room.
+    asked = [rule for rule in listed if rule.startswith("ear.")]
+    assert asked == [check.id for check in EAR_CHECKS]
     assert said | elsewhere <= set(listed)
-    assert [rule for rule in listed if rule not in said | elsewhere] == ids
+    assert [rule for rule in listed if rule not in said | elsewhere | set(asked)] == ids
     seen = set()
     for request in AMD["requests"].values():
         ids = [finding.rule for finding in judged(request, AMD["at"]).findings]

@@ -24,6 +24,7 @@ from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
 from ca_service.keys import Authority, CeremonyConfig, load_authority, run_ceremony
 from ca_service.policy import load
 from ca_service.store import Faults, Store, create_store, no_faults, open_store
+from vtpm.lab.allowlist import launch_entry, platform_entry
 from vtpm.snp import Platform
 from vtpm.wire.encoding import b64std
 from vtpm.wire.enrollment import (
@@ -55,29 +56,6 @@ START = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 PASSPHRASE = b"a passphrase of the tests"
 FIRMWARE = "2023112300000001"
 RESOURCE = "default/vtpm/guest-a"
-DEMANDS = """
-guest_policy = { require = [], forbid = ["cxl", "single-socket", "aes-256-xts", "rapl-disabled", "ciphertext-hiding", \
-"page-swap-disabled"], either = ["smt"] }
-products = ["Milan"]
-platform = "simulated"
-unconstrained = ["id-key", "author-key", "host-data", "family-id", "image-id", "guest-svn", "abi"]
-"""
-PLATFORM = """
-[[platform]]
-name = "simulated"
-keys = ["VCEK"]
-report_versions = [3, 4, 5]
-platform_info = { require = ["ecc", "alias-check"], forbid = ["tio", "other"], \
-either = ["smt", "tsme", "rapl-disabled", "ciphertext-hiding"] }
-provisional_firmware = false
-unconstrained = ["launch-mitigations", "current-mitigations", "chip", "crl-age"]
-[[platform.tcb]]
-product = "Milan"
-firmware = "1.55.29"
-reported = { bootloader = 4, tee = 0, snp = 27, microcode = 219 }
-committed = { bootloader = 4, tee = 0, snp = 27, microcode = 219 }
-launch = { bootloader = 4, tee = 0, snp = 27, microcode = 219 }
-"""
 
 
 def _instance(role: Role, template_id: str, *parts: bytes) -> bytes:
@@ -209,11 +187,7 @@ jwk = {{ {inline} }}
 [[kbs.resource]]
 pattern = "default/vtpm/*"
 shared = {shared}
-[[launch]]
-name = "simulated"
-measurement = "{self.launch.measurement.hex()}"
-capabilities = ["verifies-grants", "reports-state"]
-{DEMANDS}
+{launch_entry("simulated", self.launch.measurement, ("verifies-grants", "reports-state"))}
 [tpm]
 ek = ["L-1"]
 iak = ["H-3"]
@@ -221,7 +195,7 @@ idevid = ["H-3"]
 [store]
 formats = ["cocoonfs/1"]
 {extra}
-{PLATFORM}
+{platform_entry()}
 """
 
     def new_store(self, faults: Faults = no_faults) -> Store:

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import click
 
+from vtpm.lab.allowlist import PLATFORM, launch_entry
 from vtpm.lab.machine import Machine, MachineConfig
 from vtpm.signals import interrupt_on_signals
 from vtpm.svsm.build import Build, measurement
-from vtpm.wire.report_bits import GUEST_POLICY_BITS
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-# No policy decides on debugging and migration: a CA always refuses them. CXL the entry forbids.
-_GUEST_POLICY_OPEN = tuple(name for name in GUEST_POLICY_BITS if name not in ("debug", "migration", "cxl"))
 
 
 def _platform_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -28,7 +26,7 @@ def _platform_name(_context: click.Context, _parameter: click.Parameter, value: 
 )
 @click.option(
     "--platform",
-    default="simulated",
+    default=PLATFORM,
     show_default=True,
     callback=_platform_name,
     metavar="NAME",
@@ -37,23 +35,12 @@ def _platform_name(_context: click.Context, _parameter: click.Parameter, value: 
 @click.option("--build", type=click.Choice([build.value for build in Build]), default=Build.STANDARD.value)
 def measure(*, policy: bool, platform: str, build: str) -> None:
     """Print the launch measurement of this checkout's simulated SVSM (SHA-384, hex)."""
-    digest = measurement(Build(build)).hex()
     if not policy:
-        click.echo(digest)
+        click.echo(measurement(Build(build)).hex())
         return
-    capabilities = '"verifies-grants", "reports-state"' if build == Build.STANDARD.value else ""
-    either = ", ".join(f'"{bit}"' for bit in _GUEST_POLICY_OPEN)
+    capabilities = ("verifies-grants", "reports-state") if build == Build.STANDARD.value else ()
     click.echo(
-        f"""
-[[launch]]
-name = "simulated-svsm-{build}"
-measurement = "{digest}"
-guest_policy = {{ require = [], forbid = ["cxl"], either = [{either}] }}
-capabilities = [{capabilities}]
-products = ["Milan"]
-platform = "{platform}"
-unconstrained = ["id-key", "author-key", "host-data", "family-id", "image-id", "guest-svn", "abi"]
-"""
+        launch_entry(f"simulated-svsm-{build}", measurement(Build(build)), capabilities, platform=platform)
     )
 
 

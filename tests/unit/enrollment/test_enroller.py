@@ -520,9 +520,10 @@ def test_a_broker_whose_time_is_over_before_the_answer(world, store, enroller, t
 
 
 def test_a_floor_that_holds_from_before_the_answer(world, store, enroller, tpm, boot, helpers, fresh):
-    floor = helpers.PLATFORM[helpers.PLATFORM.index("[[platform.tcb]]") :].replace("snp = 27", "snp = 28")
+    policy = world.policy()
+    floor = policy[policy.index("[[platform.tcb]]") :].partition("\n\n")[0].replace("snp = 27", "snp = 28")
     from_ = (world.time + timedelta(minutes=5)).isoformat()
-    policy = world.policy() + floor.replace('product = "Milan"', f'product = "Milan"\nfrom = {from_}')
+    policy += "\n" + floor.replace('product = "Milan"', f'product = "Milan"\nfrom = {from_}')
     enrollment_id, answer = _challenged(world, store, enroller, policy, fresh(tpm, boot), tpm, helpers)
     world.later(minutes=6)
     assert refusal(enroller.activate, enrollment_id, answer).rule == "platform.reported-tcb"

@@ -19,6 +19,7 @@ from vtpm.host import Behaviour, HostConfig, HostProxy, KbsRefused
 from vtpm.kbs import Kbs
 from vtpm.kbs.app import create_app
 from vtpm.kbs.errors import RcarError
+from vtpm.lab.allowlist import launch_entry, platform_entry
 from vtpm.lab.attacks.naive import LabBoot
 from vtpm.lab.loopback import served
 from vtpm.lab.throwaway import Ceremony, ThrowawayCa, throwaway_ca
@@ -36,33 +37,6 @@ TENANT_RESOURCE = "tenant/keys/mallory"
 """A resource whose key its tenant has brought along, and so knows."""
 
 _SALT = 32
-
-_LAUNCHED = """
-guest_policy = { require = [], forbid = ["cxl", "single-socket", "aes-256-xts", "rapl-disabled", "ciphertext-hiding", \
-"page-swap-disabled"], either = ["smt"] }
-products = ["Milan"]
-platform = "lab"
-unconstrained = ["id-key", "author-key", "host-data", "family-id", "image-id", "guest-svn", "abi"]
-"""
-"""What the organisation demands of each of its launches."""
-
-_PLATFORM = """
-[[platform]]
-name = "lab"
-keys = ["VCEK"]
-report_versions = [3, 4, 5]
-platform_info = { require = ["ecc", "alias-check"], forbid = ["tio", "other"], \
-either = ["smt", "tsme", "rapl-disabled", "ciphertext-hiding"] }
-provisional_firmware = false
-unconstrained = ["launch-mitigations", "current-mitigations", "chip", "crl-age"]
-[[platform.tcb]]
-product = "Milan"
-firmware = "1.55.29"
-reported = { bootloader = 4, tee = 0, snp = 27, microcode = 219 }
-committed = { bootloader = 4, tee = 0, snp = 27, microcode = 219 }
-launch = { bootloader = 4, tee = 0, snp = 27, microcode = 219 }
-"""
-"""What it demands of its processors."""
 
 
 class LabClock:
@@ -247,17 +221,9 @@ release_policies = ["{kbs.policy().digest}"]
 jwk = {{ {jwk} }}
 [[kbs.resource]]
 pattern = "default/vtpm/*"
-[[launch]]
-name = "svsm"
-measurement = "{lab.measurements[Build.STANDARD].hex()}"
-capabilities = ["verifies-grants", "reports-state"]
-{_LAUNCHED}
-[[launch]]
-name = "svsm-of-today"
-measurement = "{lab.measurements[Build.APROXY_HEAD].hex()}"
-capabilities = []
-{_LAUNCHED}
-{_PLATFORM}
+{launch_entry("svsm", lab.measurements[Build.STANDARD], ("verifies-grants", "reports-state"))}
+{launch_entry("svsm-of-today", lab.measurements[Build.APROXY_HEAD], ())}
+{platform_entry()}
 [tpm]
 ek = ["L-2"]
 iak = ["H-3"]

@@ -146,22 +146,3 @@ def _perform_here(public: PublicAuthority, operation: str, arguments: dict[str, 
         return perform(OperationContext(public, unlock, store, now, by, Limits()), operation, arguments)
     finally:
         store.close()
-
-
-def read_text(path: Path, most: int) -> str:
-    """A text file that the operator named.
-
-    Raises:
-        BadRequest: it cannot be read, is longer than `most` bytes, or is no UTF-8 text.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except OSError as error:
-        raise BadRequest(str(path), f"cannot be read: {error.strerror}") from None
-    if len(data) > most:
-        raise BadRequest(str(path), f"is longer than {most} bytes")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadRequest(str(path), "must be UTF-8 text") from None

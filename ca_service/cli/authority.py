@@ -9,7 +9,8 @@ import click
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service import operations
-from ca_service.cli.access import now, open_public, read_text, run, with_directory
+from ca_service.cli.access import now, open_public, run, with_directory
+from ca_service.cli.files import read_text
 from ca_service.cli.options import PathName
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.export import ExportRole, export_keylime

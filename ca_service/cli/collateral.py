@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from ca_service.cli.access import now, open_public
+from ca_service.cli.files import read_bytes
 from ca_service.cli.options import (
     DIRECTORY_VARIABLE,
     Moment,
@@ -141,24 +142,13 @@ def add_files(
     a root that the CA trusts, else nothing is added. A running server uses them at once.
     """
     folder, roots = _open(directory, bundle, simulated=simulated, new=True)
-    outcomes = add(folder, [Offer(str(path), _read(path)) for path in files], roots)
+    outcomes = add(folder, [Offer(str(path), read_bytes(path, _MAX_FILE)) for path in files], roots)
     if as_json:
         show_json([outcome.to_json() for outcome in outcomes])
         return
     for outcome in outcomes:
         note = f" ({outcome.note})" if outcome.note else ""
         echo(f"{'added' if outcome.new else 'already there:'} {outcome.item.name}{note}")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_FILE + 1)
-    except OSError as error:
-        raise BadRequest(str(path), f"cannot be read: {error.strerror}") from None
-    if len(content) > _MAX_FILE:
-        raise BadRequest(str(path), f"is longer than {_MAX_FILE} bytes")
-    return content
 
 
 @collateral.command("list")

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from ca_service.cli.files import read_start
 from ca_service.cli.options import Moment, OrAbsent, PathName, ProductName, given
 from ca_service.cli.output import echo, show_json, show_trace, with_json
-from ca_service.cli.verdict import Question, Unreadable, answer, read_file, read_report
+from ca_service.cli.verdict import MAX_FILE, Question, Unreadable, answer, read_report
 from ca_service.evidence.snp import description as describe
 from vtpm.wire.report import CPUID_SINCE, Product
 
@@ -135,7 +136,7 @@ def show(file: Path, *, as_json: bool) -> int:
     Exit codes: 0 printed, 1 the file is no report, 2 it cannot be opened.
     """
     try:
-        report = read_report(read_file(file))
+        report = read_report(read_start(file, MAX_FILE))
     except Unreadable as error:
         echo(f"vtpm-ca: {file}: {error.detail}", err=True)
         return _INVALID

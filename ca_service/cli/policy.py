@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from ca_service.cli.access import read_text, run, with_directory
+from ca_service.cli.access import run, with_directory
+from ca_service.cli.files import read_text
 from ca_service.cli.options import PathName
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
 from ca_service.operations import MAX_POLICY

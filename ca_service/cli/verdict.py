@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from ca_service.cli.files import read_start
 from ca_service.evidence.snp import (
     AUTHENTICITY,
     CONFIGURATION,
@@ -25,7 +26,7 @@ from vtpm.wire.errors import WireError
 from vtpm.wire.report import CPUID_SINCE, Product, Report
 
 MAX_FILE = 16 * 1024 * 1024
-"""Longest file that is read, in bytes: that of a policy document."""
+"""How much of a file is read, in bytes: all of any policy document, and more than anything else here may have."""
 
 VALID, INVALID = "VALID", "INVALID"
 _OK = "ok"
@@ -70,19 +71,6 @@ class Question:
     policy: Path | None
 
 
-def read_file(path: Path) -> bytes:
-    """A file's content, cut off behind `MAX_FILE`, which nothing that is judged here comes near.
-
-    Raises:
-        BadRequest: it cannot be opened or read.
-    """
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise BadRequest(str(path), f"cannot be read: {error.strerror}") from None
-
-
 def read_report(content: bytes) -> Report:
     """A report; raises `Unreadable` if it has not a report's size."""
     try:
@@ -98,7 +86,7 @@ def answer(question: Question) -> dict[str, Any]:
         BadRequest: a file cannot be opened.
     """
     contents = {
-        path: read_file(path)
+        path: read_start(path, MAX_FILE)
         for path in (
             question.report,
             *question.certs,

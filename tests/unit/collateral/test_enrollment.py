@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from datetime import timedelta
 
 import enrollment_world as w
 import pytest
@@ -96,6 +97,17 @@ def test_a_revocation_between_challenge_and_answer(world, enroller, folder, vcek
     with pytest.raises(Refused) as error:
         enroller.activate(*w.answer(tpm, challenge.body))
     assert error.value.rule == "snp.revocation"
+
+
+def test_a_policy_wants_a_list_that_is_fresh(world, enroll, enroller, folder, vcek, service):
+    add(folder, [Offer("vcek", vcek)], (service.root,))
+    asking = world.policy().replace('"chip", "crl-age"]', '"chip"]\ncrl_max_age_days = 30')
+    world.apply(enroller.desk.store, asking)
+    assert refusal(enroll) == "platform.crl-age"
+    add(folder, [Offer("old", service.crl(at=world.time - timedelta(days=31)))], (service.root,))
+    assert refusal(enroll) == "platform.crl-age"
+    add(folder, [Offer("list", service.crl(at=world.time - timedelta(days=29), number=2))], (service.root,))
+    w.CertificatesReply.parse(enroll())
 
 
 def test_what_lies_there_is_not_believed(enroll, folder, vcek, service):

@@ -202,6 +202,12 @@ def test_the_leaf_that_fits_is_found_among_others(right, chain, simulated):
         assert admitted(subject)
 
 
+def test_the_leaf_that_fits_may_stand_behind_any_number_of_others(right, chain):
+    """A user's file may hold the certificates of a whole fleet."""
+    other = leaf_of(chain)
+    assert admitted(offering(right, *[other] * (MOST_LEAVES + 1), right.leaf))
+
+
 def test_if_none_fits_the_first_of_the_kind_is_shown(right, chain, simulated):
     wrong = [leaf_of(chain), leaf_of(chain)]
     vlek = simulated(kind=CertKind.VLEK).leaf

@@ -4,20 +4,27 @@ Enter by `open_store` (an existing database) or `create_store` (a new one). `Sto
 view, `Store.write` one durable transaction; both hand out a `Transaction` with the repositories.
 """
 
+from ca_service.store.authority import active_key, spki_digest
 from ca_service.store.counters import precedes
 from ca_service.store.database import Faults, Store, Taken, create_store, no_faults, open_store
 from ca_service.store.issuance import live_key
 from ca_service.store.rows import (
     AlarmRow,
+    BlockedKeyRow,
     CertificateRow,
     CertificateState,
     CrlRow,
     DecisionRow,
     EnrollmentRow,
     EnrollmentState,
+    EpochRow,
+    HeadRow,
     InstanceRow,
     IntentRow,
     IntentState,
+    IssuerRow,
+    IssuerState,
+    LeafRow,
     PolicyRow,
     RevocationRow,
     SubmissionRow,
@@ -28,16 +35,22 @@ from ca_service.store.transaction import Transaction
 
 __all__ = [
     "AlarmRow",
+    "BlockedKeyRow",
     "CertificateRow",
     "CertificateState",
     "CrlRow",
     "DecisionRow",
     "EnrollmentRow",
     "EnrollmentState",
+    "EpochRow",
     "Faults",
+    "HeadRow",
     "InstanceRow",
     "IntentRow",
     "IntentState",
+    "IssuerRow",
+    "IssuerState",
+    "LeafRow",
     "PolicyRow",
     "RevocationRow",
     "Store",
@@ -46,9 +59,11 @@ __all__ = [
     "TpmRow",
     "TpmState",
     "Transaction",
+    "active_key",
     "create_store",
     "live_key",
     "no_faults",
     "open_store",
     "precedes",
+    "spki_digest",
 ]

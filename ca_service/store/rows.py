@@ -23,10 +23,11 @@ class IntentState(StrEnum):
 
 
 class CertificateState(StrEnum):
-    """`INTENDED` has to-be-signed bytes and a reserved serial, nothing else."""
+    """`INTENDED` has to-be-signed bytes and a reserved serial, nothing else; `SUPERSEDED` was renewed, not revoked."""
 
     INTENDED = "intended"
     ISSUED = "issued"
+    SUPERSEDED = "superseded"
     REVOKED = "revoked"
     ABANDONED = "abandoned"
 
@@ -157,6 +158,8 @@ class CertificateRow:
     slot: int | None
     der: bytes | None = field(repr=False)
     issued_at: datetime | None
+    not_after: datetime | None = None
+    replaces: str | None = None
 
 
 @dataclass(frozen=True)
@@ -190,3 +193,66 @@ class AlarmRow:
     kind: str
     decision_id: str
     detail: str
+
+
+class IssuerState(StrEnum):
+    """`PREPARED` is published and trusted but signs nothing yet; `TAINTED` signs no more; `RETIRED` is trusted no more."""
+
+    PREPARED = "prepared"
+    ACTIVE = "active"
+    TAINTED = "tainted"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True)
+class IssuerRow:
+    """An issuing CA as the database knows it. `skid` is hex; `active` is "role:pair" while it is the one that signs."""
+
+    skid: str
+    role: str
+    pair: str
+    state: IssuerState
+    active: str | None
+    certificate: bytes = field(repr=False)
+    added_at: datetime
+    changed_at: datetime
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """An age of the database between two restores; the highest `number` is the present one. `salt` is 32 bytes in hex."""
+
+    number: int
+    salt: str
+    begun_at: datetime
+    cause: str
+
+
+@dataclass(frozen=True)
+class BlockedKeyRow:
+    """A key that gets no certificate: `spki` is the SHA-256 of its SubjectPublicKeyInfo, in hex."""
+
+    spki: str
+    at: datetime
+    by: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class LeafRow:
+    """A leaf of the log: `kind` "decision", "certificate" or "restore", `subject` the decision's id or the serial."""
+
+    position: int
+    kind: str
+    subject: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class HeadRow:
+    """The log's present state; `frontier` is the roots of its complete subtrees, 32 bytes each, largest first."""
+
+    size: int
+    frontier: bytes = field(repr=False)
+    checkpoint: str
+    at: datetime

@@ -12,9 +12,11 @@ with a plain SQL shell can read and compare them.
 from datetime import UTC, datetime
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Dialect,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -105,6 +107,7 @@ decisions = Table(
     Column("evidence_digest", String(64), nullable=False, index=True),
     Column("kbs_id", _TEXT, nullable=False),
     Column("resource", _TEXT, nullable=False),
+    Index(None, "kbs_id", "resource", "at"),
 )
 
 evidence = Table(
@@ -218,6 +221,9 @@ certificates = Table(
     Column("slot", Integer, nullable=True),
     Column("der", LargeBinary, nullable=True),
     Column("issued_at", Instant, nullable=True),
+    Column("not_after", Instant, nullable=True),
+    # Serial of the certificate in whose place this one came: it stops being live when this one is intended.
+    Column("replaces", String(40), nullable=True),
 )
 
 revocations = Table(
@@ -248,4 +254,71 @@ alarms = Table(
     Column("kind", String(32), nullable=False),
     Column("decision_id", _ID, nullable=False),
     Column("detail", Text, nullable=False),
+)
+
+issuers = Table(
+    "issuers",
+    metadata,
+    # Subject key id of the issuing CA. Its certificate and key lie in the CA's directory.
+    Column("skid", String(40), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("pair", String(24), nullable=False),
+    Column("state", String(16), nullable=False),
+    # "role:pair" while it is the one that signs, else NULL: one active issuer per role and pair.
+    Column("active", String(48), nullable=True, unique=True),
+    Column("certificate", LargeBinary, nullable=False),
+    Column("added_at", Instant, nullable=False),
+    Column("changed_at", Instant, nullable=False),
+)
+
+epochs = Table(
+    "epochs",
+    metadata,
+    # Counts the restores of this CA's database; the nonce key of an epoch is made with its salt.
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("salt", String(64), nullable=False),
+    Column("begun_at", Instant, nullable=False),
+    Column("cause", _TEXT, nullable=False),
+)
+
+blocked_keys = Table(
+    "blocked_keys",
+    metadata,
+    # SHA-256 over the DER SubjectPublicKeyInfo of a key that gets no certificate.
+    Column("spki", String(64), primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("by", _TEXT, nullable=False),
+    Column("cause", _TEXT, nullable=False),
+)
+
+log_leaves = Table(
+    "log_leaves",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),
+    Column("subject", _ID, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    UniqueConstraint("kind", "subject"),
+)
+
+log_nodes = Table(
+    "log_nodes",
+    metadata,
+    # Hashes of the complete subtrees: level 0 are the leaves, position counts within the level.
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+log_head = Table(
+    "log_head",
+    metadata,
+    # One row, number 1: it serialises the appends.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+    # Roots of the complete subtrees that make up the tree, largest first, one after the other.
+    Column("frontier", LargeBinary, nullable=False),
+    # The signed note of this size; empty while none was signed.
+    Column("checkpoint", Text, nullable=False),
+    Column("at", Instant, nullable=False),
 )

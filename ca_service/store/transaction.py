@@ -4,9 +4,11 @@ from functools import cached_property
 
 import sqlalchemy as sa
 
+from ca_service.store.authority import BlockedKeys, Epochs, Issuers
 from ca_service.store.enrollments import Decisions, Enrollments, Submissions
 from ca_service.store.issuance import Certificates, Intents
 from ca_service.store.ledger import Ledger
+from ca_service.store.log import LogTables
 from ca_service.store.operator import Alarms, Policies
 from ca_service.store.publication import Crls, Revocations
 
@@ -66,3 +68,23 @@ class Transaction:
     def alarms(self) -> Alarms:
         """What an operator must look at."""
         return Alarms(self.connection)
+
+    @cached_property
+    def issuers(self) -> Issuers:
+        """Issuing CAs and their states."""
+        return Issuers(self.connection)
+
+    @cached_property
+    def epochs(self) -> Epochs:
+        """Ages between restores."""
+        return Epochs(self.connection)
+
+    @cached_property
+    def blocked_keys(self) -> BlockedKeys:
+        """Keys that get no certificate."""
+        return BlockedKeys(self.connection)
+
+    @cached_property
+    def log(self) -> LogTables:
+        """The tables of the Merkle log."""
+        return LogTables(self.connection)

@@ -1,0 +1,92 @@
+"""Issuing CAs with their states, the database's epochs, and keys that get no certificate."""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from ca_service.store import schema
+from ca_service.store.repository import Repository
+from ca_service.store.rows import BlockedKeyRow, EpochRow, IssuerRow, IssuerState
+
+
+def active_key(role: str, pair: str) -> str:
+    """What the unique column `active` holds while an issuer signs for this role and pair."""
+    return f"{role}:{pair}"
+
+
+class Issuers(Repository):
+    """Issuing CAs; the database lets one be active per role and pair."""
+
+    enums: ClassVar[Mapping[str, Any]] = {"state": IssuerState}
+
+    def all(self) -> list[IssuerRow]:
+        """All of them, oldest first."""
+        table = schema.issuers
+        return self._all(IssuerRow, sa.select(table).order_by(table.c.added_at, table.c.skid))
+
+    def get(self, skid: str) -> IssuerRow | None:
+        """The issuer with this subject key id (hex)."""
+        return self._one(IssuerRow, sa.select(schema.issuers).where(schema.issuers.c.skid == skid))
+
+    def active(self) -> dict[str, str]:
+        """Subject key id of the issuer that signs, by `active_key`."""
+        table = schema.issuers
+        query = sa.select(table.c.active, table.c.skid).where(table.c.active.is_not(None))
+        return {row.active: row.skid for row in self._connection.execute(query)}
+
+    def add(self, row: IssuerRow) -> None:
+        """Make an issuer known."""
+        self._insert(schema.issuers, row)
+
+    def move(self, skid: str, state: IssuerState, at: datetime) -> None:
+        """Change an issuer's state. To make one active, end the active one first: the database refuses a second."""
+        row = self.get(skid)
+        if row is None:
+            return
+        active = active_key(row.role, row.pair) if state is IssuerState.ACTIVE else None
+        self._update(schema.issuers, schema.issuers.c.skid == skid, state=state, active=active, changed_at=at)
+
+
+class Epochs(Repository):
+    """Ages of the database between two restores."""
+
+    def current(self) -> EpochRow | None:
+        """The present epoch; None in a database that no CA has opened yet."""
+        table = schema.epochs
+        return self._one(EpochRow, sa.select(table).order_by(table.c.number.desc()).limit(1))
+
+    def begin(self, row: EpochRow) -> None:
+        """Begin an epoch; the database refuses a number twice."""
+        self._insert(schema.epochs, row)
+
+
+class BlockedKeys(Repository):
+    """Keys that get no certificate."""
+
+    def all(self) -> list[BlockedKeyRow]:
+        """All of them."""
+        return self._all(BlockedKeyRow, sa.select(schema.blocked_keys).order_by(schema.blocked_keys.c.spki))
+
+    def among(self, digests: Collection[str]) -> set[str]:
+        """Those of the SHA-256 digests (hex) that are blocked."""
+        table = schema.blocked_keys
+        return set(
+            self._connection.execute(sa.select(table.c.spki).where(table.c.spki.in_(digests))).scalars()
+        )
+
+    def add(self, row: BlockedKeyRow) -> None:
+        """Block a key; the database refuses one twice."""
+        self._insert(schema.blocked_keys, row)
+
+    def remove(self, spki: str) -> bool:
+        """Let a key have certificates again; says whether it was blocked."""
+        table = schema.blocked_keys
+        return self._connection.execute(table.delete().where(table.c.spki == spki)).rowcount == 1
+
+
+def spki_digest(spki: bytes) -> str:
+    """How a key is named in the block list: SHA-256 over its DER SubjectPublicKeyInfo, hex."""
+    return hashlib.sha256(spki).hexdigest()

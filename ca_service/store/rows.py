@@ -196,7 +196,7 @@ class AlarmRow:
 
 
 class IssuerState(StrEnum):
-    """`PREPARED` is published and trusted but signs nothing yet; `TAINTED` signs no more; `RETIRED` is trusted no more."""
+    """`PREPARED` is published but signs nothing yet; `TAINTED` signs no more; `RETIRED` is trusted no more."""
 
     PREPARED = "prepared"
     ACTIVE = "active"
@@ -220,7 +220,7 @@ class IssuerRow:
 
 @dataclass(frozen=True)
 class EpochRow:
-    """An age of the database between two restores; the highest `number` is the present one. `salt` is 32 bytes in hex."""
+    """An age of the database between two restores; the highest `number` is the present one. `salt`: 32 bytes, hex."""
 
     number: int
     salt: str

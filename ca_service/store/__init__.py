@@ -32,9 +32,11 @@ from ca_service.store.rows import (
     TpmState,
 )
 from ca_service.store.transaction import Transaction
+from ca_service.store.views import Bindings, Standing
 
 __all__ = [
     "AlarmRow",
+    "Bindings",
     "BlockedKeyRow",
     "CertificateRow",
     "CertificateState",
@@ -53,6 +55,7 @@ __all__ = [
     "LeafRow",
     "PolicyRow",
     "RevocationRow",
+    "Standing",
     "Store",
     "SubmissionRow",
     "Taken",

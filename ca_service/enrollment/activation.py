@@ -13,7 +13,7 @@ from datetime import datetime
 import structlog
 
 from ca_service.enrollment.desk import Desk, View, refused
-from ca_service.enrollment.issuance import Plan, plan, record, sign, store_signed
+from ca_service.enrollment.issuance import Plan, note_renewal, plan, record, sign, store_signed
 from ca_service.enrollment.ledger import LedgerFacts, settle
 from ca_service.enrollment.recording import Decision, keep_and_log
 from ca_service.enrollment.reply import Issued, reply_bytes
@@ -210,6 +210,7 @@ class Activation:
                 closed_at=None,
             )
             record(tx, plan_, intent)
+            note_renewal(tx, facts, plan_, intent)
         return self._sign(intent, plan_, facts)
 
     def _begin(self, tx: Transaction, row: EnrollmentRow, view: View, decision_id: str) -> bool:

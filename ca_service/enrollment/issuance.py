@@ -6,6 +6,7 @@ Only when the caller has stored what `sign` returns may a byte of it leave the p
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -39,7 +40,7 @@ _EPHEMERAL: Mapping[str, IssuerRole] = {"ek": "ephemeral", "devid": "ephemeral"}
 
 @dataclass(frozen=True)
 class Piece:
-    """One certificate that is to be made: for which key, by whom, the draft, the proof of its lint, and whose place it takes."""
+    """One certificate that is to be made: its key, its issuer, the draft, the proof of its lint, whose place it takes."""
 
     key: KeyClaim
     issuer: IssuingCa
@@ -205,6 +206,17 @@ def record(tx: Transaction, plan_: Plan, intent: IntentRow) -> None:
                 replaces=piece.replaces,
             )
         )
+
+
+def note_renewal(tx: Transaction, facts: LedgerFacts, plan_: Plan, intent: IntentRow) -> None:
+    """Tell operators that certificates are replaced: keylime refuses an agent whose EK certificate is another one."""
+    replaced: dict[str, list[str]] = {}
+    for piece in plan_.pieces:
+        if piece.replaces is not None:
+            replaced.setdefault(piece.key.role, []).append(piece.replaces)
+    if replaced and not facts.claim.ephemeral:
+        detail = {"kbs": facts.claim.kbs_id, "resource": facts.claim.resource, "replaced": replaced}
+        tx.alarms.add("renewed", intent.decision_id, json.dumps(detail), intent.created_at)
 
 
 def sign(plan_: Plan, faults: Faults) -> dict[str, Issued]:

@@ -25,9 +25,9 @@ from ca_service.keys import Authority, CeremonyConfig, load_authority, run_cerem
 from ca_service.policy import load
 from ca_service.store import (
     EpochRow,
+    Faults,
     IssuerRow,
     IssuerState,
-    Faults,
     Store,
     create_store,
     no_faults,

@@ -8,6 +8,7 @@ from ca_service.store.authority import active_key, spki_digest
 from ca_service.store.counters import precedes
 from ca_service.store.database import Faults, Store, Taken, create_store, no_faults, open_store
 from ca_service.store.issuance import live_key
+from ca_service.store.log import LoggedCertificate
 from ca_service.store.rows import (
     AlarmRow,
     BlockedKeyRow,
@@ -53,6 +54,7 @@ __all__ = [
     "IssuerRow",
     "IssuerState",
     "LeafRow",
+    "LoggedCertificate",
     "PolicyRow",
     "RevocationRow",
     "Standing",

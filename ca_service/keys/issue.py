@@ -1,13 +1,15 @@
 """The one way to a signature on a certificate: with the lint's token in hand."""
 
+from functools import lru_cache
+
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import SignatureAlgorithmOID
 
 from ca_service.judgment import VtpmCaError
 from ca_service.keys.signer import Signer, sign_and_check
 from ca_service.profiles.structures import assemble
-from ca_service.profiles.token import LintPassed, spki
+from ca_service.profiles.token import LintPassed
 
 
 def sign_certificate(
@@ -48,15 +50,12 @@ def sign_certificate(
         certificate.tbs_certificate_bytes != tbs
         or certificate.signature != signature
         or certificate.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384
-        or certificate.issuer.public_bytes() != above.subject.public_bytes()
-        or _spki_of(above) != spki(key)
+        or (certificate.issuer.public_bytes(), key) != _name_and_key(above)
     ):
         raise VtpmCaError("signer, issuer and certificate do not belong together", code="signer")
     return der
 
 
-def _spki_of(certificate: x509.Certificate) -> bytes:
-    """DER SubjectPublicKeyInfo of a certificate."""
-    return certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+@lru_cache(maxsize=64)
+def _name_and_key(issuer: x509.Certificate) -> tuple[bytes, CertificatePublicKeyTypes]:
+    return issuer.subject.public_bytes(), issuer.public_key()

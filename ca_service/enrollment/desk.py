@@ -5,7 +5,9 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
+from ca_service.audit import Log
 from ca_service.enrollment.claim import Claim
 from ca_service.enrollment.judge import CERTIFY_PRESENT, Judge
 from ca_service.enrollment.ledger import LedgerFacts, gather
@@ -81,6 +83,12 @@ class Desk:
     def authority(self) -> Authority:
         """The CA's keys and names."""
         return self.source()
+
+    @cached_property
+    def log(self) -> Log:
+        """The log of decisions and certificates; its key stays, whatever issuing CAs come and go."""
+        authority = self.authority
+        return Log(authority.log.origin, authority.log_key)
 
     def now(self) -> datetime:
         """The time in whole seconds: what is stored is what was judged by."""

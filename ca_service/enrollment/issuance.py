@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ca_service.audit import Leaf, certificate_leaf
 from ca_service.enrollment.claim import KeyClaim
 from ca_service.enrollment.desk import Desk, View
 from ca_service.enrollment.ledger import LedgerFacts
@@ -18,6 +19,7 @@ from ca_service.enrollment.reply import Issued
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import VtpmCaError
 from ca_service.keys import Authority, IssuingCa, sign_certificate
+from ca_service.policy import Policy
 from ca_service.profiles import (
     Draft,
     Entropy,
@@ -27,6 +29,7 @@ from ca_service.profiles import (
     Validity,
     draft_devid,
     draft_ek,
+    draft_iak_webauthn,
     fill_slot,
     lint,
     serial_hex,
@@ -76,6 +79,7 @@ class _Draughtsman:
     submission: Submission
     authority: Authority
     issuers: Mapping[str, IssuingCa]
+    policy: Policy
     facts: LedgerFacts
     provenance: Provenance
     at: datetime
@@ -86,6 +90,8 @@ class _Draughtsman:
         return Piece(key, issuer, draft, lint(draft, issuer.info), None if stored is None else stored.serial)
 
     def _validity(self, issuer: IssuingCa) -> Validity:
+        if self.facts.claim.ephemeral:
+            return Validity.ephemeral(self.at, self.policy.ephemeral.days, issuer.info.validity.not_after)
         return self.authority.device_validity(self.at, issuer)
 
     def ek(self, key: KeyClaim) -> Piece:
@@ -104,25 +110,53 @@ class _Draughtsman:
         return self._piece(key, issuer, draft)
 
     def devid(self, key: KeyClaim, naming: "Piece | CertificateRow") -> Piece:
-        issuer = self.issuers["devid"]
-        if isinstance(naming, Piece):
-            serial, aki, digest = naming.draft.serial, naming.issuer.info.key_id, None
+        tpm, issuer = self.submission.claims.tpm, self.issuers["devid"]
+        ek = _naming(naming)
+        if key.profile == "iak-webauthn":
+            draft = draft_iak_webauthn(
+                public=key.public,
+                ek_name=bytes.fromhex(self.facts.claim.keys[0].name),
+                manufacturer=tpm.manufacturer,
+                vendor=tpm.vendor,
+                firmware=tpm.firmware,
+                ek_serial=ek.serial,
+                ek_aki=ek.aki,
+                ek_digest=ek.digest,
+                serial=self.authority.new_serial(self.entropy),
+                validity=self._validity(issuer),
+                issuer=issuer.info,
+                provenance=self.provenance,
+            )
         else:
-            serial, aki, digest = int(naming.serial, 16), bytes.fromhex(naming.issuer), _digest(naming)
-        draft = draft_devid(
-            Role(key.role),
-            public=key.public,
-            ek_name=bytes.fromhex(self.facts.claim.keys[0].name),
-            manufacturer=self.submission.claims.tpm.manufacturer,
-            ek_serial=serial,
-            ek_aki=aki,
-            ek_digest=digest,
-            serial=self.authority.new_serial(self.entropy),
-            validity=self._validity(issuer),
-            issuer=issuer.info,
-            provenance=self.provenance,
-        )
+            draft = draft_devid(
+                Role(key.role),
+                public=key.public,
+                ek_name=bytes.fromhex(self.facts.claim.keys[0].name),
+                manufacturer=tpm.manufacturer,
+                ek_serial=ek.serial,
+                ek_aki=ek.aki,
+                ek_digest=ek.digest,
+                serial=self.authority.new_serial(self.entropy),
+                validity=self._validity(issuer),
+                issuer=issuer.info,
+                provenance=self.provenance,
+            )
         return self._piece(key, issuer, draft)
+
+
+@dataclass(frozen=True)
+class _NamingEk:
+    """The EK certificate that IAK and IDevID name; `digest` is None until it is signed."""
+
+    serial: int
+    aki: bytes
+    digest: str | None
+
+
+def _naming(naming: Piece | CertificateRow) -> _NamingEk:
+    if isinstance(naming, Piece):
+        return _NamingEk(naming.draft.serial, naming.issuer.info.key_id, None)
+    return _NamingEk(int(naming.serial, 16), bytes.fromhex(naming.issuer), _digest(naming))
 
 
 def _digest(row: CertificateRow) -> str:
@@ -140,21 +174,23 @@ def plan(desk: Desk, submission: Submission, view: View, *, decision_id: str, at
         VtpmCaError: the enrolment is not an admitted one.
     """
     facts, grant = view.facts, submission.claims.grant
-    if facts is None:
+    if facts is None or view.policy is None:
         raise VtpmCaError("an admitted enrolment has no claim", code="internal")
     roles: Mapping[str, IssuerRole] = _EPHEMERAL if facts.claim.ephemeral else _PERSISTENT
     draughtsman = _Draughtsman(
         submission=submission,
         authority=desk.authority,
         issuers={kind: desk.issuer(view, role) for kind, role in roles.items()},
+        policy=view.policy,
         facts=facts,
         provenance=Provenance(
-            kbs_thumbprint="" if grant is None else grant.jwk.thumbprint(),
-            resource="" if grant is None else grant.claims.resource,
+            kbs_thumbprint=None if grant is None else grant.jwk.thumbprint(),
+            resource=None if grant is None else grant.claims.resource,
             measurement=submission.report.measurement,
             policy_digest=view.digest,
             decision_id=decision_id,
             profile=submission.claims.profile,
+            ephemeral=facts.claim.ephemeral,
         ),
         at=at,
         entropy=desk.entropy,
@@ -170,7 +206,7 @@ def plan(desk: Desk, submission: Submission, view: View, *, decision_id: str, at
     ]
     new = {key.live for key in wanting}
     kept = {
-        live: Issued(row.issuer, row.der)
+        live: Issued(row.serial, row.issuer, row.der)
         for live, row in facts.live.items()
         if live not in new and row.der is not None
     }
@@ -191,7 +227,7 @@ def record(tx: Transaction, plan_: Plan, intent: IntentRow) -> None:
             CertificateRow(
                 serial=piece.serial,
                 issuer=piece.issuer.skid,
-                profile=piece.key.role,
+                profile=piece.key.profile,
                 template=piece.key.template,
                 key_name=piece.key.name,
                 live=piece.key.live,
@@ -236,7 +272,7 @@ def sign(plan_: Plan, faults: Faults) -> dict[str, Issued]:
         der = sign_certificate(
             tbs, piece.token, piece.issuer.signer, piece.issuer.certificate, ek_certificate=naming
         )
-        signed[piece.key.live] = Issued(piece.issuer.skid, der)
+        signed[piece.key.live] = Issued(piece.serial, piece.issuer.skid, der)
         faults(f"after signing {piece.key.role}")
     return signed
 
@@ -249,3 +285,21 @@ def store_signed(
         return False
     stored = [tx.certificates.issued(piece.serial, signed[piece.key.live].der, at) for piece in plan_.pieces]
     return all(stored)
+
+
+def leaves_of(
+    plan_: Plan, signed: Mapping[str, Issued], decision_id: str, at: datetime
+) -> tuple[Leaf, ...]:
+    """What the log says about the new certificates of an issuance."""
+    return tuple(
+        certificate_leaf(
+            serial=piece.serial,
+            issuer=piece.issuer.skid,
+            profile=piece.key.profile,
+            key_name=piece.key.name,
+            der=signed[piece.key.live].der,
+            decision_id=decision_id,
+            at=at,
+        )
+        for piece in plan_.pieces
+    )

@@ -35,6 +35,7 @@ from ca_service.profiles.model import (
 from ca_service.profiles.naming import (
     DEFAULT_PAIR,
     SIMULATION_MARK,
+    ca_name,
     device_serial,
     hardware_serial,
     printable_manufacturer,
@@ -60,6 +61,7 @@ __all__ = [
     "Provenance",
     "Validity",
     "assemble",
+    "ca_name",
     "device_serial",
     "draft_devid",
     "draft_ek",

@@ -49,7 +49,7 @@ def damaged(what: str) -> Unavailable:
 class Log:
     """One log: its name, its key, and the tables of whichever transaction it is given.
 
-    Safe for threads: it remembers nothing but which checkpoint it verified last, to save the next verification.
+    Safe for threads: it remembers nothing but which checkpoint it signed or verified last, to save a verification.
     """
 
     def __init__(self, origin: str, signer: NoteSigner) -> None:
@@ -179,7 +179,9 @@ class Log:
 
     def _sign(self, frontier: Frontier) -> bytes:
         text = Checkpoint(self.key.name, frontier.size, frontier.root()).to_text()
-        return sign_note(text, self.key, self._signer)
+        note = sign_note(text, self.key, self._signer)
+        self._vouched = note.decode("utf-8")
+        return note
 
     def _open(self, row: HeadRow) -> Checkpoint:
         try:

@@ -1,8 +1,10 @@
 """The tables of the Merkle log; what they mean, `ca_service.audit` knows."""
 
+import functools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,8 +13,37 @@ from ca_service.store.repository import Repository
 from ca_service.store.rows import DecisionRow, HeadRow, LeafRow
 
 _HEAD = 1
-_PLACES = 200
-"""Most places in one query: SQLite bounds the depth of an expression at 1,000."""
+_PLACES = 500
+"""Most places in one query; databases bound how many parameters a statement has."""
+
+# Statements are made once: every enrolment runs them, and making one costs more than running it.
+_READ_HEAD = sa.select(schema.log_head).where(schema.log_head.c.id == _HEAD)
+_LOCK_HEAD = _READ_HEAD.with_for_update()
+_FIRST_HEAD = schema.log_head.insert()
+_NEXT_HEAD = schema.log_head.update().where(schema.log_head.c.id == _HEAD)
+_ADD_LEAVES = schema.log_leaves.insert()
+_ADD_NODES = schema.log_nodes.insert()
+
+
+_LEAVES_ABOUT = sa.select(schema.log_leaves).where(
+    schema.log_leaves.c.kind == sa.bindparam("of_kind"),
+    schema.log_leaves.c.subject.in_(sa.bindparam("subjects", expanding=True)),
+)
+
+
+@functools.cache
+def _nodes_of(levels: int) -> "sa.Select[tuple[object, ...]]":
+    """The hashes at several positions of each of so many levels."""
+    table = schema.log_nodes
+    # Row values would be shorter, and SQLite would read the whole table for them.
+    parts = (
+        sa.and_(
+            table.c.level == sa.bindparam(f"level{i}"),
+            table.c.position.in_(sa.bindparam(f"positions{i}", expanding=True)),
+        )
+        for i in range(levels)
+    )
+    return sa.select(table).where(sa.or_(*parts))
 
 
 @dataclass(frozen=True)
@@ -33,17 +64,15 @@ class LogTables(Repository):
 
     def head(self, *, lock: bool = False) -> HeadRow | None:
         """The log's present state; with `lock`, no other transaction appends until this one ends."""
-        query = sa.select(schema.log_head).where(schema.log_head.c.id == _HEAD)
-        return self._one(HeadRow, query.with_for_update() if lock else query)
+        return self._one(HeadRow, _LOCK_HEAD if lock else _READ_HEAD)
 
     def set_head(self, row: HeadRow, *, first: bool) -> None:
         """Store the new state."""
         values = {"size": row.size, "frontier": row.frontier, "checkpoint": row.checkpoint, "at": row.at}
-        table = schema.log_head
         if first:
-            self._connection.execute(table.insert().values(id=_HEAD, **values))
+            self._connection.execute(_FIRST_HEAD, {"id": _HEAD, **values})
         else:
-            self._update(table, table.c.id == _HEAD, **values)
+            self._connection.execute(_NEXT_HEAD, values)
 
     def add_leaves(self, rows: Iterable[LeafRow]) -> None:
         """Append leaves; the database refuses a position, or a subject of one kind, twice."""
@@ -52,28 +81,25 @@ class LogTables(Repository):
             for row in rows
         ]
         if values:
-            self._connection.execute(schema.log_leaves.insert(), values)
+            self._connection.execute(_ADD_LEAVES, values)
 
     def add_nodes(self, nodes: Iterable[tuple[int, int, bytes]]) -> None:
         """Store hashes: (level, position within the level, hash)."""
         values = [{"level": level, "position": position, "hash": hash_} for level, position, hash_ in nodes]
         if values:
-            self._connection.execute(schema.log_nodes.insert(), values)
+            self._connection.execute(_ADD_NODES, values)
 
     def nodes(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
         """The hashes at these (level, position); a place without one is left out."""
-        table, found, wanted = schema.log_nodes, dict[tuple[int, int], bytes](), sorted(places)
+        found, wanted = dict[tuple[int, int], bytes](), sorted(places)
         for start in range(0, len(wanted), _PLACES):
             by_level = dict[int, list[int]]()
             for level, position in wanted[start : start + _PLACES]:
                 by_level.setdefault(level, []).append(position)
-            condition = sa.or_(
-                *(
-                    sa.and_(table.c.level == level, table.c.position.in_(positions))
-                    for level, positions in by_level.items()
-                )
-            )
-            rows = self._connection.execute(sa.select(table).where(condition))
+            values: dict[str, object] = {}
+            for i, (level, positions) in enumerate(by_level.items()):
+                values |= {f"level{i}": level, f"positions{i}": positions}
+            rows = self._connection.execute(_nodes_of(len(by_level)), values)
             found |= {(row.level, row.position): bytes(row.hash) for row in rows}
         return found
 
@@ -102,16 +128,16 @@ class LogTables(Repository):
 
     def about(self, subjects: Collection[tuple[str, str]]) -> dict[tuple[str, str], LeafRow]:
         """The leaves about these (kind, subject)."""
-        table, by_kind = schema.log_leaves, dict[str, list[str]]()
+        by_kind = dict[str, list[str]]()
         for kind, subject in subjects:
             by_kind.setdefault(kind, []).append(subject)
-        if not by_kind:
-            return {}
-        condition = sa.or_(
-            *(sa.and_(table.c.kind == kind, table.c.subject.in_(names)) for kind, names in by_kind.items())
-        )
-        rows = self._all(LeafRow, sa.select(table).where(condition))
-        return {(row.kind, row.subject): row for row in rows}
+        rows = list[sa.Row[Any]]()
+        for kind, names in by_kind.items():
+            rows += self._connection.execute(_LEAVES_ABOUT, {"of_kind": kind, "subjects": names})
+        return {
+            (row.kind, row.subject): LeafRow(row.position, row.kind, row.subject, bytes(row.data))
+            for row in rows
+        }
 
     def leaf(self, kind: str, subject: str) -> LeafRow | None:
         """The leaf about this subject."""

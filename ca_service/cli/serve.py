@@ -165,11 +165,11 @@ def serve(
         limits = Limits()
         folder = bundle_of(directory, bundle)
         folder.current()
-        judge = Judge.of(authority.ca_id, authority.mode, authority.nonce_key, folder.current)
+        judge = Judge.of(authority.ca_id, authority.mode, folder.current)
         if kds or kds_url:
             judge = replace(judge, supply=supply_of(folder, judge.roots, kds_url).provide)
         liveness = FileLiveness(directory / "run")
-        enroller = Enroller(Desk(authority, store, judge, liveness, now, secrets.token_bytes, limits))
+        enroller = Enroller(Desk(lambda: authority, store, judge, liveness, now, secrets.token_bytes, limits))
         enroller.recover()
         if question := unanswered(store):
             structlog.get_logger(__name__).warning("enrolments are refused", reason=question)

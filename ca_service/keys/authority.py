@@ -179,6 +179,13 @@ class Authority(PublicAuthority):
         """The issuing CA of a role and pair; raises NotFound."""
         return _find(self.issuers, role, pair)
 
+    def issuer_of(self, skid: str) -> IssuingCa:
+        """The issuing CA with this subject key id (hex); raises NotFound."""
+        for issuer in self.issuers:
+            if issuer.skid == skid:
+                return issuer
+        raise NotFound("this CA has no issuing CA with this key id")
+
 
 AnyIssuer = TypeVar("AnyIssuer", bound=PublicIssuer)
 

@@ -33,9 +33,11 @@ from ca_service.store.rows import (
     TpmState,
 )
 from ca_service.store.transaction import Transaction
+from ca_service.store.views import Bindings, Standing
 
 __all__ = [
     "AlarmRow",
+    "Bindings",
     "BlockedKeyRow",
     "CertificateRow",
     "CertificateState",
@@ -55,6 +57,7 @@ __all__ = [
     "PolicyRow",
     "RestingRow",
     "RevocationRow",
+    "Standing",
     "Store",
     "SubmissionRow",
     "Taken",

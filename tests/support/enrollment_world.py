@@ -23,7 +23,16 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
 from ca_service.keys import Authority, CeremonyConfig, load_authority, run_ceremony
 from ca_service.policy import load
-from ca_service.store import Faults, Store, create_store, no_faults, open_store
+from ca_service.store import (
+    EpochRow,
+    IssuerRow,
+    IssuerState,
+    Faults,
+    Store,
+    create_store,
+    no_faults,
+    open_store,
+)
 from vtpm.lab.allowlist import launch_entry, platform_entry
 from vtpm.snp import Platform
 from vtpm.wire.encoding import b64std
@@ -210,11 +219,28 @@ formats = ["cocoonfs/1"]
 
     def enroller(self, store: Store, faults: Faults = no_faults, judge: Judge | None = None) -> Enroller:
         authority = self.authority
+        with store.write() as tx:
+            if tx.epochs.current() is None:
+                tx.epochs.begin(EpochRow(1, "00" * 32, self.time, "tests"))
+            for ca in authority.issuers:
+                if tx.issuers.get(ca.skid) is None:
+                    tx.issuers.add(
+                        IssuerRow(
+                            ca.skid,
+                            ca.role,
+                            ca.pair,
+                            IssuerState.ACTIVE,
+                            f"{ca.role}:{ca.pair}",
+                            b"",
+                            self.time,
+                            self.time,
+                        )
+                    )
         return Enroller(
             Desk(
-                authority=authority,
+                source=lambda: authority,
                 store=store,
-                judge=judge or Judge.of(authority.ca_id, authority.mode, authority.nonce_key),
+                judge=judge or Judge.of(authority.ca_id, authority.mode),
                 liveness=FileLiveness(self.directory / "run"),
                 clock=lambda: self.time,
                 entropy=os.urandom,

@@ -98,9 +98,9 @@ def throwaway_ca(
     try:
         with store.write() as tx:
             tx.policies.append(load(policy).digest, policy, clock(), "lab")
-        judge = Judge.of(authority.ca_id, authority.mode, authority.nonce_key)
+        judge = Judge.of(authority.ca_id, authority.mode)
         judge = judge.with_replaced({rule: UnsafeSkip(rule) for rule in off})
-        enroller = Enroller(Desk(authority, store, judge, liveness, clock, os.urandom))
+        enroller = Enroller(Desk(lambda: authority, store, judge, liveness, clock, os.urandom))
         enroller.recover()
         with served(create_app(Services(authority, store, enroller))) as url:
             yield ThrowawayCa(url, authority.ca_id, store)

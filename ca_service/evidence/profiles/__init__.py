@@ -5,7 +5,7 @@ for what the claims do not have. `profile_checks` are the rules that a profile a
 """
 
 from ca_service.evidence.profiles.checks import ISSUED_PROFILES, PROFILE_ISSUED, profile_checks
-from ca_service.evidence.profiles.claims import Claims
+from ca_service.evidence.profiles.claims import Claims, is_ephemeral
 from ca_service.evidence.profiles.readers import read
 
-__all__ = ["ISSUED_PROFILES", "PROFILE_ISSUED", "Claims", "profile_checks", "read"]
+__all__ = ["ISSUED_PROFILES", "PROFILE_ISSUED", "Claims", "is_ephemeral", "profile_checks", "read"]

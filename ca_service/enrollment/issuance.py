@@ -287,9 +287,7 @@ def store_signed(
     return all(stored)
 
 
-def leaves_of(
-    plan_: Plan, signed: Mapping[str, Issued], decision_id: str, at: datetime
-) -> tuple[Leaf, ...]:
+def leaves_of(plan_: Plan, signed: Mapping[str, Issued], decision_id: str, at: datetime) -> tuple[Leaf, ...]:
     """What the log says about the new certificates of an issuance."""
     return tuple(
         certificate_leaf(

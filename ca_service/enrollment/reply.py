@@ -28,9 +28,7 @@ class Logged:
     proofs: Mapping[str, Proof] = field(repr=False)
 
 
-def log_certificates(
-    desk: Desk, tx: Transaction, leaves: Sequence[Leaf], kept: Sequence[Issued]
-) -> Logged:
+def log_certificates(desk: Desk, tx: Transaction, leaves: Sequence[Leaf], kept: Sequence[Issued]) -> Logged:
     """Log new certificates, and prove them and those that are kept to the same checkpoint.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ca_service.enrollment import Limits, publish_all
-from ca_service.judgment import BadRequest, Unavailable
+from ca_service.judgment import Unavailable
 from ca_service.keys import (
     Authority,
     CeremonyConfig,

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
-from ca_service.keys import Authority, CeremonyConfig, load_authority, run_ceremony
+from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
 from ca_service.policy import load
 from ca_service.store import (
     EpochRow,
@@ -238,7 +238,7 @@ formats = ["cocoonfs/1"]
                     )
         return Enroller(
             Desk(
-                source=lambda: authority,
+                source=AuthoritySource(self.directory / "ca", lambda: authority),
                 store=store,
                 judge=judge or Judge.of(authority.ca_id, authority.mode),
                 liveness=FileLiveness(self.directory / "run"),

@@ -37,7 +37,9 @@ def ca() -> None:
 
 
 def _with_pair(command: F) -> F:
-    pair = click.option("--pair", default=DEFAULT_PAIR, show_default=True, metavar="NAME", help="which pair of CAs")
+    pair = click.option(
+        "--pair", default=DEFAULT_PAIR, show_default=True, metavar="NAME", help="which pair of CAs"
+    )
     role = click.option(
         "--role", "roles", type=click.Choice(_ROLES), multiple=True, help="only this one; may be repeated"
     )
@@ -76,7 +78,10 @@ def list_cas(directory: Path, *, root_pem: bool, as_json: bool) -> None:
 @ca.command()
 @_with_pair
 @click.option(
-    "--root-key", type=PathName(directory=False), metavar="FILE", help="the root's sealed key, if it was taken away"
+    "--root-key",
+    type=PathName(directory=False),
+    metavar="FILE",
+    help="the root's sealed key, if it was taken away",
 )
 @with_directory
 @with_json
@@ -127,7 +132,11 @@ def activate(
 @ca.command()
 @_with_pair
 @_with_generation
-@click.option("--active", is_flag=True, help="the one that signs, after a compromise: the prepared one takes over at once")
+@click.option(
+    "--active",
+    is_flag=True,
+    help="the one that signs, after a compromise: the prepared one takes over at once",
+)
 @with_directory
 @with_json
 def taint(
@@ -147,7 +156,10 @@ def taint(
 @_with_pair
 @_with_generation
 @click.option(
-    "--abandon", type=click.IntRange(0), metavar="N", help="in spite of exactly N live certificates, which are listed"
+    "--abandon",
+    type=click.IntRange(0),
+    metavar="N",
+    help="in spite of exactly N live certificates, which are listed",
 )
 @click.option("--yes", is_flag=True, help="do it; without this it is a dry run")
 @with_directory

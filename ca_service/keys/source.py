@@ -8,7 +8,8 @@ from pathlib import Path
 import structlog
 
 from ca_service.judgment import Unavailable, VtpmCaError
-from ca_service.keys.authority import FACTS_FILE, Authority
+from ca_service.keys.authority import Authority
+from ca_service.keys.layout import FACTS_FILE
 
 LOOK_S = 1.0
 """How often, at most, the directory is looked at, in seconds."""

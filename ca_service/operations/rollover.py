@@ -67,9 +67,7 @@ class _Change:
         take_up(tx, context.public, self.at)
         self.rows = [row for row in tx.issuers.all() if row.pair == choice.pair]
         if not self.rows:
-            raise NotFound(
-                f"there is no pair {choice.pair}", remedy="`vtpm-ca ca list` names the pairs."
-            )
+            raise NotFound(f"there is no pair {choice.pair}", remedy="`vtpm-ca ca list` names the pairs.")
 
     def of(self, role: str, *states: IssuerState) -> list[IssuerRow]:
         """The chosen issuing CAs of a role that are in one of these states."""
@@ -150,7 +148,9 @@ def activate(context: OperationContext, arguments: Members) -> Json:
     authority = context.unlock()
     with context.store.write() as tx:
         change = _Change(context, tx, choice)
-        states = (IssuerState.PREPARED,) if choice.generation is None else (IssuerState.PREPARED, IssuerState.OLD)
+        states = (
+            (IssuerState.PREPARED,) if choice.generation is None else (IssuerState.PREPARED, IssuerState.OLD)
+        )
         candidates = change.chosen(*states)
         signing = change.chosen(IssuerState.ACTIVE) if choice.generation is not None else []
         if not candidates and not signing:
@@ -173,7 +173,9 @@ def _activate(
     moved: list[str] = []
     if len({row.role for row in candidates}) != len(candidates):
         raise Conflict(
-            "several generations of one role could be meant", code="rollover", remedy="Name one with --generation."
+            "several generations of one role could be meant",
+            code="rollover",
+            remedy="Name one with --generation.",
         )
     for row in candidates:
         try:

@@ -305,4 +305,9 @@ def issue(world: World, enroller: Enroller, tpm: SoftTpm, boot: Boot = Boot()) -
     return enroller.activate(*answer(tpm, reply.body))
 
 
-__all__ = ["Boot", "CertificatesReply", "SoftTpm", "World", "answer", "encode", "issue"]
+def ders(reply: bytes) -> list[bytes]:
+    """The certificates in an answer; what it says about the log differs from answer to answer."""
+    return [entry.certificate for entry in CertificatesReply.parse(reply).entries]
+
+
+__all__ = ["Boot", "CertificatesReply", "SoftTpm", "World", "answer", "ders", "encode", "issue"]

@@ -10,6 +10,7 @@ from ca_service.store.counters import precedes
 from ca_service.store.database import Faults, Store, create_store, no_faults, open_store
 from ca_service.store.failures import Taken
 from ca_service.store.issuance import live_key
+from ca_service.store.presence import Presence
 from ca_service.store.rows import (
     AlarmRow,
     BlockedKeyRow,
@@ -54,6 +55,7 @@ __all__ = [
     "IssuerState",
     "LeafRow",
     "PolicyRow",
+    "Presence",
     "RevocationRow",
     "Store",
     "SubmissionRow",

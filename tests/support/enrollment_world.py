@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
-from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
+from ca_service.enrollment import Desk, Enroller, Judge
+from ca_service.enrollment.liveness import Liveness, liveness_for
 from ca_service.keys import Authority, CeremonyConfig, load_authority, run_ceremony
 from ca_service.policy import load
 from ca_service.store import Faults, Store, create_store, no_faults, open_store
@@ -160,6 +161,7 @@ class World:
         # To open the sealed keys is slow on purpose; copies of one CA may share them.
         self.authority = authority or load_authority(directory / "ca", PASSPHRASE)
         self.url = url or f"sqlite:///{directory}/ca.sqlite3"
+        self._livenesses: list[Liveness] = []
 
     @classmethod
     def create(cls, directory: Path) -> "World":
@@ -215,12 +217,22 @@ formats = ["cocoonfs/1"]
                 authority=authority,
                 store=store,
                 judge=judge or Judge.of(authority.ca_id, authority.mode, authority.nonce_key),
-                liveness=FileLiveness(self.directory / "run"),
+                liveness=self._liveness(),
                 clock=lambda: self.time,
                 entropy=os.urandom,
                 faults=faults,
             )
         )
+
+    def _liveness(self) -> Liveness:
+        made = liveness_for(self.url, self.directory / "run")
+        self._livenesses.append(made)
+        return made
+
+    def close(self) -> None:
+        """End the claims to live of all enrollers made here."""
+        for liveness in self._livenesses:
+            liveness.close()
 
     def later(self, **step: int) -> None:
         self.time += timedelta(**step)

@@ -11,6 +11,7 @@ from ca_service.store.database import Faults, Store, create_store, no_faults, op
 from ca_service.store.failures import Taken
 from ca_service.store.issuance import live_key
 from ca_service.store.log import LoggedCertificate
+from ca_service.store.presence import Presence
 from ca_service.store.rows import (
     AlarmRow,
     BlockedKeyRow,
@@ -60,6 +61,7 @@ __all__ = [
     "LoggedCertificate",
     "PolicyRow",
     "RestingRow",
+    "Presence",
     "RevocationRow",
     "Standing",
     "Store",

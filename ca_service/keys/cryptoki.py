@@ -9,7 +9,9 @@ fork, in the parent, and taken up again by whoever needs it next.
 """
 
 import contextlib
+import hmac
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -61,6 +63,8 @@ class Module:
         self._lock = threading.Lock()
         self._library: _pkcs11.lib | None = None
         self._tokens: dict[TokenUri, OpenToken] = {}
+        self._refused: dict[TokenUri, set[bytes]] = {}
+        self._blind = secrets.token_bytes(32)
         os.register_at_fork(
             before=self._before_fork, after_in_parent=self._lock.release, after_in_child=self._lock.release
         )
@@ -76,7 +80,7 @@ class Module:
 
         Args:
             uri: names the token.
-            pin: tried at most once.
+            pin: once refused, it is not tried again in this process: tokens count wrong ones.
 
         Raises:
             PinRefusedError: it is wrong, or not tried because one more wrong one would lock the token.
@@ -86,8 +90,16 @@ class Module:
         """
         key = TokenUri(uri.token, uri.serial)
         if key not in self._tokens:
+            refused = self._refused.setdefault(key, set())
+            mark = hmac.digest(self._blind, pin.encode(), "sha256")
+            if mark in refused:
+                raise PinRefusedError("it refused this PIN before")
             slotted = self._find(key)
-            self._tokens[key] = OpenToken(slotted, _log_in(slotted, pin))
+            try:
+                self._tokens[key] = OpenToken(slotted, _log_in(slotted, pin))
+            except _PIN_ERRORS as error:
+                refused.add(mark)
+                raise PinRefusedError(f"it refuses the PIN ({type(error).__name__})") from None
         return self._tokens[key]
 
     def drop(self) -> None:
@@ -146,8 +158,6 @@ def _log_in(token: Slotted, pin: str) -> Session:
     except pkcs11.UserAlreadyLoggedIn:
         # Under a URI with and one without serial number: logins belong to the token, not to sessions.
         return token.open()
-    except _PIN_ERRORS as error:
-        raise PinRefusedError(f"it refuses the PIN ({type(error).__name__})") from None
 
 
 _MODULES: dict[str, Module] = {}

@@ -39,16 +39,12 @@ _WRAPPED_POINT = b"\x04\x61"
 
 
 class Token:
-    """A token with its PIN.
-
-    A PIN that was refused is not tried again by the same object, whatever it is asked for: tokens count.
-    """
+    """A token with its PIN."""
 
     def __init__(self, module_path: str, uri: TokenUri, pin: PinSource) -> None:
         self.uri = TokenUri(uri.token, uri.serial)
         self._module = module(module_path)
         self._pin = pin
-        self._refusal = ""
         self._away_until = 0.0
 
     def __repr__(self) -> str:
@@ -140,8 +136,6 @@ class Token:
         another process logs in), so some tries are made. While it stays away, each second has one such round.
         """
         with self._module.alone():
-            if self._refusal:
-                raise self._refused()
             if time.monotonic() < self._away_until:
                 raise self._out_of_reach("it was not there a moment ago")
             why = ""
@@ -167,23 +161,19 @@ class Token:
         try:
             return self._module.logged_in(self.uri, self._pin_text())
         except PinRefusedError as error:
-            self._refusal = str(error)
             self._module.drop()
-            raise self._refused() from None
+            raise BadRequest(
+                "pin",
+                f"the token {self.uri.token} cannot be opened: {error}",
+                code="pin",
+                remedy="Correct the PIN. It is not tried again by itself, because tokens count wrong ones.",
+            ) from None
 
     def _pin_text(self) -> str:
         try:
             return self._pin().decode("utf-8")
         except UnicodeDecodeError:
             raise BadRequest("pin", "must be UTF-8 text", code="pin") from None
-
-    def _refused(self) -> BadRequest:
-        return BadRequest(
-            "pin",
-            f"the token {self.uri.token} cannot be opened: {self._refusal}",
-            code="pin",
-            remedy="Correct the PIN. It is not tried again by itself, because tokens count wrong ones.",
-        )
 
     def _out_of_reach(self, why: str) -> Unavailable:
         return Unavailable(

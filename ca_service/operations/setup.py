@@ -8,7 +8,14 @@ import sqlalchemy as sa
 
 from ca_service.enrollment import Limits, publish_all
 from ca_service.judgment import BadRequest, Unavailable
-from ca_service.keys import CeremonyConfig, Transcript, load_authority, run_ceremony
+from ca_service.keys import (
+    Authority,
+    CeremonyConfig,
+    RootCa,
+    Transcript,
+    TranscriptList,
+    run_ceremony,
+)
 from ca_service.profiles import Entropy
 from ca_service.store import Store, create_store, open_store
 
@@ -65,11 +72,12 @@ def init(
 ) -> Transcript:
     """Make a CA in `directory`; raises as `run_ceremony` does, and then nothing is there."""
 
-    def finish(building: Path) -> None:
-        store = create_store(database_url(building))
+    def finish(authority: Authority, root: RootCa) -> list[TranscriptList]:
+        store = create_store(database_url(authority.directory))
         try:
-            publish_all(store, load_authority(building, passphrase), clock(), Limits())
+            publish_all(store, authority, clock(), Limits())
         finally:
             store.close()
+        return []
 
     return run_ceremony(directory, config, passphrase, clock=clock, entropy=entropy, finish=finish)

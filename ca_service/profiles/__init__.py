@@ -33,6 +33,7 @@ from ca_service.profiles.model import (
 from ca_service.profiles.naming import (
     DEFAULT_PAIR,
     SIMULATION_MARK,
+    ca_name,
     device_serial,
     hardware_serial,
     printable_manufacturer,
@@ -57,6 +58,7 @@ __all__ = [
     "Provenance",
     "Validity",
     "assemble",
+    "ca_name",
     "device_serial",
     "draft_devid",
     "draft_ek",

@@ -195,6 +195,7 @@ class CaContent:
     public_key: ec.EllipticCurvePublicKey
     serial: int
     validity: Validity
+    generation: int = 1
 
 
 Content = EkContent | DevidContent | CaContent

@@ -14,6 +14,7 @@ from ca_service.enrollment import publish_due
 from ca_service.evidence.profiles import ISSUED_PROFILES
 from ca_service.judgment import NotFound, Unavailable
 from ca_service.keys import IssuingCa, sign_and_check
+from ca_service.operations.audit import log_key
 from ca_service.store import CrlRow
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import MAX_BODY, Directory, DirectoryIssuer
@@ -57,6 +58,7 @@ def _directory(services: Services) -> Directory:
             "enrollments": "/v1/enrollments",
             "activation": "/v1/enrollments/{id}/activation",
             "certificates": "/v1/certificates/{serial}",
+            "checkpoint": "/log/checkpoint",
             "ca": "/ca/{skid}.cer",
             "crl": "/crl/{skid}/0.crl",
         },
@@ -65,6 +67,7 @@ def _directory(services: Services) -> Directory:
             "nonce_lifetime_seconds": int(limits.nonce_lifetime.total_seconds()),
             "pending_lifetime_seconds": int(limits.pending_lifetime.total_seconds()),
         },
+        log=log_key(authority),
     )
 
 

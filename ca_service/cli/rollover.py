@@ -16,7 +16,9 @@ from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.keys import (
     DEFAULT_PAIR,
     find_passphrase,
+    find_pin,
     find_root_passphrase,
+    find_root_pin,
     load_root,
     prepare_issuing,
 )
@@ -89,7 +91,7 @@ def prepare(
     root's key, and is done on the CA's machine; a running server takes the new issuing CAs up by itself.
     """
     allowed = run(directory, "issuer-preparable", pair=pair, roles=list(roles))
-    root = load_root(directory, find_root_passphrase(os.environ), root_key)
+    root = load_root(directory, find_root_passphrase(os.environ), root_key, find_root_pin(os.environ))
     prepare_issuing(
         directory,
         root,
@@ -98,6 +100,7 @@ def prepare(
         passphrase=find_passphrase(os.environ),
         clock=now,
         entropy=secrets.token_bytes,
+        pin=find_pin(os.environ),
     )
     made = run(directory, "issuer-announce")
     if as_json:

@@ -27,6 +27,7 @@ from ca_service.keys.passphrase import (
 )
 from ca_service.keys.sealed import Sealer, seal, unseal
 from ca_service.keys.signer import FileSigner, Signer, sign_and_check
+from ca_service.keys.source import AuthoritySource
 from ca_service.keys.transcript import Occasion, Transcript, TranscriptEntry, TranscriptList
 from ca_service.keys.upgrade import upgrade_directory
 from ca_service.profiles import DEFAULT_PAIR
@@ -34,6 +35,7 @@ from ca_service.profiles import DEFAULT_PAIR
 __all__ = [
     "DEFAULT_PAIR",
     "Authority",
+    "AuthoritySource",
     "CeremonyConfig",
     "Certified",
     "FileSigner",

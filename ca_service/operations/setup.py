@@ -16,6 +16,7 @@ from ca_service.keys import (
     TranscriptList,
     run_ceremony,
 )
+from ca_service.operations.issuers import ensure_issuers
 from ca_service.profiles import Entropy
 from ca_service.store import Store, create_store, open_store
 
@@ -75,6 +76,7 @@ def init(
     def finish(authority: Authority, root: RootCa) -> list[TranscriptList]:
         store = create_store(database_url(authority.directory))
         try:
+            ensure_issuers(store, authority, clock())
             publish_all(store, authority, clock(), Limits())
         finally:
             store.close()

@@ -13,10 +13,10 @@ from datetime import datetime
 import structlog
 
 from ca_service.enrollment.desk import Desk, View, refused
-from ca_service.enrollment.issuance import Plan, plan, record, sign, store_signed
+from ca_service.enrollment.issuance import Plan, leaves_of, note_renewal, plan, record, sign, store_signed
 from ca_service.enrollment.ledger import LedgerFacts, settle
 from ca_service.enrollment.recording import Decision, keep_and_log
-from ca_service.enrollment.reply import Issued, reply_bytes
+from ca_service.enrollment.reply import Issued, log_certificates, reply_bytes
 from ca_service.enrollment.revocation import abandon
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import (
@@ -210,6 +210,7 @@ class Activation:
                 closed_at=None,
             )
             record(tx, plan_, intent)
+            note_renewal(tx, facts, plan_, intent)
         return self._sign(intent, plan_, facts)
 
     def _begin(self, tx: Transaction, row: EnrollmentRow, view: View, decision_id: str) -> bool:
@@ -237,9 +238,12 @@ class Activation:
         """Transaction T3; the answer may leave the process when this returns."""
         desk = self._desk
         with desk.store.write() as tx:
-            if not store_signed(tx, intent.id, plan_, signed, desk.now()):
+            at = desk.now()
+            if not store_signed(tx, intent.id, plan_, signed, at):
                 raise Unavailable("the issuance was abandoned meanwhile")
-            reply = reply_bytes(desk, tx, intent.enrollment_id, intent.decision_id, facts, signed)
+            leaves = leaves_of(plan_, signed, intent.decision_id, at)
+            logged = log_certificates(desk, tx, leaves, tuple(plan_.kept.values()))
+            reply = reply_bytes(desk, intent.enrollment_id, intent.decision_id, facts, signed, logged)
             if not tx.enrollments.move(
                 intent.enrollment_id, EnrollmentState.ISSUING, EnrollmentState.ISSUED, reply=reply
             ):

@@ -13,7 +13,7 @@ from ca_service.enrollment.desk import ROUNDS, Desk, View, refused
 from ca_service.enrollment.ledger import settle
 from ca_service.enrollment.nonces import NonceKeys
 from ca_service.enrollment.recording import Decision, keep_and_log
-from ca_service.enrollment.reply import Issued, reply_bytes
+from ca_service.enrollment.reply import Issued, log_certificates, reply_bytes
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import Conflict, Refused, TooMany, Trace, Unavailable, VtpmCaError
 from ca_service.residency import make_challenge
@@ -178,9 +178,12 @@ def _return_known(desk: Desk, decision: Decision) -> Reply | None:
         settle(tx, facts, decision.at)
         keep_and_log(desk, tx, decision)
         issued = {
-            live: Issued(row.issuer, row.der) for live, row in facts.live.items() if row.der is not None
+            live: Issued(row.serial, row.issuer, row.der)
+            for live, row in facts.live.items()
+            if row.der is not None
         }
-        reply = Reply(OK, reply_bytes(desk, tx, enrollment_id, decision.id, facts, issued))
+        logged = log_certificates(desk, tx, (), tuple(issued.values()))
+        reply = Reply(OK, reply_bytes(desk, enrollment_id, decision.id, facts, issued, logged))
         tx.submissions.add(_submission_row(decision, reply))
         expires = decision.at + desk.limits.pending_lifetime
         tx.enrollments.add(_row(decision, enrollment_id, EnrollmentState.ISSUED, expires, reply.body))

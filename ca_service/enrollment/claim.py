@@ -31,6 +31,7 @@ class KeyClaim:
 
     Attributes:
         role: "ek", "iak" or "idevid".
+        profile: certificate profile that it gets a certificate of: its role, or "iak-webauthn".
         template: id of its TCG template.
         public: TPMT_PUBLIC.
         name: Name in hex.
@@ -39,6 +40,7 @@ class KeyClaim:
     """
 
     role: str
+    profile: str
     template: str
     public: bytes
     name: str
@@ -49,8 +51,8 @@ class KeyClaim:
     def live(self) -> str:
         """What the unique column holds for a live certificate of this key."""
         if not self.launch:
-            return live_key(self.role, self.name)
-        return f"ephemeral-{self.role}:{hashlib.sha256(f'{self.launch}:{self.name}'.encode('ascii')).hexdigest()}"
+            return live_key(self.profile, self.name)
+        return f"ephemeral-{self.profile}:{hashlib.sha256(f'{self.launch}:{self.name}'.encode('ascii')).hexdigest()}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Claim:
         data = submission.claims
         report_id = submission.report.report_id.hex()
         if data.grant is None or data.store is None or is_ephemeral(data):
-            return cls._ephemeral(submission, report_id)
+            return cls._ephemeral(submission, policy, report_id)
         claims, thumbprint = data.grant.claims, data.grant.jwk.thumbprint()
         kbs = kbs_for(policy, thumbprint)
         shared = kbs is not None and kbs.shares(claims.resource)
@@ -100,7 +102,7 @@ class Claim:
             salt=data.store.salt.hex() if shared else "",
             volume_salt=data.store.salt.hex(),
             ek_set=submission.ek_set(),
-            keys=_keys(submission, launch=""),
+            keys=_keys(submission, policy, launch=""),
             key_id=data.store.key_id,
             counter=data.store.counter,
             root=data.store.root.hex(),
@@ -108,8 +110,8 @@ class Claim:
         )
 
     @classmethod
-    def _ephemeral(cls, submission: Submission, report_id: str) -> Self:
-        keys = _keys(submission, launch=report_id)
+    def _ephemeral(cls, submission: Submission, policy: Policy, report_id: str) -> Self:
+        keys = _keys(submission, policy, launch=report_id)
         ek = hashlib.sha256(keys[0].name.encode("ascii")).hexdigest()[:_EK_DIGITS]
         return cls(
             ephemeral=True,
@@ -126,12 +128,13 @@ class Claim:
         )
 
 
-def _keys(submission: Submission, *, launch: str) -> tuple[KeyClaim, ...]:
+def _keys(submission: Submission, policy: Policy, *, launch: str) -> tuple[KeyClaim, ...]:
     tpm = submission.claims.tpm
-    roles = [("ek", ek) for ek in tpm.eks] + [("iak", tpm.iak), ("idevid", tpm.idevid)]
+    roles = [("ek", "ek", ek) for ek in tpm.eks]
+    roles += [("iak", policy.iak_profile, tpm.iak), ("idevid", "idevid", tpm.idevid)]
     return tuple(
-        KeyClaim(role, key.template, key.public, name(key.public).hex(), spki_of(key.public), launch)
-        for role, key in roles
+        KeyClaim(role, profile, key.template, key.public, name(key.public).hex(), spki_of(key.public), launch)
+        for role, profile, key in roles
     )
 
 

@@ -5,7 +5,9 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
+from ca_service.audit import Log
 from ca_service.enrollment.claim import Claim
 from ca_service.enrollment.judge import CERTIFY_PRESENT, Judge
 from ca_service.enrollment.ledger import LedgerFacts, gather
@@ -13,8 +15,8 @@ from ca_service.enrollment.limits import Limits
 from ca_service.enrollment.liveness import Liveness
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.profiles import PROFILE_ISSUED
-from ca_service.judgment import BadRequest, Finding, NotFound, Refused, Trace, Unavailable, VtpmCaError
-from ca_service.keys import Authority, IssuingCa
+from ca_service.judgment import BadRequest, Finding, Refused, Trace, Unavailable, VtpmCaError
+from ca_service.keys import Authority, AuthoritySource, IssuingCa
 from ca_service.policy import Policy, load
 from ca_service.profiles import DEFAULT_PAIR, Entropy, IssuerRole
 from ca_service.store import Faults, Standing, Store, Transaction, active_key, no_faults
@@ -67,7 +69,7 @@ class Desk:
         faults: what goes wrong around signatures; only tests hand something in.
     """
 
-    source: Callable[[], Authority]
+    source: AuthoritySource
     store: Store
     judge: Judge
     liveness: Liveness
@@ -80,7 +82,13 @@ class Desk:
     @property
     def authority(self) -> Authority:
         """The CA's keys and names."""
-        return self.source()
+        return self.source.current()
+
+    @cached_property
+    def log(self) -> Log:
+        """The log of decisions and certificates; its key stays, whatever issuing CAs come and go."""
+        authority = self.authority
+        return Log(authority.log.origin, authority.log_key)
 
     def now(self) -> datetime:
         """The time in whole seconds: what is stored is what was judged by."""
@@ -96,8 +104,7 @@ class Desk:
         if not standing.policy_version:
             return View(standing, "", None, None)
         policy = self._policy(tx, standing.policy_version)
-        signing = frozenset(standing.issuers.values())
-        facts = gather(tx, Claim.of(submission, policy), signing, at)
+        facts = gather(tx, Claim.of(submission, policy), standing.given_up, at)
         return View(standing, policy.digest, policy, facts)
 
     def _policy(self, tx: Transaction, version: int) -> Policy:
@@ -135,14 +142,7 @@ class Desk:
         skid = view.standing.issuers.get(active_key(role, DEFAULT_PAIR))
         if skid is None:
             raise Unavailable(f"no {role} CA signs now", code="issuer")
-        try:
-            return self.authority.issuer_of(skid)
-        except NotFound:
-            raise Unavailable(
-                f"this node has not the key of the {role} CA that signs now",
-                code="issuer",
-                remedy="Copy the CA's directory from the node on which the CA was prepared.",
-            ) from None
+        return self.source.holding(skid).issuer_of(skid)
 
     def activation_secrets(self, enrollment_id: str, count: int) -> tuple[bytes, ...]:
         """One secret per EK, derived and never stored."""

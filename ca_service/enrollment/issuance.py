@@ -6,10 +6,12 @@ Only when the caller has stored what `sign` returns may a byte of it leave the p
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ca_service.audit import Leaf, certificate_leaf
 from ca_service.enrollment.claim import KeyClaim
 from ca_service.enrollment.desk import Desk, View
 from ca_service.enrollment.ledger import LedgerFacts
@@ -17,6 +19,7 @@ from ca_service.enrollment.reply import Issued
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import VtpmCaError
 from ca_service.keys import Authority, IssuingCa, sign_certificate
+from ca_service.policy import Policy
 from ca_service.profiles import (
     Draft,
     Entropy,
@@ -26,6 +29,7 @@ from ca_service.profiles import (
     Validity,
     draft_devid,
     draft_ek,
+    draft_iak_webauthn,
     fill_slot,
     lint,
     serial_hex,
@@ -39,7 +43,7 @@ _EPHEMERAL: Mapping[str, IssuerRole] = {"ek": "ephemeral", "devid": "ephemeral"}
 
 @dataclass(frozen=True)
 class Piece:
-    """One certificate that is to be made: for which key, by whom, the draft, the proof of its lint, and whose place it takes."""
+    """One certificate that is to be made: its key, its issuer, the draft, the proof of its lint, whose place it takes."""
 
     key: KeyClaim
     issuer: IssuingCa
@@ -75,6 +79,7 @@ class _Draughtsman:
     submission: Submission
     authority: Authority
     issuers: Mapping[str, IssuingCa]
+    policy: Policy
     facts: LedgerFacts
     provenance: Provenance
     at: datetime
@@ -85,6 +90,8 @@ class _Draughtsman:
         return Piece(key, issuer, draft, lint(draft, issuer.info), None if stored is None else stored.serial)
 
     def _validity(self, issuer: IssuingCa) -> Validity:
+        if self.facts.claim.ephemeral:
+            return Validity.ephemeral(self.at, self.policy.ephemeral.days, issuer.info.validity.not_after)
         return self.authority.device_validity(self.at, issuer)
 
     def ek(self, key: KeyClaim) -> Piece:
@@ -103,25 +110,53 @@ class _Draughtsman:
         return self._piece(key, issuer, draft)
 
     def devid(self, key: KeyClaim, naming: "Piece | CertificateRow") -> Piece:
-        issuer = self.issuers["devid"]
-        if isinstance(naming, Piece):
-            serial, aki, digest = naming.draft.serial, naming.issuer.info.key_id, None
+        tpm, issuer = self.submission.claims.tpm, self.issuers["devid"]
+        ek = _naming(naming)
+        if key.profile == "iak-webauthn":
+            draft = draft_iak_webauthn(
+                public=key.public,
+                ek_name=bytes.fromhex(self.facts.claim.keys[0].name),
+                manufacturer=tpm.manufacturer,
+                vendor=tpm.vendor,
+                firmware=tpm.firmware,
+                ek_serial=ek.serial,
+                ek_aki=ek.aki,
+                ek_digest=ek.digest,
+                serial=self.authority.new_serial(self.entropy),
+                validity=self._validity(issuer),
+                issuer=issuer.info,
+                provenance=self.provenance,
+            )
         else:
-            serial, aki, digest = int(naming.serial, 16), bytes.fromhex(naming.issuer), _digest(naming)
-        draft = draft_devid(
-            Role(key.role),
-            public=key.public,
-            ek_name=bytes.fromhex(self.facts.claim.keys[0].name),
-            manufacturer=self.submission.claims.tpm.manufacturer,
-            ek_serial=serial,
-            ek_aki=aki,
-            ek_digest=digest,
-            serial=self.authority.new_serial(self.entropy),
-            validity=self._validity(issuer),
-            issuer=issuer.info,
-            provenance=self.provenance,
-        )
+            draft = draft_devid(
+                Role(key.role),
+                public=key.public,
+                ek_name=bytes.fromhex(self.facts.claim.keys[0].name),
+                manufacturer=tpm.manufacturer,
+                ek_serial=ek.serial,
+                ek_aki=ek.aki,
+                ek_digest=ek.digest,
+                serial=self.authority.new_serial(self.entropy),
+                validity=self._validity(issuer),
+                issuer=issuer.info,
+                provenance=self.provenance,
+            )
         return self._piece(key, issuer, draft)
+
+
+@dataclass(frozen=True)
+class _NamingEk:
+    """The EK certificate that IAK and IDevID name; `digest` is None until it is signed."""
+
+    serial: int
+    aki: bytes
+    digest: str | None
+
+
+def _naming(naming: Piece | CertificateRow) -> _NamingEk:
+    if isinstance(naming, Piece):
+        return _NamingEk(naming.draft.serial, naming.issuer.info.key_id, None)
+    return _NamingEk(int(naming.serial, 16), bytes.fromhex(naming.issuer), _digest(naming))
 
 
 def _digest(row: CertificateRow) -> str:
@@ -139,21 +174,23 @@ def plan(desk: Desk, submission: Submission, view: View, *, decision_id: str, at
         VtpmCaError: the enrolment is not an admitted one.
     """
     facts, grant = view.facts, submission.claims.grant
-    if facts is None:
+    if facts is None or view.policy is None:
         raise VtpmCaError("an admitted enrolment has no claim", code="internal")
     roles: Mapping[str, IssuerRole] = _EPHEMERAL if facts.claim.ephemeral else _PERSISTENT
     draughtsman = _Draughtsman(
         submission=submission,
         authority=desk.authority,
         issuers={kind: desk.issuer(view, role) for kind, role in roles.items()},
+        policy=view.policy,
         facts=facts,
         provenance=Provenance(
-            kbs_thumbprint="" if grant is None else grant.jwk.thumbprint(),
-            resource="" if grant is None else grant.claims.resource,
+            kbs_thumbprint=None if grant is None else grant.jwk.thumbprint(),
+            resource=None if grant is None else grant.claims.resource,
             measurement=submission.report.measurement,
             policy_digest=view.digest,
             decision_id=decision_id,
             profile=submission.claims.profile,
+            ephemeral=facts.claim.ephemeral,
         ),
         at=at,
         entropy=desk.entropy,
@@ -169,7 +206,7 @@ def plan(desk: Desk, submission: Submission, view: View, *, decision_id: str, at
     ]
     new = {key.live for key in wanting}
     kept = {
-        live: Issued(row.issuer, row.der)
+        live: Issued(row.serial, row.issuer, row.der)
         for live, row in facts.live.items()
         if live not in new and row.der is not None
     }
@@ -190,7 +227,7 @@ def record(tx: Transaction, plan_: Plan, intent: IntentRow) -> None:
             CertificateRow(
                 serial=piece.serial,
                 issuer=piece.issuer.skid,
-                profile=piece.key.role,
+                profile=piece.key.profile,
                 template=piece.key.template,
                 key_name=piece.key.name,
                 live=piece.key.live,
@@ -205,6 +242,17 @@ def record(tx: Transaction, plan_: Plan, intent: IntentRow) -> None:
                 replaces=piece.replaces,
             )
         )
+
+
+def note_renewal(tx: Transaction, facts: LedgerFacts, plan_: Plan, intent: IntentRow) -> None:
+    """Tell operators that certificates are replaced: keylime refuses an agent whose EK certificate is another one."""
+    replaced: dict[str, list[str]] = {}
+    for piece in plan_.pieces:
+        if piece.replaces is not None:
+            replaced.setdefault(piece.key.role, []).append(piece.replaces)
+    if replaced and not facts.claim.ephemeral:
+        detail = {"kbs": facts.claim.kbs_id, "resource": facts.claim.resource, "replaced": replaced}
+        tx.alarms.add("renewed", intent.decision_id, json.dumps(detail), intent.created_at)
 
 
 def sign(plan_: Plan, faults: Faults) -> dict[str, Issued]:
@@ -224,7 +272,7 @@ def sign(plan_: Plan, faults: Faults) -> dict[str, Issued]:
         der = sign_certificate(
             tbs, piece.token, piece.issuer.signer, piece.issuer.certificate, ek_certificate=naming
         )
-        signed[piece.key.live] = Issued(piece.issuer.skid, der)
+        signed[piece.key.live] = Issued(piece.serial, piece.issuer.skid, der)
         faults(f"after signing {piece.key.role}")
     return signed
 
@@ -237,3 +285,19 @@ def store_signed(
         return False
     stored = [tx.certificates.issued(piece.serial, signed[piece.key.live].der, at) for piece in plan_.pieces]
     return all(stored)
+
+
+def leaves_of(plan_: Plan, signed: Mapping[str, Issued], decision_id: str, at: datetime) -> tuple[Leaf, ...]:
+    """What the log says about the new certificates of an issuance."""
+    return tuple(
+        certificate_leaf(
+            serial=piece.serial,
+            issuer=piece.issuer.skid,
+            profile=piece.key.profile,
+            key_name=piece.key.name,
+            der=signed[piece.key.live].der,
+            decision_id=decision_id,
+            at=at,
+        )
+        for piece in plan_.pieces
+    )

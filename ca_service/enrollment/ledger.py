@@ -64,30 +64,30 @@ class LedgerFacts:
         return {row.intent_id for row in self.live.values() if row.state is CertificateState.INTENDED}
 
 
-def is_due(row: CertificateRow, signing: frozenset[str], at: datetime) -> bool:
-    """Whether an issued certificate is to be replaced: its issuer signs no more, or its end is near.
+def is_due(row: CertificateRow, given_up: frozenset[str], at: datetime) -> bool:
+    """Whether an issued certificate is to be replaced: its issuer is tainted, or its end is near.
 
     Args:
         row: the certificate.
-        signing: subject key ids of the issuing CAs that sign now.
+        given_up: subject key ids of the issuing CAs whose certificates are to be replaced.
         at: now.
     """
     if row.state is not CertificateState.ISSUED:
         return False
-    if row.issuer not in signing:
+    if row.issuer in given_up:
         return True
     if row.not_after is None or row.issued_at is None or row.not_after >= DEVICE_LIFETIME:
         return False
     return (row.not_after - at) * RENEWAL_SHARE <= row.not_after - row.issued_at
 
 
-def gather(tx: Transaction, claim: Claim, signing: frozenset[str], at: datetime) -> LedgerFacts:
+def gather(tx: Transaction, claim: Claim, given_up: frozenset[str], at: datetime) -> LedgerFacts:
     """What the ledger knows about a claim.
 
     Args:
         tx: the transaction to read in.
         claim: who the TPM says it is.
-        signing: subject key ids of the issuing CAs that sign now.
+        given_up: as for `is_due`.
         at: now.
     """
     instance_id, occupant = tx.views.tenant(claim.kbs_id, claim.resource, claim.salt)
@@ -101,7 +101,7 @@ def gather(tx: Transaction, claim: Claim, signing: frozenset[str], at: datetime)
         key_instances=bindings.key_instances,
         key_id_owner=bindings.key_id_owner,
         live=live,
-        due=frozenset(key for key, row in live.items() if is_due(row, signing, at)),
+        due=frozenset(key for key, row in live.items() if is_due(row, given_up, at)),
         revoked=() if occupant is None else tx.views.revoked(occupant.id),
         blocked=bindings.blocked,
     )

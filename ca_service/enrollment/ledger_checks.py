@@ -142,4 +142,4 @@ ALARMS: Mapping[str, str] = {
     "ledger.key-id-unique": "clone",
     "ledger.counter": "rollback",
 }
-"""Refusals by these rules mean that somebody copied a TPM or a secret, or brought an old state back: the alarm's kind."""
+"""Rules whose refusal means that somebody copied a TPM or a secret, or brought an old state back: the alarm's kind."""

@@ -24,7 +24,7 @@ _DOMAIN = b"vtpm-ca nonce/1\x00"
 _EPOCH_DOMAIN = b"vtpm-ca nonce epoch/1\x00"
 
 FRESH_S = 1.0
-"""How long a process goes by the epoch that it has seen; what it decides in the database, it decides by the real one."""
+"""How long a process goes by the epoch that it has seen; a decision is checked against the one of the database."""
 
 
 def epoch_key(root: bytes, epoch: EpochRow) -> bytes:

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
+from ca_service.audit import decision_leaf
 from ca_service.enrollment.desk import Desk, View
 from ca_service.enrollment.ledger import LedgerFacts
 from ca_service.enrollment.ledger_checks import ALARMS
@@ -48,6 +49,7 @@ def keep_and_log(desk: Desk, tx: Transaction, decision: Decision) -> None:
     row, refusal = decision.row(), decision.trace.refusal
     tx.decisions.keep_evidence(decision.submission.digest, decision.submission.body, decision.at)
     tx.decisions.add(row)
+    desk.log.append(tx, [decision_leaf(row)], decision.at)
     if refusal is not None and refusal.rule in ALARMS and decision.view.facts is not None:
         detail = _both_sides(tx, decision, refusal, decision.view.facts)
         tx.alarms.add(ALARMS[refusal.rule], decision.id, json.dumps(detail), decision.at)

@@ -59,7 +59,9 @@ class Issuers(Repository):
 
         Live means issued or superseded, not revoked, and not expired at `at`.
         """
-        query = sa.select(_CERTIFICATES.issuer, sa.func.count()).where(_live(at)).group_by(_CERTIFICATES.issuer)
+        query = (
+            sa.select(_CERTIFICATES.issuer, sa.func.count()).where(_live(at)).group_by(_CERTIFICATES.issuer)
+        )
         return {issuer: int(count) for issuer, count in self._connection.execute(query).tuples()}
 
     def resting(self, skids: Collection[str], at: datetime) -> list[RestingRow]:
@@ -74,10 +76,11 @@ class Issuers(Repository):
 
     def signing(self, skids: Collection[str]) -> bool:
         """Whether a certificate of one of these issuers is about to be signed."""
-        condition = sa.and_(
-            _CERTIFICATES.issuer.in_(skids), _CERTIFICATES.state == CertificateState.INTENDED
+        condition = sa.and_(_CERTIFICATES.issuer.in_(skids), _CERTIFICATES.state == CertificateState.INTENDED)
+        return (
+            self._connection.execute(sa.select(_CERTIFICATES.serial).where(condition).limit(1)).first()
+            is not None
         )
-        return self._connection.execute(sa.select(_CERTIFICATES.serial).where(condition).limit(1)).first() is not None
 
     def add(self, row: IssuerRow) -> None:
         """Make an issuer known."""

@@ -53,7 +53,7 @@ class Decisions(Repository):
         return self._one(DecisionRow, query)
 
     def admitted_since(self, kbs_id: str, resource: str, since: datetime, most: int) -> list[datetime]:
-        """When an instance's newest enrolments were admitted, newest first, at most so many, none at or before `since`."""
+        """When an instance's newest enrolments after `since` were admitted: the newest first, at most so many."""
         table = schema.decisions
         query = (
             sa.select(table.c.at)

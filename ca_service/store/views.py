@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
-from ca_service.store.rows import CertificateRow, CertificateState, TpmRow
+from ca_service.store.rows import CertificateRow, CertificateState, IssuerState, TpmRow
 
 _POLICIES, _EPOCHS, _ISSUERS = schema.policies.c, schema.epochs.c, schema.issuers.c
 _INSTANCES, _TPMS = schema.instances.c, schema.tpms.c
@@ -20,6 +20,9 @@ _STANDING = sa.union_all(
     ),
     sa.select(sa.literal("epoch"), sa.cast(sa.func.max(_EPOCHS.number), sa.String)),
     sa.select(_ISSUERS.active, _ISSUERS.skid).where(_ISSUERS.active.is_not(None)),
+    sa.select(sa.literal("given-up"), _ISSUERS.skid).where(
+        _ISSUERS.state.in_([IssuerState.TAINTED.value, IssuerState.RETIRED.value])
+    ),
 )
 
 _TENANT = (
@@ -57,12 +60,14 @@ _REVOKED = sa.select(_CERTIFICATES.serial).where(
 class Standing:
     """What is in force: the policy's version (0 for none), the epoch's number (0 for none), and who signs.
 
-    `issuers` gives the subject key id (hex) of the active issuing CA by `active_key`.
+    `issuers` gives the subject key id (hex) of the active issuing CA by `active_key`; `given_up` are those whose
+    certificates are to be replaced.
     """
 
     policy_version: int
     epoch: int
     issuers: Mapping[str, str]
+    given_up: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,11 @@ class Views(Repository):
     def standing(self) -> Standing:
         """What is in force now."""
         rows = [(row.kind, row.value) for row in self._connection.execute(_STANDING)]
-        # An issuer's key has a colon, so it cannot be one of the two words.
-        found = dict(rows)
+        given_up = frozenset(value for kind, value in rows if kind == "given-up")
+        # An issuer's key has a colon, so it cannot be one of the words.
+        found = {kind: value for kind, value in rows if kind != "given-up"}
         version, epoch = found.pop("policy"), found.pop("epoch")
-        return Standing(int(version or 0), int(epoch or 0), found)
+        return Standing(int(version or 0), int(epoch or 0), found, given_up)
 
     def tenant(self, kbs_id: str, resource: str, salt: str) -> tuple[int | None, TpmRow | None]:
         """The instance's number and its live TPM, each None if there is none."""

@@ -21,13 +21,13 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
-from ca_service.keys import Authority, CeremonyConfig, load_authority, run_ceremony
+from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
 from ca_service.policy import load
 from ca_service.store import (
     EpochRow,
+    Faults,
     IssuerRow,
     IssuerState,
-    Faults,
     Store,
     create_store,
     no_faults,
@@ -160,7 +160,7 @@ class Boot:
 class World:
     """Everything around the CA, and the CA itself in `directory`; several may open the same directory."""
 
-    def __init__(self, directory: Path, authority: Authority | None = None) -> None:
+    def __init__(self, directory: Path, authority: Authority | None = None, url: str | None = None) -> None:
         self.directory = directory
         self.time = START
         self.kbs = ec.derive_private_key(0xB0B, ec.SECP384R1())
@@ -168,7 +168,7 @@ class World:
         self.launch = self.platform.launch([(0x1000 * i, bytes([i]) * 4096) for i in range(2)])
         # To open the sealed keys is slow on purpose; copies of one CA may share them.
         self.authority = authority or load_authority(directory / "ca", PASSPHRASE)
-        self.url = f"sqlite:///{directory}/ca.sqlite3"
+        self.url = url or f"sqlite:///{directory}/ca.sqlite3"
 
     @classmethod
     def create(cls, directory: Path) -> "World":
@@ -238,7 +238,7 @@ formats = ["cocoonfs/1"]
                     )
         return Enroller(
             Desk(
-                source=lambda: authority,
+                source=AuthoritySource(self.directory / "ca", lambda: authority),
                 store=store,
                 judge=judge or Judge.of(authority.ca_id, authority.mode),
                 liveness=FileLiveness(self.directory / "run"),

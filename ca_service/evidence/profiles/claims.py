@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vtpm.wire.grant import Grant
-from vtpm.wire.runtime_data import PROFILE, KbsStatement, StoreStatement, TpmStatement
+from vtpm.wire.runtime_data import KbsStatement, StoreStatement, TpmStatement
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,3 @@ class Claims:
     grant: Grant | None = None
     store: StoreStatement | None = None
     manifest_ek: bytes | None = None
-
-
-def is_ephemeral(claims: Claims) -> bool:
-    """Whether such evidence deserves no more than a certificate of the Ephemeral CA.
-
-    That is so for AMD's own profiles, which an SVSM can be made to sign by its host, and for a TPM whose state does not
-    outlive its launch.
-    """
-    return claims.profile != PROFILE or claims.store is None or claims.store.mode != "persistent"

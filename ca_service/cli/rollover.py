@@ -39,7 +39,9 @@ def ca() -> None:
 
 
 def _with_pair(command: F) -> F:
-    pair = click.option("--pair", default=DEFAULT_PAIR, show_default=True, metavar="NAME", help="which pair of CAs")
+    pair = click.option(
+        "--pair", default=DEFAULT_PAIR, show_default=True, metavar="NAME", help="which pair of CAs"
+    )
     role = click.option(
         "--role", "roles", type=click.Choice(_ROLES), multiple=True, help="only this one; may be repeated"
     )
@@ -78,7 +80,10 @@ def list_cas(directory: Path, *, root_pem: bool, as_json: bool) -> None:
 @ca.command()
 @_with_pair
 @click.option(
-    "--root-key", type=PathName(directory=False), metavar="FILE", help="the root's sealed key, if it was taken away"
+    "--root-key",
+    type=PathName(directory=False),
+    metavar="FILE",
+    help="the root's sealed key, if it was taken away",
 )
 @with_directory
 @with_json
@@ -92,7 +97,7 @@ def prepare(
     """
     allowed = run(directory, "issuer-preparable", pair=pair, roles=list(roles))
     root = load_root(directory, find_root_passphrase(os.environ), root_key, find_root_pin(os.environ))
-    prepare_issuing(
+    made = prepare_issuing(
         directory,
         root,
         allowed["roles"],
@@ -102,12 +107,10 @@ def prepare(
         entropy=secrets.token_bytes,
         pin=find_pin(os.environ),
     )
-    made = run(directory, "issuer-announce")
-    if as_json:
-        show_json({"changed": made})
-        return
-    show_rows(made, _COLUMNS, as_json=False, empty="the server has taken them up already")
-    echo("Prepared. Next: export them to all consumers, then `vtpm-ca ca activate`.")
+    changed = run(directory, "issuer-announce", skids=[ca.skid for ca in made])
+    _changed({"changed": changed}, as_json=as_json)
+    if not as_json:
+        echo("Prepared. Next: export them to all consumers, then `vtpm-ca ca activate`.")
 
 
 @ca.command()
@@ -130,7 +133,11 @@ def activate(
 @ca.command()
 @_with_pair
 @_with_generation
-@click.option("--active", is_flag=True, help="the one that signs, after a compromise: the prepared one takes over at once")
+@click.option(
+    "--active",
+    is_flag=True,
+    help="the one that signs, after a compromise: the prepared one takes over at once",
+)
 @with_directory
 @with_json
 def taint(
@@ -150,7 +157,10 @@ def taint(
 @_with_pair
 @_with_generation
 @click.option(
-    "--abandon", type=click.IntRange(0), metavar="N", help="in spite of exactly N live certificates, which are listed"
+    "--abandon",
+    type=click.IntRange(0),
+    metavar="N",
+    help="in spite of exactly N live certificates, which are listed",
 )
 @click.option("--yes", is_flag=True, help="do it; without this it is a dry run")
 @with_directory

@@ -161,7 +161,9 @@ def certificates(context: OperationContext, arguments: Members) -> Json:
                 "pair": row.pair,
                 "skid": row.skid,
                 "state": row.state.value,
-                "pem": x509.load_der_x509_certificate(row.certificate).public_bytes(Encoding.PEM).decode("ascii"),
+                "pem": x509.load_der_x509_certificate(row.certificate)
+                .public_bytes(Encoding.PEM)
+                .decode("ascii"),
             }
             for row in rows
             if row.state in TRUSTED

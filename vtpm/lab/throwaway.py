@@ -111,7 +111,7 @@ def throwaway_ca(
             )
         )
         enroller.recover()
-        with served(create_app(Services(authority, store, enroller))) as url:
+        with served(create_app(Services(store, enroller))) as url:
             yield ThrowawayCa(url, authority.ca_id, store)
     finally:
         liveness.close()

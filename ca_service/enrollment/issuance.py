@@ -43,7 +43,7 @@ _EPHEMERAL: Mapping[str, IssuerRole] = {"ek": "ephemeral", "devid": "ephemeral"}
 
 @dataclass(frozen=True)
 class Piece:
-    """One certificate that is to be made: its key, its issuer, the draft, the proof of its lint, whose place it takes."""
+    """A certificate that is to be made: its key, its issuer, the draft, the proof of its lint, whose place it takes."""
 
     key: KeyClaim
     issuer: IssuingCa

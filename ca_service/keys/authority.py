@@ -176,13 +176,6 @@ class Authority(PublicAuthority):
         """The issuing CA with this subject key identifier, lower-case hex; raises NotFound."""
         return _with_skid(self.issuers, skid)
 
-    def issuer_of(self, skid: str) -> IssuingCa:
-        """The issuing CA with this subject key id (hex); raises NotFound."""
-        for issuer in self.issuers:
-            if issuer.skid == skid:
-                return issuer
-        raise NotFound("this CA has no issuing CA with this key id")
-
 
 AnyIssuer = TypeVar("AnyIssuer", bound=PublicIssuer)
 

@@ -22,12 +22,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
 from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
+from ca_service.operations.issuers import ensure_issuers
 from ca_service.policy import load
 from ca_service.store import (
     EpochRow,
     Faults,
-    IssuerRow,
-    IssuerState,
     Store,
     create_store,
     no_faults,
@@ -222,20 +221,7 @@ formats = ["cocoonfs/1"]
         with store.write() as tx:
             if tx.epochs.current() is None:
                 tx.epochs.begin(EpochRow(1, "00" * 32, self.time, "tests"))
-            for ca in authority.issuers:
-                if tx.issuers.get(ca.skid) is None:
-                    tx.issuers.add(
-                        IssuerRow(
-                            ca.skid,
-                            ca.role,
-                            ca.pair,
-                            IssuerState.ACTIVE,
-                            f"{ca.role}:{ca.pair}",
-                            b"",
-                            self.time,
-                            self.time,
-                        )
-                    )
+        ensure_issuers(store, authority, self.time)
         return Enroller(
             Desk(
                 source=AuthoritySource(self.directory / "ca", lambda: authority),
@@ -319,4 +305,9 @@ def issue(world: World, enroller: Enroller, tpm: SoftTpm, boot: Boot = Boot()) -
     return enroller.activate(*answer(tpm, reply.body))
 
 
-__all__ = ["Boot", "CertificatesReply", "SoftTpm", "World", "answer", "encode", "issue"]
+def ders(reply: bytes) -> list[bytes]:
+    """The certificates in an answer; what it says about the log differs from answer to answer."""
+    return [entry.certificate for entry in CertificatesReply.parse(reply).entries]
+
+
+__all__ = ["Boot", "CertificatesReply", "SoftTpm", "World", "answer", "ders", "encode", "issue"]

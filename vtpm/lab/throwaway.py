@@ -20,6 +20,7 @@ from ca_service.api import Services, create_app
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
 from ca_service.judgment import UnsafeSkip
 from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
+from ca_service.operations.issuers import ensure_issuers
 from ca_service.policy import load
 from ca_service.store import CertificateState, Store, create_store, open_store
 from vtpm.lab.loopback import served
@@ -100,16 +101,9 @@ def throwaway_ca(
             tx.policies.append(load(policy).digest, policy, clock(), "lab")
         judge = Judge.of(authority.ca_id, authority.mode)
         judge = judge.with_replaced({rule: UnsafeSkip(rule) for rule in off})
-        enroller = Enroller(
-            Desk(
-                AuthoritySource(authority.directory, lambda: authority),
-                store,
-                judge,
-                liveness,
-                clock,
-                os.urandom,
-            )
-        )
+        source = AuthoritySource(authority.directory, lambda: authority)
+        ensure_issuers(store, authority, clock())
+        enroller = Enroller(Desk(source, store, judge, liveness, clock, os.urandom))
         enroller.recover()
         with served(create_app(Services(store, enroller))) as url:
             yield ThrowawayCa(url, authority.ca_id, store)

@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ca_service.enrollment import Enroller, Limits
 from ca_service.enrollment.nonces import FRESH_S, NonceKeys
 from ca_service.judgment import Refused, TooMany
-from ca_service.store import BlockedKeyRow, EpochRow, spki_digest
+from ca_service.store import BlockedKeyRow, EpochRow, schema, spki_digest
+from vtpm.wire.templates import parse_public
 
 
 @pytest.fixture
@@ -94,12 +96,12 @@ class TestEpochs:
         body = world.body(enroller.new_nonce().nonce, tpm)
         enroller.enroll(body)
         with store.write() as tx:
-            for table in ("enrollments", "submissions"):
-                tx.connection.exec_driver_sql(f"DELETE FROM {table}")
+            for table in (schema.enrollments, schema.submissions):
+                tx.connection.execute(table.delete())
         assert enroller.enroll(body).status == 201
         with store.write() as tx:
-            for table in ("enrollments", "submissions"):
-                tx.connection.exec_driver_sql(f"DELETE FROM {table}")
+            for table in (schema.enrollments, schema.submissions):
+                tx.connection.execute(table.delete())
         self.begin(world, store, 2, "cd" * 32)
         assert refusal(enroller.enroll, body).rule == "nonce.genuine"
 
@@ -125,10 +127,6 @@ class TestEpochs:
 
 @pytest.mark.parametrize("which", ["ek", "iak", "idevid"])
 def test_a_blocked_key_gets_nothing(world, store, enroller, tpm, which):
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    from vtpm.wire.templates import parse_public
-
     key = parse_public(getattr(tpm, which).public).public_key()
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     with store.write() as tx:

@@ -24,7 +24,7 @@ _STANDARD_STREAMS = (0, 1, 2)
 _COMMANDS = {
     "init": "authority",
     "serve": "serve",
-    "ca": "authority",
+    "ca": "rollover",
     "policy": "policy",
     "instance": "records",
     "cert": "records",

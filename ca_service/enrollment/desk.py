@@ -17,7 +17,7 @@ from ca_service.enrollment.submission import Submission
 from ca_service.evidence.profiles import PROFILE_ISSUED
 from ca_service.judgment import BadRequest, Finding, Refused, Trace, Unavailable, VtpmCaError
 from ca_service.keys import Authority, AuthoritySource, IssuingCa
-from ca_service.policy import Policy, load
+from ca_service.policy import PROFILE_ADMITTED, Policy, load
 from ca_service.profiles import DEFAULT_PAIR, Entropy, IssuerRole
 from ca_service.store import Faults, Standing, Store, Transaction, active_key, no_faults
 
@@ -28,7 +28,11 @@ ROUNDS = 20
 """How often a step is begun anew because something that it rests on has changed meanwhile."""
 
 _ID_SIZE = 16
-_CODES = {CERTIFY_PRESENT: "certify-required", PROFILE_ISSUED: "profile-not-issued"}
+_CODES = {
+    CERTIFY_PRESENT: "certify-required",
+    PROFILE_ISSUED: "profile-not-issued",
+    PROFILE_ADMITTED: "profile-not-issued",
+}
 _RETRYABLE = ("nonce.", CERTIFY_PRESENT, "activation.unexpired")
 
 

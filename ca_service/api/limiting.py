@@ -6,8 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ca_service.api.problems import TooMany
-from ca_service.judgment import Unavailable
+from ca_service.judgment import TooMany, Unavailable
 
 _MOST_CLIENTS = 10_000
 

@@ -37,7 +37,7 @@ from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge, Limits
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
-from ca_service.keys import Authority, find_passphrase, load_authority
+from ca_service.keys import Authority, AuthoritySource, find_passphrase, load_authority
 from ca_service.operations import OperationContext, database_url, open_database, perform, unanswered
 from ca_service.store import Store
 
@@ -165,11 +165,12 @@ def serve(
         limits = Limits()
         folder = bundle_of(directory, bundle)
         folder.current()
-        judge = Judge.of(authority.ca_id, authority.mode, authority.nonce_key, folder.current)
+        source = AuthoritySource(directory, lambda: authority)
+        judge = Judge.of(authority.ca_id, authority.mode, folder.current)
         if kds or kds_url:
             judge = replace(judge, supply=supply_of(folder, judge.roots, kds_url).provide)
         liveness = FileLiveness(directory / "run")
-        enroller = Enroller(Desk(authority, store, judge, liveness, now, secrets.token_bytes, limits))
+        enroller = Enroller(Desk(source, store, judge, liveness, now, secrets.token_bytes, limits))
         enroller.recover()
         if question := unanswered(store):
             structlog.get_logger(__name__).warning("enrolments are refused", reason=question)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
-from ca_service.enrollment.ledger import LEDGER_CHECKS, LedgerFacts
+from ca_service.enrollment.ledger import LedgerFacts
+from ca_service.enrollment.ledger_checks import LEDGER_CHECKS
 from ca_service.enrollment.nonces import NONCE_CHECKS, NonceEvidence
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.ear import EAR_CHECKS, EarEvidence
@@ -127,7 +128,6 @@ class Judge:
         ca_id: the CA's id.
         mode: "production" or "simulation".
         roots: the SNP roots that this CA trusts.
-        nonce_key: the CA's nonce key.
         collateral: gives what the CA's operator keeps to judge reports with, as it is now.
         supply: may get what is missing for a report into `collateral`, before it is judged.
         substitutes: checks that stand in the place of the one with that id; see `with_replaced`.
@@ -136,18 +136,15 @@ class Judge:
     ca_id: str
     mode: str
     roots: tuple[Root, ...]
-    nonce_key: bytes = field(repr=False)
     collateral: Callable[[], Collateral] = Collateral
     supply: Callable[[SnpEvidence], None] = _no_supply
     substitutes: Mapping[str, Check[Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, ca_id: str, mode: str, nonce_key: bytes, collateral: Callable[[], Collateral] = Collateral
-    ) -> Self:
+    def of(cls, ca_id: str, mode: str, collateral: Callable[[], Collateral] = Collateral) -> Self:
         """The judge of a CA; only a simulation CA trusts the simulated platform's root."""
         roots = amd_roots() + (simulated_roots() if mode == "simulation" else ())
-        return cls(ca_id, mode, roots, nonce_key, collateral)
+        return cls(ca_id, mode, roots, collateral)
 
     def with_replaced(self, substitutes: Mapping[str, Check[Any]]) -> Self:
         """The same judge with some checks exchanged by id, for the lab; no configuration leads here."""
@@ -156,10 +153,16 @@ class Judge:
     def _checks(self, checks_: Sequence[Check[T]]) -> tuple[Check[T], ...]:
         return replaced(checks_, self.substitutes)
 
-    def judge_nonce(self, submission: Submission, at: datetime) -> Trace:
-        """Whether the nonce is ours, for us, and holds at `at`; stops at the first failure."""
+    def judge_nonce(self, submission: Submission, key: bytes, at: datetime) -> Trace:
+        """Whether the nonce is ours, for us, and holds at `at`; stops at the first failure.
+
+        Args:
+            submission: what was sent.
+            key: the nonce key of the present epoch.
+            at: now.
+        """
         data = submission.claims
-        subject = NonceEvidence(data.nonce, data.aud, self.ca_id, self.nonce_key, at)
+        subject = NonceEvidence(data.nonce, data.aud, self.ca_id, key, at)
         return judge_until_failure(self._checks(NONCE_CHECKS), subject)
 
     def _snp(self, submission: Submission, at: datetime) -> SnpEvidence:

@@ -24,6 +24,8 @@ from ca_service.store import (
 )
 
 _LIVE = (CertificateState.ISSUED, CertificateState.INTENDED)
+_GOOD = (CertificateState.ISSUED, CertificateState.SUPERSEDED)
+"""States of certificates that relying parties take."""
 
 
 def publish(
@@ -109,7 +111,7 @@ def revoke(
         row = tx.certificates.get(serial)
         if row is None or row.state in (CertificateState.INTENDED, CertificateState.ABANDONED):
             raise NotFound("there is no issued certificate with this serial number")
-        if row.state is CertificateState.ISSUED:
+        if row.state in _GOOD:
             touched = _end(tx, [row], CertificateState.REVOKED, at, reason, cause)
             publish(tx, authority, touched, at, limits)
         return row
@@ -148,11 +150,11 @@ def reset_instance(
             intent = tx.intents.get(intent_id)
             if intent is not None:
                 touched |= _abandon(tx, intent, at, EnrollmentState.FAILED)
-        issued = [row for row in rows if row.state is CertificateState.ISSUED]
-        touched |= _end(tx, issued, CertificateState.REVOKED, at, "superseded", cause)
+        good = [row for row in rows if row.state in _GOOD]
+        touched |= _end(tx, good, CertificateState.REVOKED, at, "superseded", cause)
         tx.ledger.free(occupant.id, at)
         publish(tx, authority, touched, at, limits)
-        return [row for row in rows if row.state in _LIVE]
+        return [row for row in rows if row.state in (*_LIVE, CertificateState.SUPERSEDED)]
 
 
 def _abandon(tx: Transaction, intent: IntentRow, at: datetime, then: EnrollmentState) -> set[str]:
@@ -160,6 +162,9 @@ def _abandon(tx: Transaction, intent: IntentRow, at: datetime, then: EnrollmentS
         return set()
     rows = [row for row in tx.certificates.of_intent(intent.id) if row.state is CertificateState.INTENDED]
     touched = _end(tx, rows, CertificateState.ABANDONED, at, "unspecified", "the issuance was abandoned")
+    for row in rows:
+        if row.replaces is not None and row.live is not None:
+            tx.certificates.reinstate(row.replaces, row.live)
     tx.enrollments.move(intent.enrollment_id, EnrollmentState.ISSUING, then)
     if all(row.state is CertificateState.ABANDONED for row in tx.certificates.of_tpm(intent.tpm_id)):
         # Nothing was ever issued to it: the instance must not be blocked by a TPM that nobody can have met.

@@ -18,6 +18,7 @@ Extension = tuple[x509.ExtensionType, bool]
 """An extension and whether it is critical."""
 
 PROVENANCE_VERSION = 1
+UNGRANTED_VERSION = 2
 
 _KEY_USAGES: tuple[KeyUsageName, ...] = (
     "digital_signature",
@@ -60,20 +61,31 @@ def publication(issuer: IssuerInfo) -> tuple[Extension, Extension]:
 
 
 def provenance_extension(value: Provenance) -> Extension:
-    """The provenance extension, version 1.
+    """The provenance extension: version 1, or version 2 if there was no grant.
 
     Raises:
         WireError: the thumbprint or digest is not in its text form, or of the wrong length.
     """
-    structure = structures.ProvenanceValue(
-        version=PROVENANCE_VERSION,
-        evidence_profile=value.profile,
-        kbs_thumbprint=unb64url(value.kbs_thumbprint, "provenance.kbs_thumbprint", size=32),
-        resource=value.resource,
-        measurement=value.measurement,
-        policy_digest=unhex(value.policy_digest, "provenance.policy_digest", size=32),
-        decision_id=value.decision_id,
-    )
+    policy_digest = unhex(value.policy_digest, "provenance.policy_digest", size=32)
+    structure: structures.ProvenanceValue | structures.UngrantedProvenanceValue
+    if value.kbs_thumbprint is None or value.resource is None:
+        structure = structures.UngrantedProvenanceValue(
+            version=UNGRANTED_VERSION,
+            evidence_profile=value.profile,
+            measurement=value.measurement,
+            policy_digest=policy_digest,
+            decision_id=value.decision_id,
+        )
+    else:
+        structure = structures.ProvenanceValue(
+            version=PROVENANCE_VERSION,
+            evidence_profile=value.profile,
+            kbs_thumbprint=unb64url(value.kbs_thumbprint, "provenance.kbs_thumbprint", size=32),
+            resource=value.resource,
+            measurement=value.measurement,
+            policy_digest=policy_digest,
+            decision_id=value.decision_id,
+        )
     return x509.UnrecognizedExtension(oids.PROVENANCE, structures.encode(structure)), False
 
 

@@ -81,6 +81,17 @@ class Validity:
             return cls(start, within)
         return cls(start, start + timedelta(days=days))
 
+    @classmethod
+    def ephemeral(cls, at: datetime, days: int, within: datetime) -> Self:
+        """Validity of an ephemeral certificate: as `bounded`, for 1 to 7 days.
+
+        Raises:
+            ValueError: `days` is more than `EPHEMERAL_LIMIT`, or none.
+        """
+        if not 1 <= days <= EPHEMERAL_LIMIT.days:
+            raise ValueError(f"an ephemeral certificate holds for 1 to {EPHEMERAL_LIMIT.days} days")
+        return cls.bounded(at, days, within)
+
     def lies_within(self, outer: "Validity") -> bool:
         """Whether this neither starts before nor ends after `outer`."""
         return outer.not_before <= self.not_before <= self.not_after <= outer.not_after
@@ -157,20 +168,29 @@ class Provenance:
     """What vouched for a TPM key; published in the certificate so that one can revoke by cause.
 
     Attributes:
-        kbs_thumbprint: RFC 7638 SHA-256 thumbprint of the KBS key that signed the grant, base64url.
-        resource: the KBS resource that holds the persistence key.
+        kbs_thumbprint: RFC 7638 SHA-256 thumbprint of the KBS key that signed the grant, base64url; None if the
+            evidence holds no grant.
+        resource: the KBS resource that holds the persistence key; None without a grant.
         measurement: launch measurement of the SVSM, 48 bytes.
         policy_digest: SHA-256 of the policy version that admitted, 64 hex digits.
         decision_id: under which the CA finds its reasons.
         profile: evidence profile, for example ``svsm-vtpm-ca:1``.
+        ephemeral: whether the evidence deserves an ephemeral certificate only. The extension does not say it: the
+            issuer does.
     """
 
-    kbs_thumbprint: str
-    resource: str
+    kbs_thumbprint: str | None
+    resource: str | None
     measurement: bytes
     policy_digest: str
     decision_id: str
     profile: str
+    ephemeral: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse half a grant."""
+        if (self.kbs_thumbprint is None) != (self.resource is None):
+            raise ValueError("a grant has both a key and a resource")
 
 
 @dataclass(frozen=True)
@@ -204,6 +224,14 @@ class DevidContent:
 
 
 @dataclass(frozen=True)
+class WebauthnContent(DevidContent):
+    """What an IAK certificate in WebAuthn's form shall say; arguments as for `draft_iak_webauthn`."""
+
+    vendor: str
+    firmware: str
+
+
+@dataclass(frozen=True)
 class CaContent:
     """What a CA certificate shall say; arguments as for `draft_root` and `draft_issuing`."""
 
@@ -214,10 +242,12 @@ class CaContent:
     public_key: ec.EllipticCurvePublicKey
     serial: int
     validity: Validity
+    generation: int = 1
 
 
 Content = EkContent | DevidContent | CaContent
-Profile = Literal["ek", "iak", "idevid", "root-ca", "issuing-ca"]
+IakProfile = Literal["iak", "iak-webauthn"]
+Profile = Literal["ek", "iak", "iak-webauthn", "idevid", "root-ca", "issuing-ca"]
 
 
 @dataclass(frozen=True)

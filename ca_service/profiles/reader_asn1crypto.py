@@ -61,6 +61,19 @@ class _Provenance(core.Sequence):  # type: ignore[misc] # asn1crypto has no type
     ]
 
 
+class _UngrantedProvenance(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
+    _fields: ClassVar = [
+        ("version", core.Integer),
+        ("evidence_profile", core.UTF8String),
+        ("measurement", core.OctetString),
+        ("policy_digest", core.OctetString),
+        ("decision_id", core.UTF8String),
+    ]
+
+
+_GRANTED_MEMBERS = len(_Provenance._fields)
+
+
 def read(der: bytes) -> CertificateView:
     """Read a certificate.
 
@@ -212,5 +225,7 @@ def _specification(attributes: Any) -> SpecificationView:
 
 
 def _provenance(der: bytes) -> ProvenanceView:
-    value = _Provenance.load(der, strict=True)
-    return ProvenanceView(**value.native)
+    if len(core.Sequence.load(der, strict=True)) == _GRANTED_MEMBERS:
+        return ProvenanceView(**_Provenance.load(der, strict=True).native)
+    bare = _UngrantedProvenance.load(der, strict=True).native
+    return ProvenanceView(kbs_thumbprint=None, resource=None, **bare)

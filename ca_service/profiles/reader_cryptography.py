@@ -185,14 +185,30 @@ def _own(value: x509.UnrecognizedExtension) -> ExtensionValue:
             attributes.specification.type.dotted_string, spec.family, spec.level, spec.revision
         )
     if value.oid == oids.PROVENANCE:
-        origin = structures.decode(structures.ProvenanceValue, value.value)
-        return ProvenanceView(
-            origin.version,
-            origin.evidence_profile,
-            origin.kbs_thumbprint,
-            origin.resource,
-            origin.measurement,
-            origin.policy_digest,
-            origin.decision_id,
-        )
+        return _provenance(value.value)
     return value.value
+
+
+def _provenance(der: bytes) -> ProvenanceView:
+    try:
+        granted = structures.decode(structures.ProvenanceValue, der)
+    except ValueError:
+        bare = structures.decode(structures.UngrantedProvenanceValue, der)
+        return ProvenanceView(
+            bare.version,
+            bare.evidence_profile,
+            None,
+            None,
+            bare.measurement,
+            bare.policy_digest,
+            bare.decision_id,
+        )
+    return ProvenanceView(
+        granted.version,
+        granted.evidence_profile,
+        granted.kbs_thumbprint,
+        granted.resource,
+        granted.measurement,
+        granted.policy_digest,
+        granted.decision_id,
+    )

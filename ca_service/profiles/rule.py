@@ -19,11 +19,13 @@ CDP, AIA, PROVENANCE = "2.5.29.31", "1.3.6.1.5.5.7.1.1", oids.PROVENANCE.dotted_
 CA_ISSUERS = "1.3.6.1.5.5.7.48.2"
 
 
-ALL: tuple[Profile, ...] = ("ek", "iak", "idevid", "root-ca", "issuing-ca")
-DEVICES: tuple[Profile, ...] = ("ek", "iak", "idevid")
-IDENTITIES: tuple[Profile, ...] = ("iak", "idevid")
+ALL: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "root-ca", "issuing-ca")
+DEVICES: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid")
+IDENTITIES: tuple[Profile, ...] = ("iak", "iak-webauthn", "idevid")
+NAMED: tuple[Profile, ...] = ("iak", "idevid")
+"""Identities that have a subject."""
 CAS: tuple[Profile, ...] = ("root-ca", "issuing-ca")
-ISSUED: tuple[Profile, ...] = ("ek", "iak", "idevid", "issuing-ca")
+ISSUED: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "issuing-ca")
 
 PRINTABLE = re.compile(r"[\x20-\x7e]+\Z")
 """Printable ASCII, at least one character."""

@@ -11,6 +11,7 @@ from ca_service.profiles.model import (
     DevidContent,
     EkContent,
     Profile,
+    WebauthnContent,
 )
 from ca_service.profiles.rule import (
     AIA,
@@ -33,6 +34,7 @@ from ca_service.profiles.rule import (
     differs,
 )
 from ca_service.profiles.view import AccessView, AuthorityKeyView, DistributionView
+from vtpm.wire.runtime_data import PROFILE as PERSISTENT_EVIDENCE
 from vtpm.wire.templates import Role
 
 FRAME = RuleBook()
@@ -42,6 +44,7 @@ _LEAF = {**_EVERYWHERE, PROVENANCE: False}
 EXTENSIONS: dict[Profile, dict[str, bool]] = {
     "ek": {**_LEAF, BC: True, SAN: True, EKU: False, SDA: False},
     "iak": {**_LEAF, SAN: False, CP: False, EKU: False},
+    "iak-webauthn": {**_LEAF, BC: True, SAN: True, CP: False, EKU: False},
     "idevid": {**_LEAF, SAN: False, CP: False},
     "root-ca": {SKI: False, KU: True, BC: True},
     "issuing-ca": {**_EVERYWHERE, BC: True},
@@ -56,6 +59,7 @@ _IDENTITY_SIZE = 1400
 _ISSUER_ROLES: dict[Profile, tuple[CaRole, ...]] = {
     "ek": ("ek", "ephemeral"),
     "iak": ("devid", "ephemeral"),
+    "iak-webauthn": ("devid", "ephemeral"),
     "idevid": ("devid", "ephemeral"),
     "root-ca": ("root",),
     "issuing-ca": ("root",),
@@ -68,7 +72,8 @@ _X509_V3 = 3
 def _content(s: LintSubject) -> str | None:
     kinds: dict[Profile, bool] = {
         "ek": isinstance(s.content, EkContent),
-        "iak": isinstance(s.content, DevidContent) and s.content.role is Role.IAK,
+        "iak": type(s.content) is DevidContent and s.content.role is Role.IAK,
+        "iak-webauthn": isinstance(s.content, WebauthnContent) and s.content.role is Role.IAK,
         "idevid": isinstance(s.content, DevidContent) and s.content.role is Role.IDEVID,
         "root-ca": isinstance(s.content, CaContent) and s.content.role == "root" and s.issuer is None,
         "issuing-ca": isinstance(s.content, CaContent) and s.content.role != "root",
@@ -128,9 +133,18 @@ def _validity(s: LintSubject) -> str | None:
 
 @FRAME.rule("ephemeral", *DEVICES)
 def _ephemeral(s: LintSubject) -> str | None:
-    if s.issuer is None or s.issuer.role != "ephemeral":
-        return None
-    if s.view.not_after - s.view.not_before > EPHEMERAL_LIMIT:
+    """What deserves an ephemeral certificate gets one of the Ephemeral CA, and nothing else does.
+
+    Relying parties look at the issuer alone, so this rule is what keeps the issuers apart.
+    """
+    if isinstance(s.content, CaContent) or s.issuer is None:
+        return "is no device's content"
+    origin = s.content.provenance
+    if origin.profile != PERSISTENT_EVIDENCE and not origin.ephemeral:
+        return f"evidence of profile {origin.profile} deserves an ephemeral certificate at most"
+    if origin.ephemeral != (s.issuer.role == "ephemeral"):
+        return "the Ephemeral CA signs ephemeral certificates, no others, and nobody else does"
+    if origin.ephemeral and s.view.not_after - s.view.not_before > EPHEMERAL_LIMIT:
         return f"the Ephemeral CA signs for {EPHEMERAL_LIMIT.days} days at most"
     return None
 

@@ -21,9 +21,17 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
-from ca_service.keys import Authority, CeremonyConfig, load_authority, run_ceremony
+from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
+from ca_service.operations.issuers import ensure_issuers
 from ca_service.policy import load
-from ca_service.store import Faults, Store, create_store, no_faults, open_store
+from ca_service.store import (
+    EpochRow,
+    Faults,
+    Store,
+    create_store,
+    no_faults,
+    open_store,
+)
 from vtpm.lab.allowlist import launch_entry, platform_entry
 from vtpm.snp import Platform
 from vtpm.wire.encoding import b64std
@@ -151,7 +159,7 @@ class Boot:
 class World:
     """Everything around the CA, and the CA itself in `directory`; several may open the same directory."""
 
-    def __init__(self, directory: Path, authority: Authority | None = None) -> None:
+    def __init__(self, directory: Path, authority: Authority | None = None, url: str | None = None) -> None:
         self.directory = directory
         self.time = START
         self.kbs = ec.derive_private_key(0xB0B, ec.SECP384R1())
@@ -159,7 +167,7 @@ class World:
         self.launch = self.platform.launch([(0x1000 * i, bytes([i]) * 4096) for i in range(2)])
         # To open the sealed keys is slow on purpose; copies of one CA may share them.
         self.authority = authority or load_authority(directory / "ca", PASSPHRASE)
-        self.url = f"sqlite:///{directory}/ca.sqlite3"
+        self.url = url or f"sqlite:///{directory}/ca.sqlite3"
 
     @classmethod
     def create(cls, directory: Path) -> "World":
@@ -210,11 +218,15 @@ formats = ["cocoonfs/1"]
 
     def enroller(self, store: Store, faults: Faults = no_faults, judge: Judge | None = None) -> Enroller:
         authority = self.authority
+        with store.write() as tx:
+            if tx.epochs.current() is None:
+                tx.epochs.begin(EpochRow(1, "00" * 32, self.time, "tests"))
+        ensure_issuers(store, authority, self.time)
         return Enroller(
             Desk(
-                authority=authority,
+                source=AuthoritySource(self.directory / "ca", lambda: authority),
                 store=store,
-                judge=judge or Judge.of(authority.ca_id, authority.mode, authority.nonce_key),
+                judge=judge or Judge.of(authority.ca_id, authority.mode),
                 liveness=FileLiveness(self.directory / "run"),
                 clock=lambda: self.time,
                 entropy=os.urandom,
@@ -293,4 +305,9 @@ def issue(world: World, enroller: Enroller, tpm: SoftTpm, boot: Boot = Boot()) -
     return enroller.activate(*answer(tpm, reply.body))
 
 
-__all__ = ["Boot", "CertificatesReply", "SoftTpm", "World", "answer", "encode", "issue"]
+def ders(reply: bytes) -> list[bytes]:
+    """The certificates in an answer; what it says about the log differs from answer to answer."""
+    return [entry.certificate for entry in CertificatesReply.parse(reply).entries]
+
+
+__all__ = ["Boot", "CertificatesReply", "SoftTpm", "World", "answer", "ders", "encode", "issue"]

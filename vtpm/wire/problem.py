@@ -10,6 +10,7 @@ from typing import Self
 
 from vtpm.wire.encoding import Members, parse_json
 from vtpm.wire.errors import WireError
+from vtpm.wire.note import MAX_KEY_NAME, VerifierKey
 
 PROBLEM_TYPE = "urn:vtpm-ca:error:"
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -129,6 +130,7 @@ class Directory:
         issuers: the CA's certificates. To be compared with pinned hashes, not trusted for standing here.
         urls: name of a call to its URL or path.
         limits: name of a limit to its value, in bytes, seconds or items as the name says.
+        log: its log; None for a CA without one. To be compared with a pinned key, as the issuers are.
     """
 
     ca_id: str
@@ -137,10 +139,11 @@ class Directory:
     issuers: tuple[DirectoryIssuer, ...]
     urls: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
+    log: VerifierKey | None = None
 
     def to_json(self) -> dict[str, object]:
         """The document."""
-        return {
+        members: dict[str, object] = {
             "ca_id": self.ca_id,
             "mode": self.mode,
             "profiles": list(self.profiles),
@@ -148,6 +151,9 @@ class Directory:
             "urls": dict(self.urls),
             "limits": dict(self.limits),
         }
+        if self.log is not None:
+            members["log"] = {"origin": self.log.name, "key": str(self.log)}
+        return members
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -168,4 +174,12 @@ class Directory:
             ),
             urls={name: urls.text(name) for name in _names(urls)},
             limits={name: limits.integer(name, 0, 2**53 - 1) for name in _names(limits)},
+            log=_log(members.members("log")) if members.has("log") else None,
         )
+
+
+def _log(members: Members) -> VerifierKey:
+    key = VerifierKey.parse(members.text("key"), members.at("key"))
+    if members.text("origin", most=MAX_KEY_NAME) != key.name:
+        raise WireError(members.at("origin"), "must be the name of the key")
+    return key

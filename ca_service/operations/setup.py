@@ -7,10 +7,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ca_service.enrollment import Limits, publish_all
-from ca_service.judgment import BadRequest, Unavailable
+from ca_service.judgment import Unavailable
 from ca_service.keys import CeremonyConfig, Transcript, load_authority, run_ceremony
 from ca_service.profiles import Entropy
-from ca_service.store import Store, create_store, open_store
+from ca_service.store import Store, create_store, open_store, parse_url
 
 DATABASE = "ca.sqlite3"
 
@@ -27,7 +27,7 @@ def open_database(url: str) -> Store:
         url: as SQLAlchemy writes it. It may hold a password, so no error repeats it.
 
     Raises:
-        BadRequest: no such URL, or no driver for it is installed.
+        BadRequest: no such URL, or the driver for it is not installed.
         Unavailable: the database is missing, damaged, out of reach, or has another schema.
     """
     return _existing(url, open_store)
@@ -40,15 +40,13 @@ def upgrade_database(url: str) -> None:
 
 def _existing(url: str, open_: Callable[[str], Store]) -> Store:
     try:
-        parsed = sa.make_url(url)
+        parsed = parse_url(url)
         if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
             raise Unavailable(
                 f"the CA's database {parsed.database} is missing",
                 remedy="Restore it from a backup: the CA must know what it has issued.",
             )
         return open_(url)
-    except (sa.exc.ArgumentError, ImportError):
-        raise BadRequest("database", "must be the URL of a database whose driver is installed") from None
     except sa.exc.DBAPIError:
         raise Unavailable(
             "the CA's database is damaged, or is none", remedy="Restore it from a backup."

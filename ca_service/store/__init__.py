@@ -5,8 +5,10 @@ view, `Store.write` one durable transaction; both hand out a `Transaction` with 
 """
 
 from ca_service.store.authority import active_key, spki_digest
+from ca_service.store.backends import parse_url
 from ca_service.store.counters import precedes
-from ca_service.store.database import Faults, Store, Taken, create_store, no_faults, open_store
+from ca_service.store.database import Faults, Store, create_store, no_faults, open_store
+from ca_service.store.failures import Taken
 from ca_service.store.issuance import live_key
 from ca_service.store.rows import (
     AlarmRow,
@@ -64,6 +66,7 @@ __all__ = [
     "live_key",
     "no_faults",
     "open_store",
+    "parse_url",
     "precedes",
     "spki_digest",
 ]

@@ -13,6 +13,7 @@ import hashlib
 import http.client
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -54,18 +55,21 @@ class Unexpected(AssertionError):
 
 
 def make_tpms(count: int) -> list[w.SoftTpm]:
-    """Many TPMs in little time: their RSA moduli are the pairings of a few primes, all different.
+    """So many TPMs, in little time; see `tpms`."""
+    return list(itertools.islice(tpms(count), count))
 
-    Good for load alone: whoever sees two of these moduli may find a common factor.
+
+def tpms(most: int) -> Iterator[w.SoftTpm]:
+    """TPMs, made as they are asked for: their RSA moduli are the pairings of a few primes, all different.
+
+    Good for load alone: whoever sees two of these moduli may find a common factor. There are `most`, or a few less if
+    the primes fit badly.
     """
-    pools: tuple[list[int], list[int]] = ([], [])
-    while len(pools[0]) * len(pools[1]) < count:
-        numbers = rsa.generate_private_key(_EXPONENT, 2048).private_numbers()
-        pools[0].append(numbers.p)
-        pools[1].append(numbers.q)
-    pairs = (pair for pair in itertools.product(*pools) if (pair[0] * pair[1]).bit_length() == 2048)
-    found = [_tpm(*pair) for pair in itertools.islice(pairs, count)]
-    return found if len(found) == count else [*found, *make_tpms(count - len(found))]
+    side = math.isqrt(max(most - 1, 0)) + 2
+    keys = [rsa.generate_private_key(_EXPONENT, 2048).private_numbers() for _ in range(side)]
+    for p, q in itertools.product([key.p for key in keys], [key.q for key in keys]):
+        if (p * q).bit_length() == 2048:
+            yield _tpm(p, q)
 
 
 def _tpm(p: int, q: int) -> w.SoftTpm:
@@ -115,9 +119,9 @@ class Machine:
         return w.encode(EnrollmentRequest(evidence, proof))
 
 
-def machines(world: w.World, tpms: Iterable[w.SoftTpm], prefix: str = "load") -> list[Machine]:
-    """One machine per TPM, numbered."""
-    return [Machine(world, tpm, number, prefix) for number, tpm in enumerate(tpms)]
+def machines(world: w.World, those: Iterable[w.SoftTpm], prefix: str = "load") -> Iterator[Machine]:
+    """One machine per TPM, numbered, made as they are asked for."""
+    return (Machine(world, tpm, number, prefix) for number, tpm in enumerate(those))
 
 
 # --- what was received ----------------------------------------------------------------------------------------------
@@ -129,11 +133,23 @@ class Record:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._more = threading.Condition()
+        self._answers = 0
 
     def __call__(self, **members: object) -> None:
         line = json.dumps({"at": round(time.time(), 6), **members}, separators=(",", ":")).encode() + b"\n"
         # One write: lines of several writers do not mix, and the kernel has it when the call returns.
         assert os.write(self._file, line) == len(line)
+        if members.get("status"):
+            with self._more:
+                self._answers += 1
+                self._more.notify_all()
+
+    def until_more(self, count: int, seconds: float) -> bool:
+        """Wait until this process has recorded so many more answers; says whether it did within the time."""
+        with self._more:
+            wanted = self._answers + count
+            return self._more.wait_for(lambda: self._answers >= wanted, seconds)
 
     def close(self) -> None:
         os.close(self._file)
@@ -503,5 +519,5 @@ def free_port() -> int:
 
 __all__ = [
     "Caller", "Client", "Figures", "Habits", "Load", "LoadProcess", "Machine", "Record", "Stopped", "Unexpected",
-    "free_port", "load_world", "machines", "make_tpms", "read_record",
+    "free_port", "load_world", "machines", "make_tpms", "read_record", "tpms",
 ]  # fmt: skip

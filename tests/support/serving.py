@@ -72,10 +72,15 @@ class Nursery:
         found = self._ask(poll=pid)
         return found if isinstance(found, int) else None
 
-    def close(self) -> None:
+    def kill_all(self) -> None:
+        """End all servers that still run."""
         for node in self._nodes:
             if node.returncode is None:
                 node.kill()
+        self._nodes.clear()
+
+    def close(self) -> None:
+        self.kill_all()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()

@@ -43,7 +43,11 @@ _QUERIES = {
 class Row(dict):
     """A row whose members are attributes."""
 
-    __getattr__ = dict.__getitem__
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
 
 
 def _plain(value: object) -> object:
@@ -68,7 +72,8 @@ class Received:
     certificates: set[bytes] = field(default_factory=set)
     answers: set[Answered] = field(default_factory=set)
     nonces: Counter = field(default_factory=Counter)
-    logs: list[Any] = field(default_factory=list)
+    logs: list[tuple[list[bytes], dict[str, list]]] = field(default_factory=list)
+    """Of each answer with certificates: these, and the proofs and checkpoints that came along."""
     lines: int = 0
 
     @classmethod
@@ -77,9 +82,10 @@ class Received:
         received = cls()
         for line in (line for path in records for line in read_record(path)):
             received.lines += 1
-            received.certificates.update(unb64(text) for text in line.get("certificates", ()))
-            if "log" in line:
-                received.logs.append(line["log"])
+            certificates = [unb64(text) for text in line.get("certificates", ())]
+            received.certificates.update(certificates)
+            if certificates:
+                received.logs.append((certificates, line["log"]))
             if line["step"] == "nonce" and line["status"]:
                 received.nonces[line.get("nonce", "")] += 1
             elif line["status"] in (200, 201):
@@ -92,10 +98,10 @@ class Received:
 class Evidence:
     """Everything that the invariants are judged by."""
 
-    tables: dict[str, list[Row]]
+    tables: dict[str, list[Row]] = field(repr=False)
     directory: Path
-    received: Received
-    published: Mapping[str, bytes]
+    received: Received = field(repr=False)
+    published: Mapping[str, bytes] = field(repr=False)
 
     def __getattr__(self, name: str) -> list[Row]:
         try:
@@ -133,10 +139,10 @@ class Evidence:
         return found
 
     @cached_property
-    def log_key(self) -> str | None:
+    def log_key(self) -> second_log.Verifier | None:
         """The log's verifier key; None for a CA without a log."""
-        facts = tomllib.loads((self.directory / "ca.toml").read_text())
-        return facts.get("log", {}).get("verifier")
+        log = tomllib.loads((self.directory / "ca.toml").read_text()).get("log")
+        return None if log is None else second_log.Verifier.of(log["origin"], unb64(log["public"]))
 
     @cached_property
     def tree(self) -> second_log.Tree:
@@ -357,16 +363,55 @@ def _log_tree(e: Evidence) -> Iterator[str]:
 
 
 def _checkpoint_faults(e: Evidence, note: str, size: int | None = None) -> Iterator[str]:
-    assert e.log_key is not None
-    try:
-        checkpoint = second_log.Verifier.parse(e.log_key).open(note)
-    except (second_log.LogFault, ValueError) as error:
-        yield f"a checkpoint is not good: {error}"
-        return
-    if checkpoint.size > len(e.tree) or (size is not None and checkpoint.size != size):
+    checkpoint = _opened(e, note)
+    if isinstance(checkpoint, str):
+        yield checkpoint
+    elif checkpoint.size > len(e.tree) or (size is not None and checkpoint.size != size):
         yield f"a checkpoint is of size {checkpoint.size}, the log has {len(e.tree)}"
     elif e.tree.root(checkpoint.size) != checkpoint.root:
         yield f"the checkpoint of size {checkpoint.size} has another root than the log had then"
+
+
+def _opened(e: Evidence, note: str) -> second_log.Checkpoint | str:
+    assert e.log_key is not None
+    try:
+        return e.log_key.open(note)
+    except (second_log.LogFault, ValueError) as error:
+        return f"a checkpoint is not good: {error}"
+
+
+@_invariant("log.proofs")
+def _log_proofs(e: Evidence) -> Iterator[str]:
+    """What clients were told about the log holds: each certificate came with a proof, and nothing was taken back."""
+    if e.log_key is None:
+        return
+    for certificates, log in e.received.logs:
+        leaves = [unb64(proof["leaf"]) for proof in log["proofs"]]
+        for der in certificates:
+            digest = hashlib.sha256(der).hexdigest().encode()
+            if not any(digest in leaf for leaf in leaves):
+                yield f"certificate {e.parsed[der].serial_number:x} came without a proof"
+        for note in log["checkpoints"]:
+            yield from _checkpoint_faults(e, note)
+            checkpoint = _opened(e, note)
+            if isinstance(checkpoint, second_log.Checkpoint):
+                yield from _proof_faults(e, checkpoint, log["proofs"])
+
+
+def _proof_faults(e: Evidence, checkpoint: second_log.Checkpoint, proofs: list[dict]) -> Iterator[str]:
+    for proof in proofs:
+        position, path = int(proof["position"]), [unb64(text) for text in proof["path"]]
+        leaf = second_log.leaf_hash(unb64(proof["leaf"]))
+        if position >= len(e.tree) or e.tree.leaf(position) != leaf:
+            yield f"the leaf that a client was shown at position {position} is another one now"
+            continue
+        try:
+            root = second_log.root_of_path(leaf, position, checkpoint.size, path)
+        except second_log.LogFault as error:
+            yield f"the proof for position {position} is none: {error}"
+            continue
+        if root != checkpoint.root:
+            yield f"the proof for position {position} does not lead to the root of size {checkpoint.size}"
 
 
 @_invariant("log.complete")

@@ -151,7 +151,7 @@ class Boot:
 class World:
     """Everything around the CA, and the CA itself in `directory`; several may open the same directory."""
 
-    def __init__(self, directory: Path, authority: Authority | None = None) -> None:
+    def __init__(self, directory: Path, authority: Authority | None = None, url: str | None = None) -> None:
         self.directory = directory
         self.time = START
         self.kbs = ec.derive_private_key(0xB0B, ec.SECP384R1())
@@ -159,7 +159,7 @@ class World:
         self.launch = self.platform.launch([(0x1000 * i, bytes([i]) * 4096) for i in range(2)])
         # To open the sealed keys is slow on purpose; copies of one CA may share them.
         self.authority = authority or load_authority(directory / "ca", PASSPHRASE)
-        self.url = f"sqlite:///{directory}/ca.sqlite3"
+        self.url = url or f"sqlite:///{directory}/ca.sqlite3"
 
     @classmethod
     def create(cls, directory: Path) -> "World":

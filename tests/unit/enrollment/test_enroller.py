@@ -17,6 +17,11 @@ from vtpm.wire.encoding import b64url
 from vtpm.wire.enrollment import CertificatesReply, ChallengeReply
 
 
+@pytest.fixture
+def database_url(database: str) -> str:
+    return database
+
+
 def rows(store) -> dict[str, int]:
     with store.read() as tx:
         return {

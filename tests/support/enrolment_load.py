@@ -270,7 +270,7 @@ class Habits:
     hop: float = 0.0
     most_wait_s: float = 1.0
     pause_s: float = 0.02
-    patience_s: float = 120.0
+    patience_s: float = 60.0
 
 
 @dataclass

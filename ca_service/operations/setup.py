@@ -21,8 +21,8 @@ from ca_service.keys import (
     no_pin,
     run_ceremony,
 )
-from ca_service.operations.root_list import publish_root_list
 from ca_service.operations.issuers import ensure_issuers
+from ca_service.operations.root_list import publish_root_list
 from ca_service.profiles import Entropy
 from ca_service.store import CrlRow, Store, create_store, open_store, parse_url
 

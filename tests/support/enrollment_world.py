@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from soft_tpm import FIRMWARE, SoftTpm, new_key
 
@@ -229,6 +231,24 @@ def ders(reply: bytes) -> list[bytes]:
     return [entry.certificate for entry in CertificatesReply.parse(reply).entries]
 
 
+def certificates(reply: bytes) -> list[x509.Certificate]:
+    """The certificates in an answer: EKs, IAK, IDevID."""
+    return [x509.load_der_x509_certificate(der) for der in ders(reply)]
+
+
+def signers(authority: Authority, reply: bytes) -> list[tuple[str, int]]:
+    """Who signed each certificate of an answer, by signature and not by word: role and generation."""
+    found = []
+    for certificate in certificates(reply):
+        for ca in authority.issuers:
+            try:
+                certificate.verify_directly_issued_by(ca.certificate)
+            except (ValueError, InvalidSignature):
+                continue
+            found.append((ca.role, ca.generation))
+    return found
+
+
 __all__ = [
     "FIRMWARE",
     "Boot",
@@ -236,8 +256,10 @@ __all__ = [
     "SoftTpm",
     "World",
     "answer",
+    "certificates",
     "ders",
     "encode",
     "issue",
     "new_key",
+    "signers",
 ]

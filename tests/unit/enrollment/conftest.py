@@ -1,3 +1,4 @@
+import functools
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def tpms():
         return made[index]
 
     return nth
+
+
+@pytest.fixture(scope="session")
+def tpm_of():
+    """Makes a TPM of any templates; each key is made once, so TPMs of one template have the same key."""
+    keys = functools.cache(w.new_key)
+    return functools.partial(w.SoftTpm, keys=keys)
 
 
 @pytest.fixture

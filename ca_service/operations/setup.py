@@ -21,6 +21,7 @@ from ca_service.keys import (
     no_pin,
     run_ceremony,
 )
+from ca_service.operations.issuers import ensure_issuers
 from ca_service.operations.root_list import publish_root_list
 from ca_service.profiles import Entropy
 from ca_service.store import CrlRow, Store, create_store, open_store, parse_url
@@ -85,6 +86,7 @@ def init(
         first = publish_root_list(authority.directory, root, at)
         store = create_store(database_url(authority.directory))
         try:
+            ensure_issuers(store, authority, at)
             rows = publish_all(store, authority, at, Limits())
         finally:
             store.close()

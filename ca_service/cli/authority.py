@@ -95,7 +95,12 @@ def crl() -> None:
     help="with --root: an issuing CA that does not count any more",
 )
 @click.option(
-    "--reason", type=click.Choice(REASONS), default="unspecified", show_default=True, help="with --revoke"
+    "--reason",
+    type=click.Choice(REASONS),
+    metavar="REASON",
+    default="unspecified",
+    show_default=True,
+    help="with --revoke: as RFC 5280 names it, for example cACompromise",
 )
 @click.option("--yes", is_flag=True, help="with --revoke: do it; without this it is a dry run")
 @with_directory

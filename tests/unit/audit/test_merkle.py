@@ -264,7 +264,8 @@ def test_the_verifiers_answer_about_the_largest_trees(size, found):
 
 
 @pytest.mark.parametrize(
-    ("size", "data"), [(1, b""), (0, bytes(32)), (3, bytes(32)), (1, bytes(33)), (-1, b""), (1 << 63, bytes(32))]
+    ("size", "data"),
+    [(1, b""), (0, bytes(32)), (3, bytes(32)), (1, bytes(33)), (-1, b""), (1 << 63, bytes(32))],
 )
 def test_what_is_no_frontier(size, data):
     with pytest.raises(ValueError):

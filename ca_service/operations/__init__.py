@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from ca_service.judgment import BadRequest, Unavailable
-from ca_service.operations import certificates, instances, issuers, policies, records, rollover
+from ca_service.operations import certificates, instances, issuers, policies, records, retirement, rollover
 from ca_service.operations.context import Json, Operation, OperationContext
-from ca_service.operations.issuers import TRUSTED, ensure_issuers, missing_keys
+from ca_service.operations.issuers import ROLES, TRUSTED, ensure_issuers, missing_keys
 from ca_service.operations.policies import MAX_POLICY, unanswered
 from ca_service.operations.setup import database_url, init, open_database, upgrade_database
 from ca_service.store import Taken
@@ -23,6 +23,7 @@ OPERATIONS: Mapping[str, Operation] = {
         *records.OPERATIONS,
         *issuers.OPERATIONS,
         *rollover.OPERATIONS,
+        *retirement.OPERATIONS,
     )
 }
 """All operations by name."""
@@ -58,6 +59,7 @@ __all__ = [
     "MAX_POLICY",
     "MAX_REQUEST",
     "OPERATIONS",
+    "ROLES",
     "TRUSTED",
     "Json",
     "Operation",

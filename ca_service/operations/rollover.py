@@ -27,14 +27,14 @@ from vtpm.wire.encoding import Members
 from vtpm.wire.errors import WireError
 
 PAIR_ROLES: tuple[IssuerRole, ...] = ("ek", "devid")
-"""The roles that are meant if an operator names none and something new begins."""
+"""The roles that are meant if an operator names none; the Ephemeral CA is rolled over for itself."""
 
 _SKID = re.compile(r"[0-9a-f]{40}\Z")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which issuing CAs an operator means; no roles: all, no generation: whichever is in the right state."""
+    """Which issuing CAs an operator means; no generation: whichever are in the right state."""
 
     pair: str
     roles: tuple[IssuerRole, ...]
@@ -51,11 +51,7 @@ class Choice:
                     raise WireError(path, "must be one of " + ", ".join(ROLES) + ", each once")
                 roles.append(value)
         number = arguments.integer("generation", 1, MOST_GENERATION) if arguments.has("generation") else None
-        return cls(pair, tuple(roles), number)
-
-    def named_or(self, default: tuple[IssuerRole, ...]) -> tuple[IssuerRole, ...]:
-        """The roles that were named, or the default."""
-        return self.roles or default
+        return cls(pair, tuple(roles) or PAIR_ROLES, number)
 
 
 class Change:
@@ -83,7 +79,7 @@ class Change:
 
     def chosen(self, *states: IssuerState) -> list[IssuerRow]:
         """The chosen issuing CAs that are in one of these states."""
-        return [row for role in self.choice.named_or(ROLES) for row in self.of(role, *states)]
+        return [row for role in self.choice.roles for row in self.of(role, *states)]
 
     def active(self, role: str) -> IssuerRow | None:
         """The one that signs for a role, chosen or not."""
@@ -105,7 +101,7 @@ def preparable(context: OperationContext, arguments: Members) -> Json:
     choice = Choice.read(arguments)
     arguments.end()
     ensure_issuers(context.store, context.public, context.clock())
-    roles = choice.named_or(PAIR_ROLES)
+    roles = choice.roles
     with context.store.read() as tx:
         waiting = [
             row
@@ -171,7 +167,7 @@ def activate(context: OperationContext, arguments: Members) -> Json:
             raise Conflict(
                 f"no issuing CA of the pair {choice.pair} is prepared",
                 code="rollover",
-                remedy="`vtpm-ca ca prepare` makes the next generation; `vtpm-ca ca list` shows what there is.",
+                remedy="`vtpm-ca ca prepare` makes the next generation. The Ephemeral CA is meant by --role only.",
             )
         moved = _activate(context, change, authority, candidates, IssuerState.OLD)
     return {"changed": entries(context, moved)}
@@ -241,7 +237,7 @@ def _taint_active(context: OperationContext, change: Change, authority: Authorit
     if change.choice.generation is not None:
         raise BadRequest("generation", "goes without --active: only one generation signs")
     candidates: list[IssuerRow] = []
-    for role in change.choice.named_or(PAIR_ROLES):
+    for role in change.choice.roles:
         prepared = change.of(role, IssuerState.PREPARED)
         if not prepared or change.active(role) is None:
             raise Conflict(

@@ -1,12 +1,13 @@
 """Every operation, against the database that a real ceremony and a real enrolment left."""
 
+import contextlib
 import json
 
 import pytest
 import sqlalchemy as sa
 from cryptography import x509
 
-from ca_service.judgment import BadRequest, NotFound, Unavailable
+from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
 from ca_service.operations import MAX_POLICY, MAX_REQUEST, OPERATIONS, open_database, perform
 from ca_service.store import CertificateState, Taken
 

@@ -17,6 +17,7 @@ from ca_service.judgment import NotFound, Unavailable
 from ca_service.keys import Authority, sign_and_check
 from ca_service.keys.layout import LISTS, ROOT_LIST_FILE
 from ca_service.operations import ROLES, TRUSTED
+from ca_service.operations.audit import log_key
 from ca_service.store import CrlRow, IssuerState
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import MAX_BODY, Directory, DirectoryIssuer
@@ -80,6 +81,7 @@ def _directory(services: Services) -> Directory:
             "enrollments": "/v1/enrollments",
             "activation": "/v1/enrollments/{id}/activation",
             "certificates": "/v1/certificates/{serial}",
+            "checkpoint": "/log/checkpoint",
             "ca": "/ca/{skid}.cer",
             "crl": "/crl/{skid}/0.crl",
         },
@@ -88,6 +90,7 @@ def _directory(services: Services) -> Directory:
             "nonce_lifetime_seconds": int(limits.nonce_lifetime.total_seconds()),
             "pending_lifetime_seconds": int(limits.pending_lifetime.total_seconds()),
         },
+        log=log_key(authority),
     )
 
 

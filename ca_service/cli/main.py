@@ -32,6 +32,7 @@ _COMMANDS = {
     "alarm": "records",
     "crl": "authority",
     "export": "authority",
+    "audit": "audit",
     "evidence": "evidence",
     "collateral": "collateral",
     "db": "database",

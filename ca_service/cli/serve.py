@@ -35,7 +35,7 @@ from ca_service.cli.channel import MAX_SOCKET_PATH, operator_socket, someone_lis
 from ca_service.cli.collateral import bundle_of, bundle_option, kds_url_option, supply_of
 from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
-from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge, Limits
+from ca_service.enrollment import Desk, Enroller, Judge, Limits, liveness_for
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import AuthoritySource, find_passphrase, load_authority
 from ca_service.operations import (
@@ -180,7 +180,7 @@ def serve(
         judge = Judge.of(authority.ca_id, authority.mode, folder.current)
         if kds or kds_url:
             judge = replace(judge, supply=supply_of(folder, judge.roots, kds_url).provide)
-        liveness = FileLiveness(directory / "run")
+        liveness = liveness_for(url, directory / "run")
         enroller = Enroller(Desk(source, store, judge, liveness, now, secrets.token_bytes, limits))
         ensure_issuers(store, authority, now())
         enroller.recover()

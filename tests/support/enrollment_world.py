@@ -20,12 +20,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
-from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
+from ca_service.enrollment import Desk, Enroller, Judge
+from ca_service.enrollment.liveness import Liveness, liveness_for
 from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
 from ca_service.operations.issuers import ensure_issuers
 from ca_service.policy import load
 from ca_service.store import (
-    EpochRow,
     Faults,
     Store,
     create_store,
@@ -92,8 +92,8 @@ def _thumbprint(private_value: int) -> str:
 class SoftTpm:
     """EK L-1, IAK and IDevID H-3, TPM2_Certify and TPM2_ActivateCredential, in plain Python."""
 
-    def __init__(self) -> None:
-        self._ek = rsa.generate_private_key(65537, 2048)
+    def __init__(self, ek: rsa.RSAPrivateKey | None = None) -> None:
+        self._ek = ek or rsa.generate_private_key(65537, 2048)
         self._iak = ec.generate_private_key(ec.SECP384R1())
         self._idevid = ec.generate_private_key(ec.SECP384R1())
         modulus = self._ek.public_key().public_numbers().n.to_bytes(256, "big")
@@ -168,6 +168,7 @@ class World:
         # To open the sealed keys is slow on purpose; copies of one CA may share them.
         self.authority = authority or load_authority(directory / "ca", PASSPHRASE)
         self.url = url or f"sqlite:///{directory}/ca.sqlite3"
+        self._livenesses: list[Liveness] = []
 
     @classmethod
     def create(cls, directory: Path) -> "World":
@@ -218,21 +219,28 @@ formats = ["cocoonfs/1"]
 
     def enroller(self, store: Store, faults: Faults = no_faults, judge: Judge | None = None) -> Enroller:
         authority = self.authority
-        with store.write() as tx:
-            if tx.epochs.current() is None:
-                tx.epochs.begin(EpochRow(1, "00" * 32, self.time, "tests"))
         ensure_issuers(store, authority, self.time)
         return Enroller(
             Desk(
                 source=AuthoritySource(self.directory / "ca", lambda: authority),
                 store=store,
                 judge=judge or Judge.of(authority.ca_id, authority.mode),
-                liveness=FileLiveness(self.directory / "run"),
+                liveness=self._liveness(),
                 clock=lambda: self.time,
                 entropy=os.urandom,
                 faults=faults,
             )
         )
+
+    def _liveness(self) -> Liveness:
+        made = liveness_for(self.url, self.directory / "run")
+        self._livenesses.append(made)
+        return made
+
+    def close(self) -> None:
+        """End the claims to live of all enrollers made here."""
+        for liveness in self._livenesses:
+            liveness.close()
 
     def later(self, **step: int) -> None:
         self.time += timedelta(**step)

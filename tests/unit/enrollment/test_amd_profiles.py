@@ -25,7 +25,7 @@ from vtpm.wire.runtime_data import PROFILE, KbsStatement, report_data
 from vtpm.wire.services import services_report_data
 
 PROFILES = [SERVICES_PROFILE, VTPM_PROFILE]
-ORACLE_FREE = 'capabilities = ["oracle-free"]'
+ORACLE_FREE = 'capabilities = ["oracle-free", "verifies-grants"]'
 CAPABILITIES = 'capabilities = ["verifies-grants", "reports-state"]'
 
 
@@ -101,11 +101,11 @@ class TestAnHonestGuest:
         self, store, enroller, guest, helpers, profile
     ):
         error = refusal(enroller, helpers.encode(guest.request(profile, guest.body(profile))))
-        assert (error.rule, error.code, error.retryable) == ("profile.issued", "profile-not-issued", False)
+        assert (error.rule, error.code, error.retryable) == ("profile.admitted", "profile-not-issued", False)
         row = decision(store, error)
         trace = Trace.from_json(json.loads(row.trace))
-        assert (row.admitted, row.rule, row.stage, row.kbs_id) == (0, "profile.issued", "enroll", "")
-        assert failed(trace) == ["profile.issued"]
+        assert (row.admitted, row.rule, row.stage, row.kbs_id) == (0, "profile.admitted", "enroll", "")
+        assert failed(trace) == ["profile.admitted"]
         rules = [finding.rule for finding in trace.findings]
         looked = {rule.split(".")[0] for rule in rules}
         assert {"nonce", "snp", "evidence", "profile", "policy", "launch", "tpm", "certify"} <= looked
@@ -143,18 +143,18 @@ class TestAnHonestGuest:
         world.apply(store, world.policy().replace(CAPABILITIES, ORACLE_FREE))
         request = replace(guest.request(profile, guest.body(profile)), certify=None)
         error = refusal(enroller, helpers.encode(request))
-        assert error.rule == "profile.issued"
+        assert error.rule == "profile.admitted"
         trace = Trace.from_json(json.loads(decision(store, error).trace))
         assert "certify.present" in failed(trace)
         assert not any(finding.rule.startswith("ledger.") for finding in trace.findings)
 
-    def test_no_policy_is_one_more_reason(self, world, store, guest, helpers, profile):
+    def test_no_policy_is_another_reason(self, world, store, guest, helpers, profile):
         with store.write() as tx:
             tx.connection.exec_driver_sql("DELETE FROM policies")
         error = refusal(world.enroller(store), helpers.encode(guest.request(profile, guest.body(profile))))
-        assert error.rule == "profile.issued"
+        assert error.rule == "policy.in-force"
         trace = Trace.from_json(json.loads(decision(store, error).trace))
-        assert failed(trace) == ["profile.issued", "policy.in-force"]
+        assert failed(trace) == ["policy.in-force"]
 
 
 @pytest.mark.usefixtures("oracle_free")
@@ -163,7 +163,7 @@ def test_a_guest_that_asks_the_processor_itself(store, enroller, guest, helpers,
     """Any guest can have any REPORT_DATA at its own privilege level."""
     error = refusal(enroller, helpers.encode(guest.request(profile, guest.body(profile), vmpl=2)))
     trace = Trace.from_json(json.loads(decision(store, error).trace))
-    assert failed(trace) == ["profile.issued", "snp.vmpl", "launch.measurement"]
+    assert failed(trace) == ["snp.vmpl", "launch.measurement", "profile.admitted"]
 
 
 @pytest.mark.usefixtures("oracle_free")
@@ -326,7 +326,7 @@ class TestTheSigningOracle:
         assert judge.authenticate(submission, at).admitted
         error = refusal(enroller, submission.body)
         trace = Trace.from_json(json.loads(decision(store, error).trace))
-        assert failed(trace) == ["profile.issued", "launch.capabilities"]
+        assert failed(trace) == ["profile.admitted", "launch.capabilities"]
         # What the requester is told names neither the capability nor what else is listed.
         assert "oracle-free" not in json.dumps(vars(error), default=str)
         assert world.launch.measurement.hex() not in json.dumps(vars(error), default=str)
@@ -334,7 +334,7 @@ class TestTheSigningOracle:
     def test_each_of_the_two_is_enough_and_nothing_else_is(self, world, enroller, forged, helpers):
         submission, at = Submission.parse(helpers.encode(forged)), enroller.desk.now()
         policy = load(world.policy())
-        rules = ["profile.issued", "launch.capabilities"]
+        rules = ["profile.admitted", "launch.capabilities"]
         for off, left in ((rules[:1], rules[1:]), (rules[1:], rules[:1]), (rules, [])):
             judge = enroller.desk.judge.with_replaced({rule: UnsafeSkip(rule) for rule in off})
             trace = judge.decide(submission, policy, at, certify=True)
@@ -347,7 +347,7 @@ class TestTheSigningOracle:
         """The ledger knows no claim of such evidence, and nothing is issued without one."""
         authority, before = world.authority, rows(store)
         judge = Judge.of(authority.ca_id, authority.mode, authority.nonce_key).with_replaced(
-            {rule: UnsafeSkip(rule) for rule in ("profile.issued", "launch.capabilities")}
+            {rule: UnsafeSkip(rule) for rule in ("profile.admitted", "launch.capabilities")}
         )
         with pytest.raises(VtpmCaError, match="has no claim"):
             world.enroller(store, judge=judge).enroll(helpers.encode(forged))
@@ -360,7 +360,9 @@ class TestTheSigningOracle:
             facts = enroller.desk.view(tx, Submission.parse(honest)).facts
         more = {"policy_digest": "00" * 32, "decision_id": "d", "at": world.time, "entropy": os.urandom}
         assert plan(Submission.parse(honest), facts, world.authority, **more).pieces
-        with pytest.raises(VtpmCaError, match="on which nothing is issued"):
+        with pytest.raises(
+            VtpmCaError, match=r"on which nothing is issued|deserves an ephemeral certificate"
+        ):
             plan(Submission.parse(helpers.encode(forged)), facts, world.authority, **more)
 
     def test_cannot_make_evidence_of_profile_1(self, world, enroller, tpms, helpers):

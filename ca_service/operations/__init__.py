@@ -6,9 +6,9 @@ import sqlalchemy as sa
 
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.keys import upgrade_directory
-from ca_service.operations import certificates, instances, issuers, policies, records, rollover
+from ca_service.operations import certificates, instances, issuers, policies, records, retirement, rollover
 from ca_service.operations.context import Json, Operation, OperationContext
-from ca_service.operations.issuers import TRUSTED, ensure_issuers, missing_keys
+from ca_service.operations.issuers import ROLES, TRUSTED, ensure_issuers, missing_keys
 from ca_service.operations.policies import MAX_POLICY, unanswered
 from ca_service.operations.root_list import publish_root_list
 from ca_service.operations.setup import database_url, init, open_database, upgrade_database
@@ -25,6 +25,7 @@ OPERATIONS: Mapping[str, Operation] = {
         *records.OPERATIONS,
         *issuers.OPERATIONS,
         *rollover.OPERATIONS,
+        *retirement.OPERATIONS,
     )
 }
 """All operations by name."""
@@ -60,6 +61,7 @@ __all__ = [
     "MAX_POLICY",
     "MAX_REQUEST",
     "OPERATIONS",
+    "ROLES",
     "TRUSTED",
     "Json",
     "Operation",

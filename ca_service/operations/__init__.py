@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from ca_service.judgment import BadRequest, Unavailable
-from ca_service.operations import certificates, instances, policies, records
+from ca_service.operations import certificates, instances, keys, policies, records
 from ca_service.operations.context import Json, Operation, OperationContext
 from ca_service.operations.policies import MAX_POLICY, unanswered
 from ca_service.operations.setup import database_url, init, open_database, upgrade_database
@@ -19,6 +19,7 @@ OPERATIONS: Mapping[str, Operation] = {
         *policies.OPERATIONS,
         *instances.OPERATIONS,
         *certificates.OPERATIONS,
+        *keys.OPERATIONS,
         *records.OPERATIONS,
     )
 }

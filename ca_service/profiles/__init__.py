@@ -41,7 +41,7 @@ from ca_service.profiles.naming import (
     hardware_serial,
     printable_manufacturer,
 )
-from ca_service.profiles.structures import assemble
+from ca_service.profiles.structures import assemble, certified_key
 from ca_service.profiles.token import LintPassed
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "Provenance",
     "Validity",
     "assemble",
+    "certified_key",
     "contract_report",
     "device_serial",
     "draft_devid",

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from ca_service.judgment import BadRequest, Unavailable
-from ca_service.operations import certificates, instances, keys, policies, records
+from ca_service.operations import certificates, instances, issuers, keys, policies, records, rollover
 from ca_service.operations.context import Json, Operation, OperationContext
+from ca_service.operations.issuers import TRUSTED, ensure_issuers, missing_keys
 from ca_service.operations.policies import MAX_POLICY, unanswered
 from ca_service.operations.setup import database_url, init, open_database, upgrade_database
 from ca_service.store import Taken
@@ -21,6 +22,8 @@ OPERATIONS: Mapping[str, Operation] = {
         *certificates.OPERATIONS,
         *keys.OPERATIONS,
         *records.OPERATIONS,
+        *issuers.OPERATIONS,
+        *rollover.OPERATIONS,
     )
 }
 """All operations by name."""
@@ -56,11 +59,14 @@ __all__ = [
     "MAX_POLICY",
     "MAX_REQUEST",
     "OPERATIONS",
+    "TRUSTED",
     "Json",
     "Operation",
     "OperationContext",
     "database_url",
+    "ensure_issuers",
     "init",
+    "missing_keys",
     "open_database",
     "perform",
     "unanswered",

@@ -37,6 +37,7 @@ from ca_service.profiles.model import (
 from ca_service.profiles.naming import (
     DEFAULT_PAIR,
     SIMULATION_MARK,
+    ca_name,
     device_serial,
     hardware_serial,
     printable_manufacturer,
@@ -66,6 +67,7 @@ __all__ = [
     "Provenance",
     "Validity",
     "assemble",
+    "ca_name",
     "certified_key",
     "contract_report",
     "device_serial",

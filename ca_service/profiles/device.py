@@ -71,7 +71,7 @@ def draft_ek(
         validity: from when to when.
         issuer: the EK CA or the Ephemeral CA.
         provenance: what vouched for the key.
-        throwaway: key for the throwaway signature; a fresh one if None.
+        throwaway: key for the throwaway signature; this process's own if None.
 
     Raises:
         WireError: `public` or a text member is malformed.
@@ -122,7 +122,7 @@ def draft_devid(
         validity: from when to when; IAK and IDevID of a device get the same.
         issuer: the DevID CA or the Ephemeral CA.
         provenance: what vouched for the key.
-        throwaway: key for the throwaway signature; a fresh one if None.
+        throwaway: key for the throwaway signature; this process's own if None.
 
     Raises:
         WireError: `public` or a text member is malformed.

@@ -1,5 +1,7 @@
 """Extensions shared by the profiles."""
 
+from functools import cache
+
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -97,8 +99,13 @@ def _key_bits(key: PublicKey) -> bytes:
 def unsigned(builder: x509.CertificateBuilder, throwaway: ec.EllipticCurvePrivateKey | None = None) -> bytes:
     """The to-be-signed bytes of a certificate that a P-384 CA is going to sign.
 
-    `cryptography` gives out to-be-signed bytes only of signed certificates, so a throwaway key signs; the
-    bytes do not depend on which key that is, only on the algorithm.
+    `cryptography` gives out to-be-signed bytes only of signed certificates, so a throwaway key signs. The bytes depend
+    on the signature's algorithm, ecdsa-with-SHA384, and neither on the key nor on its curve.
     """
-    key = throwaway or ec.generate_private_key(ec.SECP384R1())
-    return builder.sign(key, hashes.SHA384()).tbs_certificate_bytes
+    return builder.sign(throwaway or _throwaway(), hashes.SHA384()).tbs_certificate_bytes
+
+
+@cache
+def _throwaway() -> ec.EllipticCurvePrivateKey:
+    """Of this process, on P-256, because that is the curve that signs fastest; nobody ever sees its signatures."""
+    return ec.generate_private_key(ec.SECP256R1())

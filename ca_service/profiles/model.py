@@ -121,6 +121,21 @@ class IssuerInfo:
         """`key_id` in lower-case hex."""
         return self.key_id.hex()
 
+    @cached_property
+    def name(self) -> bytes:
+        """DER of the issuer's name."""
+        return self.certificate.subject.public_bytes()
+
+    @cached_property
+    def constraints(self) -> x509.BasicConstraints:
+        """The issuer's own basicConstraints."""
+        return self.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+
+    @cached_property
+    def may_certify(self) -> bool:
+        """Whether the issuer's keyUsage has keyCertSign."""
+        return self.certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+
     @property
     def certificate_url(self) -> str:
         """Where the issuer's certificate is published (authorityInfoAccess)."""
@@ -131,13 +146,17 @@ class IssuerInfo:
         """Where the issuer's revocation list is published (cRLDistributionPoints)."""
         return f"{self.publication_url}/crl/{self.skid}/0.crl"
 
-    @property
+    @cached_property
     def validity(self) -> Validity:
         """The issuer's own validity."""
         return Validity(self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc)
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
         """The issuer's key; every CA here is ECDSA."""
+        return self._public_key
+
+    @cached_property
+    def _public_key(self) -> ec.EllipticCurvePublicKey:
         key = self.certificate.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise BadRequest("issuer", "must have an elliptic-curve key")
@@ -223,6 +242,7 @@ class CaContent:
     public_key: ec.EllipticCurvePublicKey
     serial: int
     validity: Validity
+    generation: int = 1
 
 
 Content = EkContent | DevidContent | CaContent

@@ -1,4 +1,11 @@
-"""First reader of the lint: `cryptography`."""
+"""First reader of the lint: `cryptography`.
+
+It encodes every extension anew; what an extension of these bytes means is remembered, see `reader_asn1crypto`.
+"""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,6 +29,9 @@ from ca_service.profiles.view import (
     ProvenanceView,
     SpecificationView,
 )
+
+REMEMBERED: Final = 512
+"""How many extensions are remembered."""
 
 _NAME_KINDS: dict[type[x509.GeneralName], str] = {
     x509.DNSName: "dns_name",
@@ -59,10 +69,25 @@ def _certificate(certificate: x509.Certificate) -> CertificateView:
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         ),
         extensions=tuple(
-            ExtensionView(e.oid.dotted_string, e.critical, e.value.public_bytes(), _value(e.value))
+            _extension(_Encoded(e.oid.dotted_string, e.critical, e.value.public_bytes(), e.value))
             for e in certificate.extensions
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """An extension, known by its encoding: two names may be equal to `cryptography` and differ in their bytes."""
+
+    id: str
+    critical: bool
+    der: bytes
+    value: x509.ExtensionType = field(compare=False)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _extension(encoded: _Encoded) -> ExtensionView:
+    return ExtensionView(encoded.id, encoded.critical, encoded.der, _value(encoded.value))
 
 
 def _name(name: x509.Name) -> NameView:

@@ -3,6 +3,10 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from ca_service.judgment import Finding, failed, passed
 from ca_service.profiles import oids
@@ -39,6 +43,11 @@ class LintSubject:
     def content(self) -> EkContent | DevidContent | CaContent:
         """What the certificate shall say."""
         return self.draft.content
+
+    @cached_property
+    def key(self) -> PublicKeyTypes:
+        """The certified key, as it stands in the bytes."""
+        return serialization.load_der_public_key(self.view.spki)
 
     def value(self, dotted: str) -> ExtensionValue | None:
         """The value of an extension, None if it is not there."""

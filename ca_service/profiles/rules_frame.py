@@ -1,7 +1,5 @@
 """Rules about a certificate's frame: version, serial, size, time, issuer, and which extensions there are."""
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ca_service.profiles import structures
@@ -112,7 +110,7 @@ def _size(s: LintSubject) -> str | None:
     body = len(s.draft.tbs) + len(structures.ECDSA_WITH_SHA384) + 3 + _LONGEST_SIGNATURE
     size, limit = body + 4, NV_SIZE
     if s.draft.profile in IDENTITIES:
-        key = serialization.load_der_public_key(s.view.spki)
+        key = s.key
         limit = (
             _IDENTITY_SIZES.get(key.key_size, limit) if isinstance(key, rsa.RSAPublicKey) else _IDENTITY_SIZE
         )
@@ -125,8 +123,7 @@ def _validity(s: LintSubject) -> str | None:
     if s.view.not_before > s.view.not_after:
         return "ends before it begins"
     if s.issuer is not None and not (
-        s.issuer.certificate.not_valid_before_utc <= s.view.not_before
-        and s.view.not_after <= s.issuer.certificate.not_valid_after_utc
+        s.issuer.validity.not_before <= s.view.not_before and s.view.not_after <= s.issuer.validity.not_after
     ):
         return "is valid when its issuer is not"
     return differs("notBefore", wanted.not_before, s.view.not_before) or differs(
@@ -157,7 +154,7 @@ def _ephemeral(s: LintSubject) -> str | None:
 
 @FRAME.rule("issuer-name")
 def _issuer_name(s: LintSubject) -> str | None:
-    wanted = s.view.subject.der if s.issuer is None else s.issuer.certificate.subject.public_bytes()
+    wanted = s.view.subject.der if s.issuer is None else s.issuer.name
     return differs("the issuer name", wanted, s.view.issuer.der)
 
 
@@ -165,12 +162,10 @@ def _issuer_name(s: LintSubject) -> str | None:
 def _issuer_role(s: LintSubject) -> str | None:
     if s.issuer is None or s.issuer.role not in _ISSUER_ROLES[s.draft.profile]:
         return f"a CA of another role must sign {s.draft.profile} certificates"
-    extensions = s.issuer.certificate.extensions
-    constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
     wanted = 1 if s.draft.profile == "issuing-ca" else 0
-    if not constraints.ca or constraints.path_length != wanted:
+    if not s.issuer.constraints.ca or s.issuer.constraints.path_length != wanted:
         return "the issuer is no CA with the right path length"
-    if not extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
+    if not s.issuer.may_certify:
         return "the issuer may not sign certificates"
     return None
 

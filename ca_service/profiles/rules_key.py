@@ -41,7 +41,7 @@ def _key(s: LintSubject) -> str | None:
 
 @KEYS.rule("key-kind")
 def _key_kind(s: LintSubject) -> str | None:
-    key = serialization.load_der_public_key(s.view.spki)
+    key = s.key
     if isinstance(s.content, CaContent):
         return (
             None
@@ -57,7 +57,7 @@ def _key_kind(s: LintSubject) -> str | None:
 
 @KEYS.rule("subject-key-id")
 def _subject_key_id(s: LintSubject) -> str | None:
-    key = serialization.load_der_public_key(s.view.spki)
+    key = s.key
     if isinstance(key, rsa.RSAPublicKey):
         inner = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
     elif isinstance(key, ec.EllipticCurvePublicKey):
@@ -74,7 +74,7 @@ def _key_usage(s: LintSubject) -> str | None:
     elif isinstance(s.content, DevidContent):
         wanted = {"digital_signature"}
     else:
-        is_rsa = isinstance(serialization.load_der_public_key(s.view.spki), rsa.RSAPublicKey)
+        is_rsa = isinstance(s.key, rsa.RSAPublicKey)
         wanted = {"key_encipherment"} if is_rsa else {"key_agreement"}
     return differs("keyUsage", frozenset(wanted), s.value(KU))
 

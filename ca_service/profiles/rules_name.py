@@ -41,7 +41,8 @@ def _ca_subject(s: LintSubject) -> str | None:
     )
     if marked != (s.content.mode == "simulation"):
         return "the name must say so exactly if the CA is a simulation"
-    wanted = ca_name(s.content.organization, s.content.mode, s.content.role, s.content.pair)
+    content = s.content
+    wanted = ca_name(content.organization, content.mode, content.role, content.pair, content.generation)
     return differs("the subject", wanted.public_bytes(), s.view.subject.der)
 
 

@@ -20,10 +20,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
-from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
-from ca_service.keys import Authority, CeremonyConfig, load_authority, run_ceremony
+from ca_service.enrollment import Desk, Enroller, Judge
+from ca_service.enrollment.liveness import Liveness, liveness_for
+from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
+from ca_service.operations.issuers import ensure_issuers
 from ca_service.policy import load
-from ca_service.store import Faults, Store, create_store, no_faults, open_store
+from ca_service.store import (
+    Faults,
+    Store,
+    create_store,
+    no_faults,
+    open_store,
+)
 from vtpm.lab.allowlist import launch_entry, platform_entry
 from vtpm.snp import Platform
 from vtpm.wire.encoding import b64std
@@ -84,8 +92,8 @@ def _thumbprint(private_value: int) -> str:
 class SoftTpm:
     """EK L-1, IAK and IDevID H-3, TPM2_Certify and TPM2_ActivateCredential, in plain Python."""
 
-    def __init__(self) -> None:
-        self._ek = rsa.generate_private_key(65537, 2048)
+    def __init__(self, ek: rsa.RSAPrivateKey | None = None) -> None:
+        self._ek = ek or rsa.generate_private_key(65537, 2048)
         self._iak = ec.generate_private_key(ec.SECP384R1())
         self._idevid = ec.generate_private_key(ec.SECP384R1())
         modulus = self._ek.public_key().public_numbers().n.to_bytes(256, "big")
@@ -151,7 +159,7 @@ class Boot:
 class World:
     """Everything around the CA, and the CA itself in `directory`; several may open the same directory."""
 
-    def __init__(self, directory: Path, authority: Authority | None = None) -> None:
+    def __init__(self, directory: Path, authority: Authority | None = None, url: str | None = None) -> None:
         self.directory = directory
         self.time = START
         self.kbs = ec.derive_private_key(0xB0B, ec.SECP384R1())
@@ -159,7 +167,8 @@ class World:
         self.launch = self.platform.launch([(0x1000 * i, bytes([i]) * 4096) for i in range(2)])
         # To open the sealed keys is slow on purpose; copies of one CA may share them.
         self.authority = authority or load_authority(directory / "ca", PASSPHRASE)
-        self.url = f"sqlite:///{directory}/ca.sqlite3"
+        self.url = url or f"sqlite:///{directory}/ca.sqlite3"
+        self._livenesses: list[Liveness] = []
 
     @classmethod
     def create(cls, directory: Path) -> "World":
@@ -210,17 +219,28 @@ formats = ["cocoonfs/1"]
 
     def enroller(self, store: Store, faults: Faults = no_faults, judge: Judge | None = None) -> Enroller:
         authority = self.authority
+        ensure_issuers(store, authority, self.time)
         return Enroller(
             Desk(
-                authority=authority,
+                source=AuthoritySource(self.directory / "ca", lambda: authority),
                 store=store,
-                judge=judge or Judge.of(authority.ca_id, authority.mode, authority.nonce_key),
-                liveness=FileLiveness(self.directory / "run"),
+                judge=judge or Judge.of(authority.ca_id, authority.mode),
+                liveness=self._liveness(),
                 clock=lambda: self.time,
                 entropy=os.urandom,
                 faults=faults,
             )
         )
+
+    def _liveness(self) -> Liveness:
+        made = liveness_for(self.url, self.directory / "run")
+        self._livenesses.append(made)
+        return made
+
+    def close(self) -> None:
+        """End the claims to live of all enrollers made here."""
+        for liveness in self._livenesses:
+            liveness.close()
 
     def later(self, **step: int) -> None:
         self.time += timedelta(**step)
@@ -293,4 +313,9 @@ def issue(world: World, enroller: Enroller, tpm: SoftTpm, boot: Boot = Boot()) -
     return enroller.activate(*answer(tpm, reply.body))
 
 
-__all__ = ["Boot", "CertificatesReply", "SoftTpm", "World", "answer", "encode", "issue"]
+def ders(reply: bytes) -> list[bytes]:
+    """The certificates in an answer; what it says about the log differs from answer to answer."""
+    return [entry.certificate for entry in CertificatesReply.parse(reply).entries]
+
+
+__all__ = ["Boot", "CertificatesReply", "SoftTpm", "World", "answer", "ders", "encode", "issue"]

@@ -12,10 +12,18 @@ def ceremony(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def world(ceremony, tmp_path: Path):
+def database_url():
+    """Where the CA's database lies: in its directory. A module that runs on every kind of database overrides it."""
+    return
+
+
+@pytest.fixture
+def world(ceremony, tmp_path: Path, database_url: str | None):
     directory = tmp_path / "world"
     shutil.copytree(ceremony.directory, directory)
-    return w.World(directory, ceremony.authority)
+    made = w.World(directory, ceremony.authority, database_url)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,8 @@ REQUESTS = {
     **VECTORS["requests"],
     PROFILE: json.loads((FOLDER / "evidence.json").read_text())["request"],
 }
-JUDGE = Judge.of(VECTORS["ca_id"], VECTORS["mode"], bytes.fromhex(VECTORS["nonce_key"]))
+JUDGE = Judge.of(VECTORS["ca_id"], VECTORS["mode"])
+NONCE_KEY = bytes.fromhex(VECTORS["nonce_key"])
 POLICY = load(VECTORS["policy"])
 AT = parse_time(VECTORS["at"], "at")
 
@@ -113,7 +114,7 @@ def test_a_malformed_one_is_refused_where_it_is_malformed(vector):
 def failing(vector):
     document = changed(VECTORS["requests"][vector["base"]], vector["changes"])
     submission = Submission.parse(canonical(document))
-    trace = JUDGE.judge_nonce(submission, AT)
+    trace = JUDGE.judge_nonce(submission, NONCE_KEY, AT)
     if trace.admitted:
         trace += JUDGE.authenticate(submission, AT)
     if trace.admitted:

@@ -30,6 +30,7 @@ _COMMANDS = {
     "policy": "policy",
     "instance": "records",
     "cert": "records",
+    "key": "keys",
     "decision": "records",
     "alarm": "records",
     "crl": "authority",

@@ -5,6 +5,8 @@ drafts. The checks of EK certificates are those of the TCG EK Credential Profile
 OpenSSL know nothing of them (they let an EK certificate without SAN, keyUsage or extendedKeyUsage pass).
 """
 
+from functools import cache
+
 from ca_service.judgment import Check
 from ca_service.profiles.model import Profile
 from ca_service.profiles.rule import LintSubject, Rule
@@ -15,6 +17,7 @@ from ca_service.profiles.rules_name import NAMES
 RULES: tuple[Rule, ...] = (*FRAME, *KEYS, *NAMES)
 
 
+@cache
 def rules_for(profile: Profile) -> tuple[Check[LintSubject], ...]:
     """The rules of a profile, in the order in which they are judged."""
     return tuple(rule for rule in RULES if profile in rule.profiles)

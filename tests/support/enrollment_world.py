@@ -92,8 +92,8 @@ def _thumbprint(private_value: int) -> str:
 class SoftTpm:
     """EK L-1, IAK and IDevID H-3, TPM2_Certify and TPM2_ActivateCredential, in plain Python."""
 
-    def __init__(self) -> None:
-        self._ek = rsa.generate_private_key(65537, 2048)
+    def __init__(self, ek: rsa.RSAPrivateKey | None = None) -> None:
+        self._ek = ek or rsa.generate_private_key(65537, 2048)
         self._iak = ec.generate_private_key(ec.SECP384R1())
         self._idevid = ec.generate_private_key(ec.SECP384R1())
         modulus = self._ek.public_key().public_numbers().n.to_bytes(256, "big")

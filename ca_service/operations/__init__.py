@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.operations import certificates, instances, issuers, policies, records, rollover
 from ca_service.operations.context import Json, Operation, OperationContext
-from ca_service.operations.issuers import ensure_issuers, missing_keys
+from ca_service.operations.issuers import TRUSTED, ensure_issuers, missing_keys
 from ca_service.operations.policies import MAX_POLICY, unanswered
 from ca_service.operations.setup import database_url, init, open_database, upgrade_database
 from ca_service.store import Taken
@@ -58,6 +58,7 @@ __all__ = [
     "MAX_POLICY",
     "MAX_REQUEST",
     "OPERATIONS",
+    "TRUSTED",
     "Json",
     "Operation",
     "OperationContext",

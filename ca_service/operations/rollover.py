@@ -4,9 +4,10 @@ The directory has their certificates and keys, the database says where each stan
 transaction, so it comes wholly before or wholly after every issuance.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
 from ca_service.enrollment import publish
 from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
@@ -30,6 +31,7 @@ PAIR_ROLES: tuple[IssuerRole, ...] = ("ek", "devid")
 
 _FORMER = (IssuerState.OLD, IssuerState.TAINTED)
 _MOST_ABANDONED = 2**31
+_SKID = re.compile(r"[0-9a-f]{40}\Z")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class _Choice:
             for value, path in arguments.array("roles", 0, len(ROLES)):
                 if value not in ROLES or value in roles:
                     raise WireError(path, "must be one of " + ", ".join(ROLES) + ", each once")
-                roles.append(cast("IssuerRole", value))
+                roles.append(value)
         number = arguments.integer("generation", 1, MOST_GENERATION) if arguments.has("generation") else None
         return cls(pair, tuple(roles), number)
 
@@ -120,13 +122,24 @@ def preparable(context: OperationContext, arguments: Members) -> Json:
 
 
 def announce(context: OperationContext, arguments: Members) -> Json:
-    """Make new issuing CAs of the directory known and publish their first CRLs; returns them."""
+    """Make new issuing CAs of the directory, `skids`, known and publish their first CRLs; returns them."""
+    skids = []
+    for value, path in arguments.array("skids", 1, len(ROLES)):
+        if not isinstance(value, str) or not _SKID.match(value):
+            raise WireError(path, "must be a subject key id in hex")
+        skids.append(value)
     arguments.end()
     authority, at = context.unlock(), context.clock()
+    if not set(skids) <= {ca.skid for ca in authority.issuers}:
+        raise Unavailable(
+            "the server does not find the new issuing CAs in its directory",
+            code="issuer",
+            remedy="See its log; it takes them up when it can read them.",
+        )
     with context.store.write() as tx:
-        added = take_up(tx, authority, at)
-        _publish_first(context, tx, authority, [row.skid for row in tx.issuers.all()])
-    return entries(context, [row.skid for row in added])
+        take_up(tx, authority, at)
+        _publish_first(context, tx, authority, skids)
+    return entries(context, skids)
 
 
 def _publish_first(

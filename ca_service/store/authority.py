@@ -109,6 +109,10 @@ class Epochs(Repository):
         table = schema.epochs
         return self._one(EpochRow, sa.select(table).order_by(table.c.number.desc()).limit(1))
 
+    def all(self) -> list[EpochRow]:
+        """All of them, oldest first."""
+        return self._all(EpochRow, sa.select(schema.epochs).order_by(schema.epochs.c.number))
+
     def begin(self, row: EpochRow) -> None:
         """Begin an epoch; the database refuses a number twice."""
         self._insert(schema.epochs, row)

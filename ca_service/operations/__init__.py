@@ -6,7 +6,16 @@ import sqlalchemy as sa
 
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.keys import upgrade_directory
-from ca_service.operations import certificates, instances, issuers, keys, policies, records, retirement, rollover
+from ca_service.operations import (
+    certificates,
+    instances,
+    issuers,
+    keys,
+    policies,
+    records,
+    retirement,
+    rollover,
+)
 from ca_service.operations.context import Json, Operation, OperationContext
 from ca_service.operations.issuers import ROLES, TRUSTED, ensure_issuers, missing_keys
 from ca_service.operations.policies import MAX_POLICY, unanswered

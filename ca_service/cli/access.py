@@ -39,6 +39,11 @@ def with_directory(command: F) -> F:
 
 
 def _directory(context: click.Context, _parameter: click.Parameter, value: str | None) -> Path:
+    return find_directory(context, value)
+
+
+def find_directory(context: click.Context, value: str | None) -> Path:
+    """The CA's directory: given, given before the command, or from the environment; raises `click.UsageError`."""
     found = value or context.find_root().obj or os.environ.get(DIRECTORY_VARIABLE)
     if not found:
         raise click.UsageError(f"name the CA's directory with --dir or {DIRECTORY_VARIABLE}", context)

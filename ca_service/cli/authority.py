@@ -1,12 +1,10 @@
-"""`vtpm-ca init|ca|crl|export`: the CA itself, its lists, and what consumers take from it."""
+"""`vtpm-ca init|crl|export`: the CA itself, its lists, and what consumers take from it."""
 
-import hashlib
 import os
 import secrets
 from pathlib import Path
 
 import click
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service import operations
 from ca_service.cli.access import now, open_public, run, with_directory
@@ -42,37 +40,6 @@ def init(directory: Path, config: Path, *, as_json: bool) -> None:
     for entry in transcript.certificates:
         echo(f"  {entry.role:<10} {entry.subject}")
     echo(f"Move {directory}/offline to a medium in a safe: the running CA does not need the root's key.")
-
-
-@click.group()
-def ca() -> None:
-    """The CA's own certificates."""
-
-
-@ca.command("list")
-@click.option("--root-pem", is_flag=True, help="print just the root certificate, as PEM")
-@with_directory
-@with_json
-def list_cas(directory: Path, *, root_pem: bool, as_json: bool) -> None:
-    """List root and issuing CAs."""
-    public = open_public(directory)
-    if root_pem:
-        echo(public.root.public_bytes(Encoding.PEM).decode("ascii"), nl=False)
-        return
-    entries = [("root", "", public.root, public.root_info.skid)]
-    entries += [(issuer.role, issuer.pair, issuer.certificate, issuer.skid) for issuer in public.issuers]
-    rows = [
-        {
-            "role": role,
-            "pair": pair,
-            "subject": certificate.subject.rfc4514_string(),
-            "skid": skid,
-            "sha256": hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
-            "not_after": certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-        for role, pair, certificate, skid in entries
-    ]
-    show_rows(rows, ("role", "pair", "subject", "skid", "not_after"), as_json=as_json, empty="")
 
 
 @click.group()

@@ -24,7 +24,7 @@ _STANDARD_STREAMS = (0, 1, 2)
 _COMMANDS = {
     "init": "authority",
     "serve": "serve",
-    "ca": "authority",
+    "ca": "rollover",
     "policy": "policy",
     "instance": "records",
     "cert": "records",
@@ -32,6 +32,7 @@ _COMMANDS = {
     "alarm": "records",
     "crl": "authority",
     "export": "authority",
+    "audit": "audit",
     "evidence": "evidence",
     "collateral": "collateral",
     "db": "database",

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from ca_service.judgment import BadRequest, Unavailable
-from ca_service.operations import certificates, instances, policies, records
+from ca_service.operations import certificates, instances, issuers, policies, records, rollover
 from ca_service.operations.context import Json, Operation, OperationContext
+from ca_service.operations.issuers import TRUSTED, ensure_issuers, missing_keys
 from ca_service.operations.policies import MAX_POLICY, unanswered
 from ca_service.operations.setup import database_url, init, open_database, upgrade_database
 from ca_service.store import Taken
@@ -20,6 +21,8 @@ OPERATIONS: Mapping[str, Operation] = {
         *instances.OPERATIONS,
         *certificates.OPERATIONS,
         *records.OPERATIONS,
+        *issuers.OPERATIONS,
+        *rollover.OPERATIONS,
     )
 }
 """All operations by name."""
@@ -55,11 +58,14 @@ __all__ = [
     "MAX_POLICY",
     "MAX_REQUEST",
     "OPERATIONS",
+    "TRUSTED",
     "Json",
     "Operation",
     "OperationContext",
     "database_url",
+    "ensure_issuers",
     "init",
+    "missing_keys",
     "open_database",
     "perform",
     "unanswered",

@@ -69,6 +69,17 @@ class ProvenanceValue:
 
 
 @asn1.sequence
+class UngrantedProvenanceValue:
+    """Value of the provenance extension, version 2: as version 1, for evidence without a key broker's grant."""
+
+    version: int
+    evidence_profile: str
+    measurement: bytes
+    policy_digest: bytes
+    decision_id: str
+
+
+@asn1.sequence
 class _Signed:
     tbs: asn1.TLV
     algorithm: asn1.TLV

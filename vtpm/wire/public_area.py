@@ -6,7 +6,8 @@ section 12.2; Names: Part 1, section 16.
 
 import struct
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property, lru_cache
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -38,6 +39,9 @@ CURVES: dict[int, tuple[int, ec.EllipticCurve]] = {
 
 CURVE_IDS = {bits: curve for curve, (bits, _) in CURVES.items()}
 """Key size in bits to TPM_ECC_CURVE."""
+
+REMEMBERED: Final = 2048
+"""How many public areas and Names are remembered by their bytes: many checks look at each key of a TPM."""
 
 _HASH_NAMES = {algorithm: name for name, algorithm in HASH_ALGORITHMS.items()}
 _RSA_SCHEMES = (ALG_RSASSA, ALG_RSAPSS, ALG_OAEP)
@@ -100,6 +104,10 @@ class PublicArea:
         Raises:
             WireError: the point is not on the curve, or modulus and exponent can be no RSA key.
         """
+        return self._public_key
+
+    @cached_property
+    def _public_key(self) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
         numbers = [int.from_bytes(part, "big") for part in self.unique]
         try:
             if self.kind == "rsa":
@@ -162,6 +170,7 @@ class _Reader:
             raise WireError(self._path, f"is followed by {len(self._data)} bytes that do not belong to it")
 
 
+@lru_cache(maxsize=REMEMBERED)
 def parse_public(data: bytes, path: str = "") -> PublicArea:
     """Read a TPMT_PUBLIC, all of it.
 
@@ -246,6 +255,7 @@ def pack_public(area: PublicArea) -> bytes:
     return packed + b"".join(_tpm2b(part) for part in area.unique)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def name(public: bytes) -> bytes:
     """The Name of a key: nameAlg || H(TPMT_PUBLIC).
 
@@ -256,6 +266,7 @@ def name(public: bytes) -> bytes:
     return public[2:4] + digest(name_alg, public)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def qualified_name(public: bytes) -> bytes:
     """The Qualified Name of a primary key of the endorsement hierarchy: nameAlg || H(4000000B || Name).
 

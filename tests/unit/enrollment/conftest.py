@@ -1,3 +1,4 @@
+import functools
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def database_url():
 def world(ceremony, tmp_path: Path, database_url: str | None):
     directory = tmp_path / "world"
     shutil.copytree(ceremony.directory, directory)
-    return w.World(directory, ceremony.authority, database_url)
+    made = w.World(directory, ceremony.authority, database_url)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +38,13 @@ def tpms():
         return made[index]
 
     return nth
+
+
+@pytest.fixture(scope="session")
+def tpm_of():
+    """Makes a TPM of any templates; each key is made once, so TPMs of one template have the same key."""
+    keys = functools.cache(w.new_key)
+    return functools.partial(w.SoftTpm, keys=keys)
 
 
 @pytest.fixture

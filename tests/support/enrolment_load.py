@@ -398,6 +398,8 @@ class Client:
             self._note(step, answer, about)
             if answer.status and answer.status not in AWAY:
                 return answer
+            if answer.status in (429, 503) and answer.retry_after is None:
+                raise self._unexpected(f"{step}: no Retry-After", answer)
             if time.monotonic() > deadline:
                 raise self._unexpected(f"{step}: no answer in time", answer)
             self._next_node()

@@ -96,6 +96,7 @@ def _close_factors(modulus: int) -> bool:
     return False
 
 
+_SQUARES_MODULO_64 = frozenset(n * n % 64 for n in range(64))
 _ODD_MODULUS = 63 * 65 * 11
 _SQUARES_MODULO_ODD = frozenset(n * n % _ODD_MODULUS for n in range(_ODD_MODULUS))
 

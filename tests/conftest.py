@@ -2,6 +2,7 @@
 
 import os
 
+from databases import database, databases, postgres, templates  # noqa: F401 - fixtures
 from hypothesis import HealthCheck, settings
 
 # libtss2 writes its own log lines to standard error unless told not to before it is loaded.

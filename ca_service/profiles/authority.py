@@ -38,7 +38,7 @@ def draft_root(
         public_key: the root's P-384 key.
         serial: from `new_serial`.
         validity: from when to when.
-        throwaway: key for the throwaway signature; a fresh one if None.
+        throwaway: key for the throwaway signature; this process's own if None.
     """
     content = CaContent("root", "", mode, organization, public_key, serial, validity)
     name = ca_name(organization, mode, "root", "")
@@ -72,7 +72,7 @@ def draft_issuing(
         serial: from `new_serial`.
         validity: from when to when; not beyond the root's.
         issuer: the root.
-        throwaway: key for the throwaway signature; a fresh one if None.
+        throwaway: key for the throwaway signature; this process's own if None.
     """
     content = CaContent(role, pair, mode, organization, public_key, serial, validity, generation)
     extensions = [

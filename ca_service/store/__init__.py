@@ -5,10 +5,13 @@ view, `Store.write` one durable transaction; both hand out a `Transaction` with 
 """
 
 from ca_service.store.authority import active_key, spki_digest
+from ca_service.store.backends import parse_url
 from ca_service.store.counters import precedes
-from ca_service.store.database import Faults, Store, Taken, create_store, no_faults, open_store
+from ca_service.store.database import Faults, Store, create_store, no_faults, open_store
+from ca_service.store.failures import Taken
 from ca_service.store.issuance import live_key
 from ca_service.store.log import LoggedCertificate
+from ca_service.store.presence import Presence
 from ca_service.store.rows import (
     AlarmRow,
     BlockedKeyRow,
@@ -27,15 +30,18 @@ from ca_service.store.rows import (
     IssuerState,
     LeafRow,
     PolicyRow,
+    RestingRow,
     RevocationRow,
     SubmissionRow,
     TpmRow,
     TpmState,
 )
 from ca_service.store.transaction import Transaction
+from ca_service.store.views import Bindings, Standing
 
 __all__ = [
     "AlarmRow",
+    "Bindings",
     "BlockedKeyRow",
     "CertificateRow",
     "CertificateState",
@@ -54,7 +60,10 @@ __all__ = [
     "LeafRow",
     "LoggedCertificate",
     "PolicyRow",
+    "Presence",
+    "RestingRow",
     "RevocationRow",
+    "Standing",
     "Store",
     "SubmissionRow",
     "Taken",
@@ -66,6 +75,7 @@ __all__ = [
     "live_key",
     "no_faults",
     "open_store",
+    "parse_url",
     "precedes",
     "spki_digest",
 ]

@@ -1,38 +1,32 @@
-"""The connection to the database, its transactions and their durability.
+"""The connection to the database and its transactions.
 
-SQLite runs in WAL mode with synchronous=FULL: a commit returns after the log is flushed to the disk, and only
-then may an answer leave the process. Write transactions begin with BEGIN IMMEDIATE, so what they read is what
-they overwrite, across threads and processes.
+A commit returns after the disk has it, and only then may an answer leave the process. What a write transaction
+reads is what it overwrites, across threads, processes and nodes: there is one writer at a time
+(docs/adr/0012-one-writer.md).
 """
 
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import event
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ca_service.judgment import Unavailable, VtpmCaError
+from ca_service.judgment import Unavailable
+from ca_service.store.backends import BUSY_TIMEOUT_MS, backend_of, parse_url
+from ca_service.store.failures import failure
 from ca_service.store.transaction import Transaction
-
-BUSY_TIMEOUT_MS = 15_000
-"""How long a writer waits for another process's transaction before it gives up."""
 
 Faults = Callable[[str], None]
 """Called with the name of each point around a write; the tests of crashes end the process there."""
-
-
-class Taken(VtpmCaError):
-    """A constraint of the database said no: another request was faster, or the ledger forbids it."""
-
-    code = "taken"
 
 
 def no_faults(point: str) -> None:
@@ -47,23 +41,34 @@ class Store:
 
     def __init__(self, url: str, faults: Faults = no_faults) -> None:
         self.url = url
+        self._parsed = parse_url(url)
+        self._backend = backend_of(self._parsed)
         self._faults = faults
-        self._pid = os.getpid()
-        self._engine = self._new_engine()
-        # SQLite's own waiting polls; within one process a lock is fair and wakes at once.
-        self._turn = threading.Lock()
+        self._connect()
 
-    def _new_engine(self) -> sa.Engine:
-        engine = sa.create_engine(
-            self.url, pool_size=16, max_overflow=64, pool_timeout=30, hide_parameters=True
+    @property
+    def backend(self) -> str:
+        """The kind of database, ``sqlite`` or ``postgresql``."""
+        return self._backend.name
+
+    def _connect(self) -> None:
+        self._pid = os.getpid()
+        self._engine = sa.create_engine(
+            self._parsed,
+            pool_size=16,
+            max_overflow=64,
+            pool_timeout=30,
+            hide_parameters=True,
+            **self._backend.engine,
         )
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _prepare_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
+        self._backend.listen(self._engine)
         if self._faults is not no_faults:
-            event.listen(engine, "before_cursor_execute", self._before_statement)
-            event.listen(engine, "after_cursor_execute", self._after_statement)
-        return engine
+            event.listen(self._engine, "before_cursor_execute", self._before_statement)
+            event.listen(self._engine, "after_cursor_execute", self._after_statement)
+        self._reading = self._engine.execution_options(**self._backend.reading)
+        self._writing = self._engine.execution_options(**self._backend.writing)
+        # A database's own waiting polls or costs a connection; within one process a lock does not.
+        self._turn = threading.Lock()
 
     def _before_statement(self, _connection: object, _cursor: object, statement: str, *_rest: object) -> None:
         if not statement.startswith(("SELECT", "PRAGMA")):
@@ -73,14 +78,11 @@ class Store:
         if not statement.startswith(("SELECT", "PRAGMA")):
             self._faults("after " + " ".join(statement.split()[:3]))
 
-    def _own_engine(self) -> sa.Engine:
+    def _own(self) -> None:
         if self._pid != os.getpid():
             # A database connection must not be used on both sides of a fork.
             self._engine.dispose(close=False)
-            self._engine = self._new_engine()
-            self._turn = threading.Lock()
-            self._pid = os.getpid()
-        return self._engine
+            self._connect()
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -89,11 +91,12 @@ class Store:
         Raises:
             Unavailable: the database cannot be reached.
         """
+        self._own()
         try:
-            with self._own_engine().connect() as connection:
+            with self._reading.connect() as connection:
                 yield Transaction(connection)
-        except DatabaseError as error:
-            raise _unavailable("read", error) from error
+        except (DBAPIError, PoolTimeout) as error:
+            raise failure("read", error) from None
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
@@ -101,97 +104,88 @@ class Store:
 
         Raises:
             Taken: a constraint does not allow it; nothing was written.
-            Unavailable: the database is busy or cannot be reached; nothing was written.
+            Unavailable: the database is busy or cannot be reached; nothing was written, unless the connection was
+                lost while the commit was under way: then one must look.
         """
-        engine = self._own_engine()
         try:
-            with self._turn, engine.connect().execution_options(immediate=True) as connection:
-                with _rolled_back(connection):
-                    yield Transaction(connection)
-                    self._faults("before commit")
-                    connection.commit()
-                self._faults("after commit")
-        except IntegrityError as error:
-            raise Taken(f"a constraint of the database does not allow it: {error.orig}") from error
-        except DatabaseError as error:
-            raise _unavailable("written", error) from error
+            with self._exclusive() as connection:
+                yield Transaction(connection)
+                self._faults("before commit")
+                connection.commit()
+            self._faults("after commit")
+        except (DBAPIError, PoolTimeout) as error:
+            raise failure("written", error) from None
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[sa.Connection]:
+        """A connection for writing; what was not committed at the end is rolled back."""
+        self._own()
+        turn = self._turn
+        if not turn.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+            raise Unavailable("the database cannot be written now: another writer holds it too long")
+        try:
+            with self._writing.connect() as connection:
+                yield connection
+        finally:
+            turn.release()
 
     def check(self) -> None:
-        """Whether the database can be written and has this program's schema.
+        """Whether the database has this program's schema.
 
         Raises:
             Unavailable: with the reason and the remedy.
         """
         with self.read() as tx:
             found = MigrationContext.configure(tx.connection).get_current_revision()
-        wanted = ScriptDirectory.from_config(_alembic(self.url)).get_current_head()
-        if found != wanted:
-            raise Unavailable(
-                f"the database has schema {found or 'none'}, this program needs {wanted}",
-                code="schema",
-                remedy="Run `vtpm-ca db upgrade`.",
-            )
+        wanted = self._scripts().get_current_head()
+        if found == wanted:
+            return
+        raise Unavailable(
+            f"the database has schema {found or 'none'}, this program needs {wanted}",
+            code="schema",
+            remedy="Run `vtpm-ca db upgrade`.",
+        )
+
+    def _scripts(self) -> ScriptDirectory:
+        return ScriptDirectory.from_config(_alembic())
 
     def check_writable(self) -> None:
         """Begin a write transaction and roll it back; raises `Unavailable` if that fails."""
         try:
-            with self._turn, self._own_engine().connect().execution_options(immediate=True) as connection:
+            with self._exclusive() as connection:
                 connection.execute(sa.text("SELECT 1"))
-        except DatabaseError as error:
-            raise _unavailable("written", error) from error
+        except (DBAPIError, PoolTimeout) as error:
+            raise failure("written", error) from None
 
     def upgrade(self) -> None:
-        """Bring the schema to this program's; a new database gets all of it."""
-        config = _alembic(self.url)
-        with self._own_engine().connect() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
+        """Bring the schema to this program's, whole or not at all; a new database gets all of it.
+
+        Raises:
+            Unavailable: the database cannot be reached, or has the schema of a later release (code ``schema``).
+        """
+        config = _alembic()
+        try:
+            with self._exclusive() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+                connection.commit()
+        except CommandError as error:
+            raise Unavailable(
+                "the database has a schema that this program does not know",
+                code="schema",
+                remedy="Run the release that wrote it, or a later one.",
+            ) from error
+        except (DBAPIError, PoolTimeout) as error:
+            raise failure("upgraded", error) from None
 
     def close(self) -> None:
         """Let go of all connections."""
         self._engine.dispose()
 
 
-@contextmanager
-def _rolled_back(connection: sa.Connection) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        connection.rollback()
-        raise
-
-
-def _unavailable(what: str, error: DatabaseError) -> Unavailable:
-    if isinstance(error, OperationalError):
-        return Unavailable(f"the database cannot be {what} now")
-    return Unavailable("the database is damaged, or is none", remedy="Restore it from a backup.")
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver must not begin transactions by itself: `_begin_sqlite` does.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout={BUSY_TIMEOUT_MS}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        "trusted_schema=OFF",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    immediate = connection.get_execution_options().get("immediate", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-
-def _alembic(url: str) -> Config:
+def _alembic() -> Config:
     config = Config()
     config.set_main_option("script_location", "ca_service.store:migrations")
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
     return config
 
 
@@ -205,13 +199,18 @@ def open_store(url: str, faults: Faults = no_faults) -> Store:
     Raises:
         Unavailable: the database is not there or has another schema.
     """
-    store = Store(url, faults)
-    store.check()
-    return store
+    return _opened(Store(url, faults), Store.check)
 
 
 def create_store(url: str, faults: Faults = no_faults) -> Store:
-    """Make a new database, or upgrade one, and open it."""
-    store = Store(url, faults)
-    store.upgrade()
+    """Make a new database, or upgrade one, and open it; raises as `Store.upgrade` does."""
+    return _opened(Store(url, faults), Store.upgrade)
+
+
+def _opened(store: Store, prepare: Callable[[Store], None]) -> Store:
+    try:
+        prepare(store)
+    except BaseException:
+        store.close()
+        raise
     return store

@@ -1,8 +1,11 @@
+import functools
 import shutil
 from pathlib import Path
 
 import enrollment_world as w
 import pytest
+
+from ca_service.store import create_store
 
 
 @pytest.fixture(scope="session")
@@ -12,10 +15,18 @@ def ceremony(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def world(ceremony, tmp_path: Path):
+def database_url():
+    """Where the CA's database lies: in its directory. A module that runs on every kind of database overrides it."""
+    return
+
+
+@pytest.fixture
+def world(ceremony, tmp_path: Path, database_url: str | None):
     directory = tmp_path / "world"
     shutil.copytree(ceremony.directory, directory)
-    return w.World(directory, ceremony.authority)
+    made = w.World(directory, ceremony.authority, database_url)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +42,26 @@ def tpms():
     return nth
 
 
+@pytest.fixture(scope="session")
+def tpm_of():
+    """Makes a TPM of any templates; each key is made once, so TPMs of one template have the same key."""
+    keys = functools.cache(w.new_key)
+    return functools.partial(w.SoftTpm, keys=keys)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with all tables and no rows: to copy one is faster than to make one."""
+    path = tmp_path_factory.mktemp("empty") / "ca.sqlite3"
+    create_store(f"sqlite:///{path}").close()
+    return path
+
+
 @pytest.fixture
-def store(world):
-    made = world.new_store()
+def store(world, database_url: str | None, empty_database: Path):
+    if database_url is None:
+        shutil.copyfile(empty_database, world.directory / "ca.sqlite3")
+    made = world.open_store()
     world.apply(made, world.policy())
     yield made
     made.close()

@@ -10,6 +10,12 @@ import pytest
 from ca_service.judgment import Conflict
 from ca_service.store import CertificateState
 
+
+@pytest.fixture
+def database_url(database: str) -> str:
+    return database
+
+
 FORK = multiprocessing.get_context("fork")
 CROWD = 50
 

@@ -18,6 +18,7 @@ from ca_service.profiles import (
     EMPTY_SLOT,
     Validity,
     assemble,
+    draft_issuing,
     draft_root,
     fill_slot,
     filled,
@@ -206,15 +207,19 @@ def test_the_key_identifier_is_sha256_of_the_key_bits(make_ek, publics):
     assert extensions["key_identifier"]["extn_value"].parsed.native == expected
 
 
-def test_two_throwaway_keys_give_the_same_bytes(make_ek, make_devid, serial, cas):
-    keys = [ec.generate_private_key(ec.SECP384R1()) for _ in range(2)]
+def test_neither_throwaway_key_nor_its_curve_changes_the_bytes(make_ek, make_devid, serial, cas):
+    """The CAs sign on P-384, drafts are made by a P-256 key: the bytes must be those of a P-384 key."""
+    keys = [*(ec.generate_private_key(ec.SECP384R1()) for _ in range(2)), None]
     number, ek_number = serial(), serial()
     assert len({make_ek(serial=number, throwaway=k).tbs for k in keys}) == 1
-    assert len({make_devid(serial=number, ek_serial=ek_number, throwaway=k).tbs for k in keys}) == 1
+    for role in (Role.IAK, Role.IDEVID):
+        drafts = {make_devid(role, serial=number, ek_serial=ek_number, throwaway=k).tbs for k in keys}
+        assert len(drafts) == 1
     common = {"organization": "E", "mode": "production", "validity": Validity.device_lifetime(NOW)}
-    public = keys[0].public_key()
-    roots = {draft_root(public_key=public, serial=number, throwaway=k, **common).tbs for k in keys}
-    assert len(roots) == 1
+    common |= {"public_key": keys[0].public_key(), "serial": number}
+    assert len({draft_root(throwaway=k, **common).tbs for k in keys}) == 1
+    issuing = {"pair": "default", "issuer": cas.root.info, **common}
+    assert len({draft_issuing("ek", throwaway=k, **issuing).tbs for k in keys}) == 1
 
 
 def test_filling_the_slot_changes_the_slot_only(make_devid):

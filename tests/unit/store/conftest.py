@@ -1,5 +1,4 @@
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +9,7 @@ from ca_service.store import (
     Store,
     SubmissionRow,
     TpmState,
-    create_store,
+    open_store,
 )
 
 AT = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
@@ -22,13 +21,8 @@ def at() -> datetime:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/ca.sqlite3"
-
-
-@pytest.fixture
-def store(url: str):
-    opened = create_store(url)
+def store(database: str):
+    opened = open_store(database)
     yield opened
     opened.close()
 

@@ -1,0 +1,175 @@
+"""The two databases that a CA may lie in, and what each needs so that both keep the same promises.
+
+SQLite runs in WAL mode with synchronous=FULL: a commit returns after the log is flushed to the disk. Write
+transactions begin with BEGIN IMMEDIATE. PostgreSQL gets the same meaning from one advisory lock that every write
+transaction takes first, and from synchronous_commit, which no role or database setting may switch off.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from ca_service.judgment import BadRequest
+
+if TYPE_CHECKING:
+    import psycopg
+
+BUSY_TIMEOUT_MS = 15_000
+"""How long a writer waits for another one's transaction before it gives up."""
+
+STATEMENT_TIMEOUT_MS = 60_000
+"""How long PostgreSQL may work on one statement."""
+
+IDLE_TIMEOUT_MS = 60_000
+"""How long a transaction may stand idle before PostgreSQL ends it: a node that hangs in one stops no other."""
+
+WRITE_LOCK = 0x7674_706D_6361_0001
+"""Number of the advisory lock that writers take ("vtpmca", 1). PostgreSQL keeps such locks per database."""
+
+_CONNECT: Mapping[str, object] = {
+    "connect_timeout": 5,
+    # A peer that is gone without a word is noticed within these, not after the kernel's two hours.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
+# `remote_apply` asks for more than `on`, so it may stand; everything else that differs promises less.
+_SESSION = f"""\
+SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+                  WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false),
+       set_config('lock_timeout', '{BUSY_TIMEOUT_MS}', false),
+       set_config('statement_timeout', '{STATEMENT_TIMEOUT_MS}', false),
+       set_config('idle_in_transaction_session_timeout', '{IDLE_TIMEOUT_MS}', false),
+       set_config('idle_session_timeout', '0', false),
+       set_config('tcp_keepalives_idle', '10', false),
+       set_config('tcp_keepalives_interval', '5', false),
+       set_config('tcp_keepalives_count', '3', false),
+       set_config('default_transaction_isolation', 'read committed', false),
+       set_config('search_path', 'public', false)"""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How SQLAlchemy is set up for one kind of database.
+
+    Attributes:
+        name: as SQLAlchemy calls the database, ``sqlite`` or ``postgresql``.
+        engine: arguments of `sqlalchemy.create_engine`.
+        reading: execution options of a connection that only reads, one snapshot per transaction.
+        writing: those of a connection that writes.
+    """
+
+    name: str
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    writing: Mapping[str, Any] = field(default_factory=lambda: {"immediate": True})
+
+    def listen(self, engine: sa.Engine) -> None:
+        """Have each new connection set up, and each transaction begun as it must."""
+        event.listen(engine, "connect", _prepare_sqlite if self.name == "sqlite" else _prepare_postgresql)
+        event.listen(engine, "begin", _begin_sqlite if self.name == "sqlite" else _begin_postgresql)
+
+
+SQLITE = Backend("sqlite")
+
+POSTGRESQL = Backend(
+    "postgresql",
+    # A connection that the server has closed meanwhile is replaced before anything rests on it.
+    engine={"pool_pre_ping": True, "connect_args": dict(_CONNECT)},
+    reading={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+    writing={"isolation_level": "READ COMMITTED", "immediate": True},
+)
+
+_DRIVERS = {"sqlite": ("sqlite", "sqlite+pysqlite"), "postgresql": ("postgresql", "postgresql+psycopg")}
+
+
+def parse_url(url: str) -> sa.URL:
+    """Read the URL of a database. It may hold a password, so no error repeats it.
+
+    Args:
+        url: ``sqlite:////var/lib/vtpm-ca/ca.sqlite3`` or ``postgresql://user@host/name``, as SQLAlchemy writes it.
+
+    Raises:
+        BadRequest: it is none, names another kind of database, or the driver for it is not installed.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise BadRequest(
+            "database",
+            "must be the URL of a database, such as sqlite:////file or postgresql://user@host/name",
+        ) from None
+    kind = parsed.get_backend_name()
+    if parsed.drivername not in _DRIVERS.get(kind, ()):
+        raise BadRequest(
+            "database",
+            "must be the URL of a database whose driver is installed: sqlite:// or postgresql://",
+            remedy="PostgreSQL is reached with psycopg 3 only: postgresql://... or postgresql+psycopg://...",
+        )
+    if kind == "sqlite":
+        return parsed.set(drivername="sqlite+pysqlite")
+    try:
+        import psycopg  # noqa: F401, PLC0415 - an extra, wanted only by those who use PostgreSQL
+    except ImportError:
+        raise BadRequest(
+            "database",
+            "needs the PostgreSQL driver psycopg 3, which is not installed: its driver is an extra",
+            code="driver",
+            remedy="Install it: pip install 'vtpm-ca[postgresql]'.",
+        ) from None
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def backend_of(url: sa.URL) -> Backend:
+    """The backend for a URL that `parse_url` gave."""
+    return SQLITE if url.get_backend_name() == "sqlite" else POSTGRESQL
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver must not begin transactions by itself: `_begin_sqlite` does.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "trusted_schema=OFF",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    immediate = connection.get_execution_options().get("immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    connection.autocommit = True
+    connection.execute(_SESSION)
+    connection.autocommit = False
+
+
+def connect_apart(url: sa.URL) -> "psycopg.Connection[Any]":
+    """A PostgreSQL session outside any pool, each statement a transaction, for locks that live as long as it.
+
+    Raises:
+        psycopg.Error: the server cannot be reached.
+    """
+    import psycopg  # noqa: PLC0415 - see `parse_url`
+
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    session = psycopg.connect(**{**_CONNECT, **arguments}, autocommit=True)
+    session.execute(_SESSION)
+    return session
+
+
+def _begin_postgresql(connection: sa.Connection) -> None:
+    if connection.get_execution_options().get("immediate", False):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")

@@ -1,0 +1,89 @@
+"""What went wrong in a database, as an error of the CA: who may try again, and what the operator has to do.
+
+The texts are ours. A driver's own may repeat values of the statement (PostgreSQL's DETAIL does), so none of it
+is passed on but the short name of the condition.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
+
+from ca_service.judgment import Unavailable, VtpmCaError
+
+
+class Taken(VtpmCaError):
+    """A constraint of the database said no: another request was faster, or the ledger forbids it."""
+
+    code = "taken"
+
+
+_NO_TABLE = "42P01"
+
+_SQLSTATES = {
+    "25006": ("it is read-only", "Make it writable, or name the primary server."),
+    "28000": ("it does not let the CA in", "See user and password of the database's URL."),
+    "28P01": ("it does not let the CA in", "See user and password of the database's URL."),
+    "3D000": ("there is no database of that name", "Restore it from a backup, or correct its URL."),
+    "40001": ("another transaction was faster", ""),
+    "40P01": ("another transaction was faster", ""),
+    "42501": ("the CA's role lacks a right", "Let the CA's role own the database."),
+    "53100": ("its disk is full", "Make room on the database's disk."),
+    "53300": ("it has no connection left", "Raise max_connections."),
+    "55P03": ("another writer holds it too long", ""),
+    "57014": ("a statement took too long", ""),
+    "57P03": ("it is just starting or ending", ""),
+}
+"""PostgreSQL's SQLSTATEs (its documentation, appendix A) that an operator can do something about."""
+
+_SQLITE_NAMES = {
+    "SQLITE_BUSY": ("another writer holds it too long", ""),
+    "SQLITE_CANTOPEN": ("its file cannot be opened", "See the file's permissions, and those of its folder."),
+    "SQLITE_FULL": ("its disk is full", "Make room on the database's disk."),
+    "SQLITE_IOERR": ("its disk fails or is full", "See the disk that it lies on."),
+    "SQLITE_READONLY": ("it is read-only", "See the file's permissions, and those of its folder."),
+}
+"""SQLite's primary result codes (its documentation, "Result and Error Codes") with the same."""
+
+
+def failure(doing: str, error: sa.exc.SQLAlchemyError) -> VtpmCaError:
+    """The CA's error for one of the database's.
+
+    Args:
+        doing: what failed: ``read`` or ``written``.
+        error: as SQLAlchemy raised it.
+
+    Returns:
+        `Taken` for a constraint, `Unavailable` for what may pass or can be repaired, and a plain `VtpmCaError` for a
+        value that the database cannot hold, which is a fault of this program.
+    """
+    if isinstance(error, IntegrityError):
+        name = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+        return Taken(f"a constraint of the database does not allow it: {name or error.orig}")
+    if isinstance(error, DataError):
+        return VtpmCaError("a value does not fit into the database; nothing was written", code="store")
+    if not isinstance(error, DBAPIError):
+        return Unavailable(f"the database cannot be {doing} now: no connection is free")
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    return _unavailable(doing, error, sqlstate)
+
+
+def _unavailable(doing: str, error: DBAPIError, sqlstate: str | None) -> Unavailable:
+    if sqlstate == _NO_TABLE or "no such table" in str(error.orig):
+        return Unavailable(
+            "the database has no schema, or an older one than this program needs",
+            code="schema",
+            remedy="Run `vtpm-ca db upgrade`.",
+        )
+    why, remedy = _condition(sqlstate, getattr(error.orig, "sqlite_errorname", None))
+    if why:
+        return Unavailable(f"the database cannot be {doing} now: {why}", remedy=remedy)
+    if isinstance(error, OperationalError) or sqlstate is not None or error.connection_invalidated:
+        return Unavailable(f"the database cannot be {doing} now")
+    return Unavailable("the database is damaged, or is none", remedy="Restore it from a backup.")
+
+
+def _condition(sqlstate: str | None, sqlite: str | None) -> tuple[str, str]:
+    if sqlstate is not None:
+        return _SQLSTATES.get(sqlstate, ("", ""))
+    # Extended codes begin with their primary one.
+    names = [name for name in _SQLITE_NAMES if (sqlite or "").startswith(name)]
+    return _SQLITE_NAMES[names[0]] if names else ("", "")

@@ -38,9 +38,12 @@ class TestAsking:
             "instance-reset": {"kbs": "org-kbs", "resource": RESOURCE},
             "cert-show": {"serial": serials(desk)["ek"]},
             "cert-revoke": {"serial": serials(desk)["ek"]},
+            "key-block": {"digest": "ab" * 32, "cause": "known"},
+            "key-unblock": {"digest": "cd" * 32},
             "decision-show": {"id": desk("decision-list")[0]["id"]},
             "issuer-announce": {"skids": [desk("issuer-list")[0]["skid"]]},
         }.get(name, {})
+        desk("key-block", digest="cd" * 32, cause="known")
         with pytest.raises(BadRequest, match="surprise: is no member"):
             desk(name, **given, surprise=True)
         for member in given:

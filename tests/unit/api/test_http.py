@@ -126,10 +126,9 @@ def test_issuing_cas_of_other_nodes_and_former_ones(client, services, world):
         .sign(key, hashes.SHA384())
         .public_bytes(serialization.Encoding.DER)
     )
+    later = world.time + timedelta(seconds=1)
     with services.store.write() as tx:
-        tx.issuers.add(
-            IssuerRow("aa" * 20, "ek", "default", IssuerState.PREPARED, None, der, world.time, world.time)
-        )
+        tx.issuers.add(IssuerRow("aa" * 20, "ek", "default", IssuerState.PREPARED, None, der, later, later))
         tx.crls.add(CrlRow("aa" * 20, 1, world.time, world.time + timedelta(days=7), b"its list"))
 
     def listed() -> list[str]:

@@ -37,7 +37,7 @@ from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
 from ca_service.enrollment import Desk, Enroller, Judge, Limits, liveness_for
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
-from ca_service.keys import AuthoritySource, find_passphrase, load_authority
+from ca_service.keys import AuthoritySource, find_passphrase, find_pin, load_authority
 from ca_service.operations import (
     OperationContext,
     database_url,
@@ -169,8 +169,8 @@ def serve(
     open_public(directory)
     _check_socket(directory)
     _log_json()
-    passphrase = find_passphrase(os.environ)
-    source = AuthoritySource(directory, lambda: load_authority(directory, passphrase))
+    passphrase, pin = find_passphrase(os.environ), find_pin(os.environ)
+    source = AuthoritySource(directory, lambda: load_authority(directory, passphrase, pin))
     authority = source.current()
     url = find_database(directory, database)
     with _alone(directory), _opened(url) as store:

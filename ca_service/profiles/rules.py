@@ -6,6 +6,8 @@ OpenSSL know nothing of them (they let an EK certificate without SAN, keyUsage o
 come the demands of consumers that every certificate of a profile meets.
 """
 
+from functools import cache
+
 from ca_service.judgment import Check
 from ca_service.profiles.contracts import CONTRACTS
 from ca_service.profiles.model import Profile
@@ -22,6 +24,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+@cache
 def rules_for(profile: Profile) -> tuple[Check[LintSubject], ...]:
     """The rules of a profile, in the order in which they are judged."""
     return tuple(rule for rule in RULES if profile in rule.profiles)

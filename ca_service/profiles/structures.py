@@ -80,6 +80,14 @@ class UngrantedProvenanceValue:
 
 
 @asn1.sequence
+class PublicKeyInfo:
+    """SubjectPublicKeyInfo (RFC 5280, section 4.1): `key` are the bits that key identifiers are made of."""
+
+    algorithm: asn1.TLV
+    key: asn1.BitString
+
+
+@asn1.sequence
 class _Signed:
     tbs: asn1.TLV
     algorithm: asn1.TLV

@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from vtpm.wire.enrollment import EnrollmentRequest, Evidence
 from vtpm.wire.runtime_data import PROFILE, RuntimeData, certify_qualifier, report_data
+from vtpm.wire.templates import Role
 
 CREATED, OK, FORBIDDEN, MISSING, CONFLICT = 201, 200, 403, 404, 409
 AWAY = frozenset({429, 500, 502, 503, 504})
@@ -76,7 +77,8 @@ def _tpm(p: int, q: int) -> w.SoftTpm:
     d = pow(_EXPONENT, -1, (p - 1) * (q - 1))
     public = rsa.RSAPublicNumbers(_EXPONENT, p * q)
     numbers = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), public)
-    return w.SoftTpm(numbers.private_key(unsafe_skip_rsa_key_validation=True))
+    ek = numbers.private_key(unsafe_skip_rsa_key_validation=True)
+    return w.SoftTpm(keys=lambda of: ek if of.role is Role.EK else w.new_key(of))
 
 
 def load_world(directory: Path, ca_id: str = "test-ca") -> w.World:
@@ -396,6 +398,8 @@ class Client:
             self._note(step, answer, about)
             if answer.status and answer.status not in AWAY:
                 return answer
+            if answer.status in (429, 503) and answer.retry_after is None:
+                raise self._unexpected(f"{step}: no Retry-After", answer)
             if time.monotonic() > deadline:
                 raise self._unexpected(f"{step}: no answer in time", answer)
             self._next_node()

@@ -120,16 +120,12 @@ class PublicArea:
 class _Reader:
     """Takes big-endian fields off the front; every shortage names the field."""
 
-    def __init__(self, data: bytes, path: str) -> None:
+    def __init__(self, data: bytes) -> None:
         self._data = data
-        self._path = path
-
-    def at(self, field: str) -> str:
-        return f"{self._path}.{field}" if self._path else field
 
     def take(self, size: int, field: str) -> bytes:
         if len(self._data) < size:
-            raise WireError(self.at(field), f"needs {size} bytes, {len(self._data)} are left")
+            raise WireError(field, f"needs {size} bytes, {len(self._data)} are left")
         taken, self._data = self._data[:size], self._data[size:]
         return taken
 
@@ -140,13 +136,13 @@ class _Reader:
         """A TPM2B: 16-bit size, then as many bytes."""
         size = self.number(2, field)
         if size > most:
-            raise WireError(self.at(field), f"must be at most {most} bytes, claims {size}")
+            raise WireError(field, f"must be at most {most} bytes, claims {size}")
         return self.take(size, field)
 
     def hash_name(self, field: str) -> str:
         algorithm = self.number(2, field)
         if algorithm not in _HASH_NAMES:
-            raise WireError(self.at(field), "must be SHA-256, SHA-384 or SHA-512")
+            raise WireError(field, "must be SHA-256, SHA-384 or SHA-512")
         return _HASH_NAMES[algorithm]
 
     def symmetric(self) -> Symmetric:
@@ -154,7 +150,7 @@ class _Reader:
         if algorithm == ALG_NULL:
             return Symmetric()
         if algorithm != ALG_AES:
-            raise WireError(self.at("symmetric"), "must be NULL or AES")
+            raise WireError("symmetric", "must be NULL or AES")
         return Symmetric(algorithm, self.number(2, "symmetric"), self.number(2, "symmetric"))
 
     def scheme(self, field: str, with_hash: tuple[int, ...], without_hash: tuple[int, ...] = ()) -> Scheme:
@@ -162,15 +158,14 @@ class _Reader:
         if algorithm == ALG_NULL or algorithm in without_hash:
             return Scheme(algorithm)
         if algorithm not in with_hash:
-            raise WireError(self.at(field), "is none that TCG key templates know")
+            raise WireError(field, "is none that TCG key templates know")
         return Scheme(algorithm, self.number(2, field))
 
     def end(self) -> None:
         if self._data:
-            raise WireError(self._path, f"is followed by {len(self._data)} bytes that do not belong to it")
+            raise WireError("", f"is followed by {len(self._data)} bytes that do not belong to it")
 
 
-@lru_cache(maxsize=REMEMBERED)
 def parse_public(data: bytes, path: str = "") -> PublicArea:
     """Read a TPMT_PUBLIC, all of it.
 
@@ -181,12 +176,20 @@ def parse_public(data: bytes, path: str = "") -> PublicArea:
         WireError: truncated, too long, or an algorithm, curve or scheme that no TCG template of RSA or NIST
             curves uses.
     """
+    try:
+        return _parsed(data)
+    except WireError as error:
+        raise error.under(path) from None
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _parsed(data: bytes) -> PublicArea:
     if len(data) > MAX_PUBLIC:
-        raise WireError(path, f"must be at most {MAX_PUBLIC} bytes, is {len(data)}")
-    reader = _Reader(data, path)
+        raise WireError("", f"must be at most {MAX_PUBLIC} bytes, is {len(data)}")
+    reader = _Reader(data)
     kind = reader.number(2, "type")
     if kind not in (ALG_RSA, ALG_ECC):
-        raise WireError(reader.at("type"), "must be RSA or ECC")
+        raise WireError("type", "must be RSA or ECC")
     name_alg = reader.hash_name("nameAlg")
     attributes = reader.number(4, "objectAttributes")
     policy = reader.sized("authPolicy", 64)
@@ -198,16 +201,14 @@ def parse_public(data: bytes, path: str = "") -> PublicArea:
         scheme = reader.scheme("scheme", _RSA_SCHEMES, (ALG_RSAES,))
         bits = reader.number(2, "keyBits")
         if bits % 8 or not _MIN_RSA_BITS <= bits <= _MAX_RSA_BITS:
-            raise WireError(
-                reader.at("keyBits"), f"must be {_MIN_RSA_BITS} to {_MAX_RSA_BITS}, in whole bytes"
-            )
+            raise WireError("keyBits", f"must be {_MIN_RSA_BITS} to {_MAX_RSA_BITS}, in whole bytes")
         exponent = reader.number(4, "exponent")
         unique = (reader.sized("unique", bits // 8),)
     else:
         scheme = reader.scheme("scheme", _ECC_SCHEMES)
         curve = reader.number(2, "curveID")
         if curve not in CURVES:
-            raise WireError(reader.at("curveID"), "must be NIST P-256, P-384 or P-521")
+            raise WireError("curveID", "must be NIST P-256, P-384 or P-521")
         bits = CURVES[curve][0]
         kdf = reader.scheme("kdf", _KDF_SCHEMES)
         size = (bits + 7) // 8
@@ -262,7 +263,7 @@ def name(public: bytes) -> bytes:
     Raises:
         WireError: `public` names no hash that we know.
     """
-    name_alg = _Reader(public[2:], "").hash_name("nameAlg")
+    name_alg = _Reader(public[2:]).hash_name("nameAlg")
     return public[2:4] + digest(name_alg, public)
 
 

@@ -14,9 +14,10 @@ from ca_service.audit.leaf import Leaf, certificate_leaf, decision_leaf
 from ca_service.audit.merkle import Frontier, Node, Place, Recipe, inclusion, leaf_hash
 from ca_service.audit.note import NoteSigner, sign_note, verifier_key
 from ca_service.judgment import NotFound, Unavailable
-from ca_service.store import HeadRow, LeafRow, Transaction
+from ca_service.store import HeadRow, LeafRow, LoggedCertificate, Transaction
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import Checkpoint, Proof, open_checkpoint
+from vtpm.wire.note import VerifierKey
 
 BATCH = 500
 """How many leaves `Log.catch_up` takes at once."""
@@ -135,15 +136,7 @@ class Log:
         Raises:
             Unavailable: they do not fit, or there is no log (code ``log``).
         """
-        row = tx.log.head()
-        if row is None:
-            raise damaged("it has no head")
-        frontier = _parse_frontier(row)
-        checkpoint = self._open(row)
-        _compare(frontier, checkpoint)
-        if tx.log.length() != row.size:
-            raise damaged("its head counts other leaves than there are")
-        return checkpoint
+        return check_head(tx, self.key)
 
     def catch_up(self, tx: Transaction, at: datetime) -> int:
         """Append what has no leaf yet, in the order of time: what releases without a log decided and issued.
@@ -171,7 +164,7 @@ class Log:
             return Frontier()
         frontier = _parse_frontier(row)
         if row.checkpoint != self._vouched:
-            _compare(frontier, self._open(row))
+            _compare(frontier, _open(row, self.key))
             self._vouched = row.checkpoint
         else:
             _compare(frontier, Checkpoint.parse(row.checkpoint.rpartition("\n\n")[0] + "\n"))
@@ -183,11 +176,24 @@ class Log:
         self._vouched = note.decode("utf-8")
         return note
 
-    def _open(self, row: HeadRow) -> Checkpoint:
-        try:
-            return open_checkpoint(row.checkpoint.encode("utf-8"), self.key)
-        except (WireError, UnicodeError):
-            raise damaged("its checkpoint is not signed by the log's key") from None
+
+def check_head(tx: Transaction, key: VerifierKey) -> Checkpoint:
+    """The present checkpoint, for whoever has no more than the log's public key; raises as `Log.check_head`."""
+    row = tx.log.head()
+    if row is None:
+        raise damaged("it has no head")
+    checkpoint = _open(row, key)
+    _compare(_parse_frontier(row), checkpoint)
+    if tx.log.length() != row.size:
+        raise damaged("its head counts other leaves than there are")
+    return checkpoint
+
+
+def _open(row: HeadRow, key: VerifierKey) -> Checkpoint:
+    try:
+        return open_checkpoint(row.checkpoint.encode("utf-8"), key)
+    except (WireError, UnicodeError):
+        raise damaged("its checkpoint is not signed by the log's key") from None
 
 
 def _parse_frontier(row: HeadRow) -> Frontier:
@@ -209,6 +215,19 @@ def _path(recipe: Recipe, nodes: dict[Place, bytes]) -> tuple[bytes, ...]:
         raise damaged("a hash of the tree is missing") from None
 
 
+def leaf_of_certificate(row: LoggedCertificate) -> Leaf:
+    """The leaf of a certificate that is stored."""
+    return certificate_leaf(
+        serial=row.serial,
+        issuer=row.issuer,
+        profile=row.profile,
+        key_name=row.key_name,
+        der=row.der,
+        decision_id=row.decision_id,
+        at=row.issued_at,
+    )
+
+
 _Dated = tuple[datetime, Leaf]
 
 
@@ -222,17 +241,7 @@ def _unlogged_decisions(tx: Transaction) -> Iterator[_Dated]:
 def _unlogged_certificates(tx: Transaction) -> Iterator[_Dated]:
     after: tuple[datetime, str] | None = None
     while rows := tx.log.unlogged_certificates(after, BATCH):
-        for row in rows:
-            leaf = certificate_leaf(
-                serial=row.serial,
-                issuer=row.issuer,
-                profile=row.profile,
-                key_name=row.key_name,
-                der=row.der,
-                decision_id=row.decision_id,
-                at=row.issued_at,
-            )
-            yield row.issued_at, leaf
+        yield from ((row.issued_at, leaf_of_certificate(row)) for row in rows)
         after = (rows[-1].issued_at, rows[-1].serial)
 
 

@@ -16,7 +16,9 @@ from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.keys import (
     DEFAULT_PAIR,
     find_passphrase,
+    find_pin,
     find_root_passphrase,
+    find_root_pin,
     load_root,
     prepare_issuing,
 )
@@ -41,13 +43,17 @@ def _with_pair(command: F) -> F:
         "--pair", default=DEFAULT_PAIR, show_default=True, metavar="NAME", help="which pair of CAs"
     )
     role = click.option(
-        "--role", "roles", type=click.Choice(_ROLES), multiple=True, help="only this one; may be repeated"
+        "--role",
+        "roles",
+        type=click.Choice(_ROLES),
+        multiple=True,
+        help="instead of EK and DevID CA; may be repeated",
     )
     return pair(role(command))
 
 
 def _with_generation(command: F) -> F:
-    return click.option("--generation", type=click.IntRange(1, 999), help="only this one")(command)
+    return click.option("--generation", type=click.IntRange(1, 999), help="of just this generation")(command)
 
 
 @ca.command("list")
@@ -90,12 +96,12 @@ def prepare(
 ) -> None:
     """Make the next generation of issuing CAs, and publish it; it signs nothing yet.
 
-    The EK and the DevID CA of the pair, unless --role names others. A pair that is not known yet begins. This needs the
+    A pair that is not known yet begins. This needs the
     root's key, and is done on the CA's machine; a running server takes the new issuing CAs up by itself.
     """
     allowed = run(directory, "issuer-preparable", pair=pair, roles=list(roles))
-    root = load_root(directory, find_root_passphrase(os.environ), root_key)
-    prepare_issuing(
+    root = load_root(directory, find_root_passphrase(os.environ), root_key, find_root_pin(os.environ))
+    made = prepare_issuing(
         directory,
         root,
         allowed["roles"],
@@ -103,13 +109,12 @@ def prepare(
         passphrase=find_passphrase(os.environ),
         clock=now,
         entropy=secrets.token_bytes,
+        pin=find_pin(os.environ),
     )
-    made = run(directory, "issuer-announce")
-    if as_json:
-        show_json({"changed": made})
-        return
-    show_rows(made, _COLUMNS, as_json=False, empty="the server has taken them up already")
-    echo("Prepared. Next: export them to all consumers, then `vtpm-ca ca activate`.")
+    changed = run(directory, "issuer-announce", skids=[ca.skid for ca in made])
+    _changed({"changed": changed}, as_json=as_json)
+    if not as_json:
+        echo("Prepared. Next: export them to all consumers, then `vtpm-ca ca activate`.")
 
 
 @ca.command()

@@ -24,16 +24,19 @@ from ca_service.keys.passphrase import (
     find_pin,
     find_root_passphrase,
     find_root_pin,
+    no_pin,
 )
+from ca_service.keys.root_list import replace_root_list
 from ca_service.keys.sealed import Sealer, seal, unseal
 from ca_service.keys.signer import FileSigner, Signer, sign_and_check
 from ca_service.keys.source import AuthoritySource
-from ca_service.keys.transcript import Occasion, Transcript, TranscriptEntry, TranscriptList
+from ca_service.keys.transcript import NOBODY, Occasion, Transcript, TranscriptEntry, TranscriptList
 from ca_service.keys.upgrade import upgrade_directory
 from ca_service.profiles import DEFAULT_PAIR
 
 __all__ = [
     "DEFAULT_PAIR",
+    "NOBODY",
     "Authority",
     "AuthoritySource",
     "CeremonyConfig",
@@ -59,7 +62,9 @@ __all__ = [
     "load_authority",
     "load_public",
     "load_root",
+    "no_pin",
     "prepare_issuing",
+    "replace_root_list",
     "run_ceremony",
     "seal",
     "sign_and_check",

@@ -22,6 +22,7 @@ from ca_service.profiles import (
     Validity,
     new_serial,
 )
+from vtpm.wire.note import VerifierKey
 
 
 class Certified(Protocol):
@@ -93,6 +94,11 @@ class LogIdentity:
 
     origin: str
     public: bytes
+
+    @property
+    def verifier(self) -> str:
+        """The key as verifiers take it (C2SP signed-note, ``name+id+key``)."""
+        return str(VerifierKey(self.origin, self.public))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ that the operator named for the root's key, holds sealed keys only and may be de
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +19,7 @@ from ca_service.judgment import Conflict, Unavailable
 from ca_service.keys import files
 from ca_service.keys.authority import Authority, RootCa
 from ca_service.keys.configuration import CeremonyConfig
-from ca_service.keys.custody import Custody, FileCustody
+from ca_service.keys.custody import Custody, KeyRing
 from ca_service.keys.facts import CaFacts, LogEntry, RootEntry
 from ca_service.keys.generations import make_issuer
 from ca_service.keys.hierarchy import Hierarchy
@@ -96,12 +97,13 @@ def run_ceremony(
     directory = directory.absolute()
     _require_vacant(directory)
     sealer = Sealer(passphrase)
-    root_sealer = sealer if root_passphrase is None else Sealer(root_passphrase)
+    root_sealer = sealer if root_passphrase in (None, passphrase) else Sealer(root_passphrase)
     building = directory.parent / f".{directory.name}.ceremony-{entropy(8).hex()}"
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         files.make_directory(building, files.PRIVATE_DIRECTORY)
-        ceremony = _Ceremony(building, directory, config, sealer, root_sealer, clock(), entropy, occasion)
+        secrets = _Secrets(sealer, root_sealer, pin, root_pin)
+        ceremony = _Ceremony(building, directory, config, secrets, clock(), entropy, occasion)
         try:
             transcript = ceremony.run(finish)
             files.flush_tree(building)
@@ -127,6 +129,14 @@ def _require_vacant(directory: Path) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Secrets:
+    sealer: Sealer
+    root_sealer: Sealer
+    pin: PinSource = field(repr=False)
+    root_pin: PinSource = field(repr=False)
+
+
 class _Ceremony:
     """One run; `building` is the folder that it fills."""
 
@@ -135,8 +145,7 @@ class _Ceremony:
         building: Path,
         directory: Path,
         config: CeremonyConfig,
-        sealer: Sealer,
-        root_sealer: Sealer,
+        secrets: _Secrets,
         at: datetime,
         entropy: Entropy,
         occasion: Occasion,
@@ -144,8 +153,7 @@ class _Ceremony:
         self._building = building
         self._directory = directory
         self._config = config
-        self._sealer = sealer
-        self._root_sealer = root_sealer
+        self._secrets = secrets
         self._at = at.astimezone(UTC).replace(microsecond=0)
         self._entropy = entropy
         self._occasion = occasion
@@ -167,14 +175,15 @@ class _Ceremony:
             files.make_directory(self._building / name, mode)
         prefix = 1 + int.from_bytes(self._entropy(8), "big") % _PREFIXES
         hierarchy = Hierarchy.of_config(self._config, prefix, self._at, self._entropy)
-        place = root_place(
-            self._config.root.key, self._building / OFFLINE, self._directory, self._root_sealer, self._entropy
-        )
+        module = None if self._config.pkcs11 is None else self._config.pkcs11.module
+        offline = KeyRing(self._building / OFFLINE, self._secrets.root_sealer, module, self._secrets.root_pin)
+        place = root_place(self._config.root.key, offline, self._directory, self._entropy)
         self._custodies.append(place.custody)
         root_key = place.custody.generate(place.name, ROOT_PURPOSE)
         root = hierarchy.make_root(root_key.signer)
         self._write(f"{CERTIFICATES}/{ROOT_CERTIFICATE_FILE}", root.certificate.public_bytes(Encoding.PEM))
-        custody = FileCustody(self._building / PRIVATE, self._sealer, self._entropy)
+        ring = KeyRing(self._building / PRIVATE, self._secrets.sealer, module, self._secrets.pin)
+        custody = ring.custody(self._config.keys.issuing, self._entropy)
         self._custodies.append(custody)
         made = [make_issuer(self._building, hierarchy, custody, root, role) for role in _ROLES]
         self._seal(NONCE_KEY_FILE, self._entropy(SECRET_SIZE), NONCE_PURPOSE)
@@ -194,11 +203,12 @@ class _Ceremony:
             root=RootEntry(
                 certificate=ROOT_CERTIFICATE_FILE,
                 sha256=sha256(root.certificate.public_bytes(Encoding.DER)).hexdigest(),
+                key=root_key.reference if is_token_uri(root_key.reference) else None,
             ),
             issuer=[one.entry for one in made],
         )
         self._write(FACTS_FILE, facts.to_toml().encode())
-        authority = open_authority(self._building, self._sealer)
+        authority = open_authority(self._building, self._secrets.sealer, self._secrets.pin)
         lists = tuple(finish(authority, root)) if finish is not None else ()
         entries = [TranscriptEntry.of("root", root.certificate, root.skid, place.where(root_key.reference))]
         entries += [
@@ -233,7 +243,7 @@ class _Ceremony:
         return log_entry(ca_id, seed)
 
     def _seal(self, name: str, secret: bytes, purpose: str) -> None:
-        sealed = self._sealer.seal(secret, purpose=purpose, entropy=self._entropy)
+        sealed = self._secrets.sealer.seal(secret, purpose=purpose, entropy=self._entropy)
         files.write_new(self._building / PRIVATE / name, sealed, files.PRIVATE_FILE)
 
     def _write(self, name: str, data: bytes) -> None:

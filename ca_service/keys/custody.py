@@ -4,18 +4,25 @@ A key is named by a reference: the name of a sealed file, or a PKCS#11 URI. Only
 """
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca_service.judgment import BadRequest
+from ca_service.judgment import BadRequest, Unavailable
 from ca_service.keys import files
+from ca_service.keys.passphrase import PinSource, no_pin
 from ca_service.keys.sealed import Sealer
 from ca_service.keys.signer import FileSigner, Signer
+from ca_service.keys.uri import TokenUri, is_token_uri
 from ca_service.profiles import Entropy, IssuerInfo
+
+if TYPE_CHECKING:
+    from ca_service.keys.token import Token
 
 
 @dataclass(frozen=True)
@@ -66,18 +73,80 @@ class FileCustody:
             path.unlink(missing_ok=True)
 
 
-def open_sealed(path: Path, sealer: Sealer, purpose: str, info: IssuerInfo) -> Signer:
-    """The signer whose key lies in a sealed file.
+class KeyRing:
+    """Finds the keys of one CA by their references.
 
-    Raises:
-        NotFound: the file is not there.
-        BadRequest: others may access it (code ``permissions``), it does not open (``passphrase``), or holds
-            another key than the certificate in `info` (``authority``).
+    Args:
+        folder: where sealed files lie.
+        sealer: opens them.
+        module: path of the PKCS#11 module; None if no key lives on a token.
+        pin: of the token.
     """
-    signer = FileSigner.from_der(sealer.unseal(files.read_private(path), purpose=purpose))
-    if signer.public_key() != info.public_key():
-        raise BadRequest(path.name, "does not hold the key of its certificate", code="authority")
-    return signer
+
+    def __init__(
+        self, folder: Path, sealer: Sealer, module: str | None = None, pin: PinSource = no_pin
+    ) -> None:
+        self._folder = folder
+        self.sealer = sealer
+        self._module = module
+        self._pin = pin
+        self._tokens: dict[TokenUri, Token] = {}
+
+    def signer(self, reference: str, purpose: str, info: IssuerInfo) -> Signer:
+        """The signer with this key, which is proved to be the one of the certificate in `info`.
+
+        Raises:
+            NotFound: the sealed file is not there.
+            BadRequest: others may access the file (code ``permissions``), it does not open (``passphrase``), the
+                token refuses the PIN (``pin``), or the key is another than the certificate's (``authority``).
+            Unavailable: the token is out of reach (``token``), or cannot be used with what is installed
+                (``pkcs11``).
+        """
+        if is_token_uri(reference):
+            key = TokenUri.parse(reference)
+            signer: Signer = _token_rooms().open_signer(self._token(key), key, info.public_key())
+            return signer
+        path = self._folder / reference
+        local = FileSigner.from_der(self.sealer.unseal(files.read_private(path), purpose=purpose))
+        if local.public_key() != info.public_key():
+            raise BadRequest(path.name, "does not hold the key of its certificate", code="authority")
+        return local
+
+    def custody(self, place: str, entropy: Entropy, *, label: str = "") -> Custody:
+        """Who makes further keys.
+
+        Args:
+            place: ``file``, or a PKCS#11 URI of a token.
+            entropy: source of salts and ids.
+            label: of the one key that is made on a token; by default made from its name.
+
+        Raises:
+            Unavailable: a token cannot be used with what is installed (code ``pkcs11``).
+        """
+        if not is_token_uri(place):
+            return FileCustody(self._folder, self.sealer, entropy)
+        token = self._token(TokenUri.parse(place))
+        custody: Custody = _token_rooms().TokenCustody(token, entropy, label=label)
+        return custody
+
+    def _token(self, uri: TokenUri) -> "Token":
+        if self._module is None:
+            raise BadRequest("pkcs11.module", "a key is on a token, but no module is named", code="pkcs11")
+        name = TokenUri(uri.token, uri.serial)
+        if name not in self._tokens:
+            self._tokens[name] = _token_rooms().Token(self._module, name, self._pin)
+        return self._tokens[name]
+
+
+def _token_rooms() -> ModuleType:
+    try:
+        return import_module("ca_service.keys.token")
+    except ImportError:
+        raise Unavailable(
+            "a key is on a token, and the package python-pkcs11 is not installed",
+            code="pkcs11",
+            remedy="Install vtpm-ca[pkcs11].",
+        ) from None
 
 
 def _pkcs8(key: ec.EllipticCurvePrivateKey) -> bytes:

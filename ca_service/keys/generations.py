@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.keys import files
 from ca_service.keys.authority import PublicAuthority, PublicIssuer, RootCa
-from ca_service.keys.custody import Custody, FileCustody
+from ca_service.keys.custody import Custody
 from ca_service.keys.documents import check_pair
 from ca_service.keys.facts import CaFacts, IssuerEntry
 from ca_service.keys.hierarchy import Hierarchy
@@ -19,12 +19,14 @@ from ca_service.keys.layout import (
     CERTIFICATES,
     FACTS_FILE,
     KEYS_LOCK_FILE,
+    NONCE_KEY_FILE,
+    NONCE_PURPOSE,
     PRIVATE,
     RUN,
     issuer_purpose,
     issuer_stem,
 )
-from ca_service.keys.opening import load_public, read_facts
+from ca_service.keys.opening import key_ring, load_public, read_facts
 from ca_service.keys.passphrase import PinSource, no_pin
 from ca_service.keys.sealed import Sealer
 from ca_service.profiles import DEFAULT_PAIR, Entropy, IssuerRole
@@ -110,7 +112,7 @@ def prepare_issuing(
     check_pair(pair)
     try:
         with files.locked(directory / RUN / KEYS_LOCK_FILE):
-            return _prepare(directory, root, roles, pair, passphrase, clock(), entropy)
+            return _prepare(directory, root, roles, pair, Sealer(passphrase), clock(), entropy, pin)
     except OSError as error:
         raise Unavailable(f"{directory} cannot be written: {error.strerror}", code="storage") from error
 
@@ -120,15 +122,17 @@ def _prepare(
     root: RootCa,
     roles: Sequence[IssuerRole],
     pair: str,
-    passphrase: bytes,
+    sealer: Sealer,
     at: datetime,
     entropy: Entropy,
+    pin: PinSource,
 ) -> list[PublicIssuer]:
     facts, public = read_facts(directory), load_public(directory)
     if root.certificate != public.root:
         raise BadRequest("root", "is not the root of this CA", code="authority")
-    sealer = Sealer(passphrase)
-    custody = FileCustody(directory / PRIVATE, sealer, entropy)
+    # A key under a mistyped passphrase would be of no use to anybody.
+    sealer.unseal(files.read_private(directory / PRIVATE / NONCE_KEY_FILE), purpose=NONCE_PURPOSE)
+    custody = key_ring(facts, directory / PRIVATE, sealer, pin).custody(facts.keys.issuing, entropy)
     hierarchy = Hierarchy.of_authority(public, at.astimezone(UTC).replace(microsecond=0), entropy)
     made: list[MadeIssuer] = []
     try:

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca_service.judgment import BadRequest, Unavailable
+from ca_service.judgment import BadRequest, NotFound, Unavailable
 from ca_service.keys.authority import (
     Authority,
     IssuingCa,
@@ -18,7 +18,7 @@ from ca_service.keys.authority import (
     PublicIssuer,
     RootCa,
 )
-from ca_service.keys.custody import open_sealed
+from ca_service.keys.custody import KeyRing
 from ca_service.keys.facts import CaFacts, IssuerEntry
 from ca_service.keys.files import read_private, read_public
 from ca_service.keys.layout import (
@@ -63,13 +63,14 @@ def load_authority(directory: Path, passphrase: bytes, pin: PinSource = no_pin) 
     Raises:
         NotFound: there is no CA in that directory.
         BadRequest: as `load_public`; a secret's file may be accessed by others (``permissions``) or does not
-            open (``passphrase``).
-        Unavailable: the directory is one of an earlier release (``upgrade``).
+            open (``passphrase``); the token refuses the PIN (``pin``) or has no module (``pkcs11``).
+        Unavailable: the directory is one of an earlier release (``upgrade``); the token is out of reach
+            (``token``), or cannot be used with what is installed (``pkcs11``).
     """
-    return open_authority(directory, Sealer(passphrase))
+    return open_authority(directory, Sealer(passphrase), pin)
 
 
-def open_authority(directory: Path, sealer: Sealer) -> Authority:
+def open_authority(directory: Path, sealer: Sealer, pin: PinSource) -> Authority:
     """As `load_authority`, with a sealer that may know the derived key already."""
     facts = read_facts(directory)
     public, private = _public(directory, facts), directory / PRIVATE
@@ -79,10 +80,11 @@ def open_authority(directory: Path, sealer: Sealer) -> Authority:
             code="upgrade",
             remedy="Run `vtpm-ca db upgrade`.",
         )
+    ring = key_ring(facts, private, sealer, pin)
     issuers = []
     for entry, issuer in zip(facts.issuer, public.issuers, strict=True):
         purpose = issuer_purpose(entry.role, entry.pair, entry.generation)
-        signer = open_sealed(private / entry.key, sealer, purpose, issuer.info)
+        signer = ring.signer(entry.key, purpose, issuer.info)
         issuers.append(
             IssuingCa(
                 pair=issuer.pair,
@@ -123,12 +125,31 @@ def load_root(
 
     Raises:
         NotFound: there is no CA, or the key is not there.
-        BadRequest: as `load_authority`.
+        BadRequest: as `load_authority`; a file is named and the key is on a token (code ``authority``).
+        Unavailable: as `load_authority`, but for the release.
     """
-    public = load_public(directory)
-    path = key_file or directory / OFFLINE / ROOT_KEY_FILE
-    signer = open_sealed(path, Sealer(passphrase), ROOT_PURPOSE, public.root_info)
-    return RootCa(public.root, public.root_info, signer)
+    facts = read_facts(directory)
+    public, sealer = _public(directory, facts), Sealer(passphrase)
+    if facts.root.key is not None:
+        if key_file is not None:
+            raise BadRequest(
+                "root", f"has its key on a token, {facts.root.key}, and not in a file", code="authority"
+            )
+        ring, reference = key_ring(facts, directory / OFFLINE, sealer, pin), facts.root.key
+    else:
+        path = key_file or directory / OFFLINE / ROOT_KEY_FILE
+        if not path.exists():
+            raise NotFound(
+                f"the root's key is not at {path}",
+                remedy="Bring the medium and name the sealed file; transcript.txt says where the ceremony put it.",
+            )
+        ring, reference = KeyRing(path.parent, sealer), path.name
+    return RootCa(public.root, public.root_info, ring.signer(reference, ROOT_PURPOSE, public.root_info))
+
+
+def key_ring(facts: CaFacts, folder: Path, sealer: Sealer, pin: PinSource) -> KeyRing:
+    """Finds this CA's keys in a folder of its, and on tokens."""
+    return KeyRing(folder, sealer, None if facts.pkcs11 is None else facts.pkcs11.module, pin)
 
 
 def read_facts(directory: Path) -> CaFacts:

@@ -1,14 +1,16 @@
 """Where the root's key is locked away, as the operator's configuration says."""
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.keys import files
-from ca_service.keys.custody import Custody, FileCustody, NewKey
+from ca_service.keys.custody import Custody, FileCustody, KeyRing, NewKey
 from ca_service.keys.layout import OFFLINE
 from ca_service.keys.sealed import Sealer
+from ca_service.keys.uri import TokenUri, is_token_uri
 from ca_service.profiles import Entropy
 
 
@@ -30,53 +32,68 @@ class RootPlace(Protocol):
         """What to do with it next, one sentence."""
 
 
-def root_place(
-    key: str | None, building: Path, directory: Path, sealer: Sealer, entropy: Entropy
-) -> RootPlace:
+def root_place(key: str | None, offline: KeyRing, directory: Path, entropy: Entropy) -> RootPlace:
     """The place that a configuration names.
 
     Args:
         key: as `RootRule.key` has it.
-        building: the folder ``offline/`` of the CA under construction.
+        offline: the folder ``offline/`` of the CA under construction, and the tokens.
         directory: the CA's directory when it is done.
-        sealer: seals the key if it is a file.
-        entropy: source of salts and of a file's name.
+        entropy: source of salts, ids and names.
 
     Raises:
         BadRequest: the folder is no place for the key.
+        Unavailable: a token cannot be used with what is installed (code ``pkcs11``).
     """
     if key is None:
-        return _Inside(building, directory, sealer, entropy)
-    return _Outside(Path(key), directory, sealer, entropy)
+        return _Inside(offline.custody("file", entropy), directory)
+    if is_token_uri(key):
+        return _OnToken(offline.custody(key, entropy, label=TokenUri.parse(key).object))
+    return _Outside(Path(key), directory, offline, entropy)
 
 
+@dataclass(frozen=True)
 class _Inside:
     """The CA's own folder, from which people must take it."""
 
-    name = "root"
-
-    def __init__(self, building: Path, directory: Path, sealer: Sealer, entropy: Entropy) -> None:
-        self.custody: Custody = FileCustody(building, sealer, entropy)
-        self._folder = directory / OFFLINE
+    custody: Custody
+    directory: Path
+    name: str = "root"
 
     def where(self, reference: str) -> str:
-        return f"sealed file {self._folder / reference}"
+        return f"sealed file {self.directory / OFFLINE / reference}"
 
     def advice(self, reference: str) -> str:
-        return f"Move {self._folder / reference} to a medium in a safe: the running CA does not need the root's key."
+        path = self.directory / OFFLINE / reference
+        return f"Move {path} to a medium in a safe: the running CA does not need the root's key."
+
+
+@dataclass(frozen=True)
+class _OnToken:
+    """A PKCS#11 token."""
+
+    custody: Custody
+    name: str = "root"
+
+    def where(self, reference: str) -> str:
+        return f"token, {reference}"
+
+    def advice(self, reference: str) -> str:
+        token = TokenUri.parse(reference).token
+        return f"Lock the token {token} away: the running CA does not need the root's key."
 
 
 class _Outside:
     """A folder that the operator names, for example on a medium."""
 
-    def __init__(self, folder: Path, directory: Path, sealer: Sealer, entropy: Entropy) -> None:
+    def __init__(self, folder: Path, directory: Path, offline: KeyRing, entropy: Entropy) -> None:
         if folder.resolve().is_relative_to(directory.resolve()):
             raise BadRequest("ceremony.root.key", "must not lie in the CA's directory")
         self._folder = folder
         self._directory = directory
         # Media hold the keys of several CAs, so the name must be nobody else's.
         self.name = f"vtpm-ca-root-{entropy(8).hex()}"
-        self.custody: Custody = _FolderCustody(folder, sealer, entropy)
+        self.custody: Custody = _FolderCustody(folder, offline.sealer, entropy)
 
     def where(self, reference: str) -> str:
         return f"sealed file {self._folder / reference}"

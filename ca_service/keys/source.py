@@ -1,5 +1,6 @@
 """The CA's keys as they are now: a running server takes up issuing CAs that were prepared meanwhile."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,18 @@ _REPEAT_S = 60.0
 _Signature = tuple[int, int, int]
 
 _log = structlog.get_logger(__name__)
+
+
+def _holds(authority: Authority, skid: str) -> bool:
+    return any(ca.skid == skid for ca in authority.issuers)
+
+
+def _lacking() -> Unavailable:
+    return Unavailable(
+        "this node lacks an issuing CA that is needed",
+        code="issuer",
+        remedy="Copy what is new in certs/ and private/, and then ca.toml, from the node on which it was prepared.",
+    )
 
 
 class AuthoritySource:
@@ -84,7 +97,7 @@ class AuthoritySource:
             return self._authority
 
     def holding(self, skid: str) -> Authority:
-        """The CA with the key of a certain issuing CA.
+        """The CA with a certain issuing CA, for which the directory is looked at once more if need be.
 
         Args:
             skid: its subject key identifier, lower-case hex.
@@ -92,19 +105,14 @@ class AuthoritySource:
         Raises:
             Unavailable: the directory does not have it (code ``issuer``); the log says what to copy.
         """
-        for look in (self.current, self.fresh):
-            try:
-                authority = look()
-                authority.issuer_of(skid)
-            except (VtpmCaError, OSError):
-                continue
-            return authority
-        self._complain(skid)
-        raise Unavailable(
-            "this node lacks the key of an issuing CA that signs now",
-            code="issuer",
-            remedy="Copy what is new in certs/ and private/, and then ca.toml, from the node of `vtpm-ca ca prepare`.",
-        )
+        authority = self.current()
+        if not _holds(authority, skid):
+            with contextlib.suppress(VtpmCaError, OSError):
+                authority = self.fresh()
+        if not _holds(authority, skid):
+            self._complain(skid)
+            raise _lacking()
+        return authority
 
     def _look(self) -> _Signature:
         status = self._facts.stat()
@@ -125,7 +133,7 @@ class AuthoritySource:
         if now >= self._complained.get(skid, now):
             self._complained[skid] = now + _REPEAT_S
             _log.error(
-                "this node lacks the key of an issuing CA that signs now: copy what is new in certs/ and private/, and "
-                "then ca.toml, from the node on which it was prepared",
+                "this node lacks an issuing CA that is needed: copy what is new in certs/ and private/, and then "
+                "ca.toml, from the node on which it was prepared",
                 skid=skid,
             )

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.keys.authority import LogIdentity
 from ca_service.profiles import serial_hex
-from vtpm.wire.encoding import b64url
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class Transcript:
             "config_sha256": self.occasion.config_sha256,
             "certificates": [entry.to_json() for entry in self.certificates],
             "crls": [entry.to_json() for entry in self.lists],
-            "log": {"origin": self.log.origin, "public": b64url(self.log.public)},
+            "log": {"origin": self.log.origin, "verifier": self.log.verifier},
             "next_steps": list(self.next_steps),
         }
 
@@ -173,7 +172,7 @@ class Transcript:
             times = f"{instant(item.this_update)}, the next one by {instant(item.next_update)}"
             lines += _aligned([("made", times), ("SHA-256", item.sha256)])
         lines += ["", "Log"]
-        lines += _aligned([("origin", self.log.origin), ("public key", f"Ed25519 {b64url(self.log.public)}")])
+        lines += _aligned([("origin", self.log.origin), ("verifier key", self.log.verifier)])
         lines += ["", "What to do next"]
         lines += [f"  {number}. {step}" for number, step in enumerate(self.next_steps, 1)]
         return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ from ca_service.store.database import Faults, Store, create_store, no_faults, op
 from ca_service.store.failures import Taken
 from ca_service.store.issuance import live_key
 from ca_service.store.log import LoggedCertificate
+from ca_service.store.presence import Presence
 from ca_service.store.rows import (
     AlarmRow,
     BlockedKeyRow,
@@ -59,6 +60,7 @@ __all__ = [
     "LeafRow",
     "LoggedCertificate",
     "PolicyRow",
+    "Presence",
     "RestingRow",
     "RevocationRow",
     "Standing",

@@ -17,12 +17,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from soft_tpm import FIRMWARE, SoftTpm, new_key
 
-from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge, Limits
+from ca_service.enrollment import Desk, Enroller, Judge, Limits
+from ca_service.enrollment.liveness import Liveness, liveness_for
 from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
 from ca_service.operations import OperationContext, ensure_issuers, perform
 from ca_service.policy import load
 from ca_service.store import (
-    EpochRow,
     Faults,
     Store,
     create_store,
@@ -89,6 +89,7 @@ class World:
         # To open the sealed keys is slow on purpose; copies of one CA may share them.
         self.authority = authority or load_authority(directory / "ca", PASSPHRASE)
         self.url = url or f"sqlite:///{directory}/ca.sqlite3"
+        self._livenesses: list[Liveness] = []
 
     @classmethod
     def create(cls, directory: Path) -> "World":
@@ -139,21 +140,28 @@ formats = ["cocoonfs/1"]
 
     def enroller(self, store: Store, faults: Faults = no_faults, judge: Judge | None = None) -> Enroller:
         authority = self.authority
-        with store.write() as tx:
-            if tx.epochs.current() is None:
-                tx.epochs.begin(EpochRow(1, "00" * 32, self.time, "tests"))
         ensure_issuers(store, authority, self.time)
         return Enroller(
             Desk(
                 source=AuthoritySource(self.directory / "ca", lambda: authority),
                 store=store,
                 judge=judge or Judge.of(authority.ca_id, authority.mode),
-                liveness=FileLiveness(self.directory / "run"),
+                liveness=self._liveness(),
                 clock=lambda: self.time,
                 entropy=os.urandom,
                 faults=faults,
             )
         )
+
+    def _liveness(self) -> Liveness:
+        made = liveness_for(self.url, self.directory / "run")
+        self._livenesses.append(made)
+        return made
+
+    def close(self) -> None:
+        """End the claims to live of all enrollers made here."""
+        for liveness in self._livenesses:
+            liveness.close()
 
     def later(self, **step: int) -> None:
         self.time += timedelta(**step)

@@ -105,7 +105,7 @@ def throwaway_ca(
         ensure_issuers(store, authority, clock())
         enroller = Enroller(Desk(source, store, judge, liveness, clock, os.urandom))
         enroller.recover()
-        with served(create_app(Services(authority, store, enroller))) as url:
+        with served(create_app(Services(store, enroller))) as url:
             yield ThrowawayCa(url, authority.ca_id, store)
     finally:
         liveness.close()

@@ -96,16 +96,20 @@ class DirectoryIssuer:
         pair: name of the EK and DevID CA pair it belongs to; "" for the root.
         sha256: SHA-256 of the DER certificate, 64 hex digits.
         url: where the certificate is published.
+        state: "prepared", "active", "old" or "tainted"; "" for the root, and from CAs that do not say. Only an active
+            one signs; all are to be trusted.
     """
 
     role: str
     pair: str
     sha256: str
     url: str
+    state: str = ""
 
     def to_json(self) -> dict[str, object]:
         """The members of this object."""
-        return {"role": self.role, "pair": self.pair, "sha256": self.sha256, "url": self.url}
+        state = {"state": self.state} if self.state else {}
+        return {"role": self.role, "pair": self.pair, "sha256": self.sha256, "url": self.url, **state}
 
     @classmethod
     def parse(cls, value: object, path: str) -> Self:
@@ -116,6 +120,7 @@ class DirectoryIssuer:
             members.text("pair", least=0, most=64),
             members.hex("sha256", size=32).hex(),
             members.text("url"),
+            members.text("state", most=16) if members.has("state") else "",
         )
 
 

@@ -24,7 +24,9 @@ def database_url():
 def world(ceremony, tmp_path: Path, database_url: str | None):
     directory = tmp_path / "world"
     shutil.copytree(ceremony.directory, directory)
-    return w.World(directory, ceremony.authority, database_url)
+    made = w.World(directory, ceremony.authority, database_url)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ca_service.keys import CeremonyConfig, run_ceremony
+from ca_service.keys import CeremonyConfig, Sealer, run_ceremony
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
 PASSPHRASE = b"correct horse battery staple"
@@ -27,7 +27,10 @@ def config():
 def perform():
     def run(directory, config, **changes):
         values = {"clock": lambda: NOW, "entropy": os.urandom}
-        return run_ceremony(directory, config, PASSPHRASE, **(values | changes))
+        with pytest.MonkeyPatch.context() as patch:
+            # A quarter of what sealing costs elsewhere; `test_sealed` looks at that.
+            patch.setitem(Sealer.__init__.__kwdefaults__, "log2_n", 14)
+            return run_ceremony(directory, config, PASSPHRASE, **(values | changes))
 
     return run
 

@@ -59,6 +59,7 @@ def test_every_file_is_looked_at_here():
         "evidence.json",
         "grant.json",
         "kbs.json",
+        "log.json",
         "messages.json",
         "relay.json",
         "runtime_data.json",

@@ -47,7 +47,9 @@ def two_generations(ceremony, tmp_path_factory: pytest.TempPathFactory):
 def world(two_generations, tmp_path, database_url, helpers):
     directory = tmp_path / "world"
     shutil.copytree(two_generations.directory, directory)
-    return helpers.World(directory, two_generations.authority, database_url)
+    made = helpers.World(directory, two_generations.authority, database_url)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -56,8 +58,8 @@ def behind(world, ceremony, tmp_path, helpers):
     directory = tmp_path / "behind"
     shutil.copytree(ceremony.directory, directory)
     node = helpers.World(directory, ceremony.authority, world.url)
-    node.platform, node.launch = world.platform, world.launch
-    return node
+    yield node
+    node.close()
 
 
 @pytest.fixture
@@ -123,6 +125,10 @@ def check_chains(world, reply: bytes) -> None:
         certificate.verify_directly_issued_by(issuer)
         issuer.verify_directly_issued_by(root)
         assert root.public_bytes(Encoding.DER) == world.authority.root.public_bytes(Encoding.DER)
+
+
+def key_id_of(certificate: x509.Certificate) -> str:
+    return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
 
 
 class TestOneThatIsPrepared:
@@ -221,18 +227,14 @@ class TestAfterTaint:
         operate("activate")
         operate("taint")
         new = again(certify=True)
-        desk = enroller.desk
-        reset_instance(
-            store, world.authority, "org-kbs", helpers.Boot().resource,
-            at=desk.now(), cause="t", limits=desk.limits,
-        )  # fmt: skip
+        limits = enroller.desk.limits
+        resource = helpers.Boot().resource
+        reset_instance(store, world.authority, "org-kbs", resource, at=world.time, cause="t", limits=limits)
         assert states(store) == {"revoked": 6}
         for reply in (known, new):
             for entry in CertificatesReply.parse(reply).entries:
                 certificate = x509.load_der_x509_certificate(entry.certificate)
-                skid = x509.SubjectKeyIdentifier.from_public_key(
-                    x509.load_der_x509_certificate(entry.chain[0]).public_key()
-                ).digest.hex()
+                skid = key_id_of(x509.load_der_x509_certificate(entry.chain[0]))
                 with store.read() as tx:
                     crl = x509.load_der_x509_crl(tx.crls.latest(skid).der)
                 assert crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
@@ -250,7 +252,7 @@ class TestMixedGenerations:
         assert helpers.signers(world.authority, reply) == [("ek", 1), ("devid", 2), ("devid", 2)]
         check_chains(world, reply)
         assert helpers.ders(reply)[0] == helpers.ders(known)[0]
-        assert states(store) == {"issued": 4, "superseded": 2}
+        assert states(store) == {"issued": 3, "superseded": 2}
         with store.read() as tx:
             (alarm,) = tx.alarms.latest()
         assert sorted(json.loads(alarm.detail)["replaced"]) == ["iak", "idevid"]

@@ -1,13 +1,13 @@
 """Keeping one client, or all together, from asking more than the process can do."""
 
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ca_service.api.problems import TooMany
-from ca_service.judgment import Unavailable
+from ca_service.judgment import TooMany, Unavailable
 
 _MOST_CLIENTS = 10_000
 
@@ -29,8 +29,9 @@ class RateLimit:
         now = self._monotonic()
         with self._guard:
             whole_at = max(self._whole_at.get(client, now), now)
-            if whole_at - now > self._tolerance:
-                raise TooMany("too many requests from this address")
+            wait = whole_at - now - self._tolerance
+            if wait > 0:
+                raise TooMany("too many requests from this address", retry_after_s=math.ceil(wait))
             self._whole_at[client] = whole_at + self._interval
             self._whole_at.move_to_end(client)
             while len(self._whole_at) > _MOST_CLIENTS:

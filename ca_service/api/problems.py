@@ -9,22 +9,16 @@ import structlog
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from ca_service.judgment import BadRequest, Conflict, NotFound, Refused, Unavailable, VtpmCaError
+from ca_service.judgment import BadRequest, Conflict, NotFound, Refused, TooMany, Unavailable, VtpmCaError
 from ca_service.store import Taken
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import PROBLEM_MEDIA_TYPE, PROBLEM_TYPE, Problem
 from vtpm.wire.errors import WireError
 
 RETRY_AFTER_S = 1
-"""What ``Retry-After`` says with 429 and 503."""
+"""What ``Retry-After`` says with 503."""
 
 _MOST_DETAIL = 512
-
-
-class TooMany(VtpmCaError):
-    """The client asks more often than it may."""
-
-    code = "too-many-requests"
 
 
 _TABLE: tuple[tuple[type[Exception], HTTPStatus, str], ...] = (
@@ -100,7 +94,8 @@ def respond(error: Exception) -> Response:
         _log.info("refused", rule=problem.rule, decision=problem.decision_id)
     response = Response(canonical(problem.to_json()), problem.status, mimetype=PROBLEM_MEDIA_TYPE)
     if problem.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        wait = error.retry_after_s if isinstance(error, TooMany) else RETRY_AFTER_S
+        response.headers["Retry-After"] = str(wait)
     return response
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from http import HTTPStatus
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import NotAcceptable
@@ -13,8 +14,11 @@ from ca_service.api.services import Services
 from ca_service.enrollment import publish_due
 from ca_service.evidence.profiles import ISSUED_PROFILES
 from ca_service.judgment import NotFound, Unavailable
-from ca_service.keys import IssuingCa, sign_and_check
-from ca_service.store import CrlRow
+from ca_service.keys import Authority, sign_and_check
+from ca_service.keys.layout import LISTS, ROOT_LIST_FILE
+from ca_service.operations import ROLES, TRUSTED
+from ca_service.operations.audit import log_key
+from ca_service.store import CrlRow, IssuerState
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import MAX_BODY, Directory, DirectoryIssuer
 
@@ -38,25 +42,46 @@ def _skid(certificate: x509.Certificate) -> str:
     return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
 
 
-def _issuer_entry(services: Services, role: str, pair: str, certificate: x509.Certificate) -> DirectoryIssuer:
-    der = certificate.public_bytes(Encoding.DER)
-    url = f"{services.authority.publication_url}/ca/{_skid(certificate)}.cer"
-    return DirectoryIssuer(role, pair, hashlib.sha256(der).hexdigest(), url)
+def _url(authority: Authority, skid: str) -> str:
+    return f"{authority.publication_url}/ca/{skid}.cer"
+
+
+def _issuers(services: Services) -> list[DirectoryIssuer]:
+    """The root, and the issuing CAs that are to be trusted, wherever their keys are."""
+    authority = services.authority
+    root = hashlib.sha256(authority.root.public_bytes(Encoding.DER)).hexdigest()
+    with services.store.read() as tx:
+        # By role as in the ceremony, the older generation first.
+        rows = sorted(tx.issuers.all(), key=lambda row: (row.pair, ROLES.index(row.role), row.added_at))
+    return [
+        DirectoryIssuer("root", "", root, _url(authority, _skid(authority.root))),
+        *(
+            DirectoryIssuer(
+                row.role,
+                row.pair,
+                hashlib.sha256(row.certificate).hexdigest(),
+                _url(authority, row.skid),
+                row.state.value,
+            )
+            for row in rows
+            if row.state in TRUSTED
+        ),
+    ]
 
 
 def _directory(services: Services) -> Directory:
     authority, limits = services.authority, services.enroller.desk.limits
-    issuers = [_issuer_entry(services, ca.role, ca.pair, ca.certificate) for ca in authority.issuers]
     return Directory(
         ca_id=authority.ca_id,
         mode=authority.mode,
         profiles=ISSUED_PROFILES,
-        issuers=(_issuer_entry(services, "root", "", authority.root), *issuers),
+        issuers=tuple(_issuers(services)),
         urls={
             "nonces": "/v1/nonces",
             "enrollments": "/v1/enrollments",
             "activation": "/v1/enrollments/{id}/activation",
             "certificates": "/v1/certificates/{serial}",
+            "checkpoint": "/log/checkpoint",
             "ca": "/ca/{skid}.cer",
             "crl": "/crl/{skid}/0.crl",
         },
@@ -65,6 +90,7 @@ def _directory(services: Services) -> Directory:
             "nonce_lifetime_seconds": int(limits.nonce_lifetime.total_seconds()),
             "pending_lifetime_seconds": int(limits.pending_lifetime.total_seconds()),
         },
+        log=log_key(authority),
     )
 
 
@@ -79,9 +105,43 @@ def _crl(services: Services, skid: str) -> CrlRow:
     return row
 
 
-def _crl_age(row: CrlRow, at: datetime) -> int:
+def _ca_certificate(services: Services, skid: str) -> bytes:
+    """DER of a CA's certificate. The database has those too that this node's directory lacks, and retired ones."""
+    authority = services.authority
+    if skid == _skid(authority.root):
+        return authority.root.public_bytes(Encoding.DER)
+    for ca in authority.issuers:
+        if ca.skid == skid:
+            return ca.certificate.public_bytes(Encoding.DER)
+    with services.store.read() as tx:
+        row = tx.issuers.get(skid)
+    if row is None:
+        raise NotFound("there is no CA with this key id")
+    return row.certificate
+
+
+def _root_crl(services: Services) -> Response:
+    """The root's list, which its holder leaves in the CA's directory: this process cannot sign it."""
+    authority = services.authority
+    try:
+        crl = x509.load_der_x509_crl((authority.directory / LISTS / ROOT_LIST_FILE).read_bytes())
+    except FileNotFoundError:
+        raise NotFound("the root has published no CRL") from None
+    except (OSError, ValueError):
+        raise Unavailable("the root's CRL cannot be read") from None
+    key, end = authority.root.public_key(), crl.next_update_utc
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not crl.is_signature_valid(key) or end is None:
+        raise Unavailable("the root's CRL is not this root's")
+    response = _published(
+        crl.public_bytes(Encoding.DER), PKIX_CRL, _crl_age(end, services.enroller.desk.now())
+    )
+    response.last_modified = crl.last_update_utc
+    return response
+
+
+def _crl_age(next_update: datetime, at: datetime) -> int:
     """Seconds that a CRL may be kept: at most half of what is left of its life, and never long."""
-    left = (row.next_update - at).total_seconds() / 2
+    left = (next_update - at).total_seconds() / 2
     return max(0, min(int(left), _CERTIFICATE_AGE_S))
 
 
@@ -97,18 +157,19 @@ def _check_ready(services: Services) -> None:
     services.store.check()
     services.store.check_writable()
     at = services.enroller.desk.now()
-    for ca in services.authority.issuers:
-        sign_and_check(ca.signer, b"ready?")
-        if _crl(services, ca.skid).next_update <= at:
-            raise Unavailable(f"the CRL of the {ca.role} CA has expired")
+    with services.store.read() as tx:
+        rows = tx.issuers.all()
+    for row in rows:
+        if row.state is IssuerState.ACTIVE:
+            authority = services.enroller.desk.source.holding(row.skid)
+            sign_and_check(authority.issuer_of(row.skid).signer, b"ready?")
+        if row.state in TRUSTED and _crl(services, row.skid).next_update <= at:
+            raise Unavailable(f"a CRL of the {row.role} CA has expired")
 
 
 def publication(services: Services) -> Blueprint:
     """The blueprint of everything that is public."""
     blueprint = Blueprint("publication", __name__)
-    authority = services.authority
-    by_skid = {_skid(c): c for c in (authority.root, *(ca.certificate for ca in authority.issuers))}
-    issuers: dict[str, IssuingCa] = {ca.skid: ca for ca in authority.issuers}
 
     @blueprint.get("/.well-known/vtpm-ca")
     def directory() -> Response:
@@ -116,14 +177,14 @@ def publication(services: Services) -> Blueprint:
 
     @blueprint.get("/ca/<skid>.cer")
     def ca_certificate(skid: str) -> Response:
-        if skid not in by_skid:
-            raise NotFound("there is no CA with this key id")
-        return _published(by_skid[skid].public_bytes(Encoding.DER), PKIX_CERT, _CA_CERTIFICATE_AGE_S)
+        return _published(_ca_certificate(services, skid), PKIX_CERT, _CA_CERTIFICATE_AGE_S)
 
     @blueprint.get("/crl/<skid>/0.crl")
     def crl(skid: str) -> Response:
+        if skid == _skid(services.authority.root):
+            return _root_crl(services)
         row = _crl(services, skid)
-        response = _published(row.der, PKIX_CRL, _crl_age(row, services.enroller.desk.now()))
+        response = _published(row.der, PKIX_CRL, _crl_age(row.next_update, services.enroller.desk.now()))
         response.last_modified = row.this_update
         return response
 
@@ -135,7 +196,8 @@ def publication(services: Services) -> Blueprint:
             raise NotFound("there is no certificate with this serial number")
         if not _wants_pem():
             return _published(row.der, PKIX_CERT, _CERTIFICATE_AGE_S)
-        chain = [row.der, *(authority.chain(issuers[row.issuer]) if row.issuer in issuers else ())]
+        root = services.authority.root.public_bytes(Encoding.DER)
+        chain = [row.der, _ca_certificate(services, row.issuer), root]
         pem = b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in chain)
         return _published(pem, PEM_CHAIN, _CERTIFICATE_AGE_S)
 

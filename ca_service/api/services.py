@@ -37,15 +37,18 @@ class Services:
     """The rooms behind the application.
 
     Attributes:
-        authority: names, certificates and keys of the CA.
         store: its database.
         enroller: the state machine of enrolment.
         operations: what operators may do.
         limits: how much the application takes on.
     """
 
-    authority: Authority
     store: Store
     enroller: Enroller
     operations: Operations = no_operations
     limits: HttpLimits = field(default_factory=HttpLimits)
+
+    @property
+    def authority(self) -> Authority:
+        """Names, certificates and keys of the CA, as they are now."""
+        return self.enroller.desk.authority

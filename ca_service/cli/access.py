@@ -16,7 +16,14 @@ from ca_service.cli.channel import NoServer, ask_server, read_facts
 from ca_service.cli.options import DIRECTORY_VARIABLE, directory_option
 from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, NotFound, Unavailable
-from ca_service.keys import Authority, PublicAuthority, find_passphrase, load_authority, load_public
+from ca_service.keys import (
+    Authority,
+    PublicAuthority,
+    find_passphrase,
+    find_pin,
+    load_authority,
+    load_public,
+)
 from ca_service.operations import OperationContext, database_url, open_database, perform
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,6 +46,11 @@ def with_directory(command: F) -> F:
 
 
 def _directory(context: click.Context, _parameter: click.Parameter, value: str | None) -> Path:
+    return find_directory(context, value)
+
+
+def find_directory(context: click.Context, value: str | None) -> Path:
+    """The CA's directory: given, given before the command, or from the environment; raises `click.UsageError`."""
     found = value or context.find_root().obj or os.environ.get(DIRECTORY_VARIABLE)
     if not found:
         raise click.UsageError(f"name the CA's directory with --dir or {DIRECTORY_VARIABLE}", context)
@@ -133,7 +145,7 @@ def _perform_here(public: PublicAuthority, operation: str, arguments: dict[str, 
     directory = public.directory
 
     def unlock() -> Authority:
-        return load_authority(directory, find_passphrase(os.environ))
+        return load_authority(directory, find_passphrase(os.environ), find_pin(os.environ))
 
     if read_facts(directory).get("own_database") is False and not os.environ.get(DATABASE_VARIABLE):
         raise Unavailable(

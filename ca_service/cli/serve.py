@@ -37,13 +37,23 @@ from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
 from ca_service.enrollment import Desk, Enroller, Judge, Limits, liveness_for
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
-from ca_service.keys import Authority, find_passphrase, load_authority
-from ca_service.operations import OperationContext, database_url, open_database, perform, unanswered
+from ca_service.keys import AuthoritySource, find_passphrase, find_pin, load_authority
+from ca_service.operations import (
+    OperationContext,
+    database_url,
+    ensure_issuers,
+    missing_keys,
+    open_database,
+    perform,
+    unanswered,
+)
 from ca_service.store import Store
 
 _THREADS = 16
 _GRACE_S = 20
 _ROUND_S = 600.0
+_LOOK_S = 2.0
+_RETRY_S = 60.0
 _PAUSE_S = 0.1
 _MAX_PORT = 65535
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
@@ -159,17 +169,20 @@ def serve(
     open_public(directory)
     _check_socket(directory)
     _log_json()
-    authority = load_authority(directory, find_passphrase(os.environ))
+    passphrase, pin = find_passphrase(os.environ), find_pin(os.environ)
+    source = AuthoritySource(directory, lambda: load_authority(directory, passphrase, pin))
+    authority = source.current()
     url = find_database(directory, database)
     with _alone(directory), _opened(url) as store:
         limits = Limits()
         folder = bundle_of(directory, bundle)
         folder.current()
-        judge = Judge.of(authority.ca_id, authority.mode, authority.nonce_key, folder.current)
+        judge = Judge.of(authority.ca_id, authority.mode, folder.current)
         if kds or kds_url:
             judge = replace(judge, supply=supply_of(folder, judge.roots, kds_url).provide)
         liveness = liveness_for(url, directory / "run")
-        enroller = Enroller(Desk(authority, store, judge, liveness, now, secrets.token_bytes, limits))
+        enroller = Enroller(Desk(source, store, judge, liveness, now, secrets.token_bytes, limits))
+        ensure_issuers(store, authority, now())
         enroller.recover()
         if question := unanswered(store):
             structlog.get_logger(__name__).warning("enrolments are refused", reason=question)
@@ -194,7 +207,7 @@ def serve(
             ),
             "post_worker_init": lambda _worker: _start_worker(enroller),
         }
-        application = create_app(Services(authority, store, enroller, _operations(authority, store, limits)))
+        application = create_app(Services(store, enroller, _operations(source, store, limits)))
         # Workers are forked from here on, and must not inherit a connection to the database.
         store.close()
         _run(_Server(application, settings))
@@ -261,12 +274,12 @@ def _opened(url: str) -> Iterator[Store]:
 
 
 def _operations(
-    authority: Authority, store: Store, limits: Limits
+    source: AuthoritySource, store: Store, limits: Limits
 ) -> Callable[[str, int, Mapping[str, object]], object]:
     """What arrives on the operator socket: operation, the operator's user id, parameters."""
 
     def run(name: str, uid: int, parameters: Mapping[str, object]) -> object:
-        context = OperationContext(authority, lambda: authority, store, now, user_name(uid), limits)
+        context = OperationContext(source.fresh(), source.fresh, store, now, user_name(uid), limits)
         return perform(context, name, dict(parameters))
 
     return run
@@ -279,14 +292,30 @@ def _start_worker(enroller: Enroller) -> None:
 
 
 def _keep_up(enroller: Enroller, pause: threading.Event) -> None:
-    """Close the intents of workers that were killed, and publish CRLs in time, whatever goes wrong once."""
+    """Close the intents of workers that were killed, publish CRLs in time, and take up new issuing CAs.
+
+    Whatever goes wrong once is tried again.
+    """
     log = structlog.get_logger(__name__)
+    desk, known, due = enroller.desk, None, 0.0
     while True:
+        wait = _LOOK_S
         try:
-            enroller.recover()
+            authority = desk.authority
+            if authority is not known:
+                ensure_issuers(desk.store, authority, desk.now())
+                known, due = authority, 0.0
+            if time.monotonic() >= due:
+                enroller.recover()
+                for skid in missing_keys(desk.store, authority):
+                    with contextlib.suppress(Unavailable):
+                        # Says in the log what is to be copied.
+                        desk.source.holding(skid)
+                due = time.monotonic() + _ROUND_S
         except Exception as error:  # noqa: BLE001 - a thread that dies here would let the CRLs expire
             log.warning("upkeep failed", error=type(error).__name__, reason=getattr(error, "detail", ""))
-        if pause.wait(_ROUND_S):
+            wait = _RETRY_S
+        if pause.wait(wait):
             break
 
 

@@ -13,8 +13,10 @@ from datetime import datetime
 import structlog
 
 from ca_service.enrollment.desk import Desk, View, refused
-from ca_service.enrollment.issuance import Plan, plan, record, reply_bytes, sign, store_signed
+from ca_service.enrollment.issuance import Plan, leaves_of, note_renewal, plan, record, sign, store_signed
 from ca_service.enrollment.ledger import LedgerFacts, settle
+from ca_service.enrollment.recording import Decision, keep_and_log
+from ca_service.enrollment.reply import Issued, log_certificates, reply_bytes
 from ca_service.enrollment.revocation import abandon
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import (
@@ -122,7 +124,7 @@ class Activation:
             finding = Finding("activation.unexpired", Verdict.FAILED, "the challenge was answered too late")
             raise refused(finding, row.decision_id)
         with desk.store.read() as tx:
-            view = desk.view(tx, submission)
+            view = desk.view(tx, submission, at)
         trace = self._judge_again(submission, view, at)
         if trace.refusal is not None or view.facts is None:
             raise self._refuse(row, submission, view, answer + trace, at)
@@ -149,26 +151,26 @@ class Activation:
         self, row: EnrollmentRow, submission: Submission, view: View, trace: Trace, at: datetime
     ) -> Refused:
         """End the enrolment by a decision of its own."""
-        decision_id = self._desk.new_id()
+        decision = Decision(self._desk.new_id(), submission, view, trace, "activate", at)
         with self._desk.store.write() as tx:
-            self._desk.keep_decision(tx, decision_id, submission, view, trace, stage="activate", at=at)
+            keep_and_log(self._desk, tx, decision)
             tx.enrollments.move(
-                row.id, EnrollmentState.PENDING, EnrollmentState.FAILED, decision_id=decision_id
+                row.id, EnrollmentState.PENDING, EnrollmentState.FAILED, decision_id=decision.id
             )
         refusal = trace.refusal or Finding("policy.in-force", Verdict.FAILED, "no policy is in force")
-        return refused(refusal, decision_id)
+        return refused(refusal, decision.id)
 
     def _end(self, row: EnrollmentRow, submission: Submission, answer: Trace) -> str:
         """A wrong answer ends a pending enrolment, not an issued one. Returns the decision's id."""
-        desk, decision_id = self._desk, self._desk.new_id()
+        desk, decision_id, at = self._desk, self._desk.new_id(), self._desk.now()
         if row.state is not EnrollmentState.PENDING:
             return row.decision_id
         with desk.store.write() as tx:
             now = tx.enrollments.get(row.id)
             if now is None or now.state is not EnrollmentState.PENDING:
                 return row.decision_id
-            view = desk.view(tx, submission)
-            desk.keep_decision(tx, decision_id, submission, view, answer, stage="activate", at=desk.now())
+            view = desk.view(tx, submission, at)
+            keep_and_log(desk, tx, Decision(decision_id, submission, view, answer, "activate", at))
             tx.enrollments.move(
                 row.id, EnrollmentState.PENDING, EnrollmentState.FAILED, decision_id=decision_id
             )
@@ -183,23 +185,15 @@ class Activation:
         again = view.version != row.policy_version
         decision_id = desk.new_id() if again else row.decision_id
         try:
-            plan_ = plan(
-                submission,
-                facts,
-                desk.authority,
-                policy_digest=view.digest,
-                decision_id=decision_id,
-                at=at,
-                entropy=desk.entropy,
-            )
+            plan_ = plan(desk, submission, view, decision_id=decision_id, at=at)
         except LintFailed as error:
             raise self._refuse(row, submission, view, trace + error.trace, at) from error
         intent_id = desk.new_id()
         with desk.store.write() as tx:
-            if desk.view(tx, submission) != view:
+            if desk.view(tx, submission, at) != view:
                 return None
             if again:
-                desk.keep_decision(tx, decision_id, submission, view, trace, stage="activate", at=at)
+                keep_and_log(desk, tx, Decision(decision_id, submission, view, trace, "activate", at))
             if not self._begin(tx, row, view, decision_id):
                 raise Taken("another request moved this enrolment on")
             tpm_id = settle(tx, facts, at)
@@ -216,6 +210,7 @@ class Activation:
                 closed_at=None,
             )
             record(tx, plan_, intent)
+            note_renewal(tx, facts, plan_, intent)
         return self._sign(intent, plan_, facts)
 
     def _begin(self, tx: Transaction, row: EnrollmentRow, view: View, decision_id: str) -> bool:
@@ -231,19 +226,26 @@ class Activation:
         """From durable intent to durable certificates; whatever goes wrong abandons the intent at once."""
         try:
             signed = sign(plan_, self._desk.faults)
-            reply = reply_bytes(self._desk.authority, intent.enrollment_id, intent.decision_id, facts, signed)
-            self._store(intent, plan_, signed, reply)
+            return self._store(intent, plan_, facts, signed)
         except BaseException:
             self._lost.add(intent.id)
             self.abandon_dead([intent])
             raise
-        return reply
 
-    def _store(self, intent: IntentRow, plan_: Plan, signed: Mapping[str, bytes], reply: bytes) -> None:
-        """Transaction T3."""
-        with self._desk.store.write() as tx:
-            stored = store_signed(tx, intent.id, plan_, signed, self._desk.now())
-            if not stored or not tx.enrollments.move(
+    def _store(
+        self, intent: IntentRow, plan_: Plan, facts: LedgerFacts, signed: Mapping[str, Issued]
+    ) -> bytes:
+        """Transaction T3; the answer may leave the process when this returns."""
+        desk = self._desk
+        with desk.store.write() as tx:
+            at = desk.now()
+            if not store_signed(tx, intent.id, plan_, signed, at):
+                raise Unavailable("the issuance was abandoned meanwhile")
+            leaves = leaves_of(plan_, signed, intent.decision_id, at)
+            logged = log_certificates(desk, tx, leaves, tuple(plan_.kept.values()))
+            reply = reply_bytes(desk, intent.enrollment_id, intent.decision_id, facts, signed, logged)
+            if not tx.enrollments.move(
                 intent.enrollment_id, EnrollmentState.ISSUING, EnrollmentState.ISSUED, reply=reply
             ):
                 raise Unavailable("the issuance was abandoned meanwhile")
+        return reply

@@ -5,14 +5,17 @@ the report is proven authentic nothing is written at all.
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from ca_service.enrollment.desk import ROUNDS, Desk, View, refused
-from ca_service.enrollment.issuance import reply_bytes
-from ca_service.enrollment.ledger import LedgerFacts, settle
+from ca_service.enrollment.ledger import settle
+from ca_service.enrollment.nonces import NonceKeys
+from ca_service.enrollment.recording import Decision, keep_and_log
+from ca_service.enrollment.reply import Issued, log_certificates, reply_bytes
 from ca_service.enrollment.submission import Submission
-from ca_service.judgment import Conflict, Refused, Trace, Unavailable, VtpmCaError
+from ca_service.judgment import Conflict, Refused, TooMany, Trace, Unavailable, VtpmCaError
 from ca_service.residency import make_challenge
 from ca_service.store import EnrollmentRow, EnrollmentState, SubmissionRow, Taken, Transaction
 from vtpm.wire.encoding import canonical
@@ -59,23 +62,24 @@ def _refusal_bytes(error: Refused) -> bytes:
     )
 
 
-def enroll(desk: Desk, body: bytes) -> Reply:
+def enroll(desk: Desk, nonces: NonceKeys, body: bytes) -> Reply:
     """Judge a request to enrol, and answer it for good.
 
     Raises:
         BadRequest: malformed; nothing was written.
         Refused: a rule says no. Without `decision_id` nothing was written and the nonce is still good.
         Conflict: the nonce was used with another body.
+        TooMany: this instance was admitted too often of late; nothing was written.
         Unavailable: the database is not there, or the request came while too much was changing.
     """
     submission = Submission.parse(body)
     at = desk.now()
-    nonce = desk.judge.judge_nonce(submission, at)
+    key = nonces.current()
+    nonce = desk.judge.judge_nonce(submission, key.key, at)
     if nonce.refusal is None or nonce.refusal.rule == "nonce.unexpired":
-        with desk.store.read() as tx:
-            used = tx.submissions.get(submission.nonce)
+        used = _used(desk, submission)
         if used is not None:
-            return _stored(used, submission)
+            return used
     if nonce.refusal is not None:
         raise refused(nonce.refusal)
     desk.judge.prepare(submission, at)
@@ -84,71 +88,133 @@ def enroll(desk: Desk, body: bytes) -> Reply:
         raise refused(authentic.refusal)
     for _ in range(ROUNDS):
         try:
-            reply = _answer(desk, submission, nonce + authentic, at)
+            reply = _answer(desk, submission, nonce + authentic, key.epoch, at)
         except Taken:
             # Another process consumed the nonce, or let a TPM move in, between our look and our commit.
+            reply = _used(desk, submission)
+        except _OtherEpoch:
+            nonces.forget()
+            key = nonces.current()
+            nonce = desk.judge.judge_nonce(submission, key.key, at)
+            if nonce.refusal is not None:
+                raise refused(nonce.refusal) from None
             continue
         if reply is not None:
             return reply
     raise Unavailable("the CA is too busy with this TPM")
 
 
-def _answer(desk: Desk, submission: Submission, authentic: Trace, at: datetime) -> Reply | None:
+class _OtherEpoch(Exception):
+    """The database is in another epoch than the one that the nonce was judged in."""
+
+
+def _used(desk: Desk, submission: Submission) -> Reply | None:
+    """The answer that the nonce got before, if it was used."""
+    with desk.store.read() as tx:
+        used = tx.submissions.get(submission.nonce)
+    return None if used is None else _stored(used, submission)
+
+
+def _answer(desk: Desk, submission: Submission, authentic: Trace, epoch: int, at: datetime) -> Reply | None:
     """One try; None if what it rests on changed before the commit."""
     with desk.store.read() as tx:
-        view = desk.view(tx, submission)
+        view = desk.view(tx, submission, at)
+        admitted = _admitted_lately(desk, tx, view, at)
+    if view.standing.epoch != epoch:
+        raise _OtherEpoch
     trace = authentic + desk.decide(submission, view, at)
-    enrollment_id, decision_id = desk.new_id(), desk.new_id()
-    error = None if trace.refusal is None else refused(trace.refusal, decision_id)
-    reply, state, stored_body = Reply(FORBIDDEN, b""), EnrollmentState.PENDING, None
-    expires = at + desk.limits.pending_lifetime
-    if error is not None:
-        reply = Reply(FORBIDDEN, _refusal_bytes(error))
-    elif view.facts is None:
+    decision = Decision(desk.new_id(), submission, view, trace, "enroll", at)
+    if trace.refusal is not None:
+        return _refuse(desk, decision)
+    if view.facts is None:
         raise VtpmCaError("an admitted enrolment has no claim", code="internal")
-    elif view.facts.known:
-        stored_body = _certificates(desk, view.facts, enrollment_id, decision_id)
-        reply, state = Reply(OK, stored_body), EnrollmentState.ISSUED
-    else:
-        reply = Reply(CREATED, _challenges(desk, submission, enrollment_id, expires))
+    wait = desk.limits.instance_wait(admitted, at)
+    if wait is not None:
+        seconds = math.ceil(wait.total_seconds())
+        raise TooMany("this instance has enrolled too often of late", retry_after_s=seconds)
+    return _return_known(desk, decision) if view.facts.known else _challenge(desk, decision)
+
+
+def _admitted_lately(desk: Desk, tx: Transaction, view: View, at: datetime) -> list[datetime]:
+    if view.facts is None or view.facts.instance_id is None:
+        return []
+    claim, limits = view.facts.claim, desk.limits
+    since = at - limits.instance_window
+    return tx.decisions.admitted_since(claim.kbs_id, claim.resource, since, limits.instance_enrolments)
+
+
+def _refuse(desk: Desk, decision: Decision) -> Reply | None:
+    """Keep the refusal and raise it; None if what it rests on has changed."""
+    if decision.trace.refusal is None:
+        raise VtpmCaError("an admission is no refusal", code="internal")
+    error = refused(decision.trace.refusal, decision.id)
     with desk.store.write() as tx:
-        used = tx.submissions.get(submission.nonce)
-        if used is not None:
-            return _stored(used, submission)
-        if desk.view(tx, submission) != view:
+        if desk.view(tx, decision.submission, decision.at) != decision.view:
             return None
-        desk.keep_decision(tx, decision_id, submission, view, trace, stage="enroll", at=at)
-        tx.submissions.add(
-            SubmissionRow(submission.nonce, submission.digest, at, decision_id, reply.status, reply.body)
-        )
-        if error is None:
-            tx.enrollments.add(
-                EnrollmentRow(
-                    id=enrollment_id,
-                    nonce=submission.nonce,
-                    state=state,
-                    expires_at=expires,
-                    decision_id=decision_id,
-                    policy_version=view.version,
-                    evidence_digest=submission.digest,
-                    reply=stored_body,
-                )
-            )
-            _note_known(tx, view, state, at)
-    if error is not None:
-        raise error
+        _consume(desk, tx, decision, Reply(FORBIDDEN, _refusal_bytes(error)))
+    raise error
+
+
+def _challenge(desk: Desk, decision: Decision) -> Reply | None:
+    """Admit a TPM that gets certificates if it answers; it reserves nothing meanwhile."""
+    enrollment_id, expires = desk.new_id(), decision.at + desk.limits.pending_lifetime
+    reply = Reply(CREATED, _challenges(desk, decision.submission, enrollment_id, expires))
+    with desk.store.write() as tx:
+        if desk.view(tx, decision.submission, decision.at) != decision.view:
+            return None
+        _consume(desk, tx, decision, reply)
+        tx.enrollments.add(_row(decision, enrollment_id, EnrollmentState.PENDING, expires, None))
     return reply
 
 
-def _note_known(tx: Transaction, view: View, state: EnrollmentState, at: datetime) -> None:
-    """A known TPM was seen again, with a newer state of its store. A pending one reserves nothing."""
-    if view.facts is not None and state is EnrollmentState.ISSUED:
-        settle(tx, view.facts, at)
+def _return_known(desk: Desk, decision: Decision) -> Reply | None:
+    """Give a known TPM its stored certificates, and note in which state its store was seen."""
+    enrollment_id, facts = desk.new_id(), decision.view.facts
+    if facts is None:
+        raise VtpmCaError("a known TPM has no claim", code="internal")
+    with desk.store.write() as tx:
+        if desk.view(tx, decision.submission, decision.at) != decision.view:
+            return None
+        settle(tx, facts, decision.at)
+        keep_and_log(desk, tx, decision)
+        issued = {
+            live: Issued(row.serial, row.issuer, row.der)
+            for live, row in facts.live.items()
+            if row.der is not None
+        }
+        logged = log_certificates(desk, tx, (), tuple(issued.values()))
+        reply = Reply(OK, reply_bytes(desk, enrollment_id, decision.id, facts, issued, logged))
+        tx.submissions.add(_submission_row(decision, reply))
+        expires = decision.at + desk.limits.pending_lifetime
+        tx.enrollments.add(_row(decision, enrollment_id, EnrollmentState.ISSUED, expires, reply.body))
+    return reply
 
 
-def _certificates(desk: Desk, facts: LedgerFacts, enrollment_id: str, decision_id: str) -> bytes:
-    signed = {live: row.der for live, row in facts.live.items() if row.der is not None}
-    return reply_bytes(desk.authority, enrollment_id, decision_id, facts, signed)
+def _consume(desk: Desk, tx: Transaction, decision: Decision, reply: Reply) -> None:
+    keep_and_log(desk, tx, decision)
+    tx.submissions.add(_submission_row(decision, reply))
+
+
+def _submission_row(decision: Decision, reply: Reply) -> SubmissionRow:
+    submission = decision.submission
+    return SubmissionRow(
+        submission.nonce, submission.digest, decision.at, decision.id, reply.status, reply.body
+    )
+
+
+def _row(
+    decision: Decision, enrollment_id: str, state: EnrollmentState, expires: datetime, reply: bytes | None
+) -> EnrollmentRow:
+    return EnrollmentRow(
+        id=enrollment_id,
+        nonce=decision.submission.nonce,
+        state=state,
+        expires_at=expires,
+        decision_id=decision.id,
+        policy_version=decision.view.version,
+        evidence_digest=decision.submission.digest,
+        reply=reply,
+    )
 
 
 def _challenges(desk: Desk, submission: Submission, enrollment_id: str, expires: datetime) -> bytes:

@@ -2,22 +2,24 @@
 
 import hashlib
 import hmac
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
+from ca_service.audit import Log
+from ca_service.enrollment.claim import Claim
 from ca_service.enrollment.judge import CERTIFY_PRESENT, Judge
-from ca_service.enrollment.ledger import CLONE_RULES, Claim, LedgerFacts, gather
+from ca_service.enrollment.ledger import LedgerFacts, gather
 from ca_service.enrollment.limits import Limits
 from ca_service.enrollment.liveness import Liveness
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.profiles import PROFILE_ISSUED
-from ca_service.judgment import BadRequest, Finding, Refused, Trace, VtpmCaError
-from ca_service.keys import Authority
-from ca_service.policy import Policy, load
-from ca_service.profiles import Entropy
-from ca_service.store import DecisionRow, Faults, PolicyRow, Store, Transaction, no_faults
+from ca_service.judgment import BadRequest, Finding, Refused, Trace, Unavailable, VtpmCaError
+from ca_service.keys import Authority, AuthoritySource, IssuingCa
+from ca_service.policy import PROFILE_ADMITTED, Policy, load
+from ca_service.profiles import Entropy, IssuerRole
+from ca_service.store import Faults, Standing, Store, Transaction, active_key, no_faults
 
 SECRET_SIZE = 32
 """Bytes of an activation secret: the most that an EK with SHA-256 as its name algorithm takes."""
@@ -26,33 +28,34 @@ ROUNDS = 20
 """How often a step is begun anew because something that it rests on has changed meanwhile."""
 
 _ID_SIZE = 16
-_CODES = {CERTIFY_PRESENT: "certify-required", PROFILE_ISSUED: "profile-not-issued"}
+_CODES = {
+    CERTIFY_PRESENT: "certify-required",
+    PROFILE_ISSUED: "profile-not-issued",
+    PROFILE_ADMITTED: "profile-not-issued",
+}
 _RETRYABLE = ("nonce.", CERTIFY_PRESENT, "activation.unexpired")
 
 
 @dataclass(frozen=True)
 class View:
-    """What a decision rests on besides the evidence: the policy in force, and what the ledger knows.
+    """What a decision rests on besides the evidence: what is in force, and what the ledger knows.
 
     Attributes:
-        row: the policy version in force, if any.
-        policy: the same, read.
-        facts: the ledger's knowledge of the claim; None without a policy, or for evidence that makes none.
+        standing: the policy version, the epoch and the issuing CAs that sign.
+        digest: the policy's digest, empty for none.
+        policy: the policy, read.
+        facts: the ledger's knowledge of the claim; None without a policy.
     """
 
-    row: PolicyRow | None
+    standing: Standing
+    digest: str
     policy: Policy | None
     facts: LedgerFacts | None
 
     @property
     def version(self) -> int:
         """The policy version, 0 for none."""
-        return 0 if self.row is None else self.row.version
-
-    @property
-    def digest(self) -> str:
-        """The policy's digest, empty for none."""
-        return "" if self.row is None else self.row.digest
+        return self.standing.policy_version
 
 
 @dataclass(frozen=True)
@@ -60,17 +63,17 @@ class Desk:
     """The tools of an enrolment.
 
     Attributes:
-        authority: the CA's keys and names.
+        source: gives the CA's keys and names as they are now.
         store: the database.
         judge: all checks.
         liveness: who this process is, and which others live.
         clock: gives the time, aware.
         entropy: gives unpredictable bytes.
-        limits: how long things last.
+        limits: how long things last, and how many there may be.
         faults: what goes wrong around signatures; only tests hand something in.
     """
 
-    authority: Authority
+    source: AuthoritySource
     store: Store
     judge: Judge
     liveness: Liveness
@@ -80,6 +83,17 @@ class Desk:
     faults: Faults = no_faults
     _policies: dict[int, Policy] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    @property
+    def authority(self) -> Authority:
+        """The CA's keys and names."""
+        return self.source.current()
+
+    @cached_property
+    def log(self) -> Log:
+        """The log of decisions and certificates; its key stays, whatever issuing CAs come and go."""
+        authority = self.authority
+        return Log(authority.log.origin, authority.log_key)
+
     def now(self) -> datetime:
         """The time in whole seconds: what is stored is what was judged by."""
         return self.clock().astimezone(UTC).replace(microsecond=0)
@@ -88,17 +102,21 @@ class Desk:
         """A random id: 128 bits in hex, so that no id looks like an option on a command line."""
         return self.entropy(_ID_SIZE).hex()
 
-    def view(self, tx: Transaction, submission: Submission) -> View:
+    def view(self, tx: Transaction, submission: Submission, at: datetime) -> View:
         """What a decision about the submission rests on, as this transaction sees it."""
-        version = tx.policies.version_in_force()
-        row = tx.policies.get(version) if version else None
-        policy = None if row is None else self._policy(row)
-        claim = None if policy is None else Claim.of(submission, policy)
-        return View(row, policy, None if claim is None else gather(tx, claim))
+        standing = tx.views.standing()
+        if not standing.policy_version:
+            return View(standing, "", None, None)
+        policy = self._policy(tx, standing.policy_version)
+        facts = gather(tx, Claim.of(submission, policy), standing.given_up, at)
+        return View(standing, policy.digest, policy, facts)
 
-    def _policy(self, row: PolicyRow) -> Policy:
-        policy = self._policies.get(row.version)
+    def _policy(self, tx: Transaction, version: int) -> Policy:
+        policy = self._policies.get(version)
         if policy is None:
+            row = tx.policies.get(version)
+            if row is None:
+                raise VtpmCaError("the policy in force is not stored", code="store")
             try:
                 policy = load(row.text)
             except BadRequest as error:
@@ -107,7 +125,7 @@ class Desk:
             if policy.digest != row.digest:
                 raise VtpmCaError("the stored policy is not the one that was put in force", code="store")
             self._policies.clear()
-            self._policies[row.version] = policy
+            self._policies[version] = policy
         return policy
 
     def decide(self, submission: Submission, view: View, at: datetime) -> Trace:
@@ -119,49 +137,32 @@ class Desk:
         certify = ledger.admitted and not view.facts.known
         return self.judge.decide(submission, view.policy, at, certify=certify) + ledger
 
+    def issuer(self, view: View, role: IssuerRole, pair: str) -> IssuingCa:
+        """The issuing CA that signs certificates of a role and pair now.
+
+        Raises:
+            Unavailable: none does, or this process has not its key (code ``issuer``).
+        """
+        skid = view.standing.issuers.get(active_key(role, pair))
+        if skid is None:
+            raise Unavailable(
+                "no issuing CA signs such certificates now",
+                code="issuer",
+                remedy=f"Make the {role} CA of the pair {pair} active: `vtpm-ca ca prepare`, `vtpm-ca ca activate`.",
+            )
+        return self.source.holding(skid).issuer_of(skid)
+
     def activation_secrets(self, enrollment_id: str, count: int) -> tuple[bytes, ...]:
         """One secret per EK, derived and never stored."""
+        key = self.authority.activation_key
         return tuple(
             hmac.digest(
-                self.authority.activation_key,
+                key,
                 b"vtpm-ca activation/1\x00" + enrollment_id.encode("ascii") + b"\x00" + bytes([index]),
                 hashlib.sha256,
             )[:SECRET_SIZE]
             for index in range(count)
         )
-
-    def keep_decision(
-        self,
-        tx: Transaction,
-        decision_id: str,
-        submission: Submission,
-        view: View,
-        trace: Trace,
-        *,
-        stage: str,
-        at: datetime,
-    ) -> None:
-        """Store a decision with its evidence; a refusal that means a copied TPM raises an alarm too."""
-        refusal, grant = trace.refusal, submission.claims.grant
-        tx.decisions.keep_evidence(submission.digest, submission.body, at)
-        tx.decisions.add(
-            DecisionRow(
-                id=decision_id,
-                at=at,
-                stage=stage,
-                admitted=int(trace.admitted),
-                rule="" if refusal is None else refusal.rule,
-                trace=json.dumps(trace.to_json(), separators=(",", ":")),
-                policy_version=view.version,
-                policy_digest=view.digest,
-                evidence_digest=submission.digest,
-                kbs_id="" if view.facts is None else view.facts.claim.kbs_id,
-                resource="" if grant is None else grant.claims.resource,
-            )
-        )
-        if refusal is not None and refusal.rule in CLONE_RULES:
-            detail = {"rule": refusal.rule, "expected": refusal.expected, "actual": refusal.actual}
-            tx.alarms.add("clone", decision_id, json.dumps(detail), at)
 
 
 def refused(finding: Finding, decision_id: str = "") -> Refused:

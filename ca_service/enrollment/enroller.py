@@ -6,7 +6,7 @@ from ca_service.enrollment import admission
 from ca_service.enrollment.activation import Activation
 from ca_service.enrollment.admission import Reply
 from ca_service.enrollment.desk import Desk
-from ca_service.enrollment.nonces import make_nonce
+from ca_service.enrollment.nonces import NonceKeys, make_nonce
 from ca_service.enrollment.revocation import publish_due
 from ca_service.judgment import NotFound
 from ca_service.store import EnrollmentRow, EnrollmentState
@@ -21,19 +21,20 @@ class Enroller:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+        self._nonces = NonceKeys(desk.store, lambda: desk.authority.nonce_key)
         self._activation = Activation(desk)
 
     def new_nonce(self) -> NonceReply:
-        """A fresh nonce; nothing is stored."""
+        """A fresh nonce; nothing is stored. Raises Unavailable."""
         desk = self.desk
         expires = desk.now() + desk.limits.nonce_lifetime
         ca_id = desk.authority.ca_id
-        nonce = make_nonce(desk.authority.nonce_key, ca_id, expires, desk.entropy(_NONCE_RANDOM))
+        nonce = make_nonce(self._nonces.current().key, ca_id, expires, desk.entropy(_NONCE_RANDOM))
         return NonceReply(nonce, ca_id, time_text(expires))
 
     def enroll(self, body: bytes) -> Reply:
         """See `admission.enroll`."""
-        return admission.enroll(self.desk, body)
+        return admission.enroll(self.desk, self._nonces, body)
 
     def activate(self, enrollment_id: str, body: bytes) -> bytes:
         """See `Activation.activate`."""
@@ -56,13 +57,28 @@ class Enroller:
 
         Returns:
             How many intents were abandoned.
+
+        Raises:
+            Unavailable: the database cannot be reached, or the log contradicts itself (code ``log``).
         """
         desk = self.desk
+        self._open_log()
         with desk.store.read() as tx:
             intents = tx.intents.open()
         count = self._activation.abandon_dead(intents)
         publish_due(desk.store, desk.authority, desk.now(), desk.limits)
         return count
+
+    def _open_log(self) -> None:
+        """See that the log can be gone on with; a database that has none yet gets all that it knows logged."""
+        desk = self.desk
+        with desk.store.read() as tx:
+            new = tx.log.head() is None
+            if not new:
+                desk.log.check_head(tx)
+        if new:
+            with desk.store.write() as tx:
+                desk.log.catch_up(tx, desk.now())
 
 
 def _state_text(row: EnrollmentRow, at: datetime) -> str:

@@ -6,40 +6,50 @@ Only when the caller has stored what `sign` returns may a byte of it leave the p
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ca_service.enrollment.ledger import KeyClaim, LedgerFacts
+from ca_service.audit import Leaf, certificate_leaf
+from ca_service.enrollment.claim import KeyClaim
+from ca_service.enrollment.desk import Desk, View
+from ca_service.enrollment.ledger import LedgerFacts
+from ca_service.enrollment.reply import Issued
 from ca_service.enrollment.submission import Submission
-from ca_service.evidence.profiles import ISSUED_PROFILES
 from ca_service.judgment import VtpmCaError
 from ca_service.keys import Authority, IssuingCa, sign_certificate
+from ca_service.policy import Policy
 from ca_service.profiles import (
     Draft,
     Entropy,
+    IssuerRole,
     LintPassed,
     Provenance,
+    Validity,
     draft_devid,
     draft_ek,
+    draft_iak_webauthn,
     fill_slot,
     lint,
     serial_hex,
 )
 from ca_service.store import CertificateRow, CertificateState, Faults, IntentRow, IntentState, Transaction
-from vtpm.wire.encoding import canonical
-from vtpm.wire.enrollment import CertificateEntry, CertificatesReply
 from vtpm.wire.templates import Role
+
+_PERSISTENT: Mapping[str, IssuerRole] = {"ek": "ek", "devid": "devid"}
+_EPHEMERAL: Mapping[str, IssuerRole] = {"ek": "ephemeral", "devid": "ephemeral"}
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One certificate that is to be made: for which key, by whom, the draft, and the proof of its lint."""
+    """A certificate that is to be made: its key, its issuer, the draft, the proof of its lint, whose place it takes."""
 
     key: KeyClaim
     issuer: IssuingCa
     draft: Draft
     token: LintPassed = field(repr=False)
+    replaces: str | None
 
     @property
     def serial(self) -> str:
@@ -52,12 +62,12 @@ class Plan:
     """What an issuance will do.
 
     Attributes:
-        stored: live certificates that are kept as they are, by `KeyClaim.live`.
+        kept: live certificates that stay as they are, by `KeyClaim.live`.
         pieces: certificates to be made, EKs first.
         naming_ek: `KeyClaim.live` of the EK that IAK and IDevID name.
     """
 
-    stored: Mapping[str, CertificateRow]
+    kept: Mapping[str, Issued]
     pieces: tuple[Piece, ...]
     naming_ek: str
 
@@ -68,13 +78,24 @@ class _Draughtsman:
 
     submission: Submission
     authority: Authority
+    issuers: Mapping[str, IssuingCa]
+    policy: Policy
     facts: LedgerFacts
     provenance: Provenance
     at: datetime
     entropy: Entropy
 
+    def _piece(self, key: KeyClaim, issuer: IssuingCa, draft: Draft) -> Piece:
+        stored = self.facts.live.get(key.live)
+        return Piece(key, issuer, draft, lint(draft, issuer.info), None if stored is None else stored.serial)
+
+    def _validity(self, issuer: IssuingCa) -> Validity:
+        if self.facts.claim.ephemeral:
+            return Validity.ephemeral(self.at, self.policy.ephemeral.days, issuer.info.validity.not_after)
+        return self.authority.device_validity(self.at, issuer)
+
     def ek(self, key: KeyClaim) -> Piece:
-        tpm, issuer = self.submission.claims.tpm, self.authority.issuer("ek")
+        tpm, issuer = self.submission.claims.tpm, self.issuers["ek"]
         draft = draft_ek(
             public=key.public,
             manufacturer=tpm.manufacturer,
@@ -82,32 +103,60 @@ class _Draughtsman:
             firmware=tpm.firmware,
             spec=tpm.spec,
             serial=self.authority.new_serial(self.entropy),
-            validity=self.authority.device_validity(self.at, issuer),
+            validity=self._validity(issuer),
             issuer=issuer.info,
             provenance=self.provenance,
         )
-        return Piece(key, issuer, draft, lint(draft, issuer.info))
+        return self._piece(key, issuer, draft)
 
     def devid(self, key: KeyClaim, naming: "Piece | CertificateRow") -> Piece:
-        issuer = self.authority.issuer("devid")
-        if isinstance(naming, Piece):
-            serial, aki, digest = naming.draft.serial, naming.issuer.info.key_id, None
+        tpm, issuer = self.submission.claims.tpm, self.issuers["devid"]
+        ek = _naming(naming)
+        if key.profile == "iak-webauthn":
+            draft = draft_iak_webauthn(
+                public=key.public,
+                ek_name=bytes.fromhex(self.facts.claim.keys[0].name),
+                manufacturer=tpm.manufacturer,
+                vendor=tpm.vendor,
+                firmware=tpm.firmware,
+                ek_serial=ek.serial,
+                ek_aki=ek.aki,
+                ek_digest=ek.digest,
+                serial=self.authority.new_serial(self.entropy),
+                validity=self._validity(issuer),
+                issuer=issuer.info,
+                provenance=self.provenance,
+            )
         else:
-            serial, aki, digest = int(naming.serial, 16), bytes.fromhex(naming.issuer), _digest(naming)
-        draft = draft_devid(
-            Role(key.role),
-            public=key.public,
-            ek_name=bytes.fromhex(self.facts.claim.keys[0].name),
-            manufacturer=self.submission.claims.tpm.manufacturer,
-            ek_serial=serial,
-            ek_aki=aki,
-            ek_digest=digest,
-            serial=self.authority.new_serial(self.entropy),
-            validity=self.authority.device_validity(self.at, issuer),
-            issuer=issuer.info,
-            provenance=self.provenance,
-        )
-        return Piece(key, issuer, draft, lint(draft, issuer.info))
+            draft = draft_devid(
+                Role(key.role),
+                public=key.public,
+                ek_name=bytes.fromhex(self.facts.claim.keys[0].name),
+                manufacturer=tpm.manufacturer,
+                ek_serial=ek.serial,
+                ek_aki=ek.aki,
+                ek_digest=ek.digest,
+                serial=self.authority.new_serial(self.entropy),
+                validity=self._validity(issuer),
+                issuer=issuer.info,
+                provenance=self.provenance,
+            )
+        return self._piece(key, issuer, draft)
+
+
+@dataclass(frozen=True)
+class _NamingEk:
+    """The EK certificate that IAK and IDevID name; `digest` is None until it is signed."""
+
+    serial: int
+    aki: bytes
+    digest: str | None
+
+
+def _naming(naming: Piece | CertificateRow) -> _NamingEk:
+    if isinstance(naming, Piece):
+        return _NamingEk(naming.draft.serial, naming.issuer.info.key_id, None)
+    return _NamingEk(int(naming.serial, 16), bytes.fromhex(naming.issuer), _digest(naming))
 
 
 def _digest(row: CertificateRow) -> str:
@@ -116,39 +165,35 @@ def _digest(row: CertificateRow) -> str:
     return hashlib.sha256(row.der).hexdigest()
 
 
-def plan(
-    submission: Submission,
-    facts: LedgerFacts,
-    authority: Authority,
-    *,
-    policy_digest: str,
-    decision_id: str,
-    at: datetime,
-    entropy: Entropy,
-) -> Plan:
+def plan(desk: Desk, submission: Submission, view: View, *, decision_id: str, at: datetime) -> Plan:
     """Draft and lint every certificate that the claim's keys do not have yet.
 
     Raises:
         LintFailed: a draft must not be signed.
-        VtpmCaError: the evidence is of a profile on which nothing is issued; no admitted enrolment is.
+        Unavailable: no CA signs such certificates now, or this process has not its key.
+        VtpmCaError: the enrolment is not an admitted one.
     """
-    profile, grant = submission.claims.profile, submission.claims.grant
-    if profile not in ISSUED_PROFILES or grant is None:
-        raise VtpmCaError("an admitted enrolment is of a profile on which nothing is issued", code="internal")
+    facts, grant = view.facts, submission.claims.grant
+    if facts is None or view.policy is None:
+        raise VtpmCaError("an admitted enrolment has no claim", code="internal")
+    roles: Mapping[str, IssuerRole] = _EPHEMERAL if facts.claim.ephemeral else _PERSISTENT
     draughtsman = _Draughtsman(
         submission=submission,
-        authority=authority,
+        authority=desk.authority,
+        issuers={kind: desk.issuer(view, role, facts.claim.pair) for kind, role in roles.items()},
+        policy=view.policy,
         facts=facts,
         provenance=Provenance(
-            kbs_thumbprint=grant.jwk.thumbprint(),
-            resource=facts.claim.resource,
+            kbs_thumbprint=None if grant is None else grant.jwk.thumbprint(),
+            resource=None if grant is None else grant.claims.resource,
             measurement=submission.report.measurement,
-            policy_digest=policy_digest,
+            policy_digest=view.digest,
             decision_id=decision_id,
-            profile=profile,
+            profile=submission.claims.profile,
+            ephemeral=facts.claim.ephemeral,
         ),
         at=at,
-        entropy=entropy,
+        entropy=desk.entropy,
     )
     wanting = facts.wanting()
     eks = [draughtsman.ek(key) for key in wanting if key.role == "ek"]
@@ -159,7 +204,13 @@ def plan(
         for key in wanting
         if key.role != "ek"
     ]
-    return Plan(facts.live, (*eks, *devids), first)
+    new = {key.live for key in wanting}
+    kept = {
+        live: Issued(row.serial, row.issuer, row.der)
+        for live, row in facts.live.items()
+        if live not in new and row.der is not None
+    }
+    return Plan(kept, (*eks, *devids), first)
 
 
 def record(tx: Transaction, plan_: Plan, intent: IntentRow) -> None:
@@ -170,11 +221,13 @@ def record(tx: Transaction, plan_: Plan, intent: IntentRow) -> None:
     """
     tx.intents.add(intent)
     for piece in plan_.pieces:
+        if piece.replaces is not None:
+            tx.certificates.supersede(piece.replaces)
         tx.certificates.add(
             CertificateRow(
                 serial=piece.serial,
                 issuer=piece.issuer.skid,
-                profile=piece.key.role,
+                profile=piece.key.profile,
                 template=piece.key.template,
                 key_name=piece.key.name,
                 live=piece.key.live,
@@ -185,62 +238,66 @@ def record(tx: Transaction, plan_: Plan, intent: IntentRow) -> None:
                 slot=piece.draft.slot,
                 der=None,
                 issued_at=None,
+                not_after=piece.draft.content.validity.not_after,
+                replaces=piece.replaces,
             )
         )
 
 
-def sign(plan_: Plan, faults: Faults) -> dict[str, bytes]:
+def note_renewal(tx: Transaction, facts: LedgerFacts, plan_: Plan, intent: IntentRow) -> None:
+    """Tell operators that certificates are replaced: keylime refuses an agent whose EK certificate is another one."""
+    replaced: dict[str, list[str]] = {}
+    for piece in plan_.pieces:
+        if piece.replaces is not None:
+            replaced.setdefault(piece.key.role, []).append(piece.replaces)
+    if replaced and not facts.claim.ephemeral:
+        detail = {"kbs": facts.claim.kbs_id, "resource": facts.claim.resource, "replaced": replaced}
+        tx.alarms.add("renewed", intent.decision_id, json.dumps(detail), intent.created_at)
+
+
+def sign(plan_: Plan, faults: Faults) -> dict[str, Issued]:
     """Sign what was recorded, EKs first.
 
     Returns:
-        DER by `KeyClaim.live`, of the new certificates and the stored ones alike. Nothing of it may leave the
-        process before it is stored.
+        All certificates of the TPM by `KeyClaim.live`, the new and the kept ones. Nothing of the new ones may leave the
+        process before they are stored.
     """
-    signed = {live: row.der for live, row in plan_.stored.items() if row.der is not None}
+    signed = dict(plan_.kept)
     for piece in plan_.pieces:
-        naming = signed[plan_.naming_ek] if piece.draft.slot is not None else None
+        naming = signed[plan_.naming_ek].der if piece.draft.slot is not None else None
         tbs = (
             piece.draft.tbs if naming is None else fill_slot(piece.draft, hashlib.sha256(naming).hexdigest())
         )
         faults(f"before signing {piece.key.role}")
-        signed[piece.key.live] = sign_certificate(
+        der = sign_certificate(
             tbs, piece.token, piece.issuer.signer, piece.issuer.certificate, ek_certificate=naming
         )
+        signed[piece.key.live] = Issued(piece.serial, piece.issuer.skid, der)
         faults(f"after signing {piece.key.role}")
     return signed
 
 
 def store_signed(
-    tx: Transaction, intent_id: str, plan_: Plan, signed: Mapping[str, bytes], at: datetime
+    tx: Transaction, intent_id: str, plan_: Plan, signed: Mapping[str, Issued], at: datetime
 ) -> bool:
     """Store all certificates of an intent; says whether it was still open. If not, none may be used."""
     if not tx.intents.close(intent_id, IntentState.ISSUED, at):
         return False
-    stored = [tx.certificates.issued(piece.serial, signed[piece.key.live], at) for piece in plan_.pieces]
+    stored = [tx.certificates.issued(piece.serial, signed[piece.key.live].der, at) for piece in plan_.pieces]
     return all(stored)
 
 
-def reply_bytes(
-    authority: Authority,
-    enrollment_id: str,
-    decision_id: str,
-    facts: LedgerFacts,
-    signed: Mapping[str, bytes],
-) -> bytes:
-    """The answer with all certificates of a TPM, as it is stored and sent.
-
-    Args:
-        authority: whose chains go along.
-        enrollment_id: the enrolment.
-        decision_id: the decision that admitted.
-        facts: whose TPM it is.
-        signed: DER by `KeyClaim.live`.
-    """
-    entries: dict[str, list[CertificateEntry]] = {"ek": [], "iak": [], "idevid": []}
-    for key in facts.claim.keys:
-        chain = authority.chain(authority.issuer("ek" if key.role == "ek" else "devid"))
-        entries[key.role].append(CertificateEntry(key.template, signed[key.live], chain))
-    reply = CertificatesReply(
-        enrollment_id, decision_id, tuple(entries["ek"]), entries["iak"][0], entries["idevid"][0]
+def leaves_of(plan_: Plan, signed: Mapping[str, Issued], decision_id: str, at: datetime) -> tuple[Leaf, ...]:
+    """What the log says about the new certificates of an issuance."""
+    return tuple(
+        certificate_leaf(
+            serial=piece.serial,
+            issuer=piece.issuer.skid,
+            profile=piece.key.profile,
+            key_name=piece.key.name,
+            der=signed[piece.key.live].der,
+            decision_id=decision_id,
+            at=at,
+        )
+        for piece in plan_.pieces
     )
-    return canonical(reply.to_json())

@@ -11,9 +11,11 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from functools import lru_cache
+from typing import Any, Final, Self, TypeVar
 
-from ca_service.enrollment.ledger import LEDGER_CHECKS, LedgerFacts
+from ca_service.enrollment.ledger import LedgerFacts
+from ca_service.enrollment.ledger_checks import LEDGER_CHECKS
 from ca_service.enrollment.nonces import NONCE_CHECKS, NonceEvidence
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.ear import EAR_CHECKS, EarEvidence
@@ -43,6 +45,9 @@ from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS, TpmEvidence
 from vtpm.wire.grant import Grant
 
 T = TypeVar("T")
+
+REMEMBERED: Final = 128
+"""How many traces about TPM evidence are remembered; an enrolment needs two, at admission and at activation."""
 
 CERTIFY_PRESENT = "certify.present"
 """The rule that refuses new issuance without TPM2_Certify."""
@@ -115,6 +120,11 @@ BINDING_CHECKS: tuple[Check[Binding], ...] = (_ReportData(),)
 ACTIVATION_CHECKS: tuple[Check[Answer], ...] = (_Activation(),)
 
 
+@lru_cache(maxsize=REMEMBERED)
+def _judged(checks_: tuple[Check[TpmEvidence], ...], evidence: TpmEvidence) -> Trace:
+    return judge_all(checks_, evidence)
+
+
 def _no_supply(_evidence: SnpEvidence) -> None:
     """Leave the evidence as it is."""
 
@@ -127,7 +137,6 @@ class Judge:
         ca_id: the CA's id.
         mode: "production" or "simulation".
         roots: the SNP roots that this CA trusts.
-        nonce_key: the CA's nonce key.
         collateral: gives what the CA's operator keeps to judge reports with, as it is now.
         supply: may get what is missing for a report into `collateral`, before it is judged.
         substitutes: checks that stand in the place of the one with that id; see `with_replaced`.
@@ -136,18 +145,15 @@ class Judge:
     ca_id: str
     mode: str
     roots: tuple[Root, ...]
-    nonce_key: bytes = field(repr=False)
     collateral: Callable[[], Collateral] = Collateral
     supply: Callable[[SnpEvidence], None] = _no_supply
     substitutes: Mapping[str, Check[Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, ca_id: str, mode: str, nonce_key: bytes, collateral: Callable[[], Collateral] = Collateral
-    ) -> Self:
+    def of(cls, ca_id: str, mode: str, collateral: Callable[[], Collateral] = Collateral) -> Self:
         """The judge of a CA; only a simulation CA trusts the simulated platform's root."""
         roots = amd_roots() + (simulated_roots() if mode == "simulation" else ())
-        return cls(ca_id, mode, roots, nonce_key, collateral)
+        return cls(ca_id, mode, roots, collateral)
 
     def with_replaced(self, substitutes: Mapping[str, Check[Any]]) -> Self:
         """The same judge with some checks exchanged by id, for the lab; no configuration leads here."""
@@ -156,10 +162,16 @@ class Judge:
     def _checks(self, checks_: Sequence[Check[T]]) -> tuple[Check[T], ...]:
         return replaced(checks_, self.substitutes)
 
-    def judge_nonce(self, submission: Submission, at: datetime) -> Trace:
-        """Whether the nonce is ours, for us, and holds at `at`; stops at the first failure."""
+    def judge_nonce(self, submission: Submission, key: bytes, at: datetime) -> Trace:
+        """Whether the nonce is ours, for us, and holds at `at`; stops at the first failure.
+
+        Args:
+            submission: what was sent.
+            key: the nonce key of the present epoch.
+            at: now.
+        """
         data = submission.claims
-        subject = NonceEvidence(data.nonce, data.aud, self.ca_id, self.nonce_key, at)
+        subject = NonceEvidence(data.nonce, data.aud, self.ca_id, key, at)
         return judge_until_failure(self._checks(NONCE_CHECKS), subject)
 
     def _snp(self, submission: Submission, at: datetime) -> SnpEvidence:
@@ -217,10 +229,16 @@ class Judge:
             attest=sent.attest if sent else None,
             signature=sent.signature if sent else None,
         )
-        trace += judge_all(self._checks(KEY_CHECKS), tpm)
+        trace += self._judge_tpm(KEY_CHECKS, tpm)
         if certify or sent is not None:
-            trace += judge_all(self._checks(CERTIFY_CHECKS), tpm)
+            trace += self._judge_tpm(CERTIFY_CHECKS, tpm)
         return trace
+
+    def _judge_tpm(self, checks_: tuple[Check[TpmEvidence], ...], evidence: TpmEvidence) -> Trace:
+        """Checks that rest on the evidence alone, on no time, policy or ledger: they find the same for good."""
+        if self.substitutes:
+            return judge_all(self._checks(checks_), evidence)
+        return _judged(checks_, evidence)
 
     def _judge_ear(self, submission: Submission, grant: Grant, policy: Policy | None, at: datetime) -> Trace:
         """What an attestation token says, where the policy asks the grant's KBS for one; else nothing."""

@@ -6,10 +6,14 @@ HMAC-SHA-256 of both and of the CA's id under a key of the CA. Nothing is stored
 
 import hashlib
 import hmac
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ca_service.judgment import Check, Finding, failed, passed
+from ca_service.judgment import Check, Finding, Unavailable, failed, passed
+from ca_service.store import EpochRow, Store
 from vtpm.wire.encoding import b64url, unb64url
 from vtpm.wire.errors import WireError
 
@@ -17,6 +21,66 @@ _RANDOM = 16
 _EXPIRY = 8
 _MAC = 32
 _DOMAIN = b"vtpm-ca nonce/1\x00"
+_EPOCH_DOMAIN = b"vtpm-ca nonce epoch/1\x00"
+
+FRESH_S = 1.0
+"""How long a process goes by the epoch that it has seen; a decision is checked against the one of the database."""
+
+
+def epoch_key(root: bytes, epoch: EpochRow) -> bytes:
+    """The key of an epoch's nonces, 32 bytes: none of an earlier epoch is genuine in a later one.
+
+    Args:
+        root: the CA's nonce key.
+        epoch: the database's present epoch.
+    """
+    epoch_text = f"{epoch.number}:{epoch.salt}".encode("ascii")
+    return hmac.digest(root, _EPOCH_DOMAIN + epoch_text, hashlib.sha256)
+
+
+@dataclass(frozen=True)
+class NonceKey:
+    """The key of one epoch's nonces."""
+
+    epoch: int
+    key: bytes = field(repr=False)
+
+
+class NonceKeys:
+    """The nonce key of the present epoch. Safe for threads."""
+
+    def __init__(
+        self, store: Store, root: Callable[[], bytes], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._root = root
+        self._monotonic = monotonic
+        self._guard = threading.Lock()
+        self._current: NonceKey | None = None
+        self._until = 0.0
+
+    def current(self) -> NonceKey:
+        """The key, at most `FRESH_S` old.
+
+        Raises:
+            Unavailable: the database has no epoch, or cannot be reached.
+        """
+        with self._guard:
+            if self._current is not None and self._monotonic() < self._until:
+                return self._current
+        with self._store.read() as tx:
+            epoch = tx.epochs.current()
+        if epoch is None:
+            raise Unavailable("the database has no epoch", code="schema", remedy="Run `vtpm-ca db upgrade`.")
+        found = NonceKey(epoch.number, epoch_key(self._root(), epoch))
+        with self._guard:
+            self._current, self._until = found, self._monotonic() + FRESH_S
+        return found
+
+    def forget(self) -> None:
+        """The epoch was found to be another one."""
+        with self._guard:
+            self._current = None
 
 
 def _mac(key: bytes, aud: str, body: bytes) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from ca_service.enrollment.limits import Limits
-from ca_service.judgment import NotFound
+from ca_service.judgment import NotFound, Unavailable
 from ca_service.keys import Authority, IssuingCa
 from ca_service.status import RevokedEntry, build_crl
 from ca_service.store import (
@@ -24,14 +24,31 @@ from ca_service.store import (
 )
 
 _LIVE = (CertificateState.ISSUED, CertificateState.INTENDED)
+_GOOD = (CertificateState.ISSUED, CertificateState.SUPERSEDED)
+"""States of certificates that relying parties take."""
 
 
 def publish(
     tx: Transaction, authority: Authority, skids: Iterable[str], at: datetime, limits: Limits
 ) -> list[CrlRow]:
-    """Make the next CRL of the issuing CAs with these subject key ids (hex); others have no key here."""
+    """Make the next CRL of the issuing CAs with these subject key ids (hex).
+
+    Raises:
+        Unavailable: this node lacks the key of one (code ``issuer``). What would have to stand on its list must then
+            not be recorded either, so the caller's transaction ends here.
+    """
     wanted = set(skids)
+    if not wanted <= _held(authority):
+        raise Unavailable(
+            "this node lacks the key of an issuing CA whose revocation list would change",
+            code="issuer",
+            remedy="Do it on a node that has the key, or copy what is new in certs/ and private/, and then ca.toml.",
+        )
     return [_publish_one(tx, ca, at, limits.crl_lifetime) for ca in authority.issuers if ca.skid in wanted]
+
+
+def _held(authority: Authority) -> set[str]:
+    return {ca.skid for ca in authority.issuers}
 
 
 def _publish_one(tx: Transaction, ca: IssuingCa, at: datetime, lifetime: timedelta) -> CrlRow:
@@ -109,7 +126,7 @@ def revoke(
         row = tx.certificates.get(serial)
         if row is None or row.state in (CertificateState.INTENDED, CertificateState.ABANDONED):
             raise NotFound("there is no issued certificate with this serial number")
-        if row.state is CertificateState.ISSUED:
+        if row.state in _GOOD:
             touched = _end(tx, [row], CertificateState.REVOKED, at, reason, cause)
             publish(tx, authority, touched, at, limits)
         return row
@@ -148,11 +165,11 @@ def reset_instance(
             intent = tx.intents.get(intent_id)
             if intent is not None:
                 touched |= _abandon(tx, intent, at, EnrollmentState.FAILED)
-        issued = [row for row in rows if row.state is CertificateState.ISSUED]
-        touched |= _end(tx, issued, CertificateState.REVOKED, at, "superseded", cause)
+        good = [row for row in rows if row.state in _GOOD]
+        touched |= _end(tx, good, CertificateState.REVOKED, at, "superseded", cause)
         tx.ledger.free(occupant.id, at)
         publish(tx, authority, touched, at, limits)
-        return [row for row in rows if row.state in _LIVE]
+        return [row for row in rows if row.state in (*_LIVE, CertificateState.SUPERSEDED)]
 
 
 def _abandon(tx: Transaction, intent: IntentRow, at: datetime, then: EnrollmentState) -> set[str]:
@@ -160,6 +177,9 @@ def _abandon(tx: Transaction, intent: IntentRow, at: datetime, then: EnrollmentS
         return set()
     rows = [row for row in tx.certificates.of_intent(intent.id) if row.state is CertificateState.INTENDED]
     touched = _end(tx, rows, CertificateState.ABANDONED, at, "unspecified", "the issuance was abandoned")
+    for row in rows:
+        if row.replaces is not None and row.live is not None:
+            tx.certificates.reinstate(row.replaces, row.live)
     tx.enrollments.move(intent.enrollment_id, EnrollmentState.ISSUING, then)
     if all(row.state is CertificateState.ABANDONED for row in tx.certificates.of_tpm(intent.tpm_id)):
         # Nothing was ever issued to it: the instance must not be blocked by a TPM that nobody can have met.
@@ -173,7 +193,8 @@ def abandon(
     """Give up intents that nobody signs any more, and put their serials on the CRL.
 
     Whether a signature was made before the end of the process that wanted to make it, nobody knows; so the
-    serials count as revoked for good. The enrolments wait for their clients' next try.
+    serials count as revoked for good. The enrolments wait for their clients' next try. Intents under an issuing CA
+    whose key this node lacks are left to a node that can publish their serials.
 
     Returns:
         How many were still open.
@@ -183,7 +204,9 @@ def abandon(
         touched: set[str] = set()
         for intent in intents:
             fresh = tx.intents.get(intent.id)
-            if fresh is not None and fresh.state is IntentState.OPEN:
+            if fresh is None or fresh.state is not IntentState.OPEN:
+                continue
+            if {row.issuer for row in tx.certificates.of_intent(fresh.id)} <= _held(authority):
                 touched |= _abandon(tx, fresh, at, EnrollmentState.PENDING)
                 count += 1
         publish(tx, authority, touched, at, limits)

@@ -17,6 +17,7 @@ from ca_service.judgment.errors import (
     Conflict,
     NotFound,
     Refused,
+    TooMany,
     Unavailable,
     VtpmCaError,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Finding",
     "NotFound",
     "Refused",
+    "TooMany",
     "Trace",
     "Unavailable",
     "UnsafeSkip",

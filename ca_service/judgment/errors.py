@@ -71,3 +71,13 @@ class Unavailable(VtpmCaError):
     """The CA cannot do this now; trying again later is right."""
 
     code = "unavailable"
+
+
+class TooMany(VtpmCaError):
+    """The client asks more often than it may; `retry_after_s` says how many seconds it should wait."""
+
+    code = "too-many-requests"
+
+    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s

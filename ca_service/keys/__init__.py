@@ -1,35 +1,51 @@
-"""The CA's own keys: who signs, how the keys rest on disk, and the ceremony that makes them.
+"""The CA's own keys: who signs, how the keys rest on disk or token, and the ceremony that makes them.
 
-`run_ceremony` makes a CA, `load_authority` opens it, `sign_certificate` is the only way to a signed
-certificate.
+`run_ceremony` makes a CA, `load_authority` opens it, `prepare_issuing` makes the next generation of its issuing CAs,
+`sign_certificate` is the only way to a signed certificate.
 """
 
 from ca_service.keys.authority import (
     Authority,
     Certified,
     IssuingCa,
+    LogIdentity,
     PublicAuthority,
     PublicIssuer,
     RootCa,
-    load_authority,
-    load_public,
-    load_root,
 )
-from ca_service.keys.ceremony import Transcript, TranscriptEntry, run_ceremony
+from ca_service.keys.ceremony import run_ceremony
 from ca_service.keys.configuration import CeremonyConfig, ValidityRule
+from ca_service.keys.generations import prepare_issuing
 from ca_service.keys.issue import sign_certificate
-from ca_service.keys.passphrase import find_passphrase
+from ca_service.keys.opening import load_authority, load_public, load_root
+from ca_service.keys.passphrase import (
+    PinSource,
+    find_passphrase,
+    find_pin,
+    find_root_passphrase,
+    find_root_pin,
+    no_pin,
+)
+from ca_service.keys.root_list import replace_root_list
 from ca_service.keys.sealed import Sealer, seal, unseal
 from ca_service.keys.signer import FileSigner, Signer, sign_and_check
+from ca_service.keys.source import AuthoritySource
+from ca_service.keys.transcript import NOBODY, Occasion, Transcript, TranscriptEntry, TranscriptList
+from ca_service.keys.upgrade import upgrade_directory
 from ca_service.profiles import DEFAULT_PAIR
 
 __all__ = [
     "DEFAULT_PAIR",
+    "NOBODY",
     "Authority",
+    "AuthoritySource",
     "CeremonyConfig",
     "Certified",
     "FileSigner",
     "IssuingCa",
+    "LogIdentity",
+    "Occasion",
+    "PinSource",
     "PublicAuthority",
     "PublicIssuer",
     "RootCa",
@@ -37,14 +53,22 @@ __all__ = [
     "Signer",
     "Transcript",
     "TranscriptEntry",
+    "TranscriptList",
     "ValidityRule",
     "find_passphrase",
+    "find_pin",
+    "find_root_passphrase",
+    "find_root_pin",
     "load_authority",
     "load_public",
     "load_root",
+    "no_pin",
+    "prepare_issuing",
+    "replace_root_list",
     "run_ceremony",
     "seal",
     "sign_and_check",
     "sign_certificate",
     "unseal",
+    "upgrade_directory",
 ]

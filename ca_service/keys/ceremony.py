@@ -1,94 +1,62 @@
 """The key ceremony: from a configuration to a CA, whole or not at all.
 
 Everything is built in a folder beside the final one and appears under its name by one rename. A ceremony that
-dies leaves nothing under that name; what it may leave beside it, named ``.<name>.ceremony-...``, holds sealed
-keys only and may be deleted.
+dies leaves nothing under that name. What it may leave beside it, named ``.<name>.ceremony-...``, and in the place
+that the operator named for the root's key, holds sealed keys only and may be deleted.
 """
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.judgment import Conflict, Unavailable
 from ca_service.keys import files
-from ca_service.keys.authority import (
+from ca_service.keys.authority import Authority, RootCa
+from ca_service.keys.configuration import CeremonyConfig
+from ca_service.keys.custody import Custody, KeyRing
+from ca_service.keys.facts import CaFacts, LogEntry, RootEntry
+from ca_service.keys.generations import make_issuer
+from ca_service.keys.hierarchy import Hierarchy
+from ca_service.keys.layout import (
     ACTIVATION_KEY_FILE,
     ACTIVATION_PURPOSE,
     CERTIFICATES,
     FACTS_FILE,
+    LISTS,
+    LOG_KEY_FILE,
+    LOG_PURPOSE,
     NONCE_KEY_FILE,
     NONCE_PURPOSE,
     OFFLINE,
     PRIVATE,
-    ROOT_KEY_FILE,
+    ROOT_CERTIFICATE_FILE,
     ROOT_PURPOSE,
     RUN,
     SECRET_SIZE,
-    issuer_purpose,
+    TRANSCRIPT_FILE,
+    TRANSCRIPT_TEXT_FILE,
 )
-from ca_service.keys.configuration import CaFacts, CeremonyConfig, IssuerEntry, RootEntry
-from ca_service.keys.issue import sign_certificate
+from ca_service.keys.log import log_entry
+from ca_service.keys.opening import open_authority
+from ca_service.keys.passphrase import PinSource, no_pin
+from ca_service.keys.root_place import root_place
 from ca_service.keys.sealed import Sealer
-from ca_service.keys.signer import FileSigner
-from ca_service.profiles import (
-    DEFAULT_PAIR,
-    CaRole,
-    Entropy,
-    IssuerInfo,
-    IssuerRole,
-    draft_issuing,
-    draft_root,
-    lint,
-    new_serial,
-)
+from ca_service.keys.transcript import NOBODY, Occasion, Transcript, TranscriptEntry, TranscriptList, instant
+from ca_service.keys.uri import is_token_uri
+from ca_service.profiles import Entropy, IssuerRole
 
-TRANSCRIPT_FILE = "transcript.json"
 _ROLES: tuple[IssuerRole, ...] = ("ek", "devid", "ephemeral")
 _PREFIXES = 127
 
-
-@dataclass(frozen=True)
-class TranscriptEntry:
-    """One certificate that the ceremony made: role, subject, key id and SHA-256 of the DER in hex."""
-
-    role: str
-    subject: str
-    skid: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What a ceremony did, for the record; nothing in it is secret."""
-
-    directory: Path
-    ca_id: str
-    mode: str
-    publication_url: str
-    at: datetime
-    certificates: tuple[TranscriptEntry, ...]
-
-    def to_json(self) -> dict[str, object]:
-        """The transcript as plain values."""
-        return {
-            "ca_id": self.ca_id,
-            "mode": self.mode,
-            "publication_url": self.publication_url,
-            "at": self.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "certificates": [
-                {"role": c.role, "subject": c.subject, "skid": c.skid, "sha256": c.sha256}
-                for c in self.certificates
-            ],
-        }
+Finish = Callable[[Authority, RootCa], Sequence[TranscriptList]]
+"""Adds what belongs to a whole CA but not to its keys (database, first revocation lists), in the directory of the
+`Authority` that it is given; returns the lists that it made."""
 
 
 def run_ceremony(
@@ -98,41 +66,52 @@ def run_ceremony(
     *,
     clock: Callable[[], datetime],
     entropy: Entropy,
-    finish: Callable[[Path], None] | None = None,
+    finish: Finish | None = None,
+    root_passphrase: bytes | None = None,
+    pin: PinSource = no_pin,
+    root_pin: PinSource = no_pin,
+    occasion: Occasion = NOBODY,
 ) -> Transcript:
-    """Make a CA: root, issuing CAs, secrets, all sealed under the passphrase.
+    """Make a CA: root, issuing CAs, secrets, log key; what is a file is sealed under the passphrase.
 
     Args:
         directory: where it shall lie; must not exist yet, or be empty.
         config: what it shall be.
         passphrase: seals all secrets.
         clock: gives the aware present time.
-        entropy: source of serials, salts and symmetric keys. (Key pairs come from OpenSSL's own.)
-        finish: called with the folder under construction when all else is done, to add what belongs to a
-            whole CA (database, first revocation lists); if it raises, there is no CA.
+        entropy: source of serials, salts, symmetric keys and the log's key. (Keys of CAs come from OpenSSL's own
+            source, or the token's.)
+        finish: called when all else is done; if it raises, there is no CA.
+        root_passphrase: seals the root's key; the same passphrase if None.
+        pin: of the token, if the issuing CAs' keys shall live on one.
+        root_pin: of the token, if the root's key shall live on one.
+        occasion: who holds the ceremony, for the transcript.
 
     Raises:
         Conflict: there is something in that directory already (code ``exists``).
-        Unavailable: the directory cannot be written (code ``storage``).
-        BadRequest: the passphrase is empty.
+        Unavailable: the directory, or the folder for the root's key, cannot be written (code ``storage``).
+        BadRequest: a passphrase is empty; the folder for the root's key lies in the CA's directory, or others
+            may access it (``permissions``).
         LintFailed: the configuration leads to a certificate that the profiles refuse.
     """
     directory = directory.absolute()
     _require_vacant(directory)
     sealer = Sealer(passphrase)
+    root_sealer = sealer if root_passphrase in (None, passphrase) else Sealer(root_passphrase)
     building = directory.parent / f".{directory.name}.ceremony-{entropy(8).hex()}"
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         files.make_directory(building, files.PRIVATE_DIRECTORY)
+        secrets = _Secrets(sealer, root_sealer, pin, root_pin)
+        ceremony = _Ceremony(building, directory, config, secrets, clock(), entropy, occasion)
         try:
-            transcript = _Ceremony(building, directory, config, sealer, clock(), entropy).run()
-            if finish is not None:
-                finish(building)
+            transcript = ceremony.run(finish)
             files.flush_tree(building)
             _require_vacant(directory)
             building.rename(directory)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
+            ceremony.discard()
             raise
         files.flush_directory(directory.parent)
     except OSError as error:
@@ -151,9 +130,11 @@ def _require_vacant(directory: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _KeyedCa:
-    info: IssuerInfo
-    signer: FileSigner
+class _Secrets:
+    sealer: Sealer
+    root_sealer: Sealer
+    pin: PinSource = field(repr=False)
+    root_pin: PinSource = field(repr=False)
 
 
 class _Ceremony:
@@ -164,103 +145,121 @@ class _Ceremony:
         building: Path,
         directory: Path,
         config: CeremonyConfig,
-        sealer: Sealer,
+        secrets: _Secrets,
         at: datetime,
         entropy: Entropy,
+        occasion: Occasion,
     ) -> None:
         self._building = building
         self._directory = directory
         self._config = config
-        self._sealer = sealer
+        self._secrets = secrets
         self._at = at.astimezone(UTC).replace(microsecond=0)
         self._entropy = entropy
-        self._prefix = 1 + int.from_bytes(entropy(8), "big") % _PREFIXES
-        self._entries: list[TranscriptEntry] = []
+        self._occasion = occasion
+        self._custodies: list[Custody] = []
 
-    def run(self) -> Transcript:
+    def discard(self) -> None:
+        """Destroy the keys that were made outside the folder under construction."""
+        for custody in self._custodies:
+            custody.discard()
+
+    def run(self, finish: Finish | None) -> Transcript:
         for name, mode in (
             (CERTIFICATES, files.PUBLIC_DIRECTORY),
+            (LISTS, files.PUBLIC_DIRECTORY),
             (PRIVATE, files.PRIVATE_DIRECTORY),
             (OFFLINE, files.PRIVATE_DIRECTORY),
             (RUN, files.PRIVATE_DIRECTORY),
         ):
             files.make_directory(self._building / name, mode)
-        root = self._make_root()
-        issuers = [self._make_issuing(role, DEFAULT_PAIR, root) for role in _ROLES]
-        self._seal(PRIVATE, NONCE_KEY_FILE, self._entropy(SECRET_SIZE), NONCE_PURPOSE)
-        self._seal(PRIVATE, ACTIVATION_KEY_FILE, self._entropy(SECRET_SIZE), ACTIVATION_PURPOSE)
+        prefix = 1 + int.from_bytes(self._entropy(8), "big") % _PREFIXES
+        hierarchy = Hierarchy.of_config(self._config, prefix, self._at, self._entropy)
+        module = None if self._config.pkcs11 is None else self._config.pkcs11.module
+        offline = KeyRing(self._building / OFFLINE, self._secrets.root_sealer, module, self._secrets.root_pin)
+        place = root_place(self._config.root.key, offline, self._directory, self._entropy)
+        self._custodies.append(place.custody)
+        root_key = place.custody.generate(place.name, ROOT_PURPOSE)
+        root = hierarchy.make_root(root_key.signer)
+        self._write(f"{CERTIFICATES}/{ROOT_CERTIFICATE_FILE}", root.certificate.public_bytes(Encoding.PEM))
+        ring = KeyRing(self._building / PRIVATE, self._secrets.sealer, module, self._secrets.pin)
+        custody = ring.custody(self._config.keys.issuing, self._entropy)
+        self._custodies.append(custody)
+        made = [make_issuer(self._building, hierarchy, custody, root, role) for role in _ROLES]
+        self._seal(NONCE_KEY_FILE, self._entropy(SECRET_SIZE), NONCE_PURPOSE)
+        self._seal(ACTIVATION_KEY_FILE, self._entropy(SECRET_SIZE), ACTIVATION_PURPOSE)
+        ca_id = self._config.ca_id or f"vtpm-ca:{root.skid}"
         facts = CaFacts(
             version=1,
-            ca_id=self._config.ca_id or f"vtpm-ca:{root.info.skid}",
+            ca_id=ca_id,
             mode=self._config.mode,
             organization=self._config.organization,
             publication_url=self._config.publication_url,
-            serial_prefix=self._prefix,
+            serial_prefix=prefix,
             validity=self._config.validity,
-            root=RootEntry(certificate="root.pem", sha256=self._entries[0].sha256),
-            issuer=issuers,
+            keys=self._config.keys,
+            pkcs11=self._config.pkcs11,
+            log=self._make_log(ca_id),
+            root=RootEntry(
+                certificate=ROOT_CERTIFICATE_FILE,
+                sha256=sha256(root.certificate.public_bytes(Encoding.DER)).hexdigest(),
+                key=root_key.reference if is_token_uri(root_key.reference) else None,
+            ),
+            issuer=[one.entry for one in made],
         )
         self._write(FACTS_FILE, facts.to_toml().encode())
+        authority = open_authority(self._building, self._secrets.sealer, self._secrets.pin)
+        lists = tuple(finish(authority, root)) if finish is not None else ()
+        entries = [TranscriptEntry.of("root", root.certificate, root.skid, place.where(root_key.reference))]
+        entries += [
+            TranscriptEntry.of(ca.role, ca.certificate, ca.skid, self._place(one.entry.key))
+            for one in made
+            for ca in (one.issuer,)
+        ]
         transcript = Transcript(
-            self._directory, facts.ca_id, facts.mode, facts.publication_url, self._at, tuple(self._entries)
+            directory=self._directory,
+            ca_id=ca_id,
+            mode=self._config.mode,
+            publication_url=self._config.publication_url,
+            at=self._at,
+            occasion=self._occasion,
+            certificates=tuple(entries),
+            lists=lists,
+            log=authority.log,
+            next_steps=(place.advice(root_key.reference), *_next_steps(entries[0], lists)),
         )
         self._write(TRANSCRIPT_FILE, json.dumps(transcript.to_json(), indent=2).encode() + b"\n")
+        self._write(TRANSCRIPT_TEXT_FILE, transcript.to_text().encode())
         return transcript
 
-    def _make_root(self) -> _KeyedCa:
-        key = ec.generate_private_key(ec.SECP384R1())
-        signer = FileSigner(key)
-        draft = draft_root(
-            organization=self._config.organization,
-            mode=self._config.mode,
-            public_key=signer.public_key(),
-            serial=new_serial(self._prefix, self._entropy),
-            validity=self._config.validity.root(self._at),
-        )
-        der = sign_certificate(draft.tbs, lint(draft, None), signer, None)
-        self._seal(OFFLINE, ROOT_KEY_FILE, _pkcs8(key), ROOT_PURPOSE)
-        return _KeyedCa(self._publish("root", "root.pem", der), signer)
+    def _place(self, reference: str) -> str:
+        if is_token_uri(reference):
+            return f"token, {reference}"
+        return f"sealed file {self._directory / PRIVATE / reference}"
 
-    def _make_issuing(self, role: IssuerRole, pair: str, root: _KeyedCa) -> IssuerEntry:
-        key = ec.generate_private_key(ec.SECP384R1())
-        draft = draft_issuing(
-            role,
-            pair=pair,
-            organization=self._config.organization,
-            mode=self._config.mode,
-            public_key=key.public_key(),
-            serial=new_serial(self._prefix, self._entropy),
-            validity=self._config.validity.issuing(self._at, root.info.validity),
-            issuer=root.info,
-        )
-        der = sign_certificate(draft.tbs, lint(draft, root.info), root.signer, root.info.certificate)
-        stem = f"{role}-{pair}"
-        self._seal(PRIVATE, f"{stem}.sealed", _pkcs8(key), issuer_purpose(role, pair))
-        self._publish(role, f"{stem}.pem", der)
-        return IssuerEntry(
-            role=role,
-            pair=pair,
-            certificate=f"{stem}.pem",
-            key=f"{stem}.sealed",
-            sha256=sha256(der).hexdigest(),
-        )
+    def _make_log(self, ca_id: str) -> LogEntry:
+        seed = self._entropy(SECRET_SIZE)
+        self._seal(LOG_KEY_FILE, seed, LOG_PURPOSE)
+        return log_entry(ca_id, seed)
 
-    def _publish(self, role: CaRole, name: str, der: bytes) -> IssuerInfo:
-        certificate = x509.load_der_x509_certificate(der)
-        self._write(f"{CERTIFICATES}/{name}", certificate.public_bytes(Encoding.PEM))
-        info = IssuerInfo(certificate, self._config.publication_url, role)
-        self._entries.append(
-            TranscriptEntry(role, certificate.subject.rfc4514_string(), info.skid, sha256(der).hexdigest())
-        )
-        return info
-
-    def _seal(self, folder: str, name: str, secret: bytes, purpose: str) -> None:
-        sealed = self._sealer.seal(secret, purpose=purpose, entropy=self._entropy)
-        files.write_new(self._building / folder / name, sealed, files.PRIVATE_FILE)
+    def _seal(self, name: str, secret: bytes, purpose: str) -> None:
+        sealed = self._secrets.sealer.seal(secret, purpose=purpose, entropy=self._entropy)
+        files.write_new(self._building / PRIVATE / name, sealed, files.PRIVATE_FILE)
 
     def _write(self, name: str, data: bytes) -> None:
         files.write_new(self._building / name, data, files.PUBLIC_FILE)
 
 
-def _pkcs8(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+def _next_steps(root: TranscriptEntry, lists: Sequence[TranscriptList]) -> list[str]:
+    steps = ["Keep this transcript with the configuration that was reviewed."]
+    steps += [
+        f"Make the root's next revocation list before {instant(item.next_update)}: it takes the root's key."
+        for item in lists
+        if item.role == "root"
+    ]
+    steps.append(
+        f"Give the root's certificate to those who shall trust this CA; its SHA-256 is {root.sha256}."
+    )
+    steps.append("Give the log's public key to those who shall audit this CA.")
+    steps.append("Put an allow-list in force (vtpm-ca policy apply) and start the server (vtpm-ca serve).")
+    return steps

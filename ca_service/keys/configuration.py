@@ -1,46 +1,25 @@
-"""The two TOML documents about a CA: what the operator wants (ceremony) and what became of it (``ca.toml``).
+"""What the operator wants a new CA to be: the ceremony's configuration. It holds no secret."""
 
-Neither holds a secret.
-"""
-
-import json
-import tomllib
 from datetime import datetime
-from typing import Annotated, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import AfterValidator, field_validator, model_validator
+
+from ca_service.keys.documents import (
+    AbsolutePath,
+    CaId,
+    Days,
+    Organization,
+    Strict,
+    check_url,
+    load_document,
 )
-
-from ca_service.judgment import BadRequest
-from ca_service.profiles import SIMULATION_MARK, IssuerRole, Mode, Validity
-
-_MAX_URL = 64
-_MOST_DAYS = 365 * 1000
-
-Organization = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{1,64}$")]
-CaId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
-PairName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,23}$")]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
-Days = Annotated[int, Field(ge=1, le=_MOST_DAYS)]
+from ca_service.keys.uri import TokenUri, is_token_uri
+from ca_service.profiles import SIMULATION_MARK, Mode, Validity
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-M = TypeVar("M", bound=_Strict)
-
-
-class ValidityRule(_Strict):
+class ValidityRule(Strict):
     """How long certificates live.
 
     Attributes:
@@ -90,27 +69,53 @@ def _validity(at: datetime, days: int | None, issuer: Validity | None = None) ->
     return Validity.bounded(at, days, end)
 
 
-def _check_url(value: str) -> str:
-    parts = urlsplit(value)
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or parts.username is not None
-        or parts.query
-        or parts.fragment
-        or not value.isascii()
-        or not value.isprintable()
-        or " " in value
-    ):
-        raise ValueError("must be a plain http or https URL")
-    if value.endswith("/"):
-        raise ValueError("must not end with a slash")
-    if len(value) > _MAX_URL:
-        raise ValueError(f"must be at most {_MAX_URL} characters long: it goes into every certificate")
+def _token_of(value: str) -> str:
+    if TokenUri.parse(value).names_key:
+        raise ValueError("must name a token only: each key gets an id of its own")
     return value
 
 
-class CeremonyConfig(_Strict):
+def _place_of_issuing_keys(value: str) -> str:
+    if value == "file":
+        return value
+    if not is_token_uri(value):
+        raise ValueError('must be "file" or a PKCS#11 URI of a token, for example "pkcs11:token=vtpm-ca"')
+    return _token_of(value)
+
+
+def _place_of_root_key(value: str) -> str:
+    if is_token_uri(value):
+        if TokenUri.parse(value).id:
+            raise ValueError("must not state an id: the ceremony draws one")
+    elif not Path(value).is_absolute():
+        raise ValueError("must be the absolute path of a folder, or a PKCS#11 URI")
+    return value
+
+
+class RootRule(Strict):
+    """Where the root's key is locked away.
+
+    Attributes:
+        key: absolute path of a folder, for example on a medium that goes into a safe, or a PKCS#11 URI of a
+            token, perhaps with the object's label. Left out, the key lies in the CA's folder ``offline/``.
+    """
+
+    key: Annotated[str, AfterValidator(_place_of_root_key)] | None = None
+
+
+class KeysRule(Strict):
+    """Where the keys of the issuing CAs live: ``file`` (sealed, in the CA's directory) or on a PKCS#11 token."""
+
+    issuing: Annotated[str, AfterValidator(_place_of_issuing_keys)] = "file"
+
+
+class ModuleRule(Strict):
+    """The PKCS#11 module: absolute path of the shared library through which the tokens are reached."""
+
+    module: AbsolutePath
+
+
+class CeremonyConfig(Strict):
     """What a new CA is to be; fixed for good by the ceremony.
 
     Attributes:
@@ -120,6 +125,9 @@ class CeremonyConfig(_Strict):
             every certificate.
         ca_id: the CA's name in the protocol (`aud`); by default made from the root's key id.
         validity: how long certificates live.
+        root: where the root's key is locked away.
+        keys: where the keys of the issuing CAs live.
+        pkcs11: how tokens are reached; needed exactly if a key shall live on one.
     """
 
     mode: Mode
@@ -127,16 +135,24 @@ class CeremonyConfig(_Strict):
     publication_url: str
     ca_id: CaId | None = None
     validity: ValidityRule = ValidityRule()
+    root: RootRule = RootRule()
+    keys: KeysRule = KeysRule()
+    pkcs11: ModuleRule | None = None
 
     @field_validator("publication_url")
     @classmethod
     def _url(cls, value: str) -> str:
-        return _check_url(value)
+        return check_url(value)
 
     @model_validator(mode="after")
     def _honest(self) -> Self:
         if self.mode == "production" and SIMULATION_MARK in self.organization.upper():
             raise ValueError("a production CA must not have SIMULATION in its organization")
+        wanted = is_token_uri(self.keys.issuing) or is_token_uri(self.root.key or "")
+        if wanted and self.pkcs11 is None:
+            raise ValueError("a key on a token needs [pkcs11] with the path of the module")
+        if self.pkcs11 is not None and not wanted:
+            raise ValueError("[pkcs11] is stated, but no key shall live on a token")
         return self
 
     @classmethod
@@ -146,86 +162,4 @@ class CeremonyConfig(_Strict):
         Raises:
             BadRequest: no TOML (with line and column), or a member is missing, unknown or malformed.
         """
-        return _load(cls, text, "ceremony")
-
-
-class RootEntry(_Strict):
-    """The root in ``ca.toml``: file name below ``certs/``, and the SHA-256 of its DER."""
-
-    certificate: FileName
-    sha256: Digest
-
-
-class IssuerEntry(_Strict):
-    """An issuing CA in ``ca.toml``; `key` is a file name below ``private/``."""
-
-    role: IssuerRole
-    pair: PairName
-    certificate: FileName
-    key: FileName
-    sha256: Digest
-
-
-class CaFacts(_Strict):
-    """The content of ``ca.toml``: public facts about a CA.
-
-    `serial_prefix` (1 to 127) starts each serial number, so that two instances of one CA never draw the same.
-    """
-
-    version: Literal[1]
-    ca_id: CaId
-    mode: Mode
-    organization: Organization
-    publication_url: str
-    serial_prefix: Annotated[int, Field(ge=1, le=127)]
-    validity: ValidityRule
-    root: RootEntry
-    issuer: Annotated[list[IssuerEntry], Field(min_length=1)]
-
-    @field_validator("publication_url")
-    @classmethod
-    def _url(cls, value: str) -> str:
-        return _check_url(value)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        if len({(i.role, i.pair) for i in self.issuer}) != len(self.issuer):
-            raise ValueError("two issuers have the same role and pair")
-        return self
-
-    @classmethod
-    def from_toml(cls, text: str) -> Self:
-        """Read ``ca.toml``; raises BadRequest as `CeremonyConfig.from_toml`."""
-        return _load(cls, text, "ca.toml")
-
-    def to_toml(self) -> str:
-        """The facts as TOML; `from_toml` reads them back."""
-        top = {
-            "version": self.version,
-            "ca_id": self.ca_id,
-            "mode": self.mode,
-            "organization": self.organization,
-            "publication_url": self.publication_url,
-            "serial_prefix": self.serial_prefix,
-        }
-        tables = [("[validity]", self.validity), ("[root]", self.root)]
-        tables += [("[[issuer]]", issuer) for issuer in self.issuer]
-        blocks = ["# Public facts about this CA, written by its key ceremony. Do not edit.\n" + _lines(top)]
-        blocks += [f"{head}\n{_lines(model.model_dump(exclude_none=True))}" for head, model in tables]
-        return "\n".join(blocks)
-
-
-def _lines(values: dict[str, object]) -> str:
-    """Key-value lines; printable-ASCII strings have the same form in JSON and TOML."""
-    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
-
-
-def _load(kind: type[M], text: str, document: str) -> M:
-    try:
-        return kind.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise BadRequest(document, f"is no TOML: {error}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join([document, *(str(part) for part in first["loc"])])
-        raise BadRequest(path, first["msg"].removeprefix("Value error, ")) from None
+        return load_document(cls, text, "ceremony")

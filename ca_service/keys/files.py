@@ -1,25 +1,70 @@
 """Files of the CA's directory: durable writing, and permissions that are checked, not assumed."""
 
+import contextlib
+import fcntl
 import os
 import stat
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from ca_service.judgment import BadRequest, NotFound
+from ca_service.judgment import BadRequest, NotFound, Unavailable
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
 PUBLIC_FILE = 0o644
 PUBLIC_DIRECTORY = 0o755
 
+_PATIENCE_S = 10.0
+_PAUSE_S = 0.05
+
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
-    """Create a file that does not exist yet, with exactly these permissions, and flush it to the disk."""
+    """Create a file that does not exist yet, with exactly these permissions, and flush it to the disk.
+
+    A file of root's would lock the CA's own user out, so it gets the owner of the folder that it lies in.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), mode)
+        _give_to_owner(file.fileno(), path.parent)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def replace_file(path: Path, data: bytes, mode: int) -> None:
+    """Put `data` into the place of what `path` holds, if anything: durable, and old or new at every moment."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    write_new(beside, data, mode)
+    beside.rename(path)
+    flush_directory(path.parent)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock on a file, made if need be.
+
+    Raises:
+        Unavailable: another process holds it and does not let go within ten seconds (code ``busy``).
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    with path.open("a") as file:
+        _give_to_owner(file.fileno(), path.parent)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Unavailable(
+                        "another process works on this CA's keys",
+                        code="busy",
+                        remedy=f"See who holds {path}.",
+                    ) from None
+                time.sleep(_PAUSE_S)
+        yield
 
 
 def make_directory(path: Path, mode: int) -> None:
@@ -85,3 +130,9 @@ def read_public(path: Path) -> bytes:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"{path} does not exist", remedy="Is this the directory of a CA?") from None
+
+
+def _give_to_owner(descriptor: int, folder: Path) -> None:
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -1,12 +1,15 @@
 """The one way to a signature on a certificate: with the lint's token in hand."""
 
+from functools import lru_cache
+
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.x509.oid import SignatureAlgorithmOID
 
 from ca_service.judgment import VtpmCaError
 from ca_service.keys.signer import Signer, sign_and_check
 from ca_service.profiles.structures import assemble
-from ca_service.profiles.token import LintPassed, spki
+from ca_service.profiles.token import LintPassed
 
 
 def sign_certificate(
@@ -28,7 +31,8 @@ def sign_certificate(
             fills it.
 
     Returns:
-        The DER of the certificate. Its signature was verified and its to-be-signed bytes compared once more.
+        The DER of the certificate. Its signature was verified over `tbs`, and certificate and issuer were read once
+        more: these bytes, this signature, this issuer's name and key.
 
     Raises:
         Conflict: the token is used up, or was given for other bytes or another issuer (code ``lint-token``).
@@ -37,17 +41,21 @@ def sign_certificate(
     """
     key = signer.public_key()
     token.redeem(tbs, key, ek_certificate=ek_certificate)
-    der = assemble(tbs, sign_and_check(signer, tbs))
+    signature = sign_and_check(signer, tbs)
+    der = assemble(tbs, signature)
     certificate = x509.load_der_x509_certificate(der)
     above = certificate if issuer is None else issuer
-    if certificate.tbs_certificate_bytes != tbs or _spki_of(above) != spki(key):
+    # The signature holds for `tbs` under `key`; so it holds for the certificate if it is made of these very parts.
+    if (
+        certificate.tbs_certificate_bytes != tbs
+        or certificate.signature != signature
+        or certificate.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384
+        or (certificate.issuer.public_bytes(), key) != _name_and_key(above)
+    ):
         raise VtpmCaError("signer, issuer and certificate do not belong together", code="signer")
-    certificate.verify_directly_issued_by(above)
     return der
 
 
-def _spki_of(certificate: x509.Certificate) -> bytes:
-    """DER SubjectPublicKeyInfo of a certificate."""
-    return certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+@lru_cache(maxsize=64)
+def _name_and_key(issuer: x509.Certificate) -> tuple[bytes, CertificatePublicKeyTypes]:
+    return issuer.subject.public_bytes(), issuer.public_key()

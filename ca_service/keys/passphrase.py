@@ -1,8 +1,9 @@
-"""Where the operator's passphrase comes from: never the command line, which all on the machine can read."""
+"""Where the operator's secrets come from: never the command line, which all on the machine can read."""
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ca_service.judgment import BadRequest
@@ -13,6 +14,77 @@ CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 CREDENTIAL_NAME = "vtpm-ca-passphrase"
 
 _LONGEST = 4096
+
+
+@dataclass(frozen=True)
+class _Secret:
+    """One kind of secret: its word for people, the code of an error, and where it is looked for."""
+
+    word: str
+    whose: str
+    code: str
+    stem: str
+    credential: str
+
+    @property
+    def file_variable(self) -> str:
+        return f"{self.stem}_FILE"
+
+    def find(self, environ: Mapping[str, str]) -> bytes:
+        found = self.search(environ)
+        if found is None:
+            raise BadRequest(
+                self.word,
+                f"the {self.word} of {self.whose} is not set",
+                code=self.code,
+                remedy=f"Set {self.file_variable} or {self.stem}, or give the systemd credential {self.credential}.",
+            )
+        return found
+
+    def search(self, environ: Mapping[str, str]) -> bytes | None:
+        if environ.get(self.file_variable):
+            return self._from_file(Path(environ[self.file_variable]))
+        if environ.get(self.stem):
+            return os.fsencode(environ[self.stem])
+        if environ.get(CREDENTIALS_VARIABLE):
+            path = Path(environ[CREDENTIALS_VARIABLE]) / self.credential
+            if path.exists():
+                return self._from_file(path)
+        return None
+
+    def _from_file(self, path: Path) -> bytes:
+        try:
+            with path.open("rb") as file:
+                mode = os.fstat(file.fileno()).st_mode
+                if mode & (stat.S_IRWXO | stat.S_IWGRP):
+                    raise BadRequest(
+                        str(path),
+                        f"the {self.word}'s file may be read by everybody or written by its group",
+                        code="permissions",
+                        remedy=f"chmod 600 {path}",
+                    )
+                text = file.read(_LONGEST + 1)
+        except OSError as error:
+            raise BadRequest(str(path), f"cannot be read: {error.strerror}", code="permissions") from None
+        if len(text) > _LONGEST:
+            raise BadRequest(str(path), f"holds more than {_LONGEST} bytes", code=self.code)
+        secret = text.removesuffix(b"\n").removesuffix(b"\r")
+        if not secret:
+            raise BadRequest(str(path), f"holds no {self.word}", code=self.code)
+        return secret
+
+
+_PASSPHRASE = _Secret("passphrase", "the CA's keys", "passphrase-missing", TEXT_VARIABLE, CREDENTIAL_NAME)
+_ROOT_PASSPHRASE = _Secret(
+    "passphrase", "the root's key", "passphrase-missing", "VTPM_CA_ROOT_PASSPHRASE", "vtpm-ca-root-passphrase"
+)
+_PIN = _Secret("pin", "the token", "pin-missing", "VTPM_CA_PKCS11_PIN", "vtpm-ca-pkcs11-pin")
+_ROOT_PIN = _Secret(
+    "pin", "the root's token", "pin-missing", "VTPM_CA_ROOT_PKCS11_PIN", "vtpm-ca-root-pkcs11-pin"
+)
+
+PinSource = Callable[[], bytes]
+"""Gives a token's PIN when it is needed; raises BadRequest if there is none (code ``pin-missing``)."""
 
 
 def find_passphrase(environ: Mapping[str, str]) -> bytes:
@@ -28,39 +100,54 @@ def find_passphrase(environ: Mapping[str, str]) -> bytes:
         BadRequest: there is none, or it is empty (code ``passphrase-missing``); its file is readable by all
             or cannot be read (code ``permissions``).
     """
-    if environ.get(FILE_VARIABLE):
-        return _from_file(Path(environ[FILE_VARIABLE]))
-    if environ.get(TEXT_VARIABLE):
-        return os.fsencode(environ[TEXT_VARIABLE])
-    if environ.get(CREDENTIALS_VARIABLE):
-        path = Path(environ[CREDENTIALS_VARIABLE]) / CREDENTIAL_NAME
-        if path.exists():
-            return _from_file(path)
-    raise BadRequest(
-        "passphrase",
-        "the passphrase of the CA's keys is not set",
-        code="passphrase-missing",
-        remedy=f"Set {FILE_VARIABLE} or {TEXT_VARIABLE}, or give the systemd credential {CREDENTIAL_NAME}.",
-    )
+    return _PASSPHRASE.find(environ)
 
 
-def _from_file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & (stat.S_IRWXO | stat.S_IWGRP):
-                raise BadRequest(
-                    str(path),
-                    "the passphrase's file may be read by everybody or written by its group",
-                    code="permissions",
-                    remedy=f"chmod 600 {path}",
-                )
-            text = file.read(_LONGEST + 1)
-    except OSError as error:
-        raise BadRequest(str(path), f"cannot be read: {error.strerror}", code="permissions") from None
-    if len(text) > _LONGEST:
-        raise BadRequest(str(path), f"holds more than {_LONGEST} bytes", code="passphrase-missing")
-    passphrase = text.removesuffix(b"\n").removesuffix(b"\r")
-    if not passphrase:
-        raise BadRequest(str(path), "holds no passphrase", code="passphrase-missing")
-    return passphrase
+def find_root_passphrase(environ: Mapping[str, str]) -> bytes:
+    """The passphrase of the root's sealed key.
+
+    Looked for like `find_passphrase`, under VTPM_CA_ROOT_PASSPHRASE_FILE, VTPM_CA_ROOT_PASSPHRASE and the
+    credential ``vtpm-ca-root-passphrase``; without any of them it is the passphrase of the other files.
+    """
+    found = _ROOT_PASSPHRASE.search(environ)
+    return find_passphrase(environ) if found is None else found
+
+
+def find_pin(environ: Mapping[str, str]) -> PinSource:
+    """The PIN of the token with the issuing CAs' keys, looked for only when it is wanted, and only once.
+
+    Looked for like `find_passphrase`, under VTPM_CA_PKCS11_PIN_FILE, VTPM_CA_PKCS11_PIN and the credential
+    ``vtpm-ca-pkcs11-pin``.
+    """
+    return _once(lambda: _PIN.find(environ))
+
+
+def find_root_pin(environ: Mapping[str, str]) -> PinSource:
+    """The PIN of the token with the root's key.
+
+    Looked for like `find_pin`, under VTPM_CA_ROOT_PKCS11_PIN_FILE, VTPM_CA_ROOT_PKCS11_PIN and the credential
+    ``vtpm-ca-root-pkcs11-pin``; without any of them it is the PIN of the other token.
+    """
+
+    def find() -> bytes:
+        found = _ROOT_PIN.search(environ)
+        return _PIN.find(environ) if found is None else found
+
+    return _once(find)
+
+
+def no_pin() -> bytes:
+    """The source of those who have no token."""
+    return _PIN.find({})
+
+
+def _once(find: PinSource) -> PinSource:
+    """A file may be a pipe, which gives its content once."""
+    known: list[bytes] = []
+
+    def source() -> bytes:
+        if not known:
+            known.append(find())
+        return known[0]
+
+    return source

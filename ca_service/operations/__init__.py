@@ -5,9 +5,21 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from ca_service.judgment import BadRequest, Unavailable
-from ca_service.operations import certificates, instances, policies, records
+from ca_service.keys import upgrade_directory
+from ca_service.operations import (
+    certificates,
+    instances,
+    issuers,
+    keys,
+    policies,
+    records,
+    retirement,
+    rollover,
+)
 from ca_service.operations.context import Json, Operation, OperationContext
+from ca_service.operations.issuers import ROLES, TRUSTED, ensure_issuers, missing_keys
 from ca_service.operations.policies import MAX_POLICY, unanswered
+from ca_service.operations.root_list import publish_root_list
 from ca_service.operations.setup import database_url, init, open_database, upgrade_database
 from ca_service.store import Taken
 from vtpm.wire.encoding import Members
@@ -19,7 +31,11 @@ OPERATIONS: Mapping[str, Operation] = {
         *policies.OPERATIONS,
         *instances.OPERATIONS,
         *certificates.OPERATIONS,
+        *keys.OPERATIONS,
         *records.OPERATIONS,
+        *issuers.OPERATIONS,
+        *rollover.OPERATIONS,
+        *retirement.OPERATIONS,
     )
 }
 """All operations by name."""
@@ -55,13 +71,19 @@ __all__ = [
     "MAX_POLICY",
     "MAX_REQUEST",
     "OPERATIONS",
+    "ROLES",
+    "TRUSTED",
     "Json",
     "Operation",
     "OperationContext",
     "database_url",
+    "ensure_issuers",
     "init",
+    "missing_keys",
     "open_database",
     "perform",
+    "publish_root_list",
     "unanswered",
     "upgrade_database",
+    "upgrade_directory",
 ]

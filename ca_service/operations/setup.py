@@ -1,5 +1,6 @@
 """Setting a CA up: ceremony, database and first revocation lists, whole or not at all."""
 
+import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -8,9 +9,22 @@ import sqlalchemy as sa
 
 from ca_service.enrollment import Limits, publish_all
 from ca_service.judgment import Unavailable
-from ca_service.keys import CeremonyConfig, Transcript, load_authority, run_ceremony
+from ca_service.keys import (
+    NOBODY,
+    Authority,
+    CeremonyConfig,
+    Occasion,
+    PinSource,
+    RootCa,
+    Transcript,
+    TranscriptList,
+    no_pin,
+    run_ceremony,
+)
+from ca_service.operations.issuers import ensure_issuers
+from ca_service.operations.root_list import publish_root_list
 from ca_service.profiles import Entropy
-from ca_service.store import Store, create_store, open_store, parse_url
+from ca_service.store import CrlRow, Store, create_store, open_store, parse_url
 
 DATABASE = "ca.sqlite3"
 
@@ -60,14 +74,38 @@ def init(
     *,
     clock: Callable[[], datetime],
     entropy: Entropy,
+    root_passphrase: bytes | None = None,
+    pin: PinSource = no_pin,
+    root_pin: PinSource = no_pin,
+    occasion: Occasion = NOBODY,
 ) -> Transcript:
-    """Make a CA in `directory`; raises as `run_ceremony` does, and then nothing is there."""
+    """Make a CA in `directory`; arguments and errors as of `run_ceremony`, and after an error nothing is there."""
 
-    def finish(building: Path) -> None:
-        store = create_store(database_url(building))
+    def finish(authority: Authority, root: RootCa) -> list[TranscriptList]:
+        at = clock()
+        first = publish_root_list(authority.directory, root, at)
+        store = create_store(database_url(authority.directory))
         try:
-            publish_all(store, load_authority(building, passphrase), clock(), Limits())
+            ensure_issuers(store, authority, at)
+            rows = publish_all(store, authority, at, Limits())
         finally:
             store.close()
+        return [first, *(_entry(authority, row) for row in rows)]
 
-    return run_ceremony(directory, config, passphrase, clock=clock, entropy=entropy, finish=finish)
+    return run_ceremony(
+        directory,
+        config,
+        passphrase,
+        clock=clock,
+        entropy=entropy,
+        finish=finish,
+        root_passphrase=root_passphrase,
+        pin=pin,
+        root_pin=root_pin,
+        occasion=occasion,
+    )
+
+
+def _entry(authority: Authority, row: CrlRow) -> TranscriptList:
+    role, digest = authority.issuer_of(row.issuer).role, hashlib.sha256(row.der).hexdigest()
+    return TranscriptList(role, row.issuer, row.number, row.this_update, row.next_update, digest)

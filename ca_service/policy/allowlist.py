@@ -7,12 +7,20 @@ from dataclasses import dataclass, field
 from ca_service.judgment import BadRequest
 from ca_service.policy import document
 from ca_service.policy.brokers import KbsEntry
+from ca_service.policy.document import IakProfile
+from ca_service.policy.ephemeral import EphemeralReader, EphemeralTerms
 from ca_service.policy.launches import LaunchIndex, PlatformEntry
 from ca_service.policy.questions import Unstated
 from ca_service.policy.reading import BrokerReader, Reader, TemplateReader
 from ca_service.policy.reading_launch import LaunchReader, PlatformReader
 from ca_service.policy.unsafe import given_up
-from ca_service.policy.warnings import broker_warnings, launch_warnings, platform_warnings
+from ca_service.policy.warnings import (
+    broker_warnings,
+    ephemeral_warnings,
+    launch_warnings,
+    platform_warnings,
+    tpm_warnings,
+)
 from vtpm.wire.encoding import canonical
 from vtpm.wire.templates import Role
 
@@ -34,6 +42,8 @@ class Policy:
         platforms: what is demanded of processor and firmware, by name.
         templates: allowed template ids by role.
         store_formats: allowed store formats.
+        iak_profile: certificate profile of IAKs: "iak", or "iak-webauthn" for WebAuthn verifiers such as step-ca.
+        ephemeral: what is admitted for an ephemeral certificate, and how long that holds.
         unsafe: names of the permissive entries, and in the operator's words what each gives up.
         unstated: constraints of launches and platforms that the document neither states nor gives up.
     """
@@ -48,6 +58,8 @@ class Policy:
     store_formats: frozenset[str]
     unsafe: Mapping[str, str]
     unstated: tuple[Unstated, ...] = field(default=(), repr=False)
+    iak_profile: IakProfile = "iak"
+    ephemeral: EphemeralTerms = field(default_factory=EphemeralTerms)
 
     def warnings(self) -> list[str]:
         """What is legal here and still wants a second look, one sentence each."""
@@ -56,6 +68,8 @@ class Policy:
             *broker_warnings(brokers.values()),
             *launch_warnings(self.launches.entries()),
             *platform_warnings(self.platforms.values()),
+            *ephemeral_warnings(self.ephemeral),
+            *tpm_warnings(self.iak_profile, self.templates),
         ]
 
 
@@ -91,6 +105,8 @@ def load(text: str) -> Policy:
         if table.store is None
         else reader.unique(table.store.formats, "store", "formats"),
         unsafe=unsafe,
+        iak_profile="iak" if table.tpm is None else table.tpm.iak_profile,
+        ephemeral=EphemeralReader(content).read(table.ephemeral),
         unstated=tuple(
             question for question in (*launches.unstated, *platforms.unstated) if question.rule not in out
         ),

@@ -11,6 +11,7 @@ from typing import Final, Generic, TypeVar
 from ca_service.judgment import Check, Finding, failed, passed
 from ca_service.policy.allowlist import Policy
 from ca_service.policy.brokers import KbsEntry
+from ca_service.policy.ephemeral import PERSISTENT_PROFILE
 from ca_service.policy.facts import LaunchFacts, PolicyFacts
 from ca_service.policy.launch_rules import LAUNCH_DEMANDS
 from ca_service.policy.launches import LaunchEntry, PlatformEntry
@@ -18,9 +19,14 @@ from ca_service.policy.platform_rules import PLATFORM_DEMANDS
 from ca_service.policy.rules import Demand, Outcome, listing
 from ca_service.policy.selection import PROFILE_CAPABILITIES, capable, judged
 from ca_service.policy.unsafe import CAPABILITIES, UnsafeAllowed, given_up
+from vtpm.wire.statements import NO_STORE_FORMAT, STORE_MODES
 from vtpm.wire.templates import Role
 
 SIMULATION = "simulation"
+
+PROFILE_ADMITTED: Final = "profile.admitted"
+"""The rule that refuses evidence of a profile that the policy does not admit."""
+PERSISTENT, VOLATILE = STORE_MODES
 
 F = TypeVar("F")
 
@@ -185,20 +191,38 @@ def _grant_age(policy: Policy, facts: PolicyFacts) -> Outcome:
     )
 
 
-def _persistent(_policy: Policy, facts: PolicyFacts) -> Outcome:
+def _profile(policy: Policy, facts: PolicyFacts) -> Outcome:
+    """Evidence of another profile than the persistent one is admitted only if the policy names it."""
+    admitted = policy.ephemeral.profiles | {PERSISTENT_PROFILE}
     return Outcome(
-        facts.store_mode == "persistent",
+        facts.profile in admitted,
+        "evidence of this profile is not admitted",
+        listing(admitted),
+        facts.profile,
+    )
+
+
+def _volatile_admitted(policy: Policy, facts: PolicyFacts) -> bool:
+    return facts.store_mode == VOLATILE and policy.ephemeral.volatile_stores
+
+
+def _persistent(policy: Policy, facts: PolicyFacts) -> Outcome:
+    return Outcome(
+        facts.store_mode == PERSISTENT or _volatile_admitted(policy, facts),
         "a TPM whose state does not persist gets no certificate",
-        "persistent",
+        "persistent, or volatile for an ephemeral certificate"
+        if policy.ephemeral.volatile_stores
+        else PERSISTENT,
         facts.store_mode,
     )
 
 
 def _format(policy: Policy, facts: PolicyFacts) -> Outcome:
+    formats = frozenset({NO_STORE_FORMAT}) if _volatile_admitted(policy, facts) else policy.store_formats
     return Outcome(
-        facts.store_format in policy.store_formats,
+        facts.store_format in formats,
         "stores of this format are not admitted",
-        listing(policy.store_formats),
+        listing(formats),
         facts.store_format,
     )
 
@@ -279,6 +303,7 @@ def checks(policy: Policy | None, mode: str) -> tuple[Check[PolicyFacts], ...]:
         return (_Rule("policy.in-force", None, _in_force),)
     out = _rules_out(policy, mode)
     rules: tuple[Check[PolicyFacts], ...] = (
+        _Rule(PROFILE_ADMITTED, policy, _profile),
         _Rule(CAPABILITIES, policy, _capabilities(out)),
         *(_Rule(rule_id, policy, look) for rule_id, look in _RULES.items()),
     )

@@ -17,15 +17,21 @@ from ca_service.policy.form import Identifier, Table, Words, problem, shown
 MAX_DOCUMENT = 16 * 1024 * 1024
 """Longest document, in characters."""
 
+MAX_EPHEMERAL_DAYS = 7
+"""Longest life of a certificate for a TPM that may be gone tomorrow."""
+
 _MAX_AGE = 7 * 24 * 3600
 _SHOWN_REASON = 256
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+PairName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,23}$")]
 TemplateId = Annotated[str, StringConstraints(pattern=r"^[A-Z]-[0-9]{1,4}$")]
 StoreFormat = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*/[1-9][0-9]{0,3}$")]
 
 Origin = Literal["kbs-generated", "provisioned"]
 Status = Literal["trusted", "suspended", "compromised"]
+IakProfile = Literal["iak", "iak-webauthn"]
+EphemeralProfile = Literal["amd-svsm-services", "amd-svsm-vtpm:0"]
 UnsafeName = Literal[
     "UnsafeAllowAnyMeasurement",
     "UnsafeAllowMissingCapabilities",
@@ -76,10 +82,15 @@ class EarTable(Table):
 
 
 class KbsTable(Table):
-    """``[[kbs]]``: a key broker service; its `id` stays when its keys change."""
+    """``[[kbs]]``: a key broker service; its `id` stays when its keys change.
+
+    `pair` names the pair of EK and DevID CA that signs for its TPMs, so that their consumers' trust can be withdrawn
+    by retiring that pair.
+    """
 
     id: Identifier
     label: Words | None = None
+    pair: PairName | None = None
     status: Status
     compromised_since: AwareDatetime | None = None
     origins: Annotated[list[Origin], Field(min_length=1)]
@@ -100,17 +111,36 @@ class KbsTable(Table):
 
 
 class TpmTable(Table):
-    """``[tpm]``: the key templates that get certificates."""
+    """``[tpm]``: the key templates that get certificates, and in which form IAKs get theirs."""
 
     ek: Annotated[list[TemplateId], Field(min_length=1)]
     iak: Annotated[list[TemplateId], Field(min_length=1)]
     idevid: Annotated[list[TemplateId], Field(min_length=1)]
+    iak_profile: IakProfile = "iak"
 
 
 class StoreTable(Table):
     """``[store]``: the formats of the volume that holds the TPM's state."""
 
     formats: Annotated[list[StoreFormat], Field(min_length=1)]
+
+
+class EphemeralTable(Table):
+    """``[ephemeral]``: what is admitted for a certificate of few days by the Ephemeral CA, and for nothing more.
+
+    `days` is how long such a certificate holds; `profiles` names evidence profiles of AMD's SVSM protocol;
+    `volatile_stores` admits TPMs whose state dies with their boot.
+    """
+
+    days: Annotated[int, Field(ge=1, le=MAX_EPHEMERAL_DAYS)]
+    profiles: Annotated[list[EphemeralProfile], Field(min_length=1)] | None = None
+    volatile_stores: bool = False
+
+    @model_validator(mode="after")
+    def _admits(self) -> Self:
+        if self.profiles is None and not self.volatile_stores:
+            raise ValueError("admits nothing: name profiles or set volatile_stores, or leave the table out")
+        return self
 
 
 class UnsafeTable(Table):
@@ -127,6 +157,7 @@ class Document(Table):
     grant: GrantTable | None = None
     tpm: TpmTable | None = None
     store: StoreTable | None = None
+    ephemeral: EphemeralTable | None = None
     kbs: list[KbsTable] = Field(default_factory=list)
     launch: list[LaunchTable] = Field(default_factory=list)
     platform: list[PlatformTable] = Field(default_factory=list)

@@ -17,13 +17,13 @@ from vtpm.wire.runtime_data import PROFILE
 
 PROFILE_CAPABILITIES: Final = {
     PROFILE: frozenset({"verifies-grants", "reports-state"}),
-    "amd-svsm-services": frozenset({"oracle-free"}),
+    "amd-svsm-services": frozenset({"oracle-free", "verifies-grants"}),
     "amd-svsm-vtpm:0": frozenset({"oracle-free"}),
 }
 """What a launch must be able to do so that evidence of a profile means what it says.
 
-AMD's own profiles carry no grant; what they say is worth something only if the host cannot have the SVSM sign report
-data of the host's choice.
+What AMD's own profiles say is worth something only if the host cannot have the SVSM sign report data of the host's
+choice. A grant, which the first of them holds, is worth something only if the SVSM has verified it.
 """
 
 

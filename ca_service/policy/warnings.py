@@ -1,9 +1,12 @@
 """What a policy may say and should be asked about, one sentence each, for the operator."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from ca_service.policy.brokers import KbsEntry
+from ca_service.policy.ephemeral import EphemeralTerms
 from ca_service.policy.launches import LaunchEntry, PlatformEntry
+from vtpm.wire.amd_evidence import VTPM_PROFILE
+from vtpm.wire.templates import Role
 
 
 def broker_warnings(entries: Iterable[KbsEntry]) -> Iterator[str]:
@@ -49,3 +52,19 @@ def platform_warnings(entries: Iterable[PlatformEntry]) -> Iterator[str]:
             yield f"platform {entry.name} has no TCB floor: firmware with known holes is admitted"
         if "crl-age" in entry.unconstrained:
             yield f"platform {entry.name} has no crl_max_age_days: a revocation may go unnoticed"
+
+
+def ephemeral_warnings(terms: EphemeralTerms) -> Iterator[str]:
+    """About what earns an ephemeral certificate."""
+    if VTPM_PROFILE in terms.profiles:
+        yield f"ephemeral admits {VTPM_PROFILE}, which states no key broker: the launch alone vouches for the TPM"
+    if terms.volatile_stores:
+        yield "ephemeral admits volatile stores: a host that takes a disk away gets a new TPM certified for days"
+
+
+def tpm_warnings(iak_profile: str, templates: Mapping[Role, frozenset[str]]) -> Iterator[str]:
+    """About the form of IAK certificates."""
+    if iak_profile == "iak-webauthn":
+        yield "tpm.iak_profile is iak-webauthn: keylime up to 7.9 and HIRS want a HardwareModuleName, which it lacks"
+        if templates.get(Role.IAK, frozenset()) - {"H-2"}:
+            yield "tpm.iak lists more than H-2: step-ca takes quotes of ECDSA keys on P-256 only"

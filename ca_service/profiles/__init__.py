@@ -6,10 +6,13 @@ token that signing demands.
 """
 
 from ca_service.profiles.authority import draft_issuing, draft_root
+from ca_service.profiles.contract import Consumer, ConsumerReport, ContractRule, key_kind
+from ca_service.profiles.contracts import CONTRACTS, contract_report
 from ca_service.profiles.device import (
     EMPTY_SLOT,
     draft_devid,
     draft_ek,
+    draft_iak_webauthn,
     fill_slot,
     filled,
     find_slot,
@@ -22,6 +25,7 @@ from ca_service.profiles.model import (
     CaRole,
     Draft,
     Entropy,
+    IakProfile,
     IssuerInfo,
     IssuerRole,
     Mode,
@@ -33,22 +37,28 @@ from ca_service.profiles.model import (
 from ca_service.profiles.naming import (
     DEFAULT_PAIR,
     SIMULATION_MARK,
+    ca_name,
     device_serial,
     hardware_serial,
     printable_manufacturer,
 )
-from ca_service.profiles.structures import assemble
+from ca_service.profiles.structures import assemble, certified_key
 from ca_service.profiles.token import LintPassed
 
 __all__ = [
+    "CONTRACTS",
     "DEFAULT_PAIR",
     "DEVICE_LIFETIME",
     "EMPTY_SLOT",
     "EPHEMERAL_LIMIT",
     "SIMULATION_MARK",
     "CaRole",
+    "Consumer",
+    "ConsumerReport",
+    "ContractRule",
     "Draft",
     "Entropy",
+    "IakProfile",
     "IssuerInfo",
     "IssuerRole",
     "LintFailed",
@@ -57,15 +67,20 @@ __all__ = [
     "Provenance",
     "Validity",
     "assemble",
+    "ca_name",
+    "certified_key",
+    "contract_report",
     "device_serial",
     "draft_devid",
     "draft_ek",
+    "draft_iak_webauthn",
     "draft_issuing",
     "draft_root",
     "fill_slot",
     "filled",
     "find_slot",
     "hardware_serial",
+    "key_kind",
     "lint",
     "new_serial",
     "patch_slot",

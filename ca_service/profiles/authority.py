@@ -38,7 +38,7 @@ def draft_root(
         public_key: the root's P-384 key.
         serial: from `new_serial`.
         validity: from when to when.
-        throwaway: key for the throwaway signature; a fresh one if None.
+        throwaway: key for the throwaway signature; this process's own if None.
     """
     content = CaContent("root", "", mode, organization, public_key, serial, validity)
     name = ca_name(organization, mode, "root", "")
@@ -51,6 +51,7 @@ def draft_issuing(
     role: IssuerRole,
     *,
     pair: str,
+    generation: int = 1,
     organization: str,
     mode: Mode,
     public_key: ec.EllipticCurvePublicKey,
@@ -64,21 +65,22 @@ def draft_issuing(
     Args:
         role: what it will sign.
         pair: name of the pair of EK and DevID CA that it belongs to.
+        generation: counts the issuing CAs of this role and pair, from 1.
         organization: O of its name, 1 to 64 printable ASCII characters.
         mode: a simulation CA says so in its name.
         public_key: its P-384 key.
         serial: from `new_serial`.
         validity: from when to when; not beyond the root's.
         issuer: the root.
-        throwaway: key for the throwaway signature; a fresh one if None.
+        throwaway: key for the throwaway signature; this process's own if None.
     """
-    content = CaContent(role, pair, mode, organization, public_key, serial, validity)
+    content = CaContent(role, pair, mode, organization, public_key, serial, validity, generation)
     extensions = [
         authority_key_id(issuer.key_id),
         *_ca_extensions(public_key, ISSUING_PATH_LENGTH),
         *publication(issuer),
     ]
-    name = ca_name(organization, mode, role, pair)
+    name = ca_name(organization, mode, role, pair, generation)
     tbs = _tbs(name, issuer.certificate.subject, content, extensions, throwaway)
     return Draft("issuing-ca", tbs, None, serial, content)
 

@@ -1,8 +1,9 @@
-"""Drafts of the three certificates of a TPM: EK, IAK and IDevID.
+"""Drafts of the certificates of a TPM: EK, IAK (in two forms) and IDevID.
 
 Sources: TCG EK Credential Profile 2.x section 3.2; TCG TPM 2.0 Keys for Device Identity and Attestation v1.00
-r12 section 8; IEEE 802.1AR-2018 section 8. Own choices are stated in the design: empty EK subject,
-non-critical SAN in IAK and IDevID, no basicConstraints there, lower-case hex.
+r12 section 8; IEEE 802.1AR-2018 section 8; for the second form of the IAK W3C WebAuthn Level 2 section 8.3.1. Own
+choices are stated in the design: empty EK subject, non-critical SAN in IAK and IDevID, no basicConstraints there,
+lower-case hex.
 """
 
 from dataclasses import replace
@@ -30,6 +31,7 @@ from ca_service.profiles.model import (
     Profile,
     Provenance,
     Validity,
+    WebauthnContent,
 )
 from ca_service.profiles.naming import device_name, hardware_serial
 from vtpm.wire.runtime_data import TpmSpec
@@ -69,7 +71,7 @@ def draft_ek(
         validity: from when to when.
         issuer: the EK CA or the Ephemeral CA.
         provenance: what vouched for the key.
-        throwaway: key for the throwaway signature; a fresh one if None.
+        throwaway: key for the throwaway signature; this process's own if None.
 
     Raises:
         WireError: `public` or a text member is malformed.
@@ -120,7 +122,7 @@ def draft_devid(
         validity: from when to when; IAK and IDevID of a device get the same.
         issuer: the DevID CA or the Ephemeral CA.
         provenance: what vouched for the key.
-        throwaway: key for the throwaway signature; a fresh one if None.
+        throwaway: key for the throwaway signature; this process's own if None.
 
     Raises:
         WireError: `public` or a text member is malformed.
@@ -133,15 +135,11 @@ def draft_devid(
     )
     key = parse_public(public, f"{role.value}.public").public_key()
     digest = EMPTY_SLOT.decode() if ek_digest is None else ek_digest
-    policies = [
-        x509.PolicyInformation(policy, None)
-        for policy in (oids.VERIFIED_TPM_RESIDENCY, _POLICY_OF_ROLE[role])
-    ]
     extensions: list[Extension] = [
         authority_key_id(issuer.key_id),
         subject_key_id(key),
         key_usage("digital_signature"),
-        (x509.CertificatePolicies(policies), False),
+        (_policies(role), False),
         (_device_names(hardware_serial(manufacturer, ek_aki, ek_serial), digest), False),
     ]
     if role is Role.IAK:
@@ -150,6 +148,79 @@ def draft_devid(
     tbs = _tbs(device_name(ek_name), key, serial, validity, issuer, extensions, throwaway)
     slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
     return Draft(_PROFILE_OF_ROLE[role], tbs, slot, serial, content)
+
+
+def draft_iak_webauthn(
+    *,
+    public: bytes,
+    ek_name: bytes,
+    manufacturer: str,
+    vendor: str,
+    firmware: str,
+    ek_serial: int,
+    ek_aki: bytes,
+    ek_digest: str | None,
+    serial: int,
+    validity: Validity,
+    issuer: IssuerInfo,
+    provenance: Provenance,
+    throwaway: ec.EllipticCurvePrivateKey | None = None,
+) -> Draft:
+    """Draft the certificate of an IAK in the form that WebAuthn verifiers such as step-ca want.
+
+    The subject is empty, and a critical subjectAltName names the TPM as an EK certificate does. The
+    permanentIdentifier comes after it: step-ca then issues for no other identifier than the EK certificate's digest.
+
+    Args:
+        public: TPMT_PUBLIC of the IAK.
+        ek_name: Name of the TPM's first EK.
+        manufacturer: TPM_PT_MANUFACTURER, 8 lower-case hex digits.
+        vendor: the TPM's vendor string, printable ASCII.
+        firmware: TPMS_ATTEST.firmwareVersion, 16 lower-case hex digits.
+        ek_serial: serial number of the first EK's certificate.
+        ek_aki: authority key id of that certificate.
+        ek_digest: SHA-256 of that certificate, or None, as for `draft_devid`.
+        serial: from `new_serial`.
+        validity: from when to when.
+        issuer: the DevID CA or the Ephemeral CA.
+        provenance: what vouched for the key.
+        throwaway: key for the throwaway signature; a fresh one if None.
+
+    Raises:
+        WireError: `public` or a text member is malformed.
+    """
+    content = WebauthnContent(
+        Role.IAK,
+        public,
+        ek_name,
+        manufacturer,
+        ek_serial,
+        ek_aki,
+        ek_digest,
+        serial,
+        validity,
+        provenance,
+        vendor,
+        firmware,
+    )
+    key = parse_public(public, "iak.public").public_key()
+    digest = EMPTY_SLOT.decode() if ek_digest is None else ek_digest
+    names = x509.SubjectAlternativeName(
+        [_tpm_name(manufacturer, vendor, firmware), _permanent_identifier(digest)]
+    )
+    extensions: list[Extension] = [
+        authority_key_id(issuer.key_id),
+        subject_key_id(key),
+        key_usage("digital_signature"),
+        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (_policies(Role.IAK), False),
+        (names, True),
+        (x509.ExtendedKeyUsage([oids.AIK_CERTIFICATE]), False),
+        *_shared(issuer, provenance),
+    ]
+    tbs = _tbs(x509.Name([]), key, serial, validity, issuer, extensions, throwaway)
+    slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
+    return Draft("iak-webauthn", tbs, slot, serial, content)
 
 
 def fill_slot(draft: Draft, digest_hex: str) -> bytes:
@@ -252,16 +323,25 @@ def _tpm_specification(spec: TpmSpec) -> Extension:
     return x509.UnrecognizedExtension(oids.SUBJECT_DIRECTORY_ATTRIBUTES, encoded), False
 
 
-def _device_names(hardware: bytes, ek_digest: str) -> x509.SubjectAlternativeName:
-    """HardwareModuleName stands first: keylime up to 7.9 looks at the first otherName only."""
-    module = structures.HardwareModuleName(hw_type=oids.TPM_20, hw_serial_num=hardware)
+def _policies(role: Role) -> x509.CertificatePolicies:
+    policies = (oids.VERIFIED_TPM_RESIDENCY, _POLICY_OF_ROLE[role])
+    return x509.CertificatePolicies([x509.PolicyInformation(policy, None) for policy in policies])
+
+
+def _permanent_identifier(ek_digest: str) -> x509.OtherName:
     permanent = structures.PermanentIdentifier(
         identifier_value=ek_digest, assigner=oids.EK_PERMANENT_ID_SHA256
     )
+    return x509.OtherName(oids.PERMANENT_IDENTIFIER, structures.encode(permanent))
+
+
+def _device_names(hardware: bytes, ek_digest: str) -> x509.SubjectAlternativeName:
+    """HardwareModuleName stands first: keylime up to 7.9 looks at the first otherName only."""
+    module = structures.HardwareModuleName(hw_type=oids.TPM_20, hw_serial_num=hardware)
     return x509.SubjectAlternativeName(
         [
             x509.OtherName(oids.HARDWARE_MODULE_NAME, structures.encode(module)),
-            x509.OtherName(oids.PERMANENT_IDENTIFIER, structures.encode(permanent)),
+            _permanent_identifier(ek_digest),
         ]
     )
 

@@ -1,5 +1,7 @@
 """Extensions shared by the profiles."""
 
+from functools import cache
+
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -16,6 +18,7 @@ Extension = tuple[x509.ExtensionType, bool]
 """An extension and whether it is critical."""
 
 PROVENANCE_VERSION = 1
+UNGRANTED_VERSION = 2
 
 _KEY_USAGES: tuple[KeyUsageName, ...] = (
     "digital_signature",
@@ -58,20 +61,31 @@ def publication(issuer: IssuerInfo) -> tuple[Extension, Extension]:
 
 
 def provenance_extension(value: Provenance) -> Extension:
-    """The provenance extension, version 1.
+    """The provenance extension: version 1, or version 2 if there was no grant.
 
     Raises:
         WireError: the thumbprint or digest is not in its text form, or of the wrong length.
     """
-    structure = structures.ProvenanceValue(
-        version=PROVENANCE_VERSION,
-        evidence_profile=value.profile,
-        kbs_thumbprint=unb64url(value.kbs_thumbprint, "provenance.kbs_thumbprint", size=32),
-        resource=value.resource,
-        measurement=value.measurement,
-        policy_digest=unhex(value.policy_digest, "provenance.policy_digest", size=32),
-        decision_id=value.decision_id,
-    )
+    policy_digest = unhex(value.policy_digest, "provenance.policy_digest", size=32)
+    structure: structures.ProvenanceValue | structures.UngrantedProvenanceValue
+    if value.kbs_thumbprint is None or value.resource is None:
+        structure = structures.UngrantedProvenanceValue(
+            version=UNGRANTED_VERSION,
+            evidence_profile=value.profile,
+            measurement=value.measurement,
+            policy_digest=policy_digest,
+            decision_id=value.decision_id,
+        )
+    else:
+        structure = structures.ProvenanceValue(
+            version=PROVENANCE_VERSION,
+            evidence_profile=value.profile,
+            kbs_thumbprint=unb64url(value.kbs_thumbprint, "provenance.kbs_thumbprint", size=32),
+            resource=value.resource,
+            measurement=value.measurement,
+            policy_digest=policy_digest,
+            decision_id=value.decision_id,
+        )
     return x509.UnrecognizedExtension(oids.PROVENANCE, structures.encode(structure)), False
 
 
@@ -85,8 +99,13 @@ def _key_bits(key: PublicKey) -> bytes:
 def unsigned(builder: x509.CertificateBuilder, throwaway: ec.EllipticCurvePrivateKey | None = None) -> bytes:
     """The to-be-signed bytes of a certificate that a P-384 CA is going to sign.
 
-    `cryptography` gives out to-be-signed bytes only of signed certificates, so a throwaway key signs; the
-    bytes do not depend on which key that is, only on the algorithm.
+    `cryptography` gives out to-be-signed bytes only of signed certificates, so a throwaway key signs. The bytes depend
+    on the signature's algorithm, ecdsa-with-SHA384, and neither on the key nor on its curve.
     """
-    key = throwaway or ec.generate_private_key(ec.SECP384R1())
-    return builder.sign(key, hashes.SHA384()).tbs_certificate_bytes
+    return builder.sign(throwaway or _throwaway(), hashes.SHA384()).tbs_certificate_bytes
+
+
+@cache
+def _throwaway() -> ec.EllipticCurvePrivateKey:
+    """Of this process, on P-256, because that is the curve that signs fastest; nobody ever sees its signatures."""
+    return ec.generate_private_key(ec.SECP256R1())

@@ -81,6 +81,17 @@ class Validity:
             return cls(start, within)
         return cls(start, start + timedelta(days=days))
 
+    @classmethod
+    def ephemeral(cls, at: datetime, days: int, within: datetime) -> Self:
+        """Validity of an ephemeral certificate: as `bounded`, for 1 to 7 days.
+
+        Raises:
+            ValueError: `days` is more than `EPHEMERAL_LIMIT`, or none.
+        """
+        if not 1 <= days <= EPHEMERAL_LIMIT.days:
+            raise ValueError(f"an ephemeral certificate holds for 1 to {EPHEMERAL_LIMIT.days} days")
+        return cls.bounded(at, days, within)
+
     def lies_within(self, outer: "Validity") -> bool:
         """Whether this neither starts before nor ends after `outer`."""
         return outer.not_before <= self.not_before <= self.not_after <= outer.not_after
@@ -110,6 +121,21 @@ class IssuerInfo:
         """`key_id` in lower-case hex."""
         return self.key_id.hex()
 
+    @cached_property
+    def name(self) -> bytes:
+        """DER of the issuer's name."""
+        return self.certificate.subject.public_bytes()
+
+    @cached_property
+    def constraints(self) -> x509.BasicConstraints:
+        """The issuer's own basicConstraints."""
+        return self.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+
+    @cached_property
+    def may_certify(self) -> bool:
+        """Whether the issuer's keyUsage has keyCertSign."""
+        return self.certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+
     @property
     def certificate_url(self) -> str:
         """Where the issuer's certificate is published (authorityInfoAccess)."""
@@ -120,13 +146,17 @@ class IssuerInfo:
         """Where the issuer's revocation list is published (cRLDistributionPoints)."""
         return f"{self.publication_url}/crl/{self.skid}/0.crl"
 
-    @property
+    @cached_property
     def validity(self) -> Validity:
         """The issuer's own validity."""
         return Validity(self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc)
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
         """The issuer's key; every CA here is ECDSA."""
+        return self._public_key
+
+    @cached_property
+    def _public_key(self) -> ec.EllipticCurvePublicKey:
         key = self.certificate.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise BadRequest("issuer", "must have an elliptic-curve key")
@@ -138,20 +168,29 @@ class Provenance:
     """What vouched for a TPM key; published in the certificate so that one can revoke by cause.
 
     Attributes:
-        kbs_thumbprint: RFC 7638 SHA-256 thumbprint of the KBS key that signed the grant, base64url.
-        resource: the KBS resource that holds the persistence key.
+        kbs_thumbprint: RFC 7638 SHA-256 thumbprint of the KBS key that signed the grant, base64url; None if the
+            evidence holds no grant.
+        resource: the KBS resource that holds the persistence key; None without a grant.
         measurement: launch measurement of the SVSM, 48 bytes.
         policy_digest: SHA-256 of the policy version that admitted, 64 hex digits.
         decision_id: under which the CA finds its reasons.
         profile: evidence profile, for example ``svsm-vtpm-ca:1``.
+        ephemeral: whether the evidence deserves an ephemeral certificate only. The extension does not say it: the
+            issuer does.
     """
 
-    kbs_thumbprint: str
-    resource: str
+    kbs_thumbprint: str | None
+    resource: str | None
     measurement: bytes
     policy_digest: str
     decision_id: str
     profile: str
+    ephemeral: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse half a grant."""
+        if (self.kbs_thumbprint is None) != (self.resource is None):
+            raise ValueError("a grant has both a key and a resource")
 
 
 @dataclass(frozen=True)
@@ -185,6 +224,14 @@ class DevidContent:
 
 
 @dataclass(frozen=True)
+class WebauthnContent(DevidContent):
+    """What an IAK certificate in WebAuthn's form shall say; arguments as for `draft_iak_webauthn`."""
+
+    vendor: str
+    firmware: str
+
+
+@dataclass(frozen=True)
 class CaContent:
     """What a CA certificate shall say; arguments as for `draft_root` and `draft_issuing`."""
 
@@ -195,10 +242,12 @@ class CaContent:
     public_key: ec.EllipticCurvePublicKey
     serial: int
     validity: Validity
+    generation: int = 1
 
 
 Content = EkContent | DevidContent | CaContent
-Profile = Literal["ek", "iak", "idevid", "root-ca", "issuing-ca"]
+IakProfile = Literal["iak", "iak-webauthn"]
+Profile = Literal["ek", "iak", "iak-webauthn", "idevid", "root-ca", "issuing-ca"]
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,15 @@ _TITLES: dict[CaRole, str] = {
 }
 
 
-def ca_name(organization: str, mode: Mode, role: CaRole, pair: str) -> x509.Name:
-    """Subject of a CA: the organisation; the mode's mark, the role and, but for the first, the pair."""
+def ca_name(organization: str, mode: Mode, role: CaRole, pair: str, generation: int = 1) -> x509.Name:
+    """Subject of a CA: the organisation; the mode's mark, the role and, but for the first, pair and generation.
+
+    Generations differ in their names because keylime finds an issuer by its name and then tries one signature.
+    """
     words = [SIMULATION_MARK] if mode == "simulation" else []
     words += ["vTPM", _TITLES[role]]
     words += [pair] if pair not in ("", DEFAULT_PAIR) else []
+    words += [f"G{generation}"] if generation > 1 else []
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),

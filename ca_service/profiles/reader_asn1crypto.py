@@ -1,11 +1,17 @@
 """Second reader of the lint: `asn1crypto`, a parser that shares no code with the one that wrote the bytes.
 
 It is kept away from hostile input: here it reads only what this CA is about to sign.
+
+A CA's certificates are alike in most of their names and extensions. What such a part means is a function of its bytes
+and therefore remembered by them; which parts there are, and of which bytes, is read anew from every certificate.
 """
 
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, ClassVar, Final
 
-from asn1crypto import core
+from asn1crypto import core, parser
 from asn1crypto import x509 as asn1
 
 from ca_service.profiles.view import (
@@ -25,6 +31,9 @@ from ca_service.profiles.view import (
     ProvenanceView,
     SpecificationView,
 )
+
+REMEMBERED: Final = 512
+"""How many names, and how many extensions, are remembered; each is part of a certificate of 2,048 bytes at most."""
 
 _FIRST_GENERALIZED = 2050
 _VERSIONS = {"v1": 1, "v2": 2, "v3": 3}
@@ -53,6 +62,19 @@ class _Provenance(core.Sequence):  # type: ignore[misc] # asn1crypto has no type
     ]
 
 
+class _UngrantedProvenance(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
+    _fields: ClassVar = [
+        ("version", core.Integer),
+        ("evidence_profile", core.UTF8String),
+        ("measurement", core.OctetString),
+        ("policy_digest", core.OctetString),
+        ("decision_id", core.UTF8String),
+    ]
+
+
+_GRANTED_MEMBERS = len(_Provenance._fields)
+
+
 def read(der: bytes) -> CertificateView:
     """Read a certificate.
 
@@ -72,24 +94,48 @@ def _certificate(certificate: Any) -> CertificateView:
         raise ValueError("inner and outer signature algorithm differ")
     if tbs["issuer_unique_id"].native is not None or tbs["subject_unique_id"].native is not None:
         raise ValueError("has unique identifiers")
-    for time in ("not_before", "not_after"):
-        moment = tbs["validity"][time]
-        if (moment.name == "utc_time") != (moment.native.year < _FIRST_GENERALIZED):
-            raise ValueError("times before 2050 are UTCTime, later ones GeneralizedTime")
+    not_before, not_after = _validity(tbs["validity"].dump())
     return CertificateView(
         version=_VERSIONS[tbs["version"].native],
         serial=tbs["serial_number"].native,
         signature_algorithm=algorithm,
-        issuer=_name(tbs["issuer"]),
-        not_before=tbs["validity"]["not_before"].native,
-        not_after=tbs["validity"]["not_after"].native,
-        subject=_name(tbs["subject"]),
+        issuer=_whole_name(tbs["issuer"].dump()),
+        not_before=not_before,
+        not_after=not_after,
+        subject=_whole_name(tbs["subject"].dump()),
         spki=tbs["subject_public_key_info"].dump(),
-        extensions=tuple(
-            ExtensionView(e["extn_id"].dotted, e["critical"].native, e["extn_value"].contents, _value(e))
-            for e in tbs["extensions"]
-        ),
+        extensions=tuple(map(_extension, _elements(tbs["extensions"]))),
     )
+
+
+def _elements(sequence: Any) -> Iterator[bytes]:
+    """The elements of a SEQUENCE OF, each with tag and length."""
+    rest = sequence.contents
+    while rest:
+        size = parser.peek(rest)
+        yield rest[:size]
+        rest = rest[size:]
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _validity(der: bytes) -> tuple[datetime, datetime]:
+    validity = asn1.Validity.load(der, strict=True)
+    moments = [validity[time] for time in ("not_before", "not_after")]
+    if any((m.name == "utc_time") != (m.native.year < _FIRST_GENERALIZED) for m in moments):
+        raise ValueError("times before 2050 are UTCTime, later ones GeneralizedTime")
+    not_before, not_after = (moment.native for moment in moments)
+    return not_before, not_after
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _whole_name(der: bytes) -> NameView:
+    return _name(asn1.Name.load(der, strict=True))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _extension(der: bytes) -> ExtensionView:
+    e = asn1.Extension.load(der, strict=True)
+    return ExtensionView(e["extn_id"].dotted, e["critical"].native, e["extn_value"].contents, _value(e))
 
 
 def _name(name: Any) -> NameView:
@@ -189,5 +235,7 @@ def _specification(attributes: Any) -> SpecificationView:
 
 
 def _provenance(der: bytes) -> ProvenanceView:
-    value = _Provenance.load(der, strict=True)
-    return ProvenanceView(**value.native)
+    if len(core.Sequence.load(der, strict=True)) == _GRANTED_MEMBERS:
+        return ProvenanceView(**_Provenance.load(der, strict=True).native)
+    bare = _UngrantedProvenance.load(der, strict=True).native
+    return ProvenanceView(kbs_thumbprint=None, resource=None, **bare)

@@ -1,4 +1,11 @@
-"""First reader of the lint: `cryptography`."""
+"""First reader of the lint: `cryptography`.
+
+It encodes every extension anew; what an extension of these bytes means is remembered, see `reader_asn1crypto`.
+"""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,6 +29,9 @@ from ca_service.profiles.view import (
     ProvenanceView,
     SpecificationView,
 )
+
+REMEMBERED: Final = 512
+"""How many extensions are remembered."""
 
 _NAME_KINDS: dict[type[x509.GeneralName], str] = {
     x509.DNSName: "dns_name",
@@ -59,10 +69,25 @@ def _certificate(certificate: x509.Certificate) -> CertificateView:
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         ),
         extensions=tuple(
-            ExtensionView(e.oid.dotted_string, e.critical, e.value.public_bytes(), _value(e.value))
+            _extension(_Encoded(e.oid.dotted_string, e.critical, e.value.public_bytes(), e.value))
             for e in certificate.extensions
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """An extension, known by its encoding: two names may be equal to `cryptography` and differ in their bytes."""
+
+    id: str
+    critical: bool
+    der: bytes
+    value: x509.ExtensionType = field(compare=False)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _extension(encoded: _Encoded) -> ExtensionView:
+    return ExtensionView(encoded.id, encoded.critical, encoded.der, _value(encoded.value))
 
 
 def _name(name: x509.Name) -> NameView:
@@ -160,14 +185,30 @@ def _own(value: x509.UnrecognizedExtension) -> ExtensionValue:
             attributes.specification.type.dotted_string, spec.family, spec.level, spec.revision
         )
     if value.oid == oids.PROVENANCE:
-        origin = structures.decode(structures.ProvenanceValue, value.value)
-        return ProvenanceView(
-            origin.version,
-            origin.evidence_profile,
-            origin.kbs_thumbprint,
-            origin.resource,
-            origin.measurement,
-            origin.policy_digest,
-            origin.decision_id,
-        )
+        return _provenance(value.value)
     return value.value
+
+
+def _provenance(der: bytes) -> ProvenanceView:
+    try:
+        granted = structures.decode(structures.ProvenanceValue, der)
+    except ValueError:
+        bare = structures.decode(structures.UngrantedProvenanceValue, der)
+        return ProvenanceView(
+            bare.version,
+            bare.evidence_profile,
+            None,
+            None,
+            bare.measurement,
+            bare.policy_digest,
+            bare.decision_id,
+        )
+    return ProvenanceView(
+        granted.version,
+        granted.evidence_profile,
+        granted.kbs_thumbprint,
+        granted.resource,
+        granted.measurement,
+        granted.policy_digest,
+        granted.decision_id,
+    )

@@ -3,6 +3,10 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from ca_service.judgment import Finding, failed, passed
 from ca_service.profiles import oids
@@ -15,11 +19,13 @@ CDP, AIA, PROVENANCE = "2.5.29.31", "1.3.6.1.5.5.7.1.1", oids.PROVENANCE.dotted_
 CA_ISSUERS = "1.3.6.1.5.5.7.48.2"
 
 
-ALL: tuple[Profile, ...] = ("ek", "iak", "idevid", "root-ca", "issuing-ca")
-DEVICES: tuple[Profile, ...] = ("ek", "iak", "idevid")
-IDENTITIES: tuple[Profile, ...] = ("iak", "idevid")
+ALL: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "root-ca", "issuing-ca")
+DEVICES: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid")
+IDENTITIES: tuple[Profile, ...] = ("iak", "iak-webauthn", "idevid")
+NAMED: tuple[Profile, ...] = ("iak", "idevid")
+"""Identities that have a subject."""
 CAS: tuple[Profile, ...] = ("root-ca", "issuing-ca")
-ISSUED: tuple[Profile, ...] = ("ek", "iak", "idevid", "issuing-ca")
+ISSUED: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "issuing-ca")
 
 PRINTABLE = re.compile(r"[\x20-\x7e]+\Z")
 """Printable ASCII, at least one character."""
@@ -37,6 +43,11 @@ class LintSubject:
     def content(self) -> EkContent | DevidContent | CaContent:
         """What the certificate shall say."""
         return self.draft.content
+
+    @cached_property
+    def key(self) -> PublicKeyTypes:
+        """The certified key, as it stands in the bytes."""
+        return serialization.load_der_public_key(self.view.spki)
 
     def value(self, dotted: str) -> ExtensionValue | None:
         """The value of an extension, None if it is not there."""

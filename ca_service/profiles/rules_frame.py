@@ -1,7 +1,5 @@
 """Rules about a certificate's frame: version, serial, size, time, issuer, and which extensions there are."""
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ca_service.profiles import structures
@@ -13,6 +11,7 @@ from ca_service.profiles.model import (
     DevidContent,
     EkContent,
     Profile,
+    WebauthnContent,
 )
 from ca_service.profiles.rule import (
     AIA,
@@ -35,6 +34,7 @@ from ca_service.profiles.rule import (
     differs,
 )
 from ca_service.profiles.view import AccessView, AuthorityKeyView, DistributionView
+from vtpm.wire.runtime_data import PROFILE as PERSISTENT_EVIDENCE
 from vtpm.wire.templates import Role
 
 FRAME = RuleBook()
@@ -44,6 +44,7 @@ _LEAF = {**_EVERYWHERE, PROVENANCE: False}
 EXTENSIONS: dict[Profile, dict[str, bool]] = {
     "ek": {**_LEAF, BC: True, SAN: True, EKU: False, SDA: False},
     "iak": {**_LEAF, SAN: False, CP: False, EKU: False},
+    "iak-webauthn": {**_LEAF, BC: True, SAN: True, CP: False, EKU: False},
     "idevid": {**_LEAF, SAN: False, CP: False},
     "root-ca": {SKI: False, KU: True, BC: True},
     "issuing-ca": {**_EVERYWHERE, BC: True},
@@ -58,6 +59,7 @@ _IDENTITY_SIZE = 1400
 _ISSUER_ROLES: dict[Profile, tuple[CaRole, ...]] = {
     "ek": ("ek", "ephemeral"),
     "iak": ("devid", "ephemeral"),
+    "iak-webauthn": ("devid", "ephemeral"),
     "idevid": ("devid", "ephemeral"),
     "root-ca": ("root",),
     "issuing-ca": ("root",),
@@ -70,7 +72,8 @@ _X509_V3 = 3
 def _content(s: LintSubject) -> str | None:
     kinds: dict[Profile, bool] = {
         "ek": isinstance(s.content, EkContent),
-        "iak": isinstance(s.content, DevidContent) and s.content.role is Role.IAK,
+        "iak": type(s.content) is DevidContent and s.content.role is Role.IAK,
+        "iak-webauthn": isinstance(s.content, WebauthnContent) and s.content.role is Role.IAK,
         "idevid": isinstance(s.content, DevidContent) and s.content.role is Role.IDEVID,
         "root-ca": isinstance(s.content, CaContent) and s.content.role == "root" and s.issuer is None,
         "issuing-ca": isinstance(s.content, CaContent) and s.content.role != "root",
@@ -107,7 +110,7 @@ def _size(s: LintSubject) -> str | None:
     body = len(s.draft.tbs) + len(structures.ECDSA_WITH_SHA384) + 3 + _LONGEST_SIGNATURE
     size, limit = body + 4, NV_SIZE
     if s.draft.profile in IDENTITIES:
-        key = serialization.load_der_public_key(s.view.spki)
+        key = s.key
         limit = (
             _IDENTITY_SIZES.get(key.key_size, limit) if isinstance(key, rsa.RSAPublicKey) else _IDENTITY_SIZE
         )
@@ -120,8 +123,7 @@ def _validity(s: LintSubject) -> str | None:
     if s.view.not_before > s.view.not_after:
         return "ends before it begins"
     if s.issuer is not None and not (
-        s.issuer.certificate.not_valid_before_utc <= s.view.not_before
-        and s.view.not_after <= s.issuer.certificate.not_valid_after_utc
+        s.issuer.validity.not_before <= s.view.not_before and s.view.not_after <= s.issuer.validity.not_after
     ):
         return "is valid when its issuer is not"
     return differs("notBefore", wanted.not_before, s.view.not_before) or differs(
@@ -131,9 +133,18 @@ def _validity(s: LintSubject) -> str | None:
 
 @FRAME.rule("ephemeral", *DEVICES)
 def _ephemeral(s: LintSubject) -> str | None:
-    if s.issuer is None or s.issuer.role != "ephemeral":
-        return None
-    if s.view.not_after - s.view.not_before > EPHEMERAL_LIMIT:
+    """What deserves an ephemeral certificate gets one of the Ephemeral CA, and nothing else does.
+
+    Relying parties look at the issuer alone, so this rule is what keeps the issuers apart.
+    """
+    if isinstance(s.content, CaContent) or s.issuer is None:
+        return "is no device's content"
+    origin = s.content.provenance
+    if origin.profile != PERSISTENT_EVIDENCE and not origin.ephemeral:
+        return f"evidence of profile {origin.profile} deserves an ephemeral certificate at most"
+    if origin.ephemeral != (s.issuer.role == "ephemeral"):
+        return "the Ephemeral CA signs ephemeral certificates, no others, and nobody else does"
+    if origin.ephemeral and s.view.not_after - s.view.not_before > EPHEMERAL_LIMIT:
         return f"the Ephemeral CA signs for {EPHEMERAL_LIMIT.days} days at most"
     return None
 
@@ -143,7 +154,7 @@ def _ephemeral(s: LintSubject) -> str | None:
 
 @FRAME.rule("issuer-name")
 def _issuer_name(s: LintSubject) -> str | None:
-    wanted = s.view.subject.der if s.issuer is None else s.issuer.certificate.subject.public_bytes()
+    wanted = s.view.subject.der if s.issuer is None else s.issuer.name
     return differs("the issuer name", wanted, s.view.issuer.der)
 
 
@@ -151,12 +162,10 @@ def _issuer_name(s: LintSubject) -> str | None:
 def _issuer_role(s: LintSubject) -> str | None:
     if s.issuer is None or s.issuer.role not in _ISSUER_ROLES[s.draft.profile]:
         return f"a CA of another role must sign {s.draft.profile} certificates"
-    extensions = s.issuer.certificate.extensions
-    constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
     wanted = 1 if s.draft.profile == "issuing-ca" else 0
-    if not constraints.ca or constraints.path_length != wanted:
+    if not s.issuer.constraints.ca or s.issuer.constraints.path_length != wanted:
         return "the issuer is no CA with the right path length"
-    if not extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
+    if not s.issuer.may_certify:
         return "the issuer may not sign certificates"
     return None
 

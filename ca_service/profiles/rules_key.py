@@ -2,9 +2,9 @@
 
 import hashlib
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from ca_service.profiles import structures
 from ca_service.profiles.model import CaContent, DevidContent
 from ca_service.profiles.rule import (
     BC,
@@ -35,13 +35,12 @@ def _key(s: LintSubject) -> str | None:
         key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey = s.content.public_key
     else:
         key = parse_public(s.content.public, "public").public_key()
-    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return None if der == s.view.spki else "certifies another key than the one to be certified"
+    return None if key == s.key else "certifies another key than the one to be certified"
 
 
 @KEYS.rule("key-kind")
 def _key_kind(s: LintSubject) -> str | None:
-    key = serialization.load_der_public_key(s.view.spki)
+    key = s.key
     if isinstance(s.content, CaContent):
         return (
             None
@@ -57,14 +56,8 @@ def _key_kind(s: LintSubject) -> str | None:
 
 @KEYS.rule("subject-key-id")
 def _subject_key_id(s: LintSubject) -> str | None:
-    key = serialization.load_der_public_key(s.view.spki)
-    if isinstance(key, rsa.RSAPublicKey):
-        inner = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
-    elif isinstance(key, ec.EllipticCurvePublicKey):
-        inner = key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
-    else:
-        return "is of a kind that has no identifier here"
-    return differs("subjectKeyIdentifier", hashlib.sha256(inner).digest()[:20], s.value(SKI))
+    bits = structures.decode(structures.PublicKeyInfo, s.view.spki).key.as_bytes()
+    return differs("subjectKeyIdentifier", hashlib.sha256(bits).digest()[:20], s.value(SKI))
 
 
 @KEYS.rule("key-usage")
@@ -74,22 +67,23 @@ def _key_usage(s: LintSubject) -> str | None:
     elif isinstance(s.content, DevidContent):
         wanted = {"digital_signature"}
     else:
-        is_rsa = isinstance(serialization.load_der_public_key(s.view.spki), rsa.RSAPublicKey)
+        is_rsa = isinstance(s.key, rsa.RSAPublicKey)
         wanted = {"key_encipherment"} if is_rsa else {"key_agreement"}
     return differs("keyUsage", frozenset(wanted), s.value(KU))
 
 
-@KEYS.rule("basic-constraints", "ek", *CAS)
+@KEYS.rule("basic-constraints", "ek", "iak-webauthn", *CAS)
 def _basic_constraints(s: LintSubject) -> str | None:
     wanted = {
         "ek": BasicConstraintsView(ca=False, path_length=None),
+        "iak-webauthn": BasicConstraintsView(ca=False, path_length=None),
         "root-ca": BasicConstraintsView(ca=True, path_length=1),
         "issuing-ca": BasicConstraintsView(ca=True, path_length=0),
     }[s.draft.profile]
     return differs("basicConstraints", wanted, s.value(BC))
 
 
-@KEYS.rule("extended-key-usage", "ek", "iak")
+@KEYS.rule("extended-key-usage", "ek", "iak", "iak-webauthn")
 def _extended_key_usage(s: LintSubject) -> str | None:
     wanted = "2.23.133.8.1" if s.draft.profile == "ek" else "2.23.133.8.3"
     return differs("extendedKeyUsage", (wanted,), s.value(EKU))
@@ -97,7 +91,7 @@ def _extended_key_usage(s: LintSubject) -> str | None:
 
 @KEYS.rule("policies", *IDENTITIES)
 def _policies(s: LintSubject) -> str | None:
-    second = "2.23.133.11.1.3" if s.draft.profile == "iak" else "2.23.133.11.1.2"
+    second = "2.23.133.11.1.2" if s.draft.profile == "idevid" else "2.23.133.11.1.3"
     return differs(
         "certificatePolicies", PoliciesView(("2.23.133.11.1.1", second), qualified=False), s.value(CP)
     )

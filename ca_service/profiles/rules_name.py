@@ -4,12 +4,13 @@ import base64
 import hashlib
 
 from ca_service.profiles.device import EMPTY_SLOT, find_slot
-from ca_service.profiles.model import SERIAL_SIZE, CaContent, DevidContent, EkContent
+from ca_service.profiles.model import SERIAL_SIZE, CaContent, DevidContent, EkContent, WebauthnContent
 from ca_service.profiles.naming import SIMULATION_MARK, ca_name, printable_manufacturer
 from ca_service.profiles.rule import (
     CAS,
     DEVICES,
     IDENTITIES,
+    NAMED,
     PRINTABLE,
     PROVENANCE,
     SAN,
@@ -26,6 +27,7 @@ from ca_service.profiles.view import (
     ProvenanceView,
     SpecificationView,
 )
+from vtpm.wire.amd_evidence import VTPM_PROFILE
 
 NAMES = RuleBook()
 
@@ -39,13 +41,14 @@ def _ca_subject(s: LintSubject) -> str | None:
     )
     if marked != (s.content.mode == "simulation"):
         return "the name must say so exactly if the CA is a simulation"
-    wanted = ca_name(s.content.organization, s.content.mode, s.content.role, s.content.pair)
+    content = s.content
+    wanted = ca_name(content.organization, content.mode, content.role, content.pair, content.generation)
     return differs("the subject", wanted.public_bytes(), s.view.subject.der)
 
 
 @NAMES.rule("subject", *DEVICES)
 def _subject(s: LintSubject) -> str | None:
-    if not isinstance(s.content, DevidContent):
+    if type(s.content) is not DevidContent:
         return differs("the subject", (), s.view.subject.rdns)
     serial = hashlib.sha256(s.content.ek_name).hexdigest()[:32]
     wanted = ((("2.5.4.3", "vTPM"),), (("2.5.4.5", serial),))
@@ -59,10 +62,13 @@ def _alternative_names(s: LintSubject) -> tuple[GeneralNameView, ...]:
     return tuple(name for name in value if not isinstance(name, str))
 
 
-@NAMES.rule("tpm-name", "ek")
+@NAMES.rule("tpm-name", "ek", "iak-webauthn")
 def _tpm_name(s: LintSubject) -> str | None:
     names = _alternative_names(s)
-    if not isinstance(s.content, EkContent) or len(names) != 1 or not isinstance(names[0], NameView):
+    directories = [name for name in names if isinstance(name, NameView)]
+    if not isinstance(s.content, EkContent | WebauthnContent) or directories != list(names[:1]):
+        return "the first subjectAltName must be a directoryName, and no other"
+    if isinstance(s.content, EkContent) and len(names) != 1:
         return "subjectAltName must be exactly one directoryName"
     texts = (
         f"id:{s.content.manufacturer.upper()}",
@@ -73,7 +79,7 @@ def _tpm_name(s: LintSubject) -> str | None:
         return "manufacturer, model and version must be printable ASCII"
     types = ("2.23.133.2.1", "2.23.133.2.2", "2.23.133.2.3")
     wanted = tuple(((kind, text),) for kind, text in zip(types, texts, strict=True))
-    return differs("the TPM's name", wanted, names[0].rdns)
+    return differs("the TPM's name", wanted, directories[0].rdns if directories else ())
 
 
 @NAMES.rule("tpm-specification", "ek")
@@ -85,7 +91,7 @@ def _tpm_specification(s: LintSubject) -> str | None:
     return differs("TPMSpecification", wanted, s.value(SDA))
 
 
-@NAMES.rule("hardware-module-name", *IDENTITIES)
+@NAMES.rule("hardware-module-name", *NAMED)
 def _hardware_module_name(s: LintSubject) -> str | None:
     names = _alternative_names(s)
     if not isinstance(s.content, DevidContent) or not names or not isinstance(names[0], HardwareModuleView):
@@ -105,7 +111,7 @@ def _permanent_identifier(s: LintSubject) -> str | None:
     names = _alternative_names(s)
     if (
         not isinstance(s.content, DevidContent)
-        or len(names) != 2  # noqa: PLR2004 - HardwareModuleName and this one
+        or len(names) != 2  # noqa: PLR2004 - HardwareModuleName or the TPM's name, and this one
         or not isinstance(names[1], PermanentIdentifierView)
     ):
         return "the second and last alternative name must be a permanentIdentifier"
@@ -135,17 +141,23 @@ def _provenance(s: LintSubject) -> str | None:
     if isinstance(s.content, CaContent):
         return "is no device's content"
     origin = s.content.provenance
+    granted = origin.kbs_thumbprint is not None and origin.resource is not None
+    if granted != (origin.profile != VTPM_PROFILE):
+        return f"there is no grant exactly in evidence of profile {VTPM_PROFILE}"
     wanted = ProvenanceView(
-        1,
+        1 if granted else 2,
         origin.profile,
-        base64.urlsafe_b64decode(origin.kbs_thumbprint + "="),
+        None if origin.kbs_thumbprint is None else base64.urlsafe_b64decode(origin.kbs_thumbprint + "="),
         origin.resource,
         origin.measurement,
         bytes.fromhex(origin.policy_digest),
         origin.decision_id,
     )
-    if len(wanted.measurement) != 48 or not all(  # noqa: PLR2004 - octets of a launch measurement
-        PRINTABLE.match(text) for text in (wanted.evidence_profile, wanted.resource, wanted.decision_id)
-    ):
+    texts = (
+        (origin.profile, origin.decision_id)
+        if origin.resource is None
+        else (origin.profile, origin.decision_id, origin.resource)
+    )
+    if len(wanted.measurement) != 48 or not all(PRINTABLE.match(text) for text in texts):  # noqa: PLR2004 - octets of a launch measurement
         return "provenance must be printable ASCII with a measurement of 48 octets"
     return differs("the provenance", wanted, s.value(PROVENANCE))

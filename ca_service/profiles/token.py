@@ -3,18 +3,12 @@
 import hashlib
 import threading
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca_service.judgment import Conflict
 from ca_service.profiles.device import patch_slot
 
 _MINT = object()
-
-
-def spki(key: ec.EllipticCurvePublicKey) -> bytes:
-    """DER SubjectPublicKeyInfo of an issuer's key."""
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 class LintPassed:
@@ -38,7 +32,7 @@ class LintPassed:
         self.profile = profile
         self._tbs = tbs
         self._slot = slot
-        self._issuer = spki(issuer_key)
+        self._issuer = issuer_key
         self._used = False
         self._lock = threading.Lock()
 
@@ -63,7 +57,7 @@ class LintPassed:
             used, self._used = self._used, True
         if used:
             raise Conflict("the lint's token was used already", code="lint-token")
-        if spki(issuer_key) != self._issuer:
+        if issuer_key != self._issuer:
             raise Conflict("the lint's token is for another issuer", code="lint-token")
         if (self._slot is None) != (ek_certificate is None):
             raise Conflict(

@@ -58,12 +58,12 @@ class SpecificationView:
 
 @dataclass(frozen=True)
 class ProvenanceView:
-    """The provenance extension."""
+    """The provenance extension; version 2 has neither thumbprint nor resource."""
 
     version: int
     evidence_profile: str
-    kbs_thumbprint: bytes
-    resource: str
+    kbs_thumbprint: bytes | None
+    resource: str | None
     measurement: bytes
     policy_digest: bytes
     decision_id: str

@@ -10,6 +10,7 @@ from ca_service.store.counters import precedes
 from ca_service.store.database import Faults, Store, create_store, no_faults, open_store
 from ca_service.store.failures import Taken
 from ca_service.store.issuance import live_key
+from ca_service.store.log import LoggedCertificate
 from ca_service.store.presence import Presence
 from ca_service.store.rows import (
     AlarmRow,
@@ -29,15 +30,18 @@ from ca_service.store.rows import (
     IssuerState,
     LeafRow,
     PolicyRow,
+    RestingRow,
     RevocationRow,
     SubmissionRow,
     TpmRow,
     TpmState,
 )
 from ca_service.store.transaction import Transaction
+from ca_service.store.views import Bindings, Standing
 
 __all__ = [
     "AlarmRow",
+    "Bindings",
     "BlockedKeyRow",
     "CertificateRow",
     "CertificateState",
@@ -54,9 +58,12 @@ __all__ = [
     "IssuerRow",
     "IssuerState",
     "LeafRow",
+    "LoggedCertificate",
     "PolicyRow",
     "Presence",
+    "RestingRow",
     "RevocationRow",
+    "Standing",
     "Store",
     "SubmissionRow",
     "Taken",

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -9,7 +10,18 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
-from ca_service.store.rows import BlockedKeyRow, EpochRow, IssuerRow, IssuerState
+from ca_service.store.rows import (
+    BlockedKeyRow,
+    CertificateState,
+    EpochRow,
+    IssuerRow,
+    IssuerState,
+    RestingRow,
+)
+
+_CERTIFICATES = schema.certificates.c
+_GOOD = (CertificateState.ISSUED, CertificateState.SUPERSEDED)
+"""States of certificates that relying parties take."""
 
 
 def active_key(role: str, pair: str) -> str:
@@ -37,6 +49,39 @@ class Issuers(Repository):
         query = sa.select(table.c.active, table.c.skid).where(table.c.active.is_not(None))
         return {row.active: row.skid for row in self._connection.execute(query)}
 
+    def states(self) -> dict[str, IssuerState]:
+        """State by subject key id, without the certificates."""
+        query = sa.select(schema.issuers.c.skid, schema.issuers.c.state)
+        return {row.skid: IssuerState(row.state) for row in self._connection.execute(query)}
+
+    def live_counts(self, at: datetime) -> dict[str, int]:
+        """How many live certificates rest on each issuer; those on which none does are left out.
+
+        Live means issued or superseded, not revoked, and not expired at `at`.
+        """
+        query = (
+            sa.select(_CERTIFICATES.issuer, sa.func.count()).where(_live(at)).group_by(_CERTIFICATES.issuer)
+        )
+        return {issuer: int(count) for issuer, count in self._connection.execute(query)}
+
+    def resting(self, skids: Collection[str], at: datetime) -> list[RestingRow]:
+        """The live certificates, as `live_counts` counts them, that rest on these issuers."""
+        columns = [_CERTIFICATES[field.name] for field in fields(RestingRow)]
+        query = sa.select(*columns).where(_CERTIFICATES.issuer.in_(skids), _live(at))
+        rows = self._connection.execute(query.order_by(_CERTIFICATES.issuer, _CERTIFICATES.serial))
+        return [
+            RestingRow(**{**row._mapping, "state": CertificateState(row.state)})  # noqa: SLF001 - the documented name
+            for row in rows
+        ]
+
+    def signing(self, skids: Collection[str]) -> bool:
+        """Whether a certificate of one of these issuers is about to be signed."""
+        condition = sa.and_(_CERTIFICATES.issuer.in_(skids), _CERTIFICATES.state == CertificateState.INTENDED)
+        return (
+            self._connection.execute(sa.select(_CERTIFICATES.serial).where(condition).limit(1)).first()
+            is not None
+        )
+
     def add(self, row: IssuerRow) -> None:
         """Make an issuer known."""
         self._insert(schema.issuers, row)
@@ -50,6 +95,12 @@ class Issuers(Repository):
         self._update(schema.issuers, schema.issuers.c.skid == skid, state=state, active=active, changed_at=at)
 
 
+def _live(at: datetime) -> "sa.ColumnElement[bool]":
+    # Earlier releases did not record the end; what has none on record counts as live.
+    unexpired = sa.or_(_CERTIFICATES.not_after.is_(None), _CERTIFICATES.not_after >= at)
+    return sa.and_(_CERTIFICATES.state.in_(_GOOD), unexpired)
+
+
 class Epochs(Repository):
     """Ages of the database between two restores."""
 
@@ -57,6 +108,10 @@ class Epochs(Repository):
         """The present epoch; None in a database that no CA has opened yet."""
         table = schema.epochs
         return self._one(EpochRow, sa.select(table).order_by(table.c.number.desc()).limit(1))
+
+    def all(self) -> list[EpochRow]:
+        """All of them, oldest first."""
+        return self._all(EpochRow, sa.select(schema.epochs).order_by(schema.epochs.c.number))
 
     def begin(self, row: EpochRow) -> None:
         """Begin an epoch; the database refuses a number twice."""

@@ -41,6 +41,34 @@ class Decisions(Repository):
         order = (schema.decisions.c.at.desc(), schema.decisions.c.id)
         return self._all(DecisionRow, sa.select(schema.decisions).order_by(*order).limit(limit))
 
+    def last_admitted(self, kbs_id: str, resource: str) -> DecisionRow | None:
+        """The newest admission of an instance."""
+        table = schema.decisions
+        query = (
+            sa.select(table)
+            .where(table.c.kbs_id == kbs_id, table.c.resource == resource, table.c.admitted == 1)
+            .order_by(table.c.at.desc())
+            .limit(1)
+        )
+        return self._one(DecisionRow, query)
+
+    def admitted_since(self, kbs_id: str, resource: str, since: datetime, most: int) -> list[datetime]:
+        """When an instance's newest enrolments after `since` were admitted: the newest first, at most so many."""
+        table = schema.decisions
+        query = (
+            sa.select(table.c.at)
+            .where(
+                table.c.kbs_id == kbs_id,
+                table.c.resource == resource,
+                table.c.at > since,
+                table.c.admitted == 1,
+                table.c.stage == "enroll",
+            )
+            .order_by(table.c.at.desc())
+            .limit(most)
+        )
+        return list(self._connection.execute(query).scalars())
+
     def keep_evidence(self, digest: str, body: bytes, at: datetime) -> None:
         """Store the request body under its SHA-256 in hex, once."""
         table = schema.evidence

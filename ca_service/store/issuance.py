@@ -58,6 +58,18 @@ class Certificates(Repository):
         """Reserve the serial and keep the bytes to be signed; the database refuses a second live one."""
         self._insert(schema.certificates, row)
 
+    def supersede(self, serial: str) -> None:
+        """A certificate gives its place to the one that is intended now; it stays good until its end."""
+        table = schema.certificates
+        condition = sa.and_(table.c.serial == serial, table.c.state == CertificateState.ISSUED)
+        self._update(table, condition, state=CertificateState.SUPERSEDED, live=None)
+
+    def reinstate(self, serial: str, live: str) -> None:
+        """The one that was to take its place will never be: a certificate is the live one again."""
+        table = schema.certificates
+        condition = sa.and_(table.c.serial == serial, table.c.state == CertificateState.SUPERSEDED)
+        self._update(table, condition, state=CertificateState.ISSUED, live=live)
+
     def get(self, serial: str) -> CertificateRow | None:
         """The certificate with this serial number (hex)."""
         table = schema.certificates
@@ -84,6 +96,14 @@ class Certificates(Repository):
         table = schema.certificates
         query = sa.select(table).order_by(table.c.issued_at.desc(), table.c.serial).limit(limit)
         return self._all(CertificateRow, query if state is None else query.where(table.c.state == state))
+
+    def unrevoked_page(self, after: str, limit: int = PAGE) -> list[CertificateRow]:
+        """The certificates whose serials follow `after`, in that order, without the revoked and abandoned ones."""
+        table = schema.certificates
+        good = (CertificateState.INTENDED, CertificateState.ISSUED, CertificateState.SUPERSEDED)
+        condition = sa.and_(table.c.state.in_(good), table.c.serial > after)
+        query = sa.select(table).where(condition).order_by(table.c.serial).limit(limit)
+        return self._all(CertificateRow, query)
 
     def issued(self, serial: str, der: bytes, at: datetime) -> bool:
         """Store the signed certificate; says whether it was still intended."""

@@ -1,14 +1,62 @@
 """The tables of the Merkle log; what they mean, `ca_service.audit` knows."""
 
+import functools
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
-from ca_service.store.rows import HeadRow, LeafRow
+from ca_service.store.rows import CertificateState, DecisionRow, HeadRow, LeafRow
 
 _HEAD = 1
+_PLACES = 500
+"""Most places in one query; databases bound how many parameters a statement has."""
+
+# Statements are made once: every enrolment runs them, and making one costs more than running it.
+_READ_HEAD = sa.select(schema.log_head).where(schema.log_head.c.id == _HEAD)
+_LOCK_HEAD = _READ_HEAD.with_for_update()
+_FIRST_HEAD = schema.log_head.insert()
+_NEXT_HEAD = schema.log_head.update().where(schema.log_head.c.id == _HEAD)
+_ADD_LEAVES = schema.log_leaves.insert()
+_ADD_NODES = schema.log_nodes.insert()
+
+
+_LEAVES_ABOUT = sa.select(schema.log_leaves).where(
+    schema.log_leaves.c.kind == sa.bindparam("of_kind"),
+    schema.log_leaves.c.subject.in_(sa.bindparam("subjects", expanding=True)),
+)
+
+
+@functools.cache
+def _nodes_of(levels: int) -> "sa.Select[tuple[object, ...]]":
+    """The hashes at several positions of each of so many levels."""
+    table = schema.log_nodes
+    # Row values would be shorter, and SQLite would read the whole table for them.
+    parts = (
+        sa.and_(
+            table.c.level == sa.bindparam(f"level{i}"),
+            table.c.position.in_(sa.bindparam(f"positions{i}", expanding=True)),
+        )
+        for i in range(levels)
+    )
+    return sa.select(table).where(sa.or_(*parts))
+
+
+@dataclass(frozen=True)
+class LoggedCertificate:
+    """What the log says of a certificate, as the tables of issuance have it."""
+
+    serial: str
+    issuer: str
+    profile: str
+    key_name: str
+    der: bytes = field(repr=False)
+    decision_id: str
+    issued_at: datetime
 
 
 class LogTables(Repository):
@@ -16,17 +64,15 @@ class LogTables(Repository):
 
     def head(self, *, lock: bool = False) -> HeadRow | None:
         """The log's present state; with `lock`, no other transaction appends until this one ends."""
-        query = sa.select(schema.log_head).where(schema.log_head.c.id == _HEAD)
-        return self._one(HeadRow, query.with_for_update() if lock else query)
+        return self._one(HeadRow, _LOCK_HEAD if lock else _READ_HEAD)
 
     def set_head(self, row: HeadRow, *, first: bool) -> None:
         """Store the new state."""
         values = {"size": row.size, "frontier": row.frontier, "checkpoint": row.checkpoint, "at": row.at}
-        table = schema.log_head
         if first:
-            self._connection.execute(table.insert().values(id=_HEAD, **values))
+            self._connection.execute(_FIRST_HEAD, {"id": _HEAD, **values})
         else:
-            self._update(table, table.c.id == _HEAD, **values)
+            self._connection.execute(_NEXT_HEAD, values)
 
     def add_leaves(self, rows: Iterable[LeafRow]) -> None:
         """Append leaves; the database refuses a position, or a subject of one kind, twice."""
@@ -35,32 +81,182 @@ class LogTables(Repository):
             for row in rows
         ]
         if values:
-            self._connection.execute(schema.log_leaves.insert(), values)
+            self._connection.execute(_ADD_LEAVES, values)
 
     def add_nodes(self, nodes: Iterable[tuple[int, int, bytes]]) -> None:
         """Store hashes: (level, position within the level, hash)."""
         values = [{"level": level, "position": position, "hash": hash_} for level, position, hash_ in nodes]
         if values:
-            self._connection.execute(schema.log_nodes.insert(), values)
+            self._connection.execute(_ADD_NODES, values)
 
     def nodes(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
-        """The hashes at these (level, position)."""
+        """The hashes at these (level, position); a place without one is left out."""
+        found, wanted = dict[tuple[int, int], bytes](), sorted(places)
+        for start in range(0, len(wanted), _PLACES):
+            by_level = dict[int, list[int]]()
+            for level, position in wanted[start : start + _PLACES]:
+                by_level.setdefault(level, []).append(position)
+            values: dict[str, object] = {}
+            for i, (level, positions) in enumerate(by_level.items()):
+                values |= {f"level{i}": level, f"positions{i}": positions}
+            rows = self._connection.execute(_nodes_of(len(by_level)), values)
+            found |= {(row.level, row.position): bytes(row.hash) for row in rows}
+        return found
+
+    def nodes_between(self, bounds: Collection[tuple[int, int, int]]) -> dict[tuple[int, int], bytes]:
+        """The hashes of each (level, first position, end position), the end left out."""
         table = schema.log_nodes
-        if not places:
+        if not bounds:
             return {}
-        wanted = sa.or_(
-            *(sa.and_(table.c.level == level, table.c.position == position) for level, position in places)
+        condition = sa.or_(
+            *(
+                sa.and_(table.c.level == level, table.c.position >= first, table.c.position < end)
+                for level, first, end in bounds
+            )
         )
-        rows = self._connection.execute(sa.select(table).where(wanted))
+        rows = self._connection.execute(sa.select(table).where(condition))
         return {(row.level, row.position): bytes(row.hash) for row in rows}
+
+    def count_nodes(self) -> int:
+        """How many hashes are stored."""
+        return self._connection.execute(sa.select(sa.func.count()).select_from(schema.log_nodes)).scalar_one()
+
+    def length(self) -> int:
+        """One more than the last leaf's position; 0 for none."""
+        last = self._connection.execute(sa.select(sa.func.max(schema.log_leaves.c.position))).scalar()
+        return 0 if last is None else int(last) + 1
+
+    def about(self, subjects: Collection[tuple[str, str]]) -> dict[tuple[str, str], LeafRow]:
+        """The leaves about these (kind, subject)."""
+        by_kind = dict[str, list[str]]()
+        for kind, subject in subjects:
+            by_kind.setdefault(kind, []).append(subject)
+        rows = list[sa.Row[Any]]()
+        for kind, names in by_kind.items():
+            rows += self._connection.execute(_LEAVES_ABOUT, {"of_kind": kind, "subjects": names})
+        return {
+            (row.kind, row.subject): LeafRow(row.position, row.kind, row.subject, bytes(row.data))
+            for row in rows
+        }
 
     def leaf(self, kind: str, subject: str) -> LeafRow | None:
         """The leaf about this subject."""
-        table = schema.log_leaves
-        return self._one(LeafRow, sa.select(table).where(table.c.kind == kind, table.c.subject == subject))
+        return self.about([(kind, subject)]).get((kind, subject))
 
     def leaves(self, first: int, count: int) -> list[LeafRow]:
-        """Leaves in their order, from position `first` on."""
+        """At most `count` leaves in their order, from position `first` on."""
         table = schema.log_leaves
-        query = sa.select(table).where(table.c.position >= first, table.c.position < first + count)
-        return self._all(LeafRow, query.order_by(table.c.position))
+        query = sa.select(table).where(table.c.position >= first).order_by(table.c.position).limit(count)
+        return self._all(LeafRow, query)
+
+    def decisions(self, ids: Collection[str]) -> dict[str, DecisionRow]:
+        """The decisions with these ids."""
+        table = schema.decisions
+        rows = self._all(DecisionRow, sa.select(table).where(table.c.id.in_(ids)))
+        return {row.id: row for row in rows}
+
+    def certificates(self, serials: Collection[str]) -> dict[str, LoggedCertificate]:
+        """The issued certificates with these serials."""
+        rows = self._all(LoggedCertificate, _certificates().where(schema.certificates.c.serial.in_(serials)))
+        return {row.serial: row for row in rows}
+
+    def unlogged_decisions(self, after: tuple[datetime, str] | None, count: int) -> list[DecisionRow]:
+        """Decisions without a leaf in order of (time, id), those after `after` and at most `count`."""
+        table = schema.decisions
+        query = sa.select(table).where(_no_leaf("decision", table.c.id))
+        return self._all(DecisionRow, _page(query, table.c.at, table.c.id, after, count))
+
+    def unlogged_certificates(
+        self, after: tuple[datetime, str] | None, count: int
+    ) -> list[LoggedCertificate]:
+        """Issued certificates without a leaf in order of (time, serial), those after `after` and at most `count`."""
+        table = schema.certificates
+        query = _certificates().where(_no_leaf("certificate", table.c.serial))
+        return self._all(LoggedCertificate, _page(query, table.c.issued_at, table.c.serial, after, count))
+
+    def evidence_after(self, digest: str, count: int) -> list[tuple[str, bytes]]:
+        """Evidence in order of its digest, that after `digest`: (digest, body)."""
+        table = schema.evidence
+        query = sa.select(table.c.digest, table.c.body).where(table.c.digest > digest)
+        rows = self._connection.execute(query.order_by(table.c.digest).limit(count))
+        return [(row.digest, bytes(row.body)) for row in rows]
+
+    def missing_evidence(self, count: int) -> list[str]:
+        """Digests on which decisions rest, and whose evidence is not there."""
+        decisions, evidence = schema.decisions, schema.evidence
+        there = sa.exists().where(evidence.c.digest == decisions.c.evidence_digest)
+        query = sa.select(decisions.c.evidence_digest).where(~there).distinct().limit(count)
+        return list(self._connection.execute(query).scalars())
+
+    def policies_of_decisions(self) -> list[tuple[int, str]]:
+        """All (version, digest) by which anything was decided."""
+        table = schema.decisions
+        query = sa.select(table.c.policy_version, table.c.policy_digest).distinct()
+        return [(row.policy_version, row.policy_digest) for row in self._connection.execute(query)]
+
+    def unrevoked(self, count: int) -> list[str]:
+        """Serials of certificates that were ended for good and are on no CRL's list."""
+        table = schema.certificates
+        query = sa.select(table.c.serial).where(table.c.state.in_(_ENDED), ~_revoked())
+        return list(self._connection.execute(query.limit(count)).scalars())
+
+    def revived(self, count: int) -> list[str]:
+        """Serials of certificates that are revoked and count as issued."""
+        table = schema.certificates
+        query = sa.select(table.c.serial).where(table.c.state == CertificateState.ISSUED, _revoked())
+        return list(self._connection.execute(query.limit(count)).scalars())
+
+    def crl_issuers(self) -> list[str]:
+        """Subject key ids of the issuers that have published a CRL."""
+        query = sa.select(schema.crls.c.issuer).distinct().order_by(schema.crls.c.issuer)
+        return list(self._connection.execute(query).scalars())
+
+    def revoked_among(self, issuer: str, serials: Collection[str]) -> set[str]:
+        """Those of the serials that the issuer has revoked."""
+        table = schema.revocations
+        query = sa.select(table.c.serial).where(table.c.issuer == issuer, table.c.serial.in_(serials))
+        return set(self._connection.execute(query).scalars())
+
+
+_ENDED = (CertificateState.REVOKED, CertificateState.ABANDONED)
+
+
+def _revoked() -> "sa.ColumnElement[bool]":
+    certificates, revocations = schema.certificates, schema.revocations
+    return sa.exists().where(
+        revocations.c.issuer == certificates.c.issuer, revocations.c.serial == certificates.c.serial
+    )
+
+
+def _certificates() -> "sa.Select[tuple[object, ...]]":
+    table, intents = schema.certificates, schema.intents
+    return (
+        sa.select(
+            table.c.serial,
+            table.c.issuer,
+            table.c.profile,
+            table.c.key_name,
+            table.c.der,
+            intents.c.decision_id,
+            table.c.issued_at,
+        )
+        .join(intents, intents.c.id == table.c.intent_id)
+        .where(table.c.der.is_not(None))
+    )
+
+
+def _no_leaf(kind: str, subject: "sa.Column[str]") -> "sa.ColumnElement[bool]":
+    leaves = schema.log_leaves
+    return ~sa.exists().where(leaves.c.kind == kind, leaves.c.subject == subject)
+
+
+def _page(
+    query: "sa.Select[tuple[object, ...]]",
+    at: "sa.Column[datetime]",
+    key: "sa.Column[str]",
+    after: tuple[datetime, str] | None,
+    count: int,
+) -> "sa.Select[tuple[object, ...]]":
+    if after is not None:
+        query = query.where(sa.or_(at > after[0], sa.and_(at == after[0], key > after[1])))
+    return query.order_by(at, key).limit(count)

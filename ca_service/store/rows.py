@@ -196,10 +196,17 @@ class AlarmRow:
 
 
 class IssuerState(StrEnum):
-    """`PREPARED` is published but signs nothing yet; `TAINTED` signs no more; `RETIRED` is trusted no more."""
+    """Where an issuing CA stands in its life.
+
+    `PREPARED` is published but signs nothing yet. `OLD` signs no more and is trusted as before. `TAINTED` is too, but
+    its certificates are to be replaced. `RETIRED` is trusted no more. `OLD` is there because a new certificate costs
+    the consumers something (keylime refuses a registered agent that comes with another EK certificate), so an ordinary
+    rollover must not hand out new ones before an operator wants it.
+    """
 
     PREPARED = "prepared"
     ACTIVE = "active"
+    OLD = "old"
     TAINTED = "tainted"
     RETIRED = "retired"
 
@@ -216,6 +223,20 @@ class IssuerRow:
     certificate: bytes = field(repr=False)
     added_at: datetime
     changed_at: datetime
+
+
+@dataclass(frozen=True)
+class RestingRow:
+    """A certificate that rests on an issuing CA: `CertificateRow` without its bytes."""
+
+    serial: str
+    issuer: str
+    profile: str
+    template: str
+    key_name: str
+    state: CertificateState
+    issued_at: datetime | None
+    not_after: datetime | None
 
 
 @dataclass(frozen=True)

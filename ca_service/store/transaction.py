@@ -11,6 +11,7 @@ from ca_service.store.ledger import Ledger
 from ca_service.store.log import LogTables
 from ca_service.store.operator import Alarms, Policies
 from ca_service.store.publication import Crls, Revocations
+from ca_service.store.views import Views
 
 
 class Transaction:
@@ -88,3 +89,8 @@ class Transaction:
     def log(self) -> LogTables:
         """The tables of the Merkle log."""
         return LogTables(self.connection)
+
+    @cached_property
+    def views(self) -> Views:
+        """What a decision reads."""
+        return Views(self.connection)

@@ -52,6 +52,7 @@ BEGIN
     FOR item IN SELECT sequencename AS name FROM pg_sequences WHERE schemaname = 'public' LOOP
         EXECUTE format('ALTER SEQUENCE public.%I RESTART', item.name);
     END LOOP;
+    INSERT INTO epochs VALUES (1, repeat('5a', 32), '2026-11-23T00:00:00Z', 'emptied for the next test');
 END $$"""
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn, Protocol, TypeVar
 
+from vtpm.client.log import check_logged
 from vtpm.errors import UnavailableError, VtpmError
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import (
@@ -18,6 +19,7 @@ from vtpm.wire.enrollment import (
     Problem,
 )
 from vtpm.wire.errors import WireError
+from vtpm.wire.note import VerifierKey
 
 T = TypeVar("T")
 
@@ -61,6 +63,7 @@ def enroll(
     device: Device,
     *,
     known: bool,
+    log: VerifierKey | None = None,
     pause: Callable[[float], None] = time.sleep,
 ) -> CertificatesReply:
     """Obtain the certificates of a vTPM.
@@ -70,12 +73,23 @@ def enroll(
         device: the vTPM's keeper.
         known: the CA has certified this TPM before, so try without new TPM proofs first: a guest may by now
             hold the authorisations that they need. The CA asks for them if it wants them.
+        log: verifier key of the CA's log, if it was given to whoever calls; then what does not stand in it is refused.
         pause: waits so many seconds between attempts.
 
     Raises:
         EnrollmentRefused: a rule of the CA said no.
         UnavailableError: the CA could not be reached, or cannot answer now.
+        VtpmError: the certificates do not stand in the log; see `check_logged`.
     """
+    reply = _attempt(transport, device, known=known, pause=pause)
+    if log is not None:
+        check_logged(reply, log)
+    return reply
+
+
+def _attempt(
+    transport: CaTransport, device: Device, *, known: bool, pause: Callable[[float], None]
+) -> CertificatesReply:
     try:
         return _exchange(transport, device, with_certify=not known, pause=pause)
     except EnrollmentRefused as refusal:

@@ -19,7 +19,8 @@ from cryptography import x509
 from ca_service.api import Services, create_app
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
 from ca_service.judgment import UnsafeSkip
-from ca_service.keys import Authority, CeremonyConfig, load_authority, run_ceremony
+from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
+from ca_service.operations.issuers import ensure_issuers
 from ca_service.policy import load
 from ca_service.store import CertificateState, Store, create_store, open_store
 from vtpm.lab.loopback import served
@@ -98,11 +99,13 @@ def throwaway_ca(
     try:
         with store.write() as tx:
             tx.policies.append(load(policy).digest, policy, clock(), "lab")
-        judge = Judge.of(authority.ca_id, authority.mode, authority.nonce_key)
+        judge = Judge.of(authority.ca_id, authority.mode)
         judge = judge.with_replaced({rule: UnsafeSkip(rule) for rule in off})
-        enroller = Enroller(Desk(authority, store, judge, liveness, clock, os.urandom))
+        source = AuthoritySource(authority.directory, lambda: authority)
+        ensure_issuers(store, authority, clock())
+        enroller = Enroller(Desk(source, store, judge, liveness, clock, os.urandom))
         enroller.recover()
-        with served(create_app(Services(authority, store, enroller))) as url:
+        with served(create_app(Services(store, enroller))) as url:
             yield ThrowawayCa(url, authority.ca_id, store)
     finally:
         liveness.close()

@@ -9,6 +9,7 @@ from typing import Self
 
 from vtpm.wire.encoding import Members, b64url
 from vtpm.wire.errors import WireError
+from vtpm.wire.log import MAX_CHECKPOINT, Proof
 from vtpm.wire.message_fields import bytes_element, document, filled_bytes, id_member, time_member
 from vtpm.wire.statements import MAX_EKS
 
@@ -119,19 +120,22 @@ class CertificateEntry:
         template: id of the key's template.
         certificate: DER.
         chain: DER of the CA certificates above it: issuing CA first, root last.
+        log: that it stands in the CA's log; None from a CA that has none.
     """
 
     template: str
     certificate: bytes
     chain: tuple[bytes, ...]
+    log: Proof | None = None
 
     def to_json(self) -> dict[str, object]:
         """The members of this object."""
-        return {
+        members: dict[str, object] = {
             "template": self.template,
             "certificate": b64url(self.certificate),
             "chain": [b64url(certificate) for certificate in self.chain],
         }
+        return members if self.log is None else members | {"log": self.log.to_json()}
 
     @classmethod
     def parse(cls, value: object, path: str) -> Self:
@@ -144,6 +148,7 @@ class CertificateEntry:
                 bytes_element(value, path, MAX_CERTIFICATE)
                 for value, path in members.array("chain", 1, MAX_CHAIN)
             ),
+            Proof.parse(members.value("log"), members.at("log")) if members.has("log") else None,
         )
         members.end()
         return entry
@@ -151,23 +156,40 @@ class CertificateEntry:
 
 @dataclass(frozen=True)
 class CertificatesReply:
-    """200 of an activation, or of an enrolment of a known TPM."""
+    """200 of an activation, or of an enrolment of a known TPM.
+
+    Attributes:
+        id: the enrolment.
+        decision_id: the decision on which the certificates rest.
+        ek: one entry per EK, in the order of the runtime data.
+        iak: the IAK's.
+        idevid: the IDevID's.
+        checkpoint: the log's signed note (UTF-8) to which every entry's `log` leads; None from a CA without a log,
+            and then no entry has one.
+    """
 
     id: str
     decision_id: str
     ek: tuple[CertificateEntry, ...]
     iak: CertificateEntry
     idevid: CertificateEntry
+    checkpoint: bytes | None = None
+
+    @property
+    def entries(self) -> tuple[CertificateEntry, ...]:
+        """All entries: EKs, IAK, IDevID."""
+        return (*self.ek, self.iak, self.idevid)
 
     def to_json(self) -> dict[str, object]:
         """The message."""
-        return {
+        members: dict[str, object] = {
             "id": self.id,
             "decision_id": self.decision_id,
             "ek": [entry.to_json() for entry in self.ek],
             "iak": self.iak.to_json(),
             "idevid": self.idevid.to_json(),
         }
+        return members if self.checkpoint is None else members | {"checkpoint": b64url(self.checkpoint)}
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -179,8 +201,11 @@ class CertificatesReply:
             tuple(CertificateEntry.parse(value, path) for value, path in members.array("ek", 1, MAX_EKS)),
             CertificateEntry.parse(members.value("iak"), members.at("iak")),
             CertificateEntry.parse(members.value("idevid"), members.at("idevid")),
+            filled_bytes(members, "checkpoint", MAX_CHECKPOINT) if members.has("checkpoint") else None,
         )
         members.end()
+        if any((entry.log is None) != (reply.checkpoint is None) for entry in reply.entries):
+            raise WireError("checkpoint", "must be there if every entry has a log proof, and not if none has")
         return reply
 
 

@@ -10,6 +10,7 @@ from typing import Self
 
 from vtpm.wire.encoding import Members, parse_json
 from vtpm.wire.errors import WireError
+from vtpm.wire.note import MAX_KEY_NAME, VerifierKey
 
 PROBLEM_TYPE = "urn:vtpm-ca:error:"
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -95,16 +96,20 @@ class DirectoryIssuer:
         pair: name of the EK and DevID CA pair it belongs to; "" for the root.
         sha256: SHA-256 of the DER certificate, 64 hex digits.
         url: where the certificate is published.
+        state: "prepared", "active", "old" or "tainted"; "" for the root, and from CAs that do not say. Only an active
+            one signs; all are to be trusted.
     """
 
     role: str
     pair: str
     sha256: str
     url: str
+    state: str = ""
 
     def to_json(self) -> dict[str, object]:
         """The members of this object."""
-        return {"role": self.role, "pair": self.pair, "sha256": self.sha256, "url": self.url}
+        state = {"state": self.state} if self.state else {}
+        return {"role": self.role, "pair": self.pair, "sha256": self.sha256, "url": self.url, **state}
 
     @classmethod
     def parse(cls, value: object, path: str) -> Self:
@@ -115,6 +120,7 @@ class DirectoryIssuer:
             members.text("pair", least=0, most=64),
             members.hex("sha256", size=32).hex(),
             members.text("url"),
+            members.text("state", most=16) if members.has("state") else "",
         )
 
 
@@ -129,6 +135,7 @@ class Directory:
         issuers: the CA's certificates. To be compared with pinned hashes, not trusted for standing here.
         urls: name of a call to its URL or path.
         limits: name of a limit to its value, in bytes, seconds or items as the name says.
+        log: its log; None for a CA without one. To be compared with a pinned key, as the issuers are.
     """
 
     ca_id: str
@@ -137,10 +144,11 @@ class Directory:
     issuers: tuple[DirectoryIssuer, ...]
     urls: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
+    log: VerifierKey | None = None
 
     def to_json(self) -> dict[str, object]:
         """The document."""
-        return {
+        members: dict[str, object] = {
             "ca_id": self.ca_id,
             "mode": self.mode,
             "profiles": list(self.profiles),
@@ -148,6 +156,9 @@ class Directory:
             "urls": dict(self.urls),
             "limits": dict(self.limits),
         }
+        if self.log is not None:
+            members["log"] = {"origin": self.log.name, "key": str(self.log)}
+        return members
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -168,4 +179,12 @@ class Directory:
             ),
             urls={name: urls.text(name) for name in _names(urls)},
             limits={name: limits.integer(name, 0, 2**53 - 1) for name in _names(limits)},
+            log=_log(members.members("log")) if members.has("log") else None,
         )
+
+
+def _log(members: Members) -> VerifierKey:
+    key = VerifierKey.parse(members.text("key"), members.at("key"))
+    if members.text("origin", most=MAX_KEY_NAME) != key.name:
+        raise WireError(members.at("origin"), "must be the name of the key")
+    return key

@@ -15,13 +15,12 @@ from ca_service.judgment import Check, Finding, failed, passed
 from vtpm.wire.amd_evidence import SERVICES_PROFILE, VTPM_PROFILE
 from vtpm.wire.runtime_data import PROFILE
 from vtpm.wire.services import KBS_SERVICE
+from vtpm.wire.statements import STORE_MODES
 
-ISSUED_PROFILES: Final = (PROFILE,)
-"""The profiles on which this CA issues certificates.
+PERSISTENT: Final = STORE_MODES[0]
 
-Evidence of the others deserves an ephemeral certificate at most, and from an issuer of its own: relying parties look at
-the issuer alone, so nothing weaker may come from the issuers of persistent TPMs.
-"""
+ISSUED_PROFILES: Final = (PROFILE, SERVICES_PROFILE, VTPM_PROFILE)
+"""The profiles on which this CA issues certificates; on all but the first, ephemeral ones at most."""
 
 PROFILE_ISSUED: Final = "profile.issued"
 """The rule that refuses profiles on which nothing is issued."""
@@ -99,6 +98,15 @@ _CHECKS: Mapping[str, tuple[Check[Claims], ...]] = MappingProxyType(
         VTPM_PROFILE: (_ISSUED, _EkInManifest(), _SingleEk()),
     }
 )
+
+
+def is_ephemeral(claims: Claims) -> bool:
+    """Whether evidence earns an ephemeral certificate at most, whatever a policy says.
+
+    It does unless it states a persistent store, which profile ``svsm-vtpm-ca:1`` alone can. Relying parties look at the
+    issuer alone, so nothing weaker may come from the issuers of persistent TPMs.
+    """
+    return claims.profile != PROFILE or claims.store is None or claims.store.mode != PERSISTENT
 
 
 def profile_checks(profile: str) -> tuple[Check[Claims], ...]:

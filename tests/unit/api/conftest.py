@@ -40,7 +40,7 @@ def services(world):
     world.apply(store, world.policy())
     enroller = world.enroller(store)
     enroller.recover()
-    yield Services(world.authority, store, enroller, operations)
+    yield Services(store, enroller, operations)
     store.close()
 
 

@@ -40,9 +40,7 @@ def enroller(world, service, folder):
     authority = world.authority
     store = world.new_store()
     world.apply(store, world.policy())
-    judge = Judge(
-        authority.ca_id, authority.mode, (service.root,), authority.nonce_key, collateral=folder.current
-    )
+    judge = Judge(authority.ca_id, authority.mode, (service.root,), collateral=folder.current)
     made = world.enroller(store, judge=judge)
     made.recover()
     yield made
@@ -127,7 +125,7 @@ def test_a_bundle_that_cannot_be_read_admits_nobody(enroll, folder):
 
 def test_a_ca_without_a_bundle_has_no_collateral(world):
     authority = world.authority
-    assert Judge.of(authority.ca_id, authority.mode, authority.nonce_key).collateral() == Collateral()
+    assert Judge.of(authority.ca_id, authority.mode).collateral() == Collateral()
 
 
 def test_what_is_missing_is_got_before_the_judgement_outside_of_transactions(

@@ -87,6 +87,7 @@ def test_permissions(pristine):
     assert sealed == {
         "offline/root.sealed",
         "private/activation.sealed",
+        "private/log.sealed",
         "private/nonce.sealed",
         *(f"private/{role}-default.sealed" for role in ROLES),
     }
@@ -214,15 +215,16 @@ class TestAllOrNothing:
             assert [p.name for p in tmp_path.iterdir()] == ["whole"]
 
     def test_what_finishes_it_belongs_to_it(self, tmp_path, config, perform):
-        def finish(directory):
-            assert load_authority(directory, PASSPHRASE).issuer("ek")
-            (directory / "database").write_text("x")
+        def finish(authority, root):
+            assert authority.issuer("ek")
+            (authority.directory / "database").write_text("x")
+            return []
 
         perform(tmp_path / "ca", config, finish=finish)
         assert (tmp_path / "ca" / "database").exists()
 
-        def failing(directory):
-            finish(directory)
+        def failing(authority, root):
+            finish(authority, root)
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
@@ -236,7 +238,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from ca_service.keys import CeremonyConfig, run_ceremony
 config = CeremonyConfig(mode="simulation", organization="O", publication_url="http://x")
-kill = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 run_ceremony(Path(sys.argv[1]), config, b"secret", clock=lambda: datetime.now(UTC), entropy=os.urandom, finish=kill)
 """
         result = subprocess.run(
@@ -250,8 +252,9 @@ run_ceremony(Path(sys.argv[1]), config, b"secret", clock=lambda: datetime.now(UT
         assert not any(b"PRIVATE KEY" in p.read_bytes() for p in left.rglob("*") if p.is_file())
 
     def test_two_at_once_make_one(self, tmp_path, config, perform):
-        def rival(_):
+        def rival(*_):
             perform(tmp_path / "ca", config)
+            return []
 
         with pytest.raises(Conflict):
             perform(tmp_path / "ca", config, finish=rival)

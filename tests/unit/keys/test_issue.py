@@ -78,6 +78,22 @@ def test_another_issuer_is_refused(pristine, draft, root):
     assert caught.value.code == "signer"
 
 
+def test_an_issuer_of_another_name_is_refused(draft, root):
+    """Its key made the signature, but no path building would find it above the certificate."""
+    token = lint(draft, root.info)
+    other = draft_root(
+        organization="Another Organisation",
+        mode="simulation",
+        public_key=root.signer.public_key(),
+        serial=1 << 130,
+        validity=Validity.device_lifetime(NOW),
+    )
+    issuer = x509.load_der_x509_certificate(sign_certificate(other.tbs, lint(other, None), root.signer, None))
+    with pytest.raises(VtpmCaError) as caught:
+        sign_certificate(draft.tbs, token, root.signer, issuer)
+    assert caught.value.code == "signer"
+
+
 def test_a_faulty_signature_never_leaves(draft, root):
     class Faulty(FileSigner):
         def sign(self, data):

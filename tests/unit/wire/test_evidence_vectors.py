@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ca_service.enrollment.judge import ACTIVATION_CHECKS, Judge
-from ca_service.enrollment.ledger import LEDGER_CHECKS
+from ca_service.enrollment.ledger_checks import LEDGER_CHECKS
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.ear import EAR_CHECKS
 from ca_service.policy import load
@@ -18,13 +18,14 @@ ROOT = Path(__file__).parents[3]
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "protocol" / "evidence.json").read_text())
 AMD = json.loads((ROOT / "tests" / "vectors" / "protocol" / "amd_evidence.json").read_text())
 POLICY = load(VECTORS["policy"])
-JUDGE = Judge.of(VECTORS["ca_id"], VECTORS["mode"], bytes.fromhex(VECTORS["nonce_key"]))
+JUDGE = Judge.of(VECTORS["ca_id"], VECTORS["mode"])
+NONCE_KEY = bytes.fromhex(VECTORS["nonce_key"])
 
 
 def judged(document, at):
     """The trace of a request, as an enrolment of an unknown TPM makes it."""
     submission, moment = Submission.parse(canonical(document)), parse_time(at, "at")
-    trace = JUDGE.judge_nonce(submission, moment)
+    trace = JUDGE.judge_nonce(submission, NONCE_KEY, moment)
     if trace.admitted:
         trace += JUDGE.authenticate(submission, moment)
     if trace.admitted:

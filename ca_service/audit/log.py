@@ -1,0 +1,249 @@
+"""The log of decisions and certificates, as the CA writes it.
+
+Every append belongs to the transaction that makes what the leaf is about: what is committed is logged, and what is
+logged happened. The head row is locked first, so appends follow one another and the tree never forks. A checkpoint
+is signed before the commit and leaves the process only after it.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ca_service.audit.leaf import Leaf, certificate_leaf, decision_leaf
+from ca_service.audit.merkle import Frontier, Node, Place, Recipe, inclusion, leaf_hash
+from ca_service.audit.note import NoteSigner, sign_note, verifier_key
+from ca_service.judgment import NotFound, Unavailable
+from ca_service.store import HeadRow, LeafRow, LoggedCertificate, Transaction
+from vtpm.wire.errors import WireError
+from vtpm.wire.log import Checkpoint, Proof, open_checkpoint
+from vtpm.wire.note import VerifierKey
+
+BATCH = 500
+"""How many leaves `Log.catch_up` takes at once."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What whoever was logged gets to keep.
+
+    Attributes:
+        size: leaves of the tree that the checkpoint is about.
+        checkpoint: the signed note, UTF-8.
+        proofs: that the leaves stand in that tree, in the order in which they were named.
+    """
+
+    size: int
+    checkpoint: bytes = field(repr=False)
+    proofs: tuple[Proof, ...] = field(repr=False)
+
+
+def damaged(what: str) -> Unavailable:
+    """The error of a log that contradicts itself: nothing may be decided or issued on top of it."""
+    return Unavailable(
+        f"the log is damaged: {what}",
+        code="log",
+        remedy="Run `vtpm-ca audit verify`. The CA serves again when the database is restored from a backup.",
+    )
+
+
+class Log:
+    """One log: its name, its key, and the tables of whichever transaction it is given.
+
+    Safe for threads: it remembers nothing but which checkpoint it signed or verified last, to save a verification.
+    """
+
+    def __init__(self, origin: str, signer: NoteSigner) -> None:
+        self.key = verifier_key(origin, signer)
+        self._signer = signer
+        self._vouched = ""
+
+    def __repr__(self) -> str:
+        return f"Log({self.key})"
+
+    def append(self, tx: Transaction, leaves: Sequence[Leaf], at: datetime) -> Receipt:
+        """Append leaves in their order, and sign the new checkpoint.
+
+        Without leaves it only makes sure that there is a checkpoint. Four statements, whatever the size of the tree.
+
+        Raises:
+            Taken: one of them is in the log already; by the transaction's end.
+            Unavailable: the log contradicts itself (code ``log``); nothing was written.
+        """
+        row = tx.log.head(lock=True)
+        frontier = self._frontier(tx, row)
+        nodes = frontier.nodes()
+        first, made = frontier.size, list[Node]()
+        for leaf in leaves:
+            frontier, grown = frontier.append(leaf_hash(leaf.data))
+            made += grown
+        nodes |= {(level, position): hash_ for level, position, hash_ in made}
+        if row is None or leaves:
+            checkpoint = self._sign(frontier)
+            tx.log.add_leaves(
+                LeafRow(first + i, leaf.kind, leaf.subject, leaf.data) for i, leaf in enumerate(leaves)
+            )
+            tx.log.add_nodes(made)
+            head = HeadRow(frontier.size, frontier.to_bytes(), checkpoint.decode("utf-8"), at)
+            tx.log.set_head(head, first=row is None)
+        else:
+            checkpoint = row.checkpoint.encode("utf-8")
+        proofs = tuple(
+            Proof(leaf.data, first + i, inclusion(first + i, frontier.size).path(nodes))
+            for i, leaf in enumerate(leaves)
+        )
+        return Receipt(frontier.size, checkpoint, proofs)
+
+    def proofs(self, tx: Transaction, wanted: Sequence[tuple[str, str]]) -> Receipt:
+        """Prove to the present head that older leaves stand in the tree.
+
+        Three statements, and O(log n) hashes per leaf. After an `append` in the same transaction the head is the
+        one of that append.
+
+        Args:
+            tx: any transaction.
+            wanted: kind and subject of each leaf.
+
+        Raises:
+            NotFound: one of them is not in the log.
+            Unavailable: the log contradicts itself (code ``log``).
+        """
+        row = tx.log.head()
+        if row is None:
+            raise NotFound("the log is empty")
+        rows = tx.log.about(wanted)
+        if not all(subject in rows for subject in wanted):
+            raise NotFound("the log has no such leaf")
+        leaves = [rows[subject] for subject in wanted]
+        try:
+            recipes = [inclusion(leaf.position, row.size) for leaf in leaves]
+        except ValueError:
+            raise damaged("a leaf stands outside the tree") from None
+        nodes = tx.log.nodes({place for recipe in recipes for place in recipe.places()})
+        proofs = tuple(
+            Proof(leaf.data, leaf.position, _path(recipe, nodes))
+            for leaf, recipe in zip(leaves, recipes, strict=True)
+        )
+        return Receipt(row.size, row.checkpoint.encode("utf-8"), proofs)
+
+    def proof(self, tx: Transaction, kind: str, subject: str) -> Receipt:
+        """The same for one leaf."""
+        return self.proofs(tx, [(kind, subject)])
+
+    def check_head(self, tx: Transaction) -> Checkpoint:
+        """The present checkpoint, after holding frontier, root, signature and the number of leaves together.
+
+        Raises:
+            Unavailable: they do not fit, or there is no log (code ``log``).
+        """
+        return check_head(tx, self.key)
+
+    def catch_up(self, tx: Transaction, at: datetime) -> int:
+        """Append what has no leaf yet, in the order of time: what releases without a log decided and issued.
+
+        Makes the first head too, so that every CA has a checkpoint. Needs a write transaction; for a CA with a million
+        certificates it takes minutes.
+
+        Returns:
+            How many leaves it appended.
+        """
+        count, batch = 0, list[Leaf]()
+        self.append(tx, (), at)
+        # Of one second the decisions come first, for a certificate rests on one.
+        for _, leaf in heapq.merge(_unlogged_decisions(tx), _unlogged_certificates(tx), key=_time):
+            batch.append(leaf)
+            if len(batch) == BATCH:
+                count += len(self.append(tx, batch, at).proofs)
+                batch = []
+        return count + len(self.append(tx, batch, at).proofs)
+
+    def _frontier(self, tx: Transaction, row: HeadRow | None) -> Frontier:
+        if row is None:
+            if tx.log.length():
+                raise damaged("it has leaves and no head")
+            return Frontier()
+        frontier = _parse_frontier(row)
+        if row.checkpoint != self._vouched:
+            _compare(frontier, _open(row, self.key))
+            self._vouched = row.checkpoint
+        else:
+            _compare(frontier, Checkpoint.parse(row.checkpoint.rpartition("\n\n")[0] + "\n"))
+        return frontier
+
+    def _sign(self, frontier: Frontier) -> bytes:
+        text = Checkpoint(self.key.name, frontier.size, frontier.root()).to_text()
+        note = sign_note(text, self.key, self._signer)
+        self._vouched = note.decode("utf-8")
+        return note
+
+
+def check_head(tx: Transaction, key: VerifierKey) -> Checkpoint:
+    """The present checkpoint, for whoever has no more than the log's public key; raises as `Log.check_head`."""
+    row = tx.log.head()
+    if row is None:
+        raise damaged("it has no head")
+    checkpoint = _open(row, key)
+    _compare(_parse_frontier(row), checkpoint)
+    if tx.log.length() != row.size:
+        raise damaged("its head counts other leaves than there are")
+    return checkpoint
+
+
+def _open(row: HeadRow, key: VerifierKey) -> Checkpoint:
+    try:
+        return open_checkpoint(row.checkpoint.encode("utf-8"), key)
+    except (WireError, UnicodeError):
+        raise damaged("its checkpoint is not signed by the log's key") from None
+
+
+def _parse_frontier(row: HeadRow) -> Frontier:
+    try:
+        return Frontier.from_bytes(row.size, row.frontier)
+    except ValueError:
+        raise damaged("its frontier does not fit its size") from None
+
+
+def _compare(frontier: Frontier, checkpoint: Checkpoint) -> None:
+    if (checkpoint.size, checkpoint.root) != (frontier.size, frontier.root()):
+        raise damaged("its head is not the one that was signed")
+
+
+def _path(recipe: Recipe, nodes: dict[Place, bytes]) -> tuple[bytes, ...]:
+    try:
+        return recipe.path(nodes)
+    except KeyError:
+        raise damaged("a hash of the tree is missing") from None
+
+
+def leaf_of_certificate(row: LoggedCertificate) -> Leaf:
+    """The leaf of a certificate that is stored."""
+    return certificate_leaf(
+        serial=row.serial,
+        issuer=row.issuer,
+        profile=row.profile,
+        key_name=row.key_name,
+        der=row.der,
+        decision_id=row.decision_id,
+        at=row.issued_at,
+    )
+
+
+_Dated = tuple[datetime, Leaf]
+
+
+def _unlogged_decisions(tx: Transaction) -> Iterator[_Dated]:
+    after: tuple[datetime, str] | None = None
+    while rows := tx.log.unlogged_decisions(after, BATCH):
+        yield from ((row.at, decision_leaf(row)) for row in rows)
+        after = (rows[-1].at, rows[-1].id)
+
+
+def _unlogged_certificates(tx: Transaction) -> Iterator[_Dated]:
+    after: tuple[datetime, str] | None = None
+    while rows := tx.log.unlogged_certificates(after, BATCH):
+        yield from ((row.issued_at, leaf_of_certificate(row)) for row in rows)
+        after = (rows[-1].issued_at, rows[-1].serial)
+
+
+def _time(dated: _Dated) -> datetime:
+    return dated[0]

@@ -1,0 +1,185 @@
+"""The log's tree as it grows: what a writer keeps, and which hashes a proof is made of.
+
+A *place* is (level, position): the root of the complete subtree over the leaves from ``position << level`` on,
+``1 << level`` of them. Level 0 are the leaves. Only complete subtrees are ever stored, so nothing stored ever changes;
+every other hash of RFC 6962 folds out of them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Self
+
+from vtpm.wire.merkle import (
+    EMPTY_ROOT,
+    HASH_SIZE,
+    MAX_TREE_SIZE,
+    leaf_hash,
+    node_hash,
+    verify_consistency,
+    verify_inclusion,
+)
+
+Place = tuple[int, int]
+"""Level and position of a complete subtree."""
+
+Node = tuple[int, int, bytes]
+"""A place with its hash, 32 bytes."""
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """All that is needed to let a tree grow: its size and the roots of its complete subtrees.
+
+    Attributes:
+        size: leaves of the tree.
+        hashes: roots of the subtrees that make it up, largest first: one per set bit of `size`.
+    """
+
+    size: int = 0
+    hashes: tuple[bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.size <= MAX_TREE_SIZE or len(self.hashes) != self.size.bit_count():
+            raise ValueError("a frontier has one hash per set bit of its size")
+        if not all(len(hash_) == HASH_SIZE for hash_ in self.hashes):
+            raise ValueError(f"a hash has {HASH_SIZE} bytes")
+
+    def append(self, leaf: bytes) -> tuple["Frontier", tuple[Node, ...]]:
+        """Let the tree grow by a leaf.
+
+        Args:
+            leaf: the leaf's hash.
+
+        Returns:
+            The new frontier, and the subtrees that this leaf completed, the leaf itself first.
+        """
+        hash_, level, position = leaf, 0, self.size
+        hashes, nodes = list(self.hashes), [(0, self.size, leaf)]
+        while position & 1:
+            hash_, level, position = node_hash(hashes.pop(), hash_), level + 1, position >> 1
+            nodes.append((level, position, hash_))
+        return Frontier(self.size + 1, (*hashes, hash_)), tuple(nodes)
+
+    def root(self) -> bytes:
+        """The tree's root."""
+        return fold(self.hashes)
+
+    def nodes(self) -> dict[Place, bytes]:
+        """The hashes by place."""
+        return dict(zip(_complete(0, self.size), self.hashes, strict=True))
+
+    def to_bytes(self) -> bytes:
+        """The hashes one after the other; the size is kept beside them."""
+        return b"".join(self.hashes)
+
+    @classmethod
+    def from_bytes(cls, size: int, data: bytes) -> Self:
+        """Inverse of `to_bytes`; raises ValueError if no tree of that size has this frontier."""
+        if len(data) % HASH_SIZE:
+            raise ValueError(f"a hash has {HASH_SIZE} bytes")
+        return cls(size, tuple(data[i : i + HASH_SIZE] for i in range(0, len(data), HASH_SIZE)))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Of what a path is made: for each of its hashes the complete subtrees that fold into it, left to right."""
+
+    hashes: tuple[tuple[Place, ...], ...]
+
+    def places(self) -> set[Place]:
+        """Everything that must be at hand."""
+        return {place for places in self.hashes for place in places}
+
+    def path(self, nodes: Mapping[Place, bytes]) -> tuple[bytes, ...]:
+        """The path; raises KeyError if a hash is not at hand."""
+        return tuple(fold(nodes[place] for place in places) for places in self.hashes)
+
+
+def inclusion(position: int, size: int) -> Recipe:
+    """The path from a leaf to the root (RFC 6962, section 2.1.1), the leaf's sibling first.
+
+    Raises:
+        ValueError: the tree has no such leaf.
+    """
+    if not 0 <= position < size <= MAX_TREE_SIZE:
+        raise ValueError("there is no such leaf")
+    first, end, siblings = 0, size, []
+    while end - first > 1:
+        middle = first + _largest_power_below(end - first)
+        if position < middle:
+            siblings.append((middle, end))
+            end = middle
+        else:
+            siblings.append((first, middle))
+            first = middle
+    return _recipe(reversed(siblings))
+
+
+def consistency(old_size: int, size: int) -> Recipe:
+    """The path from an older tree to the present one (RFC 6962, section 2.1.2).
+
+    Raises:
+        ValueError: the older tree is the larger one.
+    """
+    if not 0 <= old_size <= size <= MAX_TREE_SIZE:
+        raise ValueError("the older tree is not the smaller one")
+    if old_size in {0, size}:
+        return Recipe(())
+    first, end, parts = 0, size, []
+    while end != old_size:
+        middle = first + _largest_power_below(end - first)
+        if old_size <= middle:
+            parts.append((middle, end))
+            end = middle
+        else:
+            parts.append((first, middle))
+            first = middle
+    if first:
+        # Else what is left is the older tree itself, whose root the reader has.
+        parts.append((first, end))
+    return _recipe(reversed(parts))
+
+
+def nodes_in(size: int) -> int:
+    """How many complete subtrees a tree of this size has, its leaves included."""
+    return 2 * size - size.bit_count()
+
+
+def fold(hashes: Iterable[bytes]) -> bytes:
+    """Root over neighbouring complete subtrees, largest first; of none it is the empty tree's."""
+    backwards = list(hashes)[::-1]
+    return reduce(lambda right, left: node_hash(left, right), backwards) if backwards else EMPTY_ROOT
+
+
+def _complete(first: int, end: int) -> Iterator[Place]:
+    """The complete subtrees that make up the leaves from `first` (a border of a subtree that large) to `end`."""
+    while first < end:
+        level = (end - first).bit_length() - 1
+        yield level, first >> level
+        first += 1 << level
+
+
+def _recipe(ranges: Iterable[tuple[int, int]]) -> Recipe:
+    return Recipe(tuple(tuple(_complete(first, end)) for first, end in ranges))
+
+
+def _largest_power_below(number: int) -> int:
+    return 1 << ((number - 1).bit_length() - 1)
+
+
+__all__ = [
+    "EMPTY_ROOT",
+    "Frontier",
+    "Node",
+    "Place",
+    "Recipe",
+    "consistency",
+    "fold",
+    "inclusion",
+    "leaf_hash",
+    "node_hash",
+    "nodes_in",
+    "verify_consistency",
+    "verify_inclusion",
+]

@@ -1,0 +1,110 @@
+"""How a decision is kept: its row, its evidence, its leaf in the log, and the alarm that it may mean."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from ca_service.audit import decision_leaf
+from ca_service.enrollment.desk import Desk, View
+from ca_service.enrollment.ledger import LedgerFacts
+from ca_service.enrollment.ledger_checks import ALARMS
+from ca_service.enrollment.submission import Submission
+from ca_service.judgment import BadRequest, Finding, Trace
+from ca_service.store import DecisionRow, Transaction
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A decision about a submission: what it was made on, every finding, at which stage and when."""
+
+    id: str
+    submission: Submission
+    view: View
+    trace: Trace
+    stage: str
+    at: datetime
+
+    def row(self) -> DecisionRow:
+        """The decision as it is stored."""
+        refusal, grant = self.trace.refusal, self.submission.claims.grant
+        facts = self.view.facts
+        resource = "" if grant is None else grant.claims.resource
+        return DecisionRow(
+            id=self.id,
+            at=self.at,
+            stage=self.stage,
+            admitted=int(self.trace.admitted),
+            rule="" if refusal is None else refusal.rule,
+            trace=json.dumps(self.trace.to_json(), separators=(",", ":")),
+            policy_version=self.view.version,
+            policy_digest=self.view.digest,
+            evidence_digest=self.submission.digest,
+            kbs_id="" if facts is None else facts.claim.kbs_id,
+            resource=resource if facts is None or not facts.claim.ephemeral else facts.claim.resource,
+        )
+
+
+def keep_and_log(desk: Desk, tx: Transaction, decision: Decision) -> None:
+    """Store a decision with its evidence and its leaf in the log; raise an alarm where somebody must look."""
+    row, refusal = decision.row(), decision.trace.refusal
+    tx.decisions.keep_evidence(decision.submission.digest, decision.submission.body, decision.at)
+    tx.decisions.add(row)
+    desk.log.append(tx, [decision_leaf(row)], decision.at)
+    if refusal is not None and refusal.rule in ALARMS and decision.view.facts is not None:
+        detail = _both_sides(tx, decision, refusal, decision.view.facts)
+        tx.alarms.add(ALARMS[refusal.rule], decision.id, json.dumps(detail), decision.at)
+
+
+def _both_sides(
+    tx: Transaction, decision: Decision, refusal: Finding, facts: LedgerFacts
+) -> dict[str, object]:
+    """Who came, and who was there before: the operator has to find out which of them is the copy."""
+    claim, submission = facts.claim, decision.submission
+    return {
+        "rule": refusal.rule,
+        "expected": refusal.expected,
+        "actual": refusal.actual,
+        "newcomer": {
+            "kbs": claim.kbs_id,
+            "resource": claim.resource,
+            "salt": claim.salt,
+            "ek_set": claim.ek_set,
+            "decision": decision.id,
+            "at": decision.at.isoformat(),
+            "chip_id": submission.report.chip_id.hex(),
+            "report_id": claim.report_id,
+            "counter": str(claim.counter),
+        },
+        "holders": [_holder(tx, kbs_id, resource) for kbs_id, resource in _holders(tx, facts)],
+    }
+
+
+def _holders(tx: Transaction, facts: LedgerFacts) -> list[tuple[str, str]]:
+    """(KBS id, resource) of everybody whom the claim collides with."""
+    numbers = {i for i in facts.key_instances.values() if i != facts.instance_id}
+    if facts.occupant is not None:
+        numbers.add(facts.occupant.instance_id)
+    found = {(row.kbs_id, row.resource) for row in tx.ledger.instances_by_id(numbers).values()}
+    if facts.key_id_owner is not None:
+        found.add(facts.key_id_owner)
+    return sorted(found)
+
+
+def _holder(tx: Transaction, kbs_id: str, resource: str) -> dict[str, object]:
+    last = tx.decisions.last_admitted(kbs_id, resource)
+    return {
+        "kbs": kbs_id,
+        "resource": resource,
+        "decision": "" if last is None else last.id,
+        "at": "" if last is None else last.at.isoformat(),
+        "chip_id": "" if last is None else _chip_of(tx, last),
+    }
+
+
+def _chip_of(tx: Transaction, row: DecisionRow) -> str:
+    body = tx.decisions.evidence(row.evidence_digest)
+    try:
+        return "" if body is None else Submission.parse(body).report.chip_id.hex()
+    except BadRequest:
+        # Evidence that an earlier release took and this one reads no more: the decision still names it.
+        return ""

@@ -24,8 +24,8 @@ def trusted_issuers(public: PublicAuthority, entries: Sequence[Mapping[str, str]
     """
     found = []
     for entry in entries:
-        certificate = x509.load_pem_x509_certificate(entry["pem"].encode("ascii"))
         try:
+            certificate = x509.load_pem_x509_certificate(entry["pem"].encode("ascii"))
             certificate.verify_directly_issued_by(public.root)
         except (ValueError, TypeError, InvalidSignature):
             raise VtpmCaError(

@@ -96,7 +96,7 @@ def revoke(context: OperationContext, arguments: Members) -> Json:
     confirmed = optional_flag(arguments, "yes")
     row = _find(context, arguments)
     arguments.end()
-    rows = [row] if row.state is CertificateState.ISSUED else []
+    rows = [row] if row.state in (CertificateState.ISSUED, CertificateState.SUPERSEDED) else []
     if confirmed and rows:
         revoke_certificate(
             context.store,

@@ -13,16 +13,13 @@ from ca_service.policy.ephemeral import EphemeralTerms
 from ca_service.policy.examples import example_document
 from ca_service.policy.facts import LaunchFacts, PolicyFacts
 from ca_service.policy.launches import LaunchEntry, PlatformEntry
-from ca_service.policy.pace import INSTANCE_LIMIT, InstanceLimit
 from ca_service.policy.unsafe import UNSAFE_RULES
 
 __all__ = [
-    "INSTANCE_LIMIT",
     "PROFILE_ADMITTED",
     "UNSAFE_RULES",
     "EarDemand",
     "EphemeralTerms",
-    "InstanceLimit",
     "KbsEntry",
     "LaunchEntry",
     "LaunchFacts",

@@ -4,22 +4,17 @@ Together they show: EK, IAK and IDevID are instances of TCG templates, primary k
 live in one TPM. The checks are total: whatever bytes the evidence holds, they find something and never raise.
 """
 
-from ca_service.residency.blocked import BLOCK_CHECKS, KEY_NOT_BLOCKED, KeyBlocks, spki_digests
 from ca_service.residency.certify import CERTIFY_CHECKS
 from ca_service.residency.challenge import SECRET_SIZE, make_challenge
 from ca_service.residency.evidence import Names, TpmEvidence, names
 from ca_service.residency.keys import KEY_CHECKS
 
 __all__ = [
-    "BLOCK_CHECKS",
     "CERTIFY_CHECKS",
     "KEY_CHECKS",
-    "KEY_NOT_BLOCKED",
     "SECRET_SIZE",
-    "KeyBlocks",
     "Names",
     "TpmEvidence",
     "make_challenge",
     "names",
-    "spki_digests",
 ]

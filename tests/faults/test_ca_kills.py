@@ -37,8 +37,9 @@ def run_kills(site: Site, chance, kills: int, *, progress: bool = False) -> tupl
             killed["server"] += 1
             node = site.start(port=node.port)
         if progress and number % 50 == 0:
-            seconds = time.monotonic() - begun
-            print(f"{number} kills, {seconds:.0f} s, {dict(load.figures().counts)}", flush=True)
+            so_far = load.figures()
+            assert so_far.unexpected == []
+            print(f"{number} kills, {time.monotonic() - begun:.0f} s, {dict(so_far.counts)}", flush=True)
     supply.shut()
     figures = load.join(60)
     # What the last killed left open, a start closes: nobody else may have met it.

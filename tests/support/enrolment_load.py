@@ -187,7 +187,7 @@ def log_in(value: object) -> dict[str, list]:
             if {"leaf", "position", "path"} <= item.keys():
                 found["proofs"].append(item)
             if isinstance(item.get("checkpoint"), str):
-                found["checkpoints"].append(item["checkpoint"])
+                found["checkpoints"].append(unb64(item["checkpoint"]).decode())
             todo.extend(item.values())
         elif isinstance(item, list):
             todo.extend(item)

@@ -1,6 +1,8 @@
 """`vtpm-ca audit` on a CA that really worked."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -46,7 +48,7 @@ def test_a_ca_that_was_edited(here, logged):
     assert done.code == 1
     assert done.out.startswith("INVALID")
     assert "decision.altered" in done.out
-    assert "the audit made 1 finding" in done.err
+    assert "1 thing is not as it was logged" in done.err
     done = here("audit", "verify", "--dir", logged, "--json")
     assert done.code == 1
     assert json.loads(done.out)["counts"] == {"decision.altered": 1}
@@ -92,14 +94,28 @@ def test_an_older_checkpoint(here, logged, worked_ca, tmp_path):
     assert here("audit", "verify", "--dir", logged, "--since", tmp_path / "nowhere").code == 2
 
 
-@pytest.mark.parametrize(
-    "words", [(), ("DEST",), ("--key", "KEY"), ("DEST", "--key", "x"), ("NOWHERE", "--key", "KEY")]
-)
-def test_usage(here, logged, words):
-    key = key_of(here, logged)
-    given = {"DEST": logged.parent / "first", "KEY": key, "NOWHERE": logged.parent / "nowhere"}
-    done = here("audit", "verify", *(given.get(word, word) for word in words))
-    assert (done.code, done.out) == (2, "")
+def test_usage(here, tmp_path):
+    key = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
+    for words, complaint in (
+        ((), "--dir"),
+        ((tmp_path,), "--key"),
+        (("--key", key), "--key is for an export"),
+        ((tmp_path, "--key", key[:-1]), "key: must"),
+        ((tmp_path, "--key", key), "no checkpoint"),
+        ((tmp_path / "nowhere", "--key", key), "no checkpoint"),
+        (("--dir", tmp_path), "not the directory of a CA"),
+    ):
+        done = here("audit", "verify", *words)
+        assert (done.code, done.out) == (2, "")
+        assert complaint in done.err
+
+
+def test_the_documented_commands(here, logged, monkeypatch):
+    document = (Path(__file__).parents[3] / "docs" / "log.md").read_text()
+    (block,) = re.findall(r"<!-- tested: ca -->\n```sh\n(.*?)```", document, re.DOTALL)
+    monkeypatch.chdir(logged.parent)
+    for line in block.splitlines():
+        assert here(*line.split()[1:], env={"VTPM_CA_DIR": str(logged)}).code == 0, line
 
 
 def test_a_database_that_is_elsewhere_must_be_named(here, logged):

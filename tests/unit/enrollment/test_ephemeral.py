@@ -9,12 +9,11 @@ import pytest
 from amd_guest import DAYS, Guest
 from cryptography import x509
 
-from ca_service.enrollment import Limits, reset_instance, revoke
+from ca_service.enrollment import reset_instance, revoke
 from ca_service.enrollment.claim import spki_of
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.snp import simulated_roots
 from ca_service.judgment import BadRequest, Refused, Trace, UnsafeSkip, Verdict
-from ca_service.operations import OperationContext, perform
 from ca_service.policy import load
 from ca_service.profiles import oids, serial_hex, structures
 from ca_service.store import BlockedKeyRow
@@ -120,13 +119,6 @@ def instance(store):
     with store.read() as tx:
         (row,) = tx.ledger.instances()
     return row
-
-
-def operate(world, store, name: str, **arguments):
-    context = OperationContext(
-        world.authority, lambda: world.authority, store, lambda: world.time, "alice", Limits()
-    )
-    return perform(context, name, arguments)
 
 
 class TestWhatIsIssued:
@@ -307,9 +299,9 @@ class TestOnEveryDatabase:
         _, first = enrol()
         assert enrol(certify=False)[0] == 200
         who = {"kbs": "ephemeral:", "resource": instance(store).resource}
-        assert not operate(world, store, "instance-reset", **who)["done"]
+        assert not helpers.operate(world, store, "instance-reset", **who)["done"]
         assert states(store) == {"issued": 3}
-        gone = operate(world, store, "instance-reset", **who, cause="over", yes=True)
+        gone = helpers.operate(world, store, "instance-reset", **who, cause="over", yes=True)
         assert {row["profile"] for row in gone["revoked"]} == {"ek", "iak", "idevid"}
         assert states(store) == {"revoked": 3}
         with store.read() as tx:
@@ -389,11 +381,13 @@ class TestTheVolatileDowngrade:
         assert enroller.enroll(world.body(nonce, tpms(0), helpers.Boot(certify=False))).status == 200
         assert alarms(store) == []
 
-    def test_a_production_ca_takes_no_policy_that_gives_the_rules_up(self, world, store):
+    def test_a_production_ca_takes_no_policy_that_gives_the_rules_up(self, world, store, helpers):
         before = count(store, "policies")
         world.authority = replace(world.authority, mode="production")
         with pytest.raises(BadRequest) as caught:
-            operate(world, store, "policy-apply", text=amd_guest.policy(world, profiles=(), extra=UNSAFE))
+            helpers.operate(
+                world, store, "policy-apply", text=amd_guest.policy(world, profiles=(), extra=UNSAFE)
+            )
         assert caught.value.code == "policy-unsafe"
         assert count(store, "policies") == before
 

@@ -16,8 +16,21 @@ from ca_service.cli.channel import NoServer, ask_server, read_facts
 from ca_service.cli.options import DIRECTORY_VARIABLE, directory_option
 from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, NotFound, Unavailable
-from ca_service.keys import Authority, PublicAuthority, find_passphrase, load_authority, load_public
-from ca_service.operations import OperationContext, database_url, open_database, perform
+from ca_service.keys import (
+    Authority,
+    PublicAuthority,
+    find_passphrase,
+    find_pin,
+    load_authority,
+    load_public,
+)
+from ca_service.operations import (
+    OperationContext,
+    check_not_rolled_back,
+    database_url,
+    open_database,
+    perform,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -138,7 +151,7 @@ def _perform_here(public: PublicAuthority, operation: str, arguments: dict[str, 
     directory = public.directory
 
     def unlock() -> Authority:
-        return load_authority(directory, find_passphrase(os.environ))
+        return load_authority(directory, find_passphrase(os.environ), find_pin(os.environ))
 
     if read_facts(directory).get("own_database") is False and not os.environ.get(DATABASE_VARIABLE):
         raise Unavailable(
@@ -147,6 +160,7 @@ def _perform_here(public: PublicAuthority, operation: str, arguments: dict[str, 
         )
     store = open_database(find_database(directory))
     try:
+        check_not_rolled_back(public, store)
         by = user_name(os.getuid())
         return perform(OperationContext(public, unlock, store, now, by, Limits()), operation, arguments)
     finally:

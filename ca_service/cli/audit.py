@@ -74,7 +74,9 @@ def verify(
             report = audit_ca(open_public(place), store, older)
     _show(report, as_json=as_json)
     if not report.clean:
-        raise Conflict(f"the audit made {sum(report.counts.values())} findings", code="audit")
+        count = sum(report.counts.values())
+        things = "1 thing is" if count == 1 else f"{count} things are"
+        raise Conflict(f"{things} not as it was logged", code="audit")
 
 
 @audit.command()

@@ -1,19 +1,30 @@
 """`vtpm-ca init|crl|export`: the CA itself, its lists, and what consumers take from it."""
 
+import hashlib
 import os
 import secrets
+from importlib.metadata import version
 from pathlib import Path
 
 import click
 
 from ca_service import operations
-from ca_service.cli.access import now, open_public, run, with_directory
+from ca_service.cli.access import now, open_public, run, user_name, with_directory
 from ca_service.cli.files import read_text
 from ca_service.cli.options import PathName
 from ca_service.cli.output import echo, show_json, show_rows, with_json
-from ca_service.export import ExportRole, export_keylime
-from ca_service.judgment import Conflict
-from ca_service.keys import CeremonyConfig, find_passphrase
+from ca_service.export import ExportRole, export_keylime, trusted_issuers
+from ca_service.judgment import BadRequest, Conflict
+from ca_service.keys import (
+    CeremonyConfig,
+    Occasion,
+    find_passphrase,
+    find_pin,
+    find_root_passphrase,
+    find_root_pin,
+    load_root,
+)
+from ca_service.status import REASONS
 
 _MAX_CONFIG = 64 * 1024
 
@@ -28,10 +39,29 @@ _MAX_CONFIG = 64 * 1024
 )
 @with_json
 def init(directory: Path, config: Path, *, as_json: bool) -> None:
-    """Make a CA in DIRECTORY: root, issuing CAs, first revocation lists, database."""
-    ceremony = CeremonyConfig.from_toml(read_text(config, _MAX_CONFIG))
+    """Make a CA in DIRECTORY: root, issuing CAs, first revocation lists, database, log key.
+
+    What it did stands in DIRECTORY/transcript.txt, and for programs in transcript.json. The root's key is sealed under
+    VTPM_CA_ROOT_PASSPHRASE_FILE or VTPM_CA_ROOT_PASSPHRASE if one is set, else under the passphrase of the other keys.
+    The PIN of a PKCS#11 token comes from VTPM_CA_PKCS11_PIN_FILE, VTPM_CA_PKCS11_PIN or the systemd credential
+    vtpm-ca-pkcs11-pin, that of the root's token, if it has another one, from VTPM_CA_ROOT_PKCS11_PIN_FILE and so on.
+    """
+    text = read_text(config, _MAX_CONFIG)
+    ceremony = CeremonyConfig.from_toml(text)
     transcript = operations.init(
-        directory, ceremony, find_passphrase(os.environ), clock=now, entropy=secrets.token_bytes
+        directory,
+        ceremony,
+        find_passphrase(os.environ),
+        clock=now,
+        entropy=secrets.token_bytes,
+        root_passphrase=find_root_passphrase(os.environ),
+        pin=find_pin(os.environ),
+        root_pin=find_root_pin(os.environ),
+        occasion=Occasion(
+            by=user_name(os.getuid()),
+            tool=f"vtpm-ca {version('vtpm-ca')}",
+            config_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        ),
     )
     if as_json:
         show_json(transcript.to_json())
@@ -39,7 +69,9 @@ def init(directory: Path, config: Path, *, as_json: bool) -> None:
     echo(f"{transcript.mode} CA {transcript.ca_id} in {directory}")
     for entry in transcript.certificates:
         echo(f"  {entry.role:<10} {entry.subject}")
-    echo(f"Move {directory}/offline to a medium in a safe: the running CA does not need the root's key.")
+    echo(f"The transcript is {directory}/transcript.txt. What to do next:")
+    for number, step in enumerate(transcript.next_steps, 1):
+        echo(f"  {number}. {step}")
 
 
 @click.group()
@@ -48,12 +80,80 @@ def crl() -> None:
 
 
 @crl.command()
+@click.option("--root", is_flag=True, help="the root's list instead; takes the root's key")
+@click.option(
+    "--root-key",
+    type=PathName(directory=False),
+    metavar="FILE",
+    help="with --root: the root's sealed key, if it was taken away",
+)
+@click.option(
+    "--revoke",
+    "skids",
+    multiple=True,
+    metavar="SKID",
+    help="with --root: an issuing CA that does not count any more",
+)
+@click.option(
+    "--reason",
+    type=click.Choice(REASONS),
+    metavar="REASON",
+    default="unspecified",
+    show_default=True,
+    help="with --revoke: as RFC 5280 names it, for example cACompromise",
+)
+@click.option("--yes", is_flag=True, help="with --revoke: do it; without this it is a dry run")
 @with_directory
 @with_json
-def publish(directory: Path, *, as_json: bool) -> None:
-    """Make and publish the next CRL of every issuing CA."""
+def publish(
+    root_key: Path | None,
+    skids: tuple[str, ...],
+    reason: str,
+    directory: Path,
+    *,
+    root: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Make and publish the next CRL of every issuing CA, or with --root the root's.
+
+    The root's list names the issuing CAs that are revoked; it holds for a year at most. A running server publishes the
+    new one at once.
+    """
     columns = ("issuer", "number", "this_update", "next_update")
-    show_rows(run(directory, "crl-publish"), columns, as_json=as_json, empty="no issuing CA")
+    if root:
+        rows = _publish_root(directory, root_key, skids, reason, yes=yes)
+        if not rows:
+            return
+    elif root_key is not None or skids:
+        raise BadRequest("--root-key and --revoke", "go together with --root")
+    else:
+        rows = run(directory, "crl-publish")
+    show_rows(rows, columns, as_json=as_json, empty="no issuing CA")
+
+
+def _publish_root(
+    directory: Path, root_key: Path | None, skids: tuple[str, ...], reason: str, *, yes: bool
+) -> list[dict[str, object]]:
+    public = open_public(directory)
+    named = [public.issuer_of(skid) for skid in skids]
+    if named:
+        active = {row["skid"] for row in run(directory, "issuer-list") if row["state"] == "active"}
+        if signing := [ca.skid for ca in named if ca.skid in active]:
+            raise Conflict(
+                f"the issuing CA {signing[0]} signs",
+                code="rollover",
+                remedy="Let another one sign first: `vtpm-ca ca prepare`, `vtpm-ca ca activate`.",
+            )
+        if not yes:
+            for ca in named:
+                echo(f"would revoke {ca.certificate.subject.rfc4514_string()} ({ca.skid})")
+            echo("Dry run: --yes would do it. Nobody can undo it, and all its certificates fall with it.")
+            return []
+    opened = load_root(directory, find_root_passphrase(os.environ), root_key, find_root_pin(os.environ))
+    made = operations.publish_root_list(directory, opened, now(), revoke=skids, reason=reason)
+    values = made.to_json()
+    return [{"issuer": values["skid"], **{k: values[k] for k in ("number", "this_update", "next_update")}}]
 
 
 @click.group()
@@ -68,11 +168,12 @@ def export() -> None:
 @with_directory
 @with_json
 def keylime(dest: Path, role: ExportRole | None, directory: Path, *, check: bool, as_json: bool) -> None:
-    """Make DEST a keylime tpm_cert_store that trusts this CA's issuing CAs.
+    """Make DEST a keylime tpm_cert_store that trusts this CA's issuing CAs of all generations, but for retired ones.
 
     Files of other issuers in DEST stay as they are.
     """
-    report = export_keylime(dest, open_public(directory).issuers, role, check=check)
+    issuers = trusted_issuers(open_public(directory), run(directory, "issuer-certificates")["trusted"])
+    report = export_keylime(dest, issuers, role, check=check)
     if as_json:
         show_json(report.to_json())
     else:

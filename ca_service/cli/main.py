@@ -17,7 +17,9 @@ from ca_service.judgment import Unavailable, VtpmCaError
 
 _UNAVAILABLE, _USAGE, _REFUSED = 3, 2, 1
 _INTERRUPTED = 130
-_USAGE_CODES = frozenset({"malformed", "operation", "passphrase-missing", "permissions", "no-ca"})
+_USAGE_CODES = frozenset(
+    {"malformed", "operation", "passphrase-missing", "pin-missing", "permissions", "no-ca"}
+)
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 _STANDARD_STREAMS = (0, 1, 2)
 
@@ -28,6 +30,7 @@ _COMMANDS = {
     "policy": "policy",
     "instance": "records",
     "cert": "records",
+    "key": "keys",
     "decision": "records",
     "alarm": "records",
     "crl": "authority",

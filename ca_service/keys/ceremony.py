@@ -97,7 +97,7 @@ def run_ceremony(
     directory = directory.absolute()
     _require_vacant(directory)
     sealer = Sealer(passphrase)
-    root_sealer = sealer if root_passphrase is None else Sealer(root_passphrase)
+    root_sealer = sealer if root_passphrase in (None, passphrase) else Sealer(root_passphrase)
     building = directory.parent / f".{directory.name}.ceremony-{entropy(8).hex()}"
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)

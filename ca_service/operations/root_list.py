@@ -12,7 +12,7 @@ from ca_service.keys import PublicAuthority, RootCa, TranscriptList, load_public
 from ca_service.status import RevokedEntry, build_crl
 
 ROOT_LIST_LIFETIME = timedelta(days=365)
-"""How long a list of the root holds: its key lies in a safe, and nobody shall have to fetch it more than once a year."""
+"""How long a list of the root holds: its key lies in a safe, from which once a year is often enough."""
 
 
 def publish_root_list(

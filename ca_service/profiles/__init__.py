@@ -42,7 +42,7 @@ from ca_service.profiles.naming import (
     hardware_serial,
     printable_manufacturer,
 )
-from ca_service.profiles.structures import assemble
+from ca_service.profiles.structures import assemble, certified_key
 from ca_service.profiles.token import LintPassed
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "Validity",
     "assemble",
     "ca_name",
+    "certified_key",
     "contract_report",
     "device_serial",
     "draft_devid",

@@ -94,6 +94,18 @@ class _Signed:
     signature: asn1.BitString
 
 
+@asn1.sequence
+class _TbsCertificate:
+    version: asn1.TLV
+    serial: asn1.TLV
+    signature: asn1.TLV
+    issuer: asn1.TLV
+    validity: asn1.TLV
+    subject: asn1.TLV
+    subject_public_key_info: asn1.TLV
+    extensions: asn1.TLV
+
+
 def encode(value: object) -> bytes:
     """DER of one of the structures of this module."""
     return asn1.encode_der(value)
@@ -133,6 +145,15 @@ def assemble(tbs: bytes, signature: bytes) -> bytes:
             signature=asn1.BitString(data=signature, padding_bits=0),
         )
     )
+
+
+def certified_key(tbs: bytes) -> bytes:
+    """DER SubjectPublicKeyInfo in a TBSCertificate of version 3 without unique identifiers, as this CA writes them.
+
+    Raises:
+        ValueError: `tbs` is none.
+    """
+    return asn1.encode_der(asn1.decode_der(_TbsCertificate, tbs).subject_public_key_info)
 
 
 KeyUsageName = Literal[

@@ -62,7 +62,7 @@ class Issuers(Repository):
         query = (
             sa.select(_CERTIFICATES.issuer, sa.func.count()).where(_live(at)).group_by(_CERTIFICATES.issuer)
         )
-        return {issuer: int(count) for issuer, count in self._connection.execute(query).tuples()}
+        return {issuer: int(count) for issuer, count in self._connection.execute(query)}
 
     def resting(self, skids: Collection[str], at: datetime) -> list[RestingRow]:
         """The live certificates, as `live_counts` counts them, that rest on these issuers."""

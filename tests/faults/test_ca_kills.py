@@ -8,7 +8,7 @@ import time
 
 import pytest
 from enrolment_load import Figures, Habits, Load
-from fault_site import Site, Supply, seeded
+from fault_site import Site, Supply, only_retryable, seeded
 
 CLIENTS = 6
 HABITS = Habits(again=0.15, replay=0.15, most_wait_s=0.3, pause_s=0.05)
@@ -37,19 +37,18 @@ def run_kills(site: Site, chance, kills: int, *, progress: bool = False) -> tupl
             killed["server"] += 1
             node = site.start(port=node.port)
         if progress and number % 50 == 0:
-            seconds = time.monotonic() - begun
-            print(f"{number} kills, {seconds:.0f} s, {dict(load.figures().counts)}", flush=True)
+            so_far = load.figures()
+            assert so_far.unexpected == []
+            print(f"{number} kills, {time.monotonic() - begun:.0f} s, {dict(so_far.counts)}", flush=True)
     supply.shut()
     figures = load.join(60)
     # What the last killed left open, a start closes: nobody else may have met it.
     node.kill()
     node = site.start(port=node.port).until_ready()
-    assert figures.unexpected == []
+    only_retryable(figures, [node])
     assert figures.counts["enrolments"] == supply.given
     found = site.assert_hold(node)
     assert node.stop() == 0
-    log = node.log.read_text()
-    assert "Traceback" not in log, log[-4000:]
     retries = {kind: n for kind, n in sorted(figures.counts.items()) if " " in kind and n}
     print(
         f"{kills} kills ({killed}) in {time.monotonic() - begun:.0f} s: {figures.counts['enrolments']} TPMs enrolled, "

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import enrollment_world as w
 import pytest
-from enrolment_load import AWAY, Caller, Client, Figures, Habits, Load, Machine, certificates_in, make_tpms
-from fault_site import Site, Supply, seeded
+from enrolment_load import AWAY, Caller, Client, Habits, Load, Machine, certificates_in, make_tpms
+from fault_site import Site, Supply, only_retryable, seeded
 from serving import Node
 
 CLIENTS = 64
@@ -160,15 +160,6 @@ def test_one_instance_and_two_tpms_at_once_at_two_nodes(two, talks):
         return "issued" if status == 200 else json.loads(reply)["rule"]
 
     assert sorted(both(enrol)) == ["issued", "ledger.instance-occupied"]
-
-
-def only_retryable(figures: Figures, logs: list[Node]) -> None:
-    """No client met anything but refused connections and answers that say: try again."""
-    assert figures.unexpected == []
-    assert [kind for kind in figures.counts if kind.endswith(" 500")] == []
-    for node in logs:
-        log = node.log.read_text()
-        assert "Traceback" not in log, log[-4000:]
 
 
 def test_a_node_is_killed_and_restarted_under_64_clients(two, request):

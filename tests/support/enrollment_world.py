@@ -17,10 +17,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from soft_tpm import FIRMWARE, SoftTpm, new_key
 
-from ca_service.enrollment import Desk, Enroller, Judge
+from ca_service.enrollment import Desk, Enroller, Judge, Limits
 from ca_service.enrollment.liveness import Liveness, liveness_for
 from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
-from ca_service.operations.issuers import ensure_issuers
+from ca_service.operations import OperationContext, ensure_issuers, perform
 from ca_service.policy import load
 from ca_service.store import (
     Faults,
@@ -239,6 +239,13 @@ def ders(reply: bytes) -> list[bytes]:
     return [entry.certificate for entry in CertificatesReply.parse(reply).entries]
 
 
+def operate(world: World, store: Store, name: str, **arguments: object) -> object:
+    """Do what an operator does on the CA's own machine."""
+    authority = world.authority
+    context = OperationContext(authority, lambda: authority, store, lambda: world.time, "alice", Limits())
+    return perform(context, name, arguments)
+
+
 def certificates(reply: bytes) -> list[x509.Certificate]:
     """The certificates in an answer: EKs, IAK, IDevID."""
     return [x509.load_der_x509_certificate(der) for der in ders(reply)]
@@ -269,5 +276,6 @@ __all__ = [
     "encode",
     "issue",
     "new_key",
+    "operate",
     "signers",
 ]

@@ -187,7 +187,7 @@ def log_in(value: object) -> dict[str, list]:
             if {"leaf", "position", "path"} <= item.keys():
                 found["proofs"].append(item)
             if isinstance(item.get("checkpoint"), str):
-                found["checkpoints"].append(item["checkpoint"])
+                found["checkpoints"].append(unb64(item["checkpoint"]).decode())
             todo.extend(item.values())
         elif isinstance(item, list):
             todo.extend(item)
@@ -398,6 +398,8 @@ class Client:
             self._note(step, answer, about)
             if answer.status and answer.status not in AWAY:
                 return answer
+            if answer.status in (429, 503) and answer.retry_after is None:
+                raise self._unexpected(f"{step}: no Retry-After", answer)
             if time.monotonic() > deadline:
                 raise self._unexpected(f"{step}: no answer in time", answer)
             self._next_node()

@@ -8,7 +8,7 @@ import random
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import enrollment_world as w
@@ -43,9 +43,15 @@ class Founding:
 class Site:
     """One CA: its directory `ca`, its database `url`, the record of what clients received, its servers."""
 
-    def __init__(self, founding: Founding, nursery: Nursery, cluster: PostgresCluster | None) -> None:
+    def __init__(
+        self,
+        founding: Founding,
+        nursery: Nursery,
+        cluster: PostgresCluster | None,
+        folder: Path | None = None,
+    ) -> None:
         # Short: the operator socket lies in it, and such names have a limit.
-        self.folder = Path(tempfile.mkdtemp(prefix="vf"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="vf"))
         shutil.copytree(founding.directory, self.folder, dirs_exist_ok=True)
         self.ca = self.folder / "ca"
         self.cluster = cluster
@@ -56,7 +62,8 @@ class Site:
             self.url = cluster.url(self.database)
             founding.prepare(self.url)
         self.world = load.load_world(self.folder)
-        self.records = self.folder / "record"
+        self._notes = Path(tempfile.mkdtemp(prefix="vn"))
+        self.records = self._notes / "record"
         self.record = load.Record(self.records)
         self._nursery = nursery
 
@@ -66,7 +73,7 @@ class Site:
         """Start a server; does not wait for it."""
         directory = ca or self.ca
         environment = {} if self.cluster is None else {"VTPM_CA_DATABASE": self.url}
-        log = self.folder / f"{directory.name}.log"
+        log = self._notes / f"{directory.name}.log"
         return self._nursery.start(directory, log, "--workers", workers, *options, port=port, **environment)
 
     def copy(self, name: str) -> Path:
@@ -91,7 +98,8 @@ class Site:
         self.record.close()
         if self.cluster is not None:
             self.cluster.drop_database(self.database)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder, self._notes):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Supply:
@@ -115,6 +123,15 @@ class Supply:
     def shut(self) -> None:
         """No more machines: the load ends when those at work have their certificates."""
         self._shut.set()
+
+
+def only_retryable(figures: load.Figures, nodes: Iterable[Node]) -> None:
+    """No client met anything but lost connections and answers that say: try again. No node has logged a traceback."""
+    assert figures.unexpected == []
+    assert [kind for kind in figures.counts if kind.endswith((" 500", " 502", " 504"))] == []
+    for node in nodes:
+        log = node.log.read_text()
+        assert "Traceback" not in log, log[-4000:]
 
 
 def seeded(request: pytest.FixtureRequest) -> random.Random:

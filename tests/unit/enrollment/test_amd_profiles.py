@@ -408,7 +408,7 @@ class TestTheSigningOracle:
     The host so gets genuine evidence of both profiles, for a TPM that no SVSM has ever seen.
     """
 
-    STOPS = ("launch.capabilities", "profile.admitted")
+    STOPS = ("profile.admitted", "launch.capabilities")
 
     @pytest.fixture(params=PROFILES)
     def profile(self, request):

@@ -122,7 +122,9 @@ class TestCeremony:
             raise RuntimeError("no database")
 
         with pytest.raises(RuntimeError):
-            perform(tmp_path / "ca", config, finish=fail, pin=lambda: softhsm.pin, root_pin=lambda: softhsm.pin)
+            perform(
+                tmp_path / "ca", config, finish=fail, pin=lambda: softhsm.pin, root_pin=lambda: softhsm.pin
+            )
         assert (keys_on(softhsm, "root"), keys_on(softhsm, "issuing")) == before
         assert not list(tmp_path.iterdir())
 
@@ -179,7 +181,9 @@ class TestSigning:
                 except Exception as error:
                     wrong.append(error)
 
-        threads = [threading.Thread(target=work, args=(ca,)) for ca in (*authority.issuers, *authority.issuers)]
+        threads = [
+            threading.Thread(target=work, args=(ca,)) for ca in (*authority.issuers, *authority.issuers)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -71,7 +71,11 @@ def test_other_forms_are_refused(text):
 
 
 def test_a_pin_in_a_uri_is_refused_and_not_repeated():
-    for text in ("pkcs11:token=x?pin-value=geheim", "pkcs11:token=x;pin-value=geheim", "pkcs11:token=x?geheim"):
+    for text in (
+        "pkcs11:token=x?pin-value=geheim",
+        "pkcs11:token=x;pin-value=geheim",
+        "pkcs11:token=x?geheim",
+    ):
         with pytest.raises(ValueError, match="must") as caught:
             TokenUri.parse(text)
         assert "geheim" not in str(caught.value)

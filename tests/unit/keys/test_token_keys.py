@@ -17,13 +17,14 @@ from pkcs11 import Attribute, ObjectClass
 from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable, VtpmCaError
 from ca_service.keys import (
     CeremonyConfig,
+    cryptoki,
     load_authority,
     load_public,
     load_root,
     prepare_issuing,
     sign_and_check,
+    token,
 )
-from ca_service.keys import cryptoki, token
 from ca_service.status import RevokedEntry, build_crl
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)

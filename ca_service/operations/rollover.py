@@ -7,7 +7,7 @@ transaction, so it comes wholly before or wholly after every issuance.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
 from ca_service.enrollment import publish
 from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable

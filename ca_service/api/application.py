@@ -6,6 +6,7 @@ from flask import Flask, Response
 
 from ca_service.api import problems
 from ca_service.api.enrolment import enrolment
+from ca_service.api.log import log
 from ca_service.api.operator import operator
 from ca_service.api.publication import publication
 from ca_service.api.services import Services
@@ -25,6 +26,7 @@ def create_app(services: Services) -> Flask:
     problems.install(app)
     app.register_blueprint(enrolment(services))
     app.register_blueprint(publication(services))
+    app.register_blueprint(log(services))
     app.register_blueprint(operator(services))
 
     @app.after_request

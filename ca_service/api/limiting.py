@@ -1,5 +1,6 @@
 """Keeping one client, or all together, from asking more than the process can do."""
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -28,8 +29,9 @@ class RateLimit:
         now = self._monotonic()
         with self._guard:
             whole_at = max(self._whole_at.get(client, now), now)
-            if whole_at - now > self._tolerance:
-                raise TooMany("too many requests from this address")
+            wait = whole_at - now - self._tolerance
+            if wait > 0:
+                raise TooMany("too many requests from this address", retry_after_s=math.ceil(wait))
             self._whole_at[client] = whole_at + self._interval
             self._whole_at.move_to_end(client)
             while len(self._whole_at) > _MOST_CLIENTS:

@@ -16,7 +16,8 @@ from ca_service.evidence.profiles import ISSUED_PROFILES
 from ca_service.judgment import NotFound, Unavailable
 from ca_service.keys import Authority, sign_and_check
 from ca_service.keys.layout import LISTS, ROOT_LIST_FILE
-from ca_service.operations import TRUSTED
+from ca_service.operations import ROLES, TRUSTED
+from ca_service.operations.audit import log_key
 from ca_service.store import CrlRow, IssuerState
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import MAX_BODY, Directory, DirectoryIssuer
@@ -50,7 +51,8 @@ def _issuers(services: Services) -> list[DirectoryIssuer]:
     authority = services.authority
     root = hashlib.sha256(authority.root.public_bytes(Encoding.DER)).hexdigest()
     with services.store.read() as tx:
-        rows = tx.issuers.all()
+        # By role as in the ceremony, the older generation first.
+        rows = sorted(tx.issuers.all(), key=lambda row: (row.pair, ROLES.index(row.role), row.added_at))
     return [
         DirectoryIssuer("root", "", root, _url(authority, _skid(authority.root))),
         *(
@@ -79,6 +81,7 @@ def _directory(services: Services) -> Directory:
             "enrollments": "/v1/enrollments",
             "activation": "/v1/enrollments/{id}/activation",
             "certificates": "/v1/certificates/{serial}",
+            "checkpoint": "/log/checkpoint",
             "ca": "/ca/{skid}.cer",
             "crl": "/crl/{skid}/0.crl",
         },
@@ -87,6 +90,7 @@ def _directory(services: Services) -> Directory:
             "nonce_lifetime_seconds": int(limits.nonce_lifetime.total_seconds()),
             "pending_lifetime_seconds": int(limits.pending_lifetime.total_seconds()),
         },
+        log=log_key(authority),
     )
 
 

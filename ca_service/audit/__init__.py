@@ -3,6 +3,10 @@
 `Log.append` belongs into the transaction that makes what it logs. `vtpm.wire.log` holds what others need to verify.
 """
 
+from ca_service.audit.database import audit_database
+from ca_service.audit.export import ExportReport, export_log
+from ca_service.audit.findings import AuditReport, Finding
+from ca_service.audit.folder import audit_folder
 from ca_service.audit.leaf import (
     CERTIFICATE,
     DECISION,
@@ -23,15 +27,21 @@ __all__ = [
     "DECISION",
     "KINDS",
     "RESTORE",
+    "AuditReport",
     "Checkpoint",
+    "ExportReport",
+    "Finding",
     "Leaf",
     "Log",
     "NoteSigner",
     "Proof",
     "Receipt",
     "VerifierKey",
+    "audit_database",
+    "audit_folder",
     "certificate_leaf",
     "decision_leaf",
+    "export_log",
     "open_checkpoint",
     "restore_leaf",
     "verifier_key",

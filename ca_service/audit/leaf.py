@@ -5,17 +5,59 @@ policy, and whoever has them can hold them against it. ``docs/log.md`` is the re
 """
 
 import hashlib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from ca_service.store import DecisionRow
-from vtpm.wire.encoding import canonical
-from vtpm.wire.log import Checkpoint
+from vtpm.wire.encoding import Members, canonical, parse_json
+from vtpm.wire.errors import WireError
+from vtpm.wire.log import MAX_LEAF, Checkpoint
 from vtpm.wire.message_fields import time_text
 
 VERSION = 1
 DECISION, CERTIFICATE, RESTORE = "decision", "certificate", "restore"
 KINDS = (DECISION, CERTIFICATE, RESTORE)
+
+_TEXT, _NUMBER = "text", "number"
+_MAX_NUMBER = 2**53 - 1
+_FORMS: dict[str, re.Pattern[str]] = {
+    "at": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z"),
+    "id": re.compile(r"[A-Za-z0-9_-]{1,64}\Z"),
+    "hex": re.compile(r"[0-9a-f]{1,160}\Z"),
+    "digest": re.compile(r"[0-9a-f]{64}\Z"),
+    "digest or none": re.compile(r"(?:[0-9a-f]{64})?\Z"),
+    "decimal": re.compile(r"(?:0|[1-9][0-9]{0,18})\Z"),
+    "word": re.compile(r"[a-z0-9.-]{0,64}\Z"),
+    _TEXT: re.compile(r"[\x20-\x7e]{0,256}\Z"),
+}
+"""Forms of texts. Some of these texts become names of files, so none may lead out of a folder."""
+
+_MEMBERS: dict[str, dict[str, str]] = {
+    DECISION: {
+        "id": "id",
+        "stage": "word",
+        "verdict": "word",
+        "rule": "word",
+        "policy": "digest or none",
+        "policy_version": _NUMBER,
+        "evidence": "digest",
+        "trace": "digest",
+        "kbs": _TEXT,
+        "resource": _TEXT,
+    },
+    CERTIFICATE: {
+        "serial": "hex",
+        "issuer": "hex",
+        "profile": "word",
+        "key": "hex",
+        "sha256": "digest",
+        "decision": "id",
+    },
+    RESTORE: {"epoch": _NUMBER, "size": "decimal", "root": "digest or none"},
+}
+_SUBJECTS = {DECISION: "id", CERTIFICATE: "serial", RESTORE: "epoch"}
 
 
 @dataclass(frozen=True)
@@ -99,3 +141,33 @@ def restore_leaf(epoch: int, at: datetime, known: Checkpoint | None) -> Leaf:
     size, root = (0, "") if known is None else (known.size, known.root.hex())
     # The size as text: JSON readers are exact only up to 2^53.
     return _leaf(RESTORE, str(epoch), at, {"epoch": epoch, "size": str(size), "root": root})
+
+
+def parse_leaf(data: bytes) -> tuple[Leaf, Mapping[str, str]]:
+    """Read a leaf that came from elsewhere.
+
+    Returns:
+        The leaf, and its members as text.
+
+    Raises:
+        WireError: no leaf of version 1, or not in its canonical form.
+    """
+    members = Members(parse_json(data, "leaf", most=MAX_LEAF, depth=2), "leaf")
+    members.integer("v", VERSION, VERSION)
+    kind = members.one_of("kind", KINDS)
+    values = {"at": _member(members, "at", "at")}
+    values |= {name: _member(members, name, form) for name, form in _MEMBERS[kind].items()}
+    members.end()
+    leaf = Leaf(kind, values[_SUBJECTS[kind]], data)
+    if canonical(parse_json(data, most=MAX_LEAF)) != data:
+        raise WireError("leaf", "must be canonical JSON")
+    return leaf, values
+
+
+def _member(members: Members, name: str, form: str) -> str:
+    if form == _NUMBER:
+        return str(members.integer(name, 0, _MAX_NUMBER))
+    text = members.text(name, least=0, most=256)
+    if not _FORMS[form].match(text):
+        raise WireError(members.at(name), "has another form")
+    return text

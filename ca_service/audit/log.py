@@ -6,17 +6,20 @@ is signed before the commit and leaves the process only after it.
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
+from operator import itemgetter
 
-from ca_service.audit.leaf import Leaf, certificate_leaf, decision_leaf
+from ca_service.audit.leaf import CERTIFICATE, DECISION, Leaf, certificate_leaf, decision_leaf
 from ca_service.audit.merkle import Frontier, Node, Place, Recipe, inclusion, leaf_hash
 from ca_service.audit.note import NoteSigner, sign_note, verifier_key
 from ca_service.judgment import NotFound, Unavailable
-from ca_service.store import HeadRow, LeafRow, Transaction
+from ca_service.store import HeadRow, LeafRow, LoggedCertificate, Transaction
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import Checkpoint, Proof, open_checkpoint
+from vtpm.wire.note import VerifierKey
 
 BATCH = 500
 """How many leaves `Log.catch_up` takes at once."""
@@ -135,15 +138,7 @@ class Log:
         Raises:
             Unavailable: they do not fit, or there is no log (code ``log``).
         """
-        row = tx.log.head()
-        if row is None:
-            raise damaged("it has no head")
-        frontier = _parse_frontier(row)
-        checkpoint = self._open(row)
-        _compare(frontier, checkpoint)
-        if tx.log.length() != row.size:
-            raise damaged("its head counts other leaves than there are")
-        return checkpoint
+        return check_head(tx, self.key)
 
     def catch_up(self, tx: Transaction, at: datetime) -> int:
         """Append what has no leaf yet, in the order of time: what releases without a log decided and issued.
@@ -154,15 +149,14 @@ class Log:
         Returns:
             How many leaves it appended.
         """
-        count, batch = 0, list[Leaf]()
-        self.append(tx, (), at)
+        count = len(self.append(tx, (), at).proofs)
+        decisions = ((when, DECISION, id_) for when, id_ in tx.log.unlogged_decisions())
+        certificates = ((when, CERTIFICATE, serial) for when, serial in tx.log.unlogged_certificates())
         # Of one second the decisions come first, for a certificate rests on one.
-        for _, leaf in heapq.merge(_unlogged_decisions(tx), _unlogged_certificates(tx), key=_time):
-            batch.append(leaf)
-            if len(batch) == BATCH:
-                count += len(self.append(tx, batch, at).proofs)
-                batch = []
-        return count + len(self.append(tx, batch, at).proofs)
+        wanting = heapq.merge(decisions, certificates, key=itemgetter(0))
+        while batch := list(islice(wanting, BATCH)):
+            count += len(self.append(tx, _leaves(tx, [(kind, key) for _, kind, key in batch]), at).proofs)
+        return count
 
     def _frontier(self, tx: Transaction, row: HeadRow | None) -> Frontier:
         if row is None:
@@ -171,7 +165,7 @@ class Log:
             return Frontier()
         frontier = _parse_frontier(row)
         if row.checkpoint != self._vouched:
-            _compare(frontier, self._open(row))
+            _compare(frontier, _open(row, self.key))
             self._vouched = row.checkpoint
         else:
             _compare(frontier, Checkpoint.parse(row.checkpoint.rpartition("\n\n")[0] + "\n"))
@@ -183,11 +177,24 @@ class Log:
         self._vouched = note.decode("utf-8")
         return note
 
-    def _open(self, row: HeadRow) -> Checkpoint:
-        try:
-            return open_checkpoint(row.checkpoint.encode("utf-8"), self.key)
-        except (WireError, UnicodeError):
-            raise damaged("its checkpoint is not signed by the log's key") from None
+
+def check_head(tx: Transaction, key: VerifierKey) -> Checkpoint:
+    """The present checkpoint, for whoever has no more than the log's public key; raises as `Log.check_head`."""
+    row = tx.log.head()
+    if row is None:
+        raise damaged("it has no head")
+    checkpoint = _open(row, key)
+    _compare(_parse_frontier(row), checkpoint)
+    if tx.log.length() != row.size:
+        raise damaged("its head counts other leaves than there are")
+    return checkpoint
+
+
+def _open(row: HeadRow, key: VerifierKey) -> Checkpoint:
+    try:
+        return open_checkpoint(row.checkpoint.encode("utf-8"), key)
+    except (WireError, UnicodeError):
+        raise damaged("its checkpoint is not signed by the log's key") from None
 
 
 def _parse_frontier(row: HeadRow) -> Frontier:
@@ -209,32 +216,24 @@ def _path(recipe: Recipe, nodes: dict[Place, bytes]) -> tuple[bytes, ...]:
         raise damaged("a hash of the tree is missing") from None
 
 
-_Dated = tuple[datetime, Leaf]
+def leaf_of_certificate(row: LoggedCertificate) -> Leaf:
+    """The leaf of a certificate that is stored."""
+    return certificate_leaf(
+        serial=row.serial,
+        issuer=row.issuer,
+        profile=row.profile,
+        key_name=row.key_name,
+        der=row.der,
+        decision_id=row.decision_id,
+        at=row.issued_at,
+    )
 
 
-def _unlogged_decisions(tx: Transaction) -> Iterator[_Dated]:
-    after: tuple[datetime, str] | None = None
-    while rows := tx.log.unlogged_decisions(after, BATCH):
-        yield from ((row.at, decision_leaf(row)) for row in rows)
-        after = (rows[-1].at, rows[-1].id)
-
-
-def _unlogged_certificates(tx: Transaction) -> Iterator[_Dated]:
-    after: tuple[datetime, str] | None = None
-    while rows := tx.log.unlogged_certificates(after, BATCH):
-        for row in rows:
-            leaf = certificate_leaf(
-                serial=row.serial,
-                issuer=row.issuer,
-                profile=row.profile,
-                key_name=row.key_name,
-                der=row.der,
-                decision_id=row.decision_id,
-                at=row.issued_at,
-            )
-            yield row.issued_at, leaf
-        after = (rows[-1].issued_at, rows[-1].serial)
-
-
-def _time(dated: _Dated) -> datetime:
-    return dated[0]
+def _leaves(tx: Transaction, subjects: Sequence[tuple[str, str]]) -> list[Leaf]:
+    """The leaves of decisions and certificates that are stored, in the order in which they are named."""
+    decisions = tx.log.decisions([key for kind, key in subjects if kind == DECISION])
+    certificates = tx.log.certificates([key for kind, key in subjects if kind == CERTIFICATE])
+    return [
+        decision_leaf(decisions[key]) if kind == DECISION else leaf_of_certificate(certificates[key])
+        for kind, key in subjects
+    ]

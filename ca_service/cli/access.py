@@ -24,7 +24,13 @@ from ca_service.keys import (
     load_authority,
     load_public,
 )
-from ca_service.operations import OperationContext, database_url, open_database, perform
+from ca_service.operations import (
+    OperationContext,
+    check_not_rolled_back,
+    database_url,
+    open_database,
+    perform,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,6 +52,11 @@ def with_directory(command: F) -> F:
 
 
 def _directory(context: click.Context, _parameter: click.Parameter, value: str | None) -> Path:
+    return find_directory(context, value)
+
+
+def find_directory(context: click.Context, value: str | None) -> Path:
+    """The CA's directory: given, given before the command, or from the environment; raises `click.UsageError`."""
     found = value or context.find_root().obj or os.environ.get(DIRECTORY_VARIABLE)
     if not found:
         raise click.UsageError(f"name the CA's directory with --dir or {DIRECTORY_VARIABLE}", context)
@@ -149,6 +160,7 @@ def _perform_here(public: PublicAuthority, operation: str, arguments: dict[str, 
         )
     store = open_database(find_database(directory))
     try:
+        check_not_rolled_back(public, store)
         by = user_name(os.getuid())
         return perform(OperationContext(public, unlock, store, now, by, Limits()), operation, arguments)
     finally:

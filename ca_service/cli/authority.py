@@ -13,7 +13,7 @@ from ca_service.cli.access import now, open_public, run, user_name, with_directo
 from ca_service.cli.files import read_text
 from ca_service.cli.options import PathName
 from ca_service.cli.output import echo, show_json, show_rows, with_json
-from ca_service.export import ExportRole, export_keylime
+from ca_service.export import ExportRole, export_keylime, trusted_issuers
 from ca_service.judgment import BadRequest, Conflict
 from ca_service.keys import (
     CeremonyConfig,
@@ -168,11 +168,12 @@ def export() -> None:
 @with_directory
 @with_json
 def keylime(dest: Path, role: ExportRole | None, directory: Path, *, check: bool, as_json: bool) -> None:
-    """Make DEST a keylime tpm_cert_store that trusts this CA's issuing CAs.
+    """Make DEST a keylime tpm_cert_store that trusts this CA's issuing CAs of all generations, but for retired ones.
 
     Files of other issuers in DEST stay as they are.
     """
-    report = export_keylime(dest, open_public(directory).issuers, role, check=check)
+    issuers = trusted_issuers(open_public(directory), run(directory, "issuer-certificates")["trusted"])
+    report = export_keylime(dest, issuers, role, check=check)
     if as_json:
         show_json(report.to_json())
     else:

@@ -43,13 +43,17 @@ def _with_pair(command: F) -> F:
         "--pair", default=DEFAULT_PAIR, show_default=True, metavar="NAME", help="which pair of CAs"
     )
     role = click.option(
-        "--role", "roles", type=click.Choice(_ROLES), multiple=True, help="only this one; may be repeated"
+        "--role",
+        "roles",
+        type=click.Choice(_ROLES),
+        multiple=True,
+        help="instead of EK and DevID CA; may be repeated",
     )
     return pair(role(command))
 
 
 def _with_generation(command: F) -> F:
-    return click.option("--generation", type=click.IntRange(1, 999), help="only this one")(command)
+    return click.option("--generation", type=click.IntRange(1, 999), help="of just this generation")(command)
 
 
 @ca.command("list")
@@ -92,7 +96,7 @@ def prepare(
 ) -> None:
     """Make the next generation of issuing CAs, and publish it; it signs nothing yet.
 
-    The EK and the DevID CA of the pair, unless --role names others. A pair that is not known yet begins. This needs the
+    A pair that is not known yet begins. This needs the
     root's key, and is done on the CA's machine; a running server takes the new issuing CAs up by itself.
     """
     allowed = run(directory, "issuer-preparable", pair=pair, roles=list(roles))

@@ -10,7 +10,7 @@ from ca_service.enrollment.desk import Desk
 from ca_service.enrollment.enroller import Enroller
 from ca_service.enrollment.judge import Judge
 from ca_service.enrollment.limits import Limits
-from ca_service.enrollment.liveness import FileLiveness, Liveness
+from ca_service.enrollment.liveness import FileLiveness, Liveness, SessionLiveness, liveness_for
 from ca_service.enrollment.revocation import publish, publish_all, publish_due, reset_instance, revoke
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "Limits",
     "Liveness",
     "Reply",
+    "SessionLiveness",
+    "liveness_for",
     "publish",
     "publish_all",
     "publish_due",

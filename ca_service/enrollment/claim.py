@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.profiles import is_ephemeral
 from ca_service.policy import Policy, kbs_for
+from ca_service.profiles import DEFAULT_PAIR
 from ca_service.store import live_key, spki_digest
 from vtpm.wire.errors import WireError
 from vtpm.wire.templates import name, parse_public
@@ -71,6 +72,7 @@ class Claim:
         counter: the store's update counter.
         root: the store's root, hex.
         report_id: REPORT_ID of the launch, hex.
+        pair: the pair of issuing CAs that signs for it.
     """
 
     ephemeral: bool
@@ -84,6 +86,7 @@ class Claim:
     counter: int
     root: str
     report_id: str
+    pair: str = DEFAULT_PAIR
 
     @classmethod
     def of(cls, submission: Submission, policy: Policy) -> Self:
@@ -107,6 +110,7 @@ class Claim:
             counter=data.store.counter,
             root=data.store.root.hex(),
             report_id=report_id,
+            pair=DEFAULT_PAIR if kbs is None else kbs.pair or DEFAULT_PAIR,
         )
 
     @classmethod

@@ -17,8 +17,8 @@ from ca_service.enrollment.submission import Submission
 from ca_service.evidence.profiles import PROFILE_ISSUED
 from ca_service.judgment import BadRequest, Finding, Refused, Trace, Unavailable, VtpmCaError
 from ca_service.keys import Authority, AuthoritySource, IssuingCa
-from ca_service.policy import Policy, load
-from ca_service.profiles import DEFAULT_PAIR, Entropy, IssuerRole
+from ca_service.policy import PROFILE_ADMITTED, Policy, load
+from ca_service.profiles import Entropy, IssuerRole
 from ca_service.store import Faults, Standing, Store, Transaction, active_key, no_faults
 
 SECRET_SIZE = 32
@@ -28,7 +28,11 @@ ROUNDS = 20
 """How often a step is begun anew because something that it rests on has changed meanwhile."""
 
 _ID_SIZE = 16
-_CODES = {CERTIFY_PRESENT: "certify-required", PROFILE_ISSUED: "profile-not-issued"}
+_CODES = {
+    CERTIFY_PRESENT: "certify-required",
+    PROFILE_ISSUED: "profile-not-issued",
+    PROFILE_ADMITTED: "profile-not-issued",
+}
 _RETRYABLE = ("nonce.", CERTIFY_PRESENT, "activation.unexpired")
 
 
@@ -133,15 +137,19 @@ class Desk:
         certify = ledger.admitted and not view.facts.known
         return self.judge.decide(submission, view.policy, at, certify=certify) + ledger
 
-    def issuer(self, view: View, role: IssuerRole) -> IssuingCa:
-        """The issuing CA that signs certificates of a role now.
+    def issuer(self, view: View, role: IssuerRole, pair: str) -> IssuingCa:
+        """The issuing CA that signs certificates of a role and pair now.
 
         Raises:
             Unavailable: none does, or this process has not its key (code ``issuer``).
         """
-        skid = view.standing.issuers.get(active_key(role, DEFAULT_PAIR))
+        skid = view.standing.issuers.get(active_key(role, pair))
         if skid is None:
-            raise Unavailable(f"no {role} CA signs now", code="issuer")
+            raise Unavailable(
+                "no issuing CA signs such certificates now",
+                code="issuer",
+                remedy=f"Make the {role} CA of the pair {pair} active: `vtpm-ca ca prepare`, `vtpm-ca ca activate`.",
+            )
         return self.source.holding(skid).issuer_of(skid)
 
     def activation_secrets(self, enrollment_id: str, count: int) -> tuple[bytes, ...]:

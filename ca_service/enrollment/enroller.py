@@ -57,13 +57,28 @@ class Enroller:
 
         Returns:
             How many intents were abandoned.
+
+        Raises:
+            Unavailable: the database cannot be reached, or the log contradicts itself (code ``log``).
         """
         desk = self.desk
+        self._open_log()
         with desk.store.read() as tx:
             intents = tx.intents.open()
         count = self._activation.abandon_dead(intents)
         publish_due(desk.store, desk.authority, desk.now(), desk.limits)
         return count
+
+    def _open_log(self) -> None:
+        """See that the log can be gone on with; a database that has none yet gets all that it knows logged."""
+        desk = self.desk
+        with desk.store.read() as tx:
+            new = tx.log.head() is None
+            if not new:
+                desk.log.check_head(tx)
+        if new:
+            with desk.store.write() as tx:
+                desk.log.catch_up(tx, desk.now())
 
 
 def _state_text(row: EnrollmentRow, at: datetime) -> str:

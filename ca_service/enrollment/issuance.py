@@ -180,7 +180,7 @@ def plan(desk: Desk, submission: Submission, view: View, *, decision_id: str, at
     draughtsman = _Draughtsman(
         submission=submission,
         authority=desk.authority,
-        issuers={kind: desk.issuer(view, role) for kind, role in roles.items()},
+        issuers={kind: desk.issuer(view, role, facts.claim.pair) for kind, role in roles.items()},
         policy=view.policy,
         facts=facts,
         provenance=Provenance(

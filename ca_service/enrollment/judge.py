@@ -11,7 +11,8 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from functools import lru_cache
+from typing import Any, Final, Self, TypeVar
 
 from ca_service.enrollment.ledger import LedgerFacts
 from ca_service.enrollment.ledger_checks import LEDGER_CHECKS
@@ -44,6 +45,9 @@ from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS, TpmEvidence
 from vtpm.wire.grant import Grant
 
 T = TypeVar("T")
+
+REMEMBERED: Final = 128
+"""How many traces about TPM evidence are remembered; an enrolment needs two, at admission and at activation."""
 
 CERTIFY_PRESENT = "certify.present"
 """The rule that refuses new issuance without TPM2_Certify."""
@@ -114,6 +118,11 @@ def applicable(checks_: Sequence[Check[T]], claims: Claims) -> tuple[Check[T], .
 
 BINDING_CHECKS: tuple[Check[Binding], ...] = (_ReportData(),)
 ACTIVATION_CHECKS: tuple[Check[Answer], ...] = (_Activation(),)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _judged(checks_: tuple[Check[TpmEvidence], ...], evidence: TpmEvidence) -> Trace:
+    return judge_all(checks_, evidence)
 
 
 def _no_supply(_evidence: SnpEvidence) -> None:
@@ -220,10 +229,16 @@ class Judge:
             attest=sent.attest if sent else None,
             signature=sent.signature if sent else None,
         )
-        trace += judge_all(self._checks(KEY_CHECKS), tpm)
+        trace += self._judge_tpm(KEY_CHECKS, tpm)
         if certify or sent is not None:
-            trace += judge_all(self._checks(CERTIFY_CHECKS), tpm)
+            trace += self._judge_tpm(CERTIFY_CHECKS, tpm)
         return trace
+
+    def _judge_tpm(self, checks_: tuple[Check[TpmEvidence], ...], evidence: TpmEvidence) -> Trace:
+        """Checks that rest on the evidence alone, on no time, policy or ledger: they find the same for good."""
+        if self.substitutes:
+            return judge_all(self._checks(checks_), evidence)
+        return _judged(checks_, evidence)
 
     def _judge_ear(self, submission: Submission, grant: Grant, policy: Policy | None, at: datetime) -> Trace:
         """What an attestation token says, where the policy asks the grant's KBS for one; else nothing."""

@@ -1,8 +1,13 @@
 """Which process made an intent, and whether that process still lives.
 
 An intent that nobody is signing any more must be abandoned; one that a living process is just signing must
-not. Each process holds an advisory lock on a file of its own for as long as it lives: the kernel lets go of
-it whatever kills the process. The name of that file is the intent's owner.
+not. Each process holds a lock for as long as it lives, and the lock's name is the intent's owner. On one machine
+it is a lock on a file, which the kernel lets go of whatever kills the process. Nodes that share a PostgreSQL cannot
+see each other's files: there it is an advisory lock of a session, which the server lets go of.
+
+A process may lose its session and live on. From then on it counts as dead under its old name, and its open
+intents may be abandoned by anybody; that is safe, because certificates are stored only while their intent is
+still open, in the same transaction.
 """
 
 import fcntl
@@ -12,15 +17,22 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
+from ca_service.store import Presence, parse_url
+
+_NAME_SIZE = 16
+
 
 class Liveness(Protocol):
     """Names this process, and tells whether another one still lives."""
 
     def owner(self) -> str:
-        """This process's name; the same until it ends or forks."""
+        """This process's name; the same until it ends, forks, or loses what proves that it lives."""
 
     def is_alive(self, owner: str) -> bool:
         """Whether the process of that name may still be at work."""
+
+    def close(self) -> None:
+        """End this process's claim to its name."""
 
 
 class FileLiveness:
@@ -46,7 +58,7 @@ class FileLiveness:
     def _claim(self) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         while True:
-            name = secrets.token_hex(16)
+            name = secrets.token_hex(_NAME_SIZE)
             file = os.open(self._path(name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(file, fcntl.LOCK_EX)
             if self._path(name).exists():
@@ -89,3 +101,49 @@ class FileLiveness:
                 self._path(self._name).unlink(missing_ok=True)
                 os.close(self._file)
             self._pid, self._file, self._name = 0, -1, ""
+
+
+class SessionLiveness:
+    """Liveness by advisory locks of PostgreSQL sessions, for all nodes that share the database."""
+
+    def __init__(self, url: str) -> None:
+        self._presence = Presence(url)
+        self._guard = threading.Lock()
+        self._name = ""
+
+    def owner(self) -> str:
+        """This process's name; another one after a fork, or when its session was lost.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        with self._guard:
+            if not self._name or not self._presence.holds():
+                self._name = ""
+                name = secrets.token_hex(_NAME_SIZE)
+                while not self._presence.hold(name):
+                    name = secrets.token_hex(_NAME_SIZE)
+                self._name = name
+            return self._name
+
+    def is_alive(self, owner: str) -> bool:
+        """Whether a session holds the lock of that owner; raises as `owner` does."""
+        return self._presence.is_held(owner)
+
+    def close(self) -> None:
+        """End this process's claim."""
+        with self._guard:
+            self._presence.close()
+            self._name = ""
+
+
+def liveness_for(url: str, directory: Path) -> Liveness:
+    """The liveness for a CA's database.
+
+    Args:
+        url: of the database.
+        directory: where the lock files of processes on one machine lie, if the database is a file.
+    """
+    if parse_url(url).get_backend_name() == "postgresql":
+        return SessionLiveness(url)
+    return FileLiveness(directory)

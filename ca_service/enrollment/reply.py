@@ -65,11 +65,14 @@ def reply_bytes(
         facts: whose TPM it is.
         issued: certificates by `KeyClaim.live`.
         logged: that they stand in the log.
+
+    Raises:
+        Unavailable: this process lacks an issuing CA that another node issued with (code ``issuer``).
     """
-    authority = desk.authority
     entries: dict[str, list[CertificateEntry]] = {"ek": [], "iak": [], "idevid": []}
     for key in facts.claim.keys:
         certificate = issued[key.live]
+        authority = desk.source.holding(certificate.issuer)
         chain = authority.chain(authority.issuer_of(certificate.issuer))
         proof = logged.proofs[certificate.serial]
         entries[key.role].append(CertificateEntry(key.template, certificate.der, chain, proof))

@@ -2,7 +2,8 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Self
+from functools import lru_cache
+from typing import Final, Self
 
 from ca_service.evidence.profiles import Claims, read
 from ca_service.evidence.snp import Collateral
@@ -13,6 +14,9 @@ from vtpm.wire.enrollment import EnrollmentRequest
 from vtpm.wire.errors import WireError
 from vtpm.wire.report import Report
 from vtpm.wire.templates import name
+
+REMEMBERED: Final = 64
+"""How many bodies are remembered, each with what it says: enough for the enrolments that are under way at once."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,9 @@ class Submission:
     offered: Collateral
 
     @classmethod
+    @lru_cache(maxsize=REMEMBERED)
     def parse(cls, body: bytes) -> Self:
-        """Read a request body.
+        """Read a request body; the last ones are remembered, because activation judges the same bytes once more.
 
         Raises:
             BadRequest: it is malformed; `path` names the member at fault.

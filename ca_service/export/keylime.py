@@ -81,8 +81,8 @@ def export_keylime(
 
     Args:
         dest: the store's directory; made if it is missing.
-        certificates: the CA's issuing CAs, present and former ones that still count. Those of the Ephemeral
-            CA are left out.
+        certificates: the CA's issuing CAs that are to be trusted, of all generations; own files of others are
+            removed. Those of the Ephemeral CA are left out.
         role: ``ek`` for a host that checks EK certificates only (keylime's tenant), ``devid`` for one that
             checks IAK and IDevID only (its registrar), None for both. A file of the other role is then
             removed.

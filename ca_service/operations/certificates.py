@@ -96,7 +96,7 @@ def revoke(context: OperationContext, arguments: Members) -> Json:
     confirmed = optional_flag(arguments, "yes")
     row = _find(context, arguments)
     arguments.end()
-    rows = [row] if row.state is CertificateState.ISSUED else []
+    rows = [row] if row.state in (CertificateState.ISSUED, CertificateState.SUPERSEDED) else []
     if confirmed and rows:
         revoke_certificate(
             context.store,
@@ -128,6 +128,6 @@ def publish_crls(context: OperationContext, arguments: Members) -> Json:
 OPERATIONS = (
     Operation("cert-list", list_),
     Operation("cert-show", show),
-    Operation("cert-revoke", revoke),
-    Operation("crl-publish", publish_crls),
+    Operation("cert-revoke", revoke, publishes=True),
+    Operation("crl-publish", publish_crls, publishes=True),
 )

@@ -1,4 +1,4 @@
-"""Rollover of issuing CAs: prepare, activate, taint, retire.
+"""Rollover of issuing CAs: prepare, activate, taint. The last step, `retirement`, is for itself.
 
 The directory has their certificates and keys, the database says where each stands. A change of state is one write
 transaction, so it comes wholly before or wholly after every issuance.
@@ -12,7 +12,7 @@ from typing import Self
 from ca_service.enrollment import publish
 from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
 from ca_service.keys import DEFAULT_PAIR, Authority, sign_and_check
-from ca_service.operations.context import Json, Operation, OperationContext, instant, optional_flag
+from ca_service.operations.context import Json, Operation, OperationContext, optional_flag
 from ca_service.operations.issuers import (
     MOST_GENERATION,
     ROLES,
@@ -22,21 +22,19 @@ from ca_service.operations.issuers import (
     take_up,
 )
 from ca_service.profiles import IssuerRole
-from ca_service.store import IssuerRow, IssuerState, RestingRow, Transaction
+from ca_service.store import IssuerRow, IssuerState, Transaction
 from vtpm.wire.encoding import Members
 from vtpm.wire.errors import WireError
 
 PAIR_ROLES: tuple[IssuerRole, ...] = ("ek", "devid")
-"""The roles that are meant if an operator names none and something new begins."""
+"""The roles that are meant if an operator names none; the Ephemeral CA is rolled over for itself."""
 
-_FORMER = (IssuerState.OLD, IssuerState.TAINTED)
-_MOST_ABANDONED = 2**31
 _SKID = re.compile(r"[0-9a-f]{40}\Z")
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """Which issuing CAs an operator means; no roles: all, no generation: whichever is in the right state."""
+class Choice:
+    """Which issuing CAs an operator means; no generation: whichever are in the right state."""
 
     pair: str
     roles: tuple[IssuerRole, ...]
@@ -44,6 +42,7 @@ class _Choice:
 
     @classmethod
     def read(cls, arguments: Members) -> Self:
+        """Take the choice from the arguments `pair`, `roles` and `generation`, which may all be left out."""
         pair = arguments.text("pair", most=24) if arguments.has("pair") else DEFAULT_PAIR
         roles: list[IssuerRole] = []
         if arguments.has("roles"):
@@ -52,16 +51,13 @@ class _Choice:
                     raise WireError(path, "must be one of " + ", ".join(ROLES) + ", each once")
                 roles.append(value)
         number = arguments.integer("generation", 1, MOST_GENERATION) if arguments.has("generation") else None
-        return cls(pair, tuple(roles), number)
-
-    def named_or(self, default: tuple[IssuerRole, ...]) -> tuple[IssuerRole, ...]:
-        return self.roles or default
+        return cls(pair, tuple(roles) or PAIR_ROLES, number)
 
 
-class _Change:
+class Change:
     """One write transaction on the issuing CAs of a pair."""
 
-    def __init__(self, context: OperationContext, tx: Transaction, choice: _Choice) -> None:
+    def __init__(self, context: OperationContext, tx: Transaction, choice: Choice) -> None:
         self.tx = tx
         self.at = context.clock()
         self.choice = choice
@@ -83,7 +79,7 @@ class _Change:
 
     def chosen(self, *states: IssuerState) -> list[IssuerRow]:
         """The chosen issuing CAs that are in one of these states."""
-        return [row for role in self.choice.named_or(ROLES) for row in self.of(role, *states)]
+        return [row for role in self.choice.roles for row in self.of(role, *states)]
 
     def active(self, role: str) -> IssuerRow | None:
         """The one that signs for a role, chosen or not."""
@@ -95,16 +91,17 @@ class _Change:
         return f"{row.role} CA of the pair {row.pair}, generation {generation_of(self._public, row) or 'unknown'}"
 
     def move(self, row: IssuerRow, state: IssuerState) -> str:
+        """Change a state; returns the subject key id."""
         self.tx.issuers.move(row.skid, state, self.at)
         return row.skid
 
 
 def preparable(context: OperationContext, arguments: Members) -> Json:
     """Say whether a next generation may be made: not while one is prepared already. Changes no state."""
-    choice = _Choice.read(arguments)
+    choice = Choice.read(arguments)
     arguments.end()
     ensure_issuers(context.store, context.public, context.clock())
-    roles = choice.named_or(PAIR_ROLES)
+    roles = choice.roles
     with context.store.read() as tx:
         waiting = [
             row
@@ -156,11 +153,11 @@ def activate(context: OperationContext, arguments: Members) -> Json:
 
     With a generation named, one that is old may sign again.
     """
-    choice = _Choice.read(arguments)
+    choice = Choice.read(arguments)
     arguments.end()
     authority = context.unlock()
     with context.store.write() as tx:
-        change = _Change(context, tx, choice)
+        change = Change(context, tx, choice)
         states = (
             (IssuerState.PREPARED,) if choice.generation is None else (IssuerState.PREPARED, IssuerState.OLD)
         )
@@ -170,7 +167,7 @@ def activate(context: OperationContext, arguments: Members) -> Json:
             raise Conflict(
                 f"no issuing CA of the pair {choice.pair} is prepared",
                 code="rollover",
-                remedy="`vtpm-ca ca prepare` makes the next generation; `vtpm-ca ca list` shows what there is.",
+                remedy="`vtpm-ca ca prepare` makes the next generation. The Ephemeral CA is meant by --role only.",
             )
         moved = _activate(context, change, authority, candidates, IssuerState.OLD)
     return {"changed": entries(context, moved)}
@@ -178,7 +175,7 @@ def activate(context: OperationContext, arguments: Members) -> Json:
 
 def _activate(
     context: OperationContext,
-    change: _Change,
+    change: Change,
     authority: Authority,
     candidates: Sequence[IssuerRow],
     then: IssuerState,
@@ -214,17 +211,17 @@ def taint(context: OperationContext, arguments: Members) -> Json:
 
     With `active`, the one that signs is tainted and the prepared one signs in its place, at once.
     """
-    choice = _Choice.read(arguments)
+    choice = Choice.read(arguments)
     at_once = optional_flag(arguments, "active")
     arguments.end()
     authority = context.unlock() if at_once else None
     with context.store.write() as tx:
-        change = _Change(context, tx, choice)
+        change = Change(context, tx, choice)
         moved = _taint_old(change) if authority is None else _taint_active(context, change, authority)
     return {"changed": entries(context, moved)}
 
 
-def _taint_old(change: _Change) -> list[str]:
+def _taint_old(change: Change) -> list[str]:
     old, done = change.chosen(IssuerState.OLD), change.chosen(IssuerState.TAINTED)
     if not old and not done:
         raise Conflict(
@@ -236,11 +233,11 @@ def _taint_old(change: _Change) -> list[str]:
     return [change.move(row, IssuerState.TAINTED) for row in old]
 
 
-def _taint_active(context: OperationContext, change: _Change, authority: Authority) -> list[str]:
+def _taint_active(context: OperationContext, change: Change, authority: Authority) -> list[str]:
     if change.choice.generation is not None:
         raise BadRequest("generation", "goes without --active: only one generation signs")
     candidates: list[IssuerRow] = []
-    for role in change.choice.named_or(PAIR_ROLES):
+    for role in change.choice.roles:
         prepared = change.of(role, IssuerState.PREPARED)
         if not prepared or change.active(role) is None:
             raise Conflict(
@@ -252,96 +249,9 @@ def _taint_active(context: OperationContext, change: _Change, authority: Authori
     return _activate(context, change, authority, candidates, IssuerState.TAINTED)
 
 
-def retire(context: OperationContext, arguments: Members) -> Json:
-    """End the trust in former issuing CAs; a dry run unless `yes` is true.
-
-    Refused while live certificates rest on them, except if `abandon` is exactly their number; they are listed then. One
-    that was prepared and never signed is retired if its generation is named.
-    """
-    choice = _Choice.read(arguments)
-    abandon = arguments.integer("abandon", 0, _MOST_ABANDONED) if arguments.has("abandon") else None
-    confirmed = optional_flag(arguments, "yes")
-    arguments.end()
-    with context.store.write() as tx:
-        change = _Change(context, tx, choice)
-        candidates = _retirable(change)
-        skids = [row.skid for row in candidates]
-        resting = _resting(change, candidates, abandon)
-        if confirmed:
-            for row in candidates:
-                change.move(row, IssuerState.RETIRED)
-    return {
-        "done": confirmed,
-        "retired": entries(context, skids),
-        "abandoned": [_resting_row(row) for row in resting],
-    }
-
-
-def _retirable(change: _Change) -> list[IssuerRow]:
-    choice = change.choice
-    former = change.chosen(*_FORMER)
-    if choice.generation is None:
-        if former:
-            return former
-        raise Conflict(
-            f"no issuing CA of the pair {choice.pair} is old or tainted",
-            code="rollover",
-            remedy="One that signs is never retired: prepare and activate its successor first.",
-        )
-    signing = change.chosen(IssuerState.ACTIVE)
-    if signing:
-        raise Conflict(
-            f"the {change.name(signing[0])} is the one that signs",
-            code="rollover",
-            remedy="Prepare and activate its successor first.",
-        )
-    former += change.chosen(IssuerState.PREPARED)
-    if not former and not change.chosen(IssuerState.RETIRED):
-        raise NotFound(f"the pair {choice.pair} has no such issuing CA of generation {choice.generation}")
-    return former
-
-
-def _resting(change: _Change, candidates: Sequence[IssuerRow], abandon: int | None) -> list[RestingRow]:
-    """The live certificates, if there are exactly as many as the operator gives up."""
-    skids = [row.skid for row in candidates]
-    if change.tx.issuers.signing(skids):
-        raise Conflict(
-            "a certificate of this issuing CA is about to be signed",
-            code="in-use",
-            remedy="Try again in a moment; the server gives up what a dead process left.",
-        )
-    counts = change.tx.issuers.live_counts(change.at)
-    total = sum(counts.get(skid, 0) for skid in skids)
-    if total != (abandon or 0):
-        detail = f"live certificates rest on what would be retired: {total}"
-        remedy = (
-            "Taint it and have their TPMs enrol again, or revoke them. "
-            f"`--abandon {total}` retires in spite of exactly that many."
-        )
-        if abandon is not None:
-            detail += f", not {abandon}"
-            remedy = "Look again at what would be given up: `vtpm-ca ca list`."
-        raise Conflict(detail, code="in-use", remedy=remedy)
-    return change.tx.issuers.resting(skids, change.at) if total else []
-
-
-def _resting_row(row: RestingRow) -> dict[str, Json]:
-    return {
-        "serial": row.serial,
-        "profile": row.profile,
-        "template": row.template,
-        "key_name": row.key_name,
-        "issuer": row.issuer,
-        "state": row.state.value,
-        "issued_at": instant(row.issued_at),
-        "not_after": instant(row.not_after),
-    }
-
-
 OPERATIONS = (
     Operation("issuer-preparable", preparable),
-    Operation("issuer-announce", announce),
+    Operation("issuer-announce", announce, publishes=True),
     Operation("issuer-activate", activate),
     Operation("issuer-taint", taint),
-    Operation("issuer-retire", retire),
 )

@@ -8,7 +8,7 @@ puts the permissive entries of a simulation CA in the place of checks that stand
 
 from ca_service.policy.allowlist import Policy, kbs_for, load, load_complete
 from ca_service.policy.brokers import EarDemand, KbsEntry
-from ca_service.policy.checks import checks, launch_checks, with_given_up
+from ca_service.policy.checks import PROFILE_ADMITTED, checks, launch_checks, with_given_up
 from ca_service.policy.ephemeral import EphemeralTerms
 from ca_service.policy.examples import example_document
 from ca_service.policy.facts import LaunchFacts, PolicyFacts
@@ -16,6 +16,7 @@ from ca_service.policy.launches import LaunchEntry, PlatformEntry
 from ca_service.policy.unsafe import UNSAFE_RULES
 
 __all__ = [
+    "PROFILE_ADMITTED",
     "UNSAFE_RULES",
     "EarDemand",
     "EphemeralTerms",

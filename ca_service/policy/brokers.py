@@ -37,6 +37,7 @@ class KbsEntry:
         resources: what it may release, and whether that is shared; patterns do not overlap.
         ear: the attestation token that is asked for besides; None: none is.
         label: for people.
+        pair: name of the pair of issuing CAs that signs for its TPMs; empty for the default one.
     """
 
     id: str
@@ -50,6 +51,7 @@ class KbsEntry:
     resources: Mapping[Pattern, bool] = field(repr=False)
     ear: EarDemand | None = None
     label: str = ""
+    pair: str = ""
 
     def allows(self, resource: str) -> bool:
         """Whether `resource` falls under one of the patterns."""

@@ -23,6 +23,9 @@ from vtpm.wire.statements import NO_STORE_FORMAT, STORE_MODES
 from vtpm.wire.templates import Role
 
 SIMULATION = "simulation"
+
+PROFILE_ADMITTED: Final = "profile.admitted"
+"""The rule that refuses evidence of a profile that the policy does not admit."""
 PERSISTENT, VOLATILE = STORE_MODES
 
 F = TypeVar("F")
@@ -237,7 +240,6 @@ def _template_allowed(policy: Policy, facts: PolicyFacts) -> Outcome:
 
 
 _RULES: Final[Mapping[str, Callable[[Policy, PolicyFacts], Outcome]]] = {
-    "profile.admitted": _profile,
     "kbs.listed": _listed,
     "kbs.status": _status,
     "kbs.valid": _valid,
@@ -301,6 +303,7 @@ def checks(policy: Policy | None, mode: str) -> tuple[Check[PolicyFacts], ...]:
         return (_Rule("policy.in-force", None, _in_force),)
     out = _rules_out(policy, mode)
     rules: tuple[Check[PolicyFacts], ...] = (
+        _Rule(PROFILE_ADMITTED, policy, _profile),
         _Rule(CAPABILITIES, policy, _capabilities(out)),
         *(_Rule(rule_id, policy, look) for rule_id, look in _RULES.items()),
     )

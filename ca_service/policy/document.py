@@ -24,6 +24,7 @@ _MAX_AGE = 7 * 24 * 3600
 _SHOWN_REASON = 256
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+PairName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,23}$")]
 TemplateId = Annotated[str, StringConstraints(pattern=r"^[A-Z]-[0-9]{1,4}$")]
 StoreFormat = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*/[1-9][0-9]{0,3}$")]
 
@@ -81,10 +82,15 @@ class EarTable(Table):
 
 
 class KbsTable(Table):
-    """``[[kbs]]``: a key broker service; its `id` stays when its keys change."""
+    """``[[kbs]]``: a key broker service; its `id` stays when its keys change.
+
+    `pair` names the pair of EK and DevID CA that signs for its TPMs, so that their consumers' trust can be withdrawn
+    by retiring that pair.
+    """
 
     id: Identifier
     label: Words | None = None
+    pair: PairName | None = None
     status: Status
     compromised_since: AwareDatetime | None = None
     origins: Annotated[list[Origin], Field(min_length=1)]

@@ -101,6 +101,7 @@ class BrokerReader(Reader):
                 resources=self._resources(table.resource, "kbs", i, "resource"),
                 ear=self._ear(table.ear, "kbs", i, "ear"),
                 label=table.label or "",
+                pair=table.pair or "",
             )
             for k, thumbprint in enumerate(thumbprints):
                 if thumbprint in entries:

@@ -6,6 +6,8 @@ token that signing demands.
 """
 
 from ca_service.profiles.authority import draft_issuing, draft_root
+from ca_service.profiles.contract import Consumer, ConsumerReport, ContractRule, key_kind
+from ca_service.profiles.contracts import CONTRACTS, contract_report
 from ca_service.profiles.device import (
     EMPTY_SLOT,
     draft_devid,
@@ -40,16 +42,20 @@ from ca_service.profiles.naming import (
     hardware_serial,
     printable_manufacturer,
 )
-from ca_service.profiles.structures import assemble
+from ca_service.profiles.structures import assemble, certified_key
 from ca_service.profiles.token import LintPassed
 
 __all__ = [
+    "CONTRACTS",
     "DEFAULT_PAIR",
     "DEVICE_LIFETIME",
     "EMPTY_SLOT",
     "EPHEMERAL_LIMIT",
     "SIMULATION_MARK",
     "CaRole",
+    "Consumer",
+    "ConsumerReport",
+    "ContractRule",
     "Draft",
     "Entropy",
     "IakProfile",
@@ -62,6 +68,8 @@ __all__ = [
     "Validity",
     "assemble",
     "ca_name",
+    "certified_key",
+    "contract_report",
     "device_serial",
     "draft_devid",
     "draft_ek",
@@ -72,6 +80,7 @@ __all__ = [
     "filled",
     "find_slot",
     "hardware_serial",
+    "key_kind",
     "lint",
     "new_serial",
     "patch_slot",

@@ -75,11 +75,11 @@ def _read(draft: Draft) -> CertificateView:
         first, second = reader_cryptography.read(der), reader_asn1crypto.read(der)
     except ValueError as error:
         raise _failure(draft, READABLE, f"cannot be read: {error}") from error
+    if first == second:
+        return first
     different = [f.name for f in fields(CertificateView) if getattr(first, f.name) != getattr(second, f.name)]
     different += [one.id for one, two in zip(first.extensions, second.extensions, strict=False) if one != two]
-    if different:
-        raise _failure(draft, READERS_AGREE, f"two parsers see different {', '.join(different)}")
-    return first
+    raise _failure(draft, READERS_AGREE, f"two parsers see different {', '.join(different)}")
 
 
 def _failure(draft: Draft, rule: str, reason: str) -> LintFailed:

@@ -6,11 +6,12 @@ A CA's certificates are alike in most of their names and extensions. What such a
 and therefore remembered by them; which parts there are, and of which bytes, is read anew from every certificate.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
-from asn1crypto import core
+from asn1crypto import core, parser
 from asn1crypto import x509 as asn1
 
 from ca_service.profiles.view import (
@@ -103,8 +104,17 @@ def _certificate(certificate: Any) -> CertificateView:
         not_after=not_after,
         subject=_whole_name(tbs["subject"].dump()),
         spki=tbs["subject_public_key_info"].dump(),
-        extensions=tuple(_extension(e.dump()) for e in tbs["extensions"]),
+        extensions=tuple(map(_extension, _elements(tbs["extensions"]))),
     )
+
+
+def _elements(sequence: Any) -> Iterator[bytes]:
+    """The elements of a SEQUENCE OF, each with tag and length."""
+    rest = sequence.contents
+    while rest:
+        size = parser.peek(rest)
+        yield rest[:size]
+        rest = rest[size:]
 
 
 @lru_cache(maxsize=REMEMBERED)

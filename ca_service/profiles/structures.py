@@ -80,10 +80,30 @@ class UngrantedProvenanceValue:
 
 
 @asn1.sequence
+class PublicKeyInfo:
+    """SubjectPublicKeyInfo (RFC 5280, section 4.1): `key` are the bits that key identifiers are made of."""
+
+    algorithm: asn1.TLV
+    key: asn1.BitString
+
+
+@asn1.sequence
 class _Signed:
     tbs: asn1.TLV
     algorithm: asn1.TLV
     signature: asn1.BitString
+
+
+@asn1.sequence
+class _TbsCertificate:
+    version: asn1.TLV
+    serial: asn1.TLV
+    signature: asn1.TLV
+    issuer: asn1.TLV
+    validity: asn1.TLV
+    subject: asn1.TLV
+    subject_public_key_info: asn1.TLV
+    extensions: asn1.TLV
 
 
 def encode(value: object) -> bytes:
@@ -125,6 +145,15 @@ def assemble(tbs: bytes, signature: bytes) -> bytes:
             signature=asn1.BitString(data=signature, padding_bits=0),
         )
     )
+
+
+def certified_key(tbs: bytes) -> bytes:
+    """DER SubjectPublicKeyInfo in a TBSCertificate of version 3 without unique identifiers, as this CA writes them.
+
+    Raises:
+        ValueError: `tbs` is none.
+    """
+    return asn1.encode_der(asn1.decode_der(_TbsCertificate, tbs).subject_public_key_info)
 
 
 KeyUsageName = Literal[

@@ -7,17 +7,28 @@ from functools import cache
 from vtpm.wire.errors import WireError
 from vtpm.wire.public_area import PublicArea
 
-_SIEVE = 1 << 16
-_FERMAT_ROUNDS = 32
+_SMALL_PRIMES_BELOW = 752
+_FERMAT_ROUNDS = 110
 _ROCA_LARGEST = 167
+
+_FIELD_PRIMES = {
+    256: 2**256 - 2**224 + 2**192 + 2**96 - 1,
+    384: 2**384 - 2**128 - 2**96 + 2**32 - 1,
+    521: 2**521 - 1,
+}
+"""The primes of the fields of P-256, P-384 and P-521 (SP 800-186, section 3.2.1), by the size of the curve."""
 
 
 def weakness(area: PublicArea) -> str | None:
     """What is wrong with a public key, as the end of a sentence; None if nothing was found.
 
-    ECC: the point has full-length coordinates and lies on its curve. RSA: the modulus has exactly the stated size,
-    is odd, has no factor below 65536, is no product of two close primes (Fermat) and does not bear the mark of
-    Infineon's generator (ROCA, CVE-2017-15361); the exponent is 65537.
+    ECC: full public key validation of SP 800-56A Rev. 3, section 5.6.2.3.3: the coordinates have full length and lie in
+    the field, and the point lies on its curve. It cannot be the point at infinity, which has no coordinates; and since
+    these curves have cofactor 1, every other point has the right order. RSA: the modulus has exactly the stated size,
+    is odd, has no factor below 752, is no product of two close primes (Fermat, 110 rounds) and does not bear the mark
+    of Infineon's generator (ROCA, CVE-2017-15361); the exponent is 65537.
+
+    Keys that are known to others are not found so; for them there is the block list.
     """
     if area.kind == "ecc":
         return _ecc_weakness(area)
@@ -28,6 +39,9 @@ def _ecc_weakness(area: PublicArea) -> str | None:
     size = (area.bits + 7) // 8
     if any(len(coordinate) != size for coordinate in area.unique):
         return f"has coordinates that are not {size} bytes long"
+    prime = _FIELD_PRIMES[area.bits]
+    if any(int.from_bytes(coordinate, "big") >= prime for coordinate in area.unique):
+        return "has coordinates outside the field of its curve"
     try:
         area.public_key()
     except WireError:
@@ -58,23 +72,38 @@ def _is_even(modulus: int) -> bool:
 
 
 def _has_small_factor(modulus: int) -> bool:
-    return math.gcd(_small_primes_product() % modulus, modulus) != 1
+    product = _small_primes_product()
+    return math.gcd(modulus % product, product) != 1
 
 
 @cache
 def _small_primes_product() -> int:
-    return math.prod(_primes_below(_SIEVE))
+    return math.prod(_primes_below(_SMALL_PRIMES_BELOW))
 
 
 def _close_factors(modulus: int) -> bool:
-    """Fermat's method, a few rounds: finds factors that differ by little more than the fourth root of the modulus."""
+    """Fermat's method, a few rounds: finds factors that differ by little more than the fourth root of the modulus.
+
+    With factors p and q, middle = (p + q) / 2 and rest = ((p - q) / 2)^2.
+    """
     middle = math.isqrt(modulus - 1) + 1
+    rest = middle * middle - modulus
     for _ in range(_FERMAT_ROUNDS):
-        rest = middle * middle - modulus
-        if math.isqrt(rest) ** 2 == rest:
+        if _may_be_square(rest) and math.isqrt(rest) ** 2 == rest:
             return True
+        rest += 2 * middle + 1
         middle += 1
     return False
+
+
+_SQUARES_MODULO_64 = frozenset(n * n % 64 for n in range(64))
+_ODD_MODULUS = 63 * 65 * 11
+_SQUARES_MODULO_ODD = frozenset(n * n % _ODD_MODULUS for n in range(_ODD_MODULUS))
+
+
+def _may_be_square(number: int) -> bool:
+    """False for 99 of 100 numbers that are no squares, at a small part of the cost of a root."""
+    return number & 63 in _SQUARES_MODULO_64 and number % _ODD_MODULUS in _SQUARES_MODULO_ODD
 
 
 @cache

@@ -62,7 +62,7 @@ class Issuers(Repository):
         query = (
             sa.select(_CERTIFICATES.issuer, sa.func.count()).where(_live(at)).group_by(_CERTIFICATES.issuer)
         )
-        return {issuer: int(count) for issuer, count in self._connection.execute(query).tuples()}
+        return {issuer: int(count) for issuer, count in self._connection.execute(query)}
 
     def resting(self, skids: Collection[str], at: datetime) -> list[RestingRow]:
         """The live certificates, as `live_counts` counts them, that rest on these issuers."""
@@ -108,6 +108,10 @@ class Epochs(Repository):
         """The present epoch; None in a database that no CA has opened yet."""
         table = schema.epochs
         return self._one(EpochRow, sa.select(table).order_by(table.c.number.desc()).limit(1))
+
+    def all(self) -> list[EpochRow]:
+        """All of them, oldest first."""
+        return self._all(EpochRow, sa.select(schema.epochs).order_by(schema.epochs.c.number))
 
     def begin(self, row: EpochRow) -> None:
         """Begin an epoch; the database refuses a number twice."""

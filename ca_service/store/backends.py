@@ -7,12 +7,15 @@ transaction takes first, and from synchronous_commit, which no role or database 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
 from ca_service.judgment import BadRequest
+
+if TYPE_CHECKING:
+    import psycopg
 
 BUSY_TIMEOUT_MS = 15_000
 """How long a writer waits for another one's transaction before it gives up."""
@@ -42,6 +45,10 @@ SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit
        set_config('lock_timeout', '{BUSY_TIMEOUT_MS}', false),
        set_config('statement_timeout', '{STATEMENT_TIMEOUT_MS}', false),
        set_config('idle_in_transaction_session_timeout', '{IDLE_TIMEOUT_MS}', false),
+       set_config('idle_session_timeout', '0', false),
+       set_config('tcp_keepalives_idle', '10', false),
+       set_config('tcp_keepalives_interval', '5', false),
+       set_config('tcp_keepalives_count', '3', false),
        set_config('default_transaction_isolation', 'read committed', false),
        set_config('search_path', 'public', false)"""
 
@@ -66,6 +73,8 @@ class Backend:
         """Have each new connection set up, and each transaction begun as it must."""
         event.listen(engine, "connect", _prepare_sqlite if self.name == "sqlite" else _prepare_postgresql)
         event.listen(engine, "begin", _begin_sqlite if self.name == "sqlite" else _begin_postgresql)
+        if self.name == "postgresql":
+            event.listen(engine, "checkin", _no_mode)
 
 
 SQLITE = Backend("sqlite")
@@ -147,6 +156,26 @@ def _prepare_postgresql(connection: Any, _record: object) -> None:
     connection.autocommit = True
     connection.execute(_SESSION)
     connection.autocommit = False
+
+
+def _no_mode(connection: Any, _record: object) -> None:
+    # SQLAlchemy leaves "read write" behind a reader, which would overrule an operator who made the database read-only.
+    if connection is not None and not connection.closed:
+        connection.read_only = None
+
+
+def connect_apart(url: sa.URL) -> "psycopg.Connection[Any]":
+    """A PostgreSQL session outside any pool, each statement a transaction, for locks that live as long as it.
+
+    Raises:
+        psycopg.Error: the server cannot be reached.
+    """
+    import psycopg  # noqa: PLC0415 - see `parse_url`
+
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    session = psycopg.connect(**{**_CONNECT, **arguments}, autocommit=True)
+    session.execute(_SESSION)
+    return session
 
 
 def _begin_postgresql(connection: sa.Connection) -> None:

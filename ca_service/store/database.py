@@ -153,9 +153,18 @@ class Store:
         """Begin a write transaction and roll it back; raises `Unavailable` if that fails."""
         try:
             with self._exclusive() as connection:
-                connection.execute(sa.text("SELECT 1"))
+                if self.backend == "sqlite":
+                    # BEGIN IMMEDIATE has just taken the lock that only a writable file has.
+                    connection.execute(sa.text("SELECT 1"))
+                    return
+                setting = connection.exec_driver_sql("SHOW transaction_read_only").scalar()
         except (DBAPIError, PoolTimeout) as error:
             raise failure("written", error) from None
+        if setting != "off":
+            raise Unavailable(
+                "the database cannot be written now: it is read-only",
+                remedy="Make it writable, or name the primary server.",
+            )
 
     def upgrade(self) -> None:
         """Bring the schema to this program's, whole or not at all; a new database gets all of it.

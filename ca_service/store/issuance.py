@@ -97,6 +97,14 @@ class Certificates(Repository):
         query = sa.select(table).order_by(table.c.issued_at.desc(), table.c.serial).limit(limit)
         return self._all(CertificateRow, query if state is None else query.where(table.c.state == state))
 
+    def unrevoked_page(self, after: str, limit: int = PAGE) -> list[CertificateRow]:
+        """The certificates whose serials follow `after`, in that order, without the revoked and abandoned ones."""
+        table = schema.certificates
+        good = (CertificateState.INTENDED, CertificateState.ISSUED, CertificateState.SUPERSEDED)
+        condition = sa.and_(table.c.state.in_(good), table.c.serial > after)
+        query = sa.select(table).where(condition).order_by(table.c.serial).limit(limit)
+        return self._all(CertificateRow, query)
+
     def issued(self, serial: str, der: bytes, at: datetime) -> bool:
         """Store the signed certificate; says whether it was still intended."""
         table = schema.certificates

@@ -1,7 +1,7 @@
 """The tables of the Merkle log; what they mean, `ca_service.audit` knows."""
 
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
-from ca_service.store.rows import DecisionRow, HeadRow, LeafRow
+from ca_service.store.rows import CertificateState, DecisionRow, HeadRow, LeafRow
 
 _HEAD = 1
+_PAGE = 1000
 _PLACES = 500
 """Most places in one query; databases bound how many parameters a statement has."""
 
@@ -144,10 +145,10 @@ class LogTables(Repository):
         return self.about([(kind, subject)]).get((kind, subject))
 
     def leaves(self, first: int, count: int) -> list[LeafRow]:
-        """Leaves in their order, from position `first` on."""
+        """At most `count` leaves in their order, from position `first` on."""
         table = schema.log_leaves
-        query = sa.select(table).where(table.c.position >= first, table.c.position < first + count)
-        return self._all(LeafRow, query.order_by(table.c.position))
+        query = sa.select(table).where(table.c.position >= first).order_by(table.c.position).limit(count)
+        return self._all(LeafRow, query)
 
     def decisions(self, ids: Collection[str]) -> dict[str, DecisionRow]:
         """The decisions with these ids."""
@@ -160,19 +161,77 @@ class LogTables(Repository):
         rows = self._all(LoggedCertificate, _certificates().where(schema.certificates.c.serial.in_(serials)))
         return {row.serial: row for row in rows}
 
-    def unlogged_decisions(self, after: tuple[datetime, str] | None, count: int) -> list[DecisionRow]:
-        """Decisions without a leaf in order of (time, id), those after `after` and at most `count`."""
+    def unlogged_decisions(self) -> Iterator[tuple[datetime, str]]:
+        """Time and id of the decisions without a leaf, in that order, as they are read."""
         table = schema.decisions
-        query = sa.select(table).where(_no_leaf("decision", table.c.id))
-        return self._all(DecisionRow, _page(query, table.c.at, table.c.id, after, count))
+        return self._keys(table.c.at, table.c.id, _no_leaf("decision", table.c.id))
 
-    def unlogged_certificates(
-        self, after: tuple[datetime, str] | None, count: int
-    ) -> list[LoggedCertificate]:
-        """Issued certificates without a leaf in order of (time, serial), those after `after` and at most `count`."""
+    def unlogged_certificates(self) -> Iterator[tuple[datetime, str]]:
+        """Time and serial of the issued certificates without a leaf, in that order, as they are read."""
         table = schema.certificates
-        query = _certificates().where(_no_leaf("certificate", table.c.serial))
-        return self._all(LoggedCertificate, _page(query, table.c.issued_at, table.c.serial, after, count))
+        condition = sa.and_(table.c.der.is_not(None), _no_leaf("certificate", table.c.serial))
+        return self._keys(table.c.issued_at, table.c.serial, condition)
+
+    def _keys(
+        self, at: "sa.Column[datetime]", key: "sa.Column[str]", condition: "sa.ColumnElement[bool]"
+    ) -> Iterator[tuple[datetime, str]]:
+        # One statement that is read bit by bit: pages would sort the whole table again for each of them.
+        query = sa.select(at, key).where(condition).order_by(at, key).execution_options(yield_per=_PAGE)
+        for row in self._connection.execute(query):
+            yield row[0], row[1]
+
+    def evidence_after(self, digest: str, count: int) -> list[tuple[str, bytes]]:
+        """Evidence in order of its digest, that after `digest`: (digest, body)."""
+        table = schema.evidence
+        query = sa.select(table.c.digest, table.c.body).where(table.c.digest > digest)
+        rows = self._connection.execute(query.order_by(table.c.digest).limit(count))
+        return [(row.digest, bytes(row.body)) for row in rows]
+
+    def missing_evidence(self, count: int) -> list[str]:
+        """Digests on which decisions rest, and whose evidence is not there."""
+        decisions, evidence = schema.decisions, schema.evidence
+        there = sa.exists().where(evidence.c.digest == decisions.c.evidence_digest)
+        query = sa.select(decisions.c.evidence_digest).where(~there).distinct().limit(count)
+        return list(self._connection.execute(query).scalars())
+
+    def policies_of_decisions(self) -> list[tuple[int, str]]:
+        """All (version, digest) by which anything was decided."""
+        table = schema.decisions
+        query = sa.select(table.c.policy_version, table.c.policy_digest).distinct()
+        return [(row.policy_version, row.policy_digest) for row in self._connection.execute(query)]
+
+    def unrevoked(self, count: int) -> list[str]:
+        """Serials of certificates that were ended for good and are on no CRL's list."""
+        table = schema.certificates
+        query = sa.select(table.c.serial).where(table.c.state.in_(_ENDED), ~_revoked())
+        return list(self._connection.execute(query.limit(count)).scalars())
+
+    def revived(self, count: int) -> list[str]:
+        """Serials of certificates that are revoked and count as issued."""
+        table = schema.certificates
+        query = sa.select(table.c.serial).where(table.c.state == CertificateState.ISSUED, _revoked())
+        return list(self._connection.execute(query.limit(count)).scalars())
+
+    def crl_issuers(self) -> list[str]:
+        """Subject key ids of the issuers that have published a CRL."""
+        query = sa.select(schema.crls.c.issuer).distinct().order_by(schema.crls.c.issuer)
+        return list(self._connection.execute(query).scalars())
+
+    def revoked_among(self, issuer: str, serials: Collection[str]) -> set[str]:
+        """Those of the serials that the issuer has revoked."""
+        table = schema.revocations
+        query = sa.select(table.c.serial).where(table.c.issuer == issuer, table.c.serial.in_(serials))
+        return set(self._connection.execute(query).scalars())
+
+
+_ENDED = (CertificateState.REVOKED, CertificateState.ABANDONED)
+
+
+def _revoked() -> "sa.ColumnElement[bool]":
+    certificates, revocations = schema.certificates, schema.revocations
+    return sa.exists().where(
+        revocations.c.issuer == certificates.c.issuer, revocations.c.serial == certificates.c.serial
+    )
 
 
 def _certificates() -> "sa.Select[tuple[object, ...]]":
@@ -195,15 +254,3 @@ def _certificates() -> "sa.Select[tuple[object, ...]]":
 def _no_leaf(kind: str, subject: "sa.Column[str]") -> "sa.ColumnElement[bool]":
     leaves = schema.log_leaves
     return ~sa.exists().where(leaves.c.kind == kind, leaves.c.subject == subject)
-
-
-def _page(
-    query: "sa.Select[tuple[object, ...]]",
-    at: "sa.Column[datetime]",
-    key: "sa.Column[str]",
-    after: tuple[datetime, str] | None,
-    count: int,
-) -> "sa.Select[tuple[object, ...]]":
-    if after is not None:
-        query = query.where(sa.or_(at > after[0], sa.and_(at == after[0], key > after[1])))
-    return query.order_by(at, key).limit(count)

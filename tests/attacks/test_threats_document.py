@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ca_service.enrollment import judge, ledger, nonces
+from ca_service.enrollment import judge, ledger_checks, nonces
 from ca_service.evidence.ear import EAR_CHECKS
 from ca_service.evidence.grant import GRANT_CHECKS
 from ca_service.evidence.profiles import profile_checks
@@ -40,7 +40,7 @@ def _ca_rules():
         *nonces.NONCE_CHECKS,
         *judge.BINDING_CHECKS,
         *judge.ACTIVATION_CHECKS,
-        *ledger.LEDGER_CHECKS,
+        *ledger_checks.LEDGER_CHECKS,
         *GRANT_CHECKS,
         *EAR_CHECKS,
         *(check for profile in EVIDENCE_PROFILES for check in profile_checks(profile)),

@@ -82,4 +82,9 @@ def database(
         url = maker.new()
         create_store(url).close()
         templates[databases.kind] = url
-    return databases.new(templates[databases.kind])
+    url = templates[databases.kind]
+    if databases.cluster is None:
+        return databases.new(url)
+    # To make and drop a database takes longer than most tests; the tests of one process share one, one at a time.
+    databases.cluster.empty(_name(url))
+    return url

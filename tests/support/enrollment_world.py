@@ -1,31 +1,28 @@
 """A whole small world for tests of the CA: authority, database, KBS key, simulated platform, and TPMs in software.
 
 The evidence is real in every byte: reports of the simulated platform, grants, TPM structures, signatures. Only the TPM
-is written in Python here, because a test that enrols a hundred TPMs should not start a hundred processes.
+is written in Python, see `soft_tpm`.
 """
 
 import hashlib
-import hmac
 import json
 import os
-import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography.hazmat.decrepit.ciphers.modes import CFB
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from soft_tpm import FIRMWARE, SoftTpm, new_key
 
-from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
+from ca_service.enrollment import Desk, Enroller, Judge, Limits
+from ca_service.enrollment.liveness import Liveness, liveness_for
 from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
-from ca_service.operations.issuers import ensure_issuers
+from ca_service.operations import OperationContext, ensure_issuers, perform
 from ca_service.policy import load
 from ca_service.store import (
-    EpochRow,
     Faults,
     Store,
     create_store,
@@ -38,105 +35,29 @@ from vtpm.wire.encoding import b64std
 from vtpm.wire.enrollment import (
     ActivationRequest,
     CertificatesReply,
-    Certify,
     ChallengeReply,
     EnrollmentRequest,
     Evidence,
 )
 from vtpm.wire.grant import GrantClaims, key_id, sign_grant
 from vtpm.wire.jwk import EcJwk
-from vtpm.wire.public_area import pack_public
 from vtpm.wire.report import Product
 from vtpm.wire.runtime_data import (
     PROFILE,
     KbsStatement,
-    KeyStatement,
     RuntimeData,
     StoreStatement,
-    TpmSpec,
-    TpmStatement,
     certify_qualifier,
     report_data,
 )
-from vtpm.wire.templates import Role, name, parse_public, qualified_name, template
 
 START = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 PASSPHRASE = b"a passphrase of the tests"
-FIRMWARE = "2023112300000001"
 RESOURCE = "default/vtpm/guest-a"
-
-
-def _instance(role: Role, template_id: str, *parts: bytes) -> bytes:
-    return pack_public(replace(parse_public(template(role, template_id).public), unique=parts))
-
-
-def _sized(data: bytes) -> bytes:
-    return struct.pack(">H", len(data)) + data
-
-
-def _take(data: bytes) -> tuple[bytes, bytes]:
-    (size,) = struct.unpack_from(">H", data)
-    return data[2 : 2 + size], data[2 + size :]
-
-
-def _kdfa(seed: bytes, label: bytes, context: bytes, bits: int) -> bytes:
-    """KDFa with SHA-256 (TPM 2.0 Library, Part 1, section 11.4.10.2), for one block."""
-    message = struct.pack(">I", 1) + label + b"\x00" + context + struct.pack(">I", bits)
-    return hmac.digest(seed, message, "sha256")[: bits // 8]
 
 
 def _thumbprint(private_value: int) -> str:
     return EcJwk.from_key(ec.derive_private_key(private_value, ec.SECP521R1()).public_key()).thumbprint()
-
-
-class SoftTpm:
-    """EK L-1, IAK and IDevID H-3, TPM2_Certify and TPM2_ActivateCredential, in plain Python."""
-
-    def __init__(self) -> None:
-        self._ek = rsa.generate_private_key(65537, 2048)
-        self._iak = ec.generate_private_key(ec.SECP384R1())
-        self._idevid = ec.generate_private_key(ec.SECP384R1())
-        modulus = self._ek.public_key().public_numbers().n.to_bytes(256, "big")
-        self.ek = KeyStatement("L-1", _instance(Role.EK, "L-1", modulus))
-        self.iak = KeyStatement("H-3", _instance(Role.IAK, "H-3", *self._point(self._iak)))
-        self.idevid = KeyStatement("H-3", _instance(Role.IDEVID, "H-3", *self._point(self._idevid)))
-
-    @staticmethod
-    def _point(key: ec.EllipticCurvePrivateKey) -> tuple[bytes, bytes]:
-        point = key.public_key().public_numbers()
-        return point.x.to_bytes(48, "big"), point.y.to_bytes(48, "big")
-
-    def statement(self) -> TpmStatement:
-        return TpmStatement(
-            (self.ek,), self.iak, self.idevid, "49424d00", "SW   TPM", FIRMWARE, TpmSpec("2.0", "0", "164"),
-            "manufactured",
-        )  # fmt: skip
-
-    def certify(self, qualifier: bytes) -> Certify:
-        attest = (
-            struct.pack(">IH", 0xFF544347, 0x8017)
-            + _sized(qualified_name(self.iak.public))
-            + _sized(qualifier)
-            + struct.pack(">QIIB", 1000, 1, 0, 1)
-            + bytes.fromhex(FIRMWARE)
-            + _sized(name(self.idevid.public))
-            + _sized(qualified_name(self.idevid.public))
-        )
-        r, s = decode_dss_signature(self._iak.sign(attest, ec.ECDSA(hashes.SHA384())))
-        parts = _sized(r.to_bytes(48, "big")) + _sized(s.to_bytes(48, "big"))
-        return Certify(attest, struct.pack(">HH", 0x0018, 0x000C) + parts)
-
-    def activate(self, credential_blob: bytes, secret: bytes) -> bytes:
-        """TPM2_ActivateCredential for the IAK (TPM 2.0 Library, Part 1, section 24)."""
-        oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), b"IDENTITY\x00")
-        seed = self._ek.decrypt(_take(secret)[0], oaep)
-        integrity, encrypted = _take(_take(credential_blob)[0])
-        iak_name = name(self.iak.public)
-        wanted = hmac.digest(_kdfa(seed, b"INTEGRITY", b"", 256), encrypted + iak_name, "sha256")
-        assert hmac.compare_digest(wanted, integrity)
-        key = _kdfa(seed, b"STORAGE", iak_name, 128)
-        plain = Cipher(algorithms.AES(key), CFB(bytes(16))).decryptor().update(encrypted)
-        return _take(plain)[0]
 
 
 @dataclass(frozen=True)
@@ -168,6 +89,7 @@ class World:
         # To open the sealed keys is slow on purpose; copies of one CA may share them.
         self.authority = authority or load_authority(directory / "ca", PASSPHRASE)
         self.url = url or f"sqlite:///{directory}/ca.sqlite3"
+        self._livenesses: list[Liveness] = []
 
     @classmethod
     def create(cls, directory: Path) -> "World":
@@ -218,21 +140,28 @@ formats = ["cocoonfs/1"]
 
     def enroller(self, store: Store, faults: Faults = no_faults, judge: Judge | None = None) -> Enroller:
         authority = self.authority
-        with store.write() as tx:
-            if tx.epochs.current() is None:
-                tx.epochs.begin(EpochRow(1, "00" * 32, self.time, "tests"))
         ensure_issuers(store, authority, self.time)
         return Enroller(
             Desk(
                 source=AuthoritySource(self.directory / "ca", lambda: authority),
                 store=store,
                 judge=judge or Judge.of(authority.ca_id, authority.mode),
-                liveness=FileLiveness(self.directory / "run"),
+                liveness=self._liveness(),
                 clock=lambda: self.time,
                 entropy=os.urandom,
                 faults=faults,
             )
         )
+
+    def _liveness(self) -> Liveness:
+        made = liveness_for(self.url, self.directory / "run")
+        self._livenesses.append(made)
+        return made
+
+    def close(self) -> None:
+        """End the claims to live of all enrollers made here."""
+        for liveness in self._livenesses:
+            liveness.close()
 
     def later(self, **step: int) -> None:
         self.time += timedelta(**step)
@@ -293,7 +222,7 @@ def encode(message: object) -> bytes:
 def answer(tpm: SoftTpm, reply: bytes) -> tuple[str, bytes]:
     """The enrolment's id and the body that answers its challenges."""
     challenge = ChallengeReply.parse(reply)
-    secrets = tuple(tpm.activate(c.credential_blob, c.secret) for c in challenge.challenges)
+    secrets = tuple(tpm.activate(c.credential_blob, c.secret, i) for i, c in enumerate(challenge.challenges))
     return challenge.id, encode(ActivationRequest(secrets))
 
 
@@ -310,4 +239,43 @@ def ders(reply: bytes) -> list[bytes]:
     return [entry.certificate for entry in CertificatesReply.parse(reply).entries]
 
 
-__all__ = ["Boot", "CertificatesReply", "SoftTpm", "World", "answer", "ders", "encode", "issue"]
+def operate(world: World, store: Store, name: str, **arguments: object) -> object:
+    """Do what an operator does on the CA's own machine."""
+    authority = world.authority
+    context = OperationContext(authority, lambda: authority, store, lambda: world.time, "alice", Limits())
+    return perform(context, name, arguments)
+
+
+def certificates(reply: bytes) -> list[x509.Certificate]:
+    """The certificates in an answer: EKs, IAK, IDevID."""
+    return [x509.load_der_x509_certificate(der) for der in ders(reply)]
+
+
+def signers(authority: Authority, reply: bytes) -> list[tuple[str, int]]:
+    """Who signed each certificate of an answer, by signature and not by word: role and generation."""
+    found = []
+    for certificate in certificates(reply):
+        for ca in authority.issuers:
+            try:
+                certificate.verify_directly_issued_by(ca.certificate)
+            except (ValueError, InvalidSignature):
+                continue
+            found.append((ca.role, ca.generation))
+    return found
+
+
+__all__ = [
+    "FIRMWARE",
+    "Boot",
+    "CertificatesReply",
+    "SoftTpm",
+    "World",
+    "answer",
+    "certificates",
+    "ders",
+    "encode",
+    "issue",
+    "new_key",
+    "operate",
+    "signers",
+]

@@ -9,7 +9,7 @@ import enrollment_world as w
 import pytest
 
 from ca_service.judgment import Refused
-from ca_service.keys import CeremonyConfig
+from ca_service.keys import CeremonyConfig, load_root, prepare_issuing
 from ca_service.operations import database_url, init
 from ca_service.store import open_store
 from vtpm.snp import Platform
@@ -57,6 +57,14 @@ def fill(world) -> None:
         )
     store.close()
     enroller.desk.liveness.close()
+
+
+def rolled(worked_one, directory: Path):
+    """The world of a copy of a CA that has worked, with a second generation of EK and DevID CA in its directory."""
+    shutil.copytree(worked_one.directory, directory)
+    ca = directory / "ca"
+    prepare_issuing(ca, load_root(ca, w.PASSPHRASE), passphrase=w.PASSPHRASE, clock=now, entropy=os.urandom)
+    return world_in(directory)
 
 
 def new(directory: Path):

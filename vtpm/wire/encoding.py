@@ -7,7 +7,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NoReturn, cast
 
 import rfc8785
@@ -89,10 +89,21 @@ class _Duplicate:
     """Stands in for the value of a member that stood twice, until the path to it is known."""
 
 
-def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _marked_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members: dict[str, object] = {}
     for name, value in pairs:
         members[name] = _Duplicate() if name in members else value
+    return members
+
+
+class _Twice(Exception):
+    """Some member stands twice."""
+
+
+def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _Twice
     return members
 
 
@@ -177,15 +188,15 @@ def parse_json(
         raise WireError(path, f"must be at most {most} bytes, is {len(data)}")
     try:
         _check_depth(data, depth)
-        value: object = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique_members,
-            parse_int=_any_integer if any_number else _safe_integer,
-            parse_float=float if any_number else _refuse_number,
-            parse_constant=_refuse_number,
-        )
-        _refuse_duplicates(value)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        text = data.decode("utf-8")
+        try:
+            value = _load(text, _unique_members, any_number=any_number)
+        except _Twice:
+            value = _load(text, _marked_members, any_number=any_number)
+            _refuse_duplicates(value)
+        # Half a surrogate pair is no Unicode text, and only an escape sequence can bring one.
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except WireError as error:
         raise error.under(path) from None
     except UnicodeError as error:
@@ -195,12 +206,48 @@ def parse_json(
     return value
 
 
+def _load(
+    text: str, members: Callable[[list[tuple[str, object]]], dict[str, object]], *, any_number: bool
+) -> object:
+    value: object = json.loads(
+        text,
+        object_pairs_hook=members,
+        parse_int=_any_integer if any_number else _safe_integer,
+        parse_float=float if any_number else _refuse_number,
+        parse_constant=_refuse_number,
+    )
+    return value
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value holds nothing on which Python's JSON and RFC 8785 differ: all text in ASCII, safe integers."""
+    kind = type(value)
+    if kind is str:
+        return cast("str", value).isascii()
+    if kind is dict:
+        return all(
+            type(name) is str and name.isascii() and _is_plain(member)
+            for name, member in cast("dict[object, object]", value).items()
+        )
+    if kind is list:
+        return all(map(_is_plain, cast("list[object]", value)))
+    if kind is int:
+        return abs(cast("int", value)) <= _MAX_SAFE_INTEGER
+    return value is None or value is True or value is False
+
+
+_plain_form = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
 def canonical(value: object) -> bytes:
     """The canonical bytes of a JSON value (RFC 8785).
 
     Raises:
         WireError: the value has no canonical form (for example a number that JSON cannot carry).
     """
+    if _is_plain(value):
+        # Nearly every value of the protocol; the encoder in C is ten times as fast.
+        return _plain_form(value).encode("ascii")
     try:
         return rfc8785.dumps(cast("dict[str, object]", value))  # type: ignore[arg-type]
     except (rfc8785.CanonicalizationError, UnicodeError) as error:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -30,6 +31,9 @@ MAX_GRANT: Final = 4 * 1024
 
 LEAST_SECRET: Final = 32
 """Bytes that a secret needs for a key id: the id is public, so a guessable secret must not get one."""
+
+REMEMBERED: Final = 256
+"""For how many grants it is remembered whether the signature holds: an enrolment is judged twice."""
 
 _KEY_ID_LABEL: Final = b"svsm-kbs-key-id/1"
 _ALGS: Final = {"P-256": "ES256", "P-384": "ES384"}
@@ -201,13 +205,16 @@ class Grant:
 
     def signature_holds(self) -> bool:
         """Whether the signature verifies under the grant's own `jwk`. Whose key that is, is not asked."""
-        try:
-            jws.deserialize_compact(
-                self.compact, ECKey.import_key(self.jwk.public_key()), algorithms=[self.alg]
-            )
-        except (JoseError, ValueError):
-            return False
-        return True
+        return _signature_holds(self.compact, self.alg, self.jwk)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _signature_holds(compact: str, alg: str, jwk: EcJwk) -> bool:
+    try:
+        jws.deserialize_compact(compact, ECKey.import_key(jwk.public_key()), algorithms=[alg])
+    except (JoseError, ValueError):
+        return False
+    return True
 
 
 def sign_grant(claims: GrantClaims, key: ec.EllipticCurvePrivateKey) -> str:

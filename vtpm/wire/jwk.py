@@ -2,12 +2,16 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Self
+from functools import lru_cache
+from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from vtpm.wire.encoding import Members, b64url, canonical
 from vtpm.wire.errors import WireError
+
+REMEMBERED: Final = 512
+"""For how many keys the thumbprint and the loaded key are remembered: a broker's key comes with every machine."""
 
 _CURVES: dict[str, tuple[ec.EllipticCurve, int]] = {
     "P-256": (ec.SECP256R1(), 32),
@@ -67,7 +71,7 @@ class EcJwk:
 
     def thumbprint(self) -> str:
         """SHA-256 thumbprint in base64url (RFC 7638)."""
-        return b64url(hashlib.sha256(canonical(self.members())).digest())
+        return _thumbprint(self)
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
         """The key as `cryptography` has it.
@@ -75,8 +79,18 @@ class EcJwk:
         Raises:
             ValueError: the point is not on the curve, or a coordinate is not below the field's prime.
         """
-        x, y = (int.from_bytes(value, "big") for value in (self.x, self.y))
-        # cryptography takes x + p for x; then one key would have two JWKs and two thumbprints.
-        if max(x, y) >= _PRIMES[self.crv]:
-            raise ValueError("a coordinate is not below the prime of the field")
-        return ec.EllipticCurvePublicNumbers(x, y, _CURVES[self.crv][0]).public_key()
+        return _public_key(self)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _thumbprint(jwk: EcJwk) -> str:
+    return b64url(hashlib.sha256(canonical(jwk.members())).digest())
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _public_key(jwk: EcJwk) -> ec.EllipticCurvePublicKey:
+    x, y = (int.from_bytes(value, "big") for value in (jwk.x, jwk.y))
+    # cryptography takes x + p for x; then one key would have two JWKs and two thumbprints.
+    if max(x, y) >= _PRIMES[jwk.crv]:
+        raise ValueError("a coordinate is not below the prime of the field")
+    return ec.EllipticCurvePublicNumbers(x, y, _CURVES[jwk.crv][0]).public_key()

@@ -6,7 +6,8 @@ section 12.2; Names: Part 1, section 16.
 
 import struct
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property, lru_cache
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -38,6 +39,9 @@ CURVES: dict[int, tuple[int, ec.EllipticCurve]] = {
 
 CURVE_IDS = {bits: curve for curve, (bits, _) in CURVES.items()}
 """Key size in bits to TPM_ECC_CURVE."""
+
+REMEMBERED: Final = 2048
+"""How many public areas and Names are remembered by their bytes: many checks look at each key of a TPM."""
 
 _HASH_NAMES = {algorithm: name for name, algorithm in HASH_ALGORITHMS.items()}
 _RSA_SCHEMES = (ALG_RSASSA, ALG_RSAPSS, ALG_OAEP)
@@ -100,6 +104,10 @@ class PublicArea:
         Raises:
             WireError: the point is not on the curve, or modulus and exponent can be no RSA key.
         """
+        return self._public_key
+
+    @cached_property
+    def _public_key(self) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
         numbers = [int.from_bytes(part, "big") for part in self.unique]
         try:
             if self.kind == "rsa":
@@ -112,16 +120,12 @@ class PublicArea:
 class _Reader:
     """Takes big-endian fields off the front; every shortage names the field."""
 
-    def __init__(self, data: bytes, path: str) -> None:
+    def __init__(self, data: bytes) -> None:
         self._data = data
-        self._path = path
-
-    def at(self, field: str) -> str:
-        return f"{self._path}.{field}" if self._path else field
 
     def take(self, size: int, field: str) -> bytes:
         if len(self._data) < size:
-            raise WireError(self.at(field), f"needs {size} bytes, {len(self._data)} are left")
+            raise WireError(field, f"needs {size} bytes, {len(self._data)} are left")
         taken, self._data = self._data[:size], self._data[size:]
         return taken
 
@@ -132,13 +136,13 @@ class _Reader:
         """A TPM2B: 16-bit size, then as many bytes."""
         size = self.number(2, field)
         if size > most:
-            raise WireError(self.at(field), f"must be at most {most} bytes, claims {size}")
+            raise WireError(field, f"must be at most {most} bytes, claims {size}")
         return self.take(size, field)
 
     def hash_name(self, field: str) -> str:
         algorithm = self.number(2, field)
         if algorithm not in _HASH_NAMES:
-            raise WireError(self.at(field), "must be SHA-256, SHA-384 or SHA-512")
+            raise WireError(field, "must be SHA-256, SHA-384 or SHA-512")
         return _HASH_NAMES[algorithm]
 
     def symmetric(self) -> Symmetric:
@@ -146,7 +150,7 @@ class _Reader:
         if algorithm == ALG_NULL:
             return Symmetric()
         if algorithm != ALG_AES:
-            raise WireError(self.at("symmetric"), "must be NULL or AES")
+            raise WireError("symmetric", "must be NULL or AES")
         return Symmetric(algorithm, self.number(2, "symmetric"), self.number(2, "symmetric"))
 
     def scheme(self, field: str, with_hash: tuple[int, ...], without_hash: tuple[int, ...] = ()) -> Scheme:
@@ -154,12 +158,12 @@ class _Reader:
         if algorithm == ALG_NULL or algorithm in without_hash:
             return Scheme(algorithm)
         if algorithm not in with_hash:
-            raise WireError(self.at(field), "is none that TCG key templates know")
+            raise WireError(field, "is none that TCG key templates know")
         return Scheme(algorithm, self.number(2, field))
 
     def end(self) -> None:
         if self._data:
-            raise WireError(self._path, f"is followed by {len(self._data)} bytes that do not belong to it")
+            raise WireError("", f"is followed by {len(self._data)} bytes that do not belong to it")
 
 
 def parse_public(data: bytes, path: str = "") -> PublicArea:
@@ -172,12 +176,20 @@ def parse_public(data: bytes, path: str = "") -> PublicArea:
         WireError: truncated, too long, or an algorithm, curve or scheme that no TCG template of RSA or NIST
             curves uses.
     """
+    try:
+        return _parsed(data)
+    except WireError as error:
+        raise error.under(path) from None
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _parsed(data: bytes) -> PublicArea:
     if len(data) > MAX_PUBLIC:
-        raise WireError(path, f"must be at most {MAX_PUBLIC} bytes, is {len(data)}")
-    reader = _Reader(data, path)
+        raise WireError("", f"must be at most {MAX_PUBLIC} bytes, is {len(data)}")
+    reader = _Reader(data)
     kind = reader.number(2, "type")
     if kind not in (ALG_RSA, ALG_ECC):
-        raise WireError(reader.at("type"), "must be RSA or ECC")
+        raise WireError("type", "must be RSA or ECC")
     name_alg = reader.hash_name("nameAlg")
     attributes = reader.number(4, "objectAttributes")
     policy = reader.sized("authPolicy", 64)
@@ -189,16 +201,14 @@ def parse_public(data: bytes, path: str = "") -> PublicArea:
         scheme = reader.scheme("scheme", _RSA_SCHEMES, (ALG_RSAES,))
         bits = reader.number(2, "keyBits")
         if bits % 8 or not _MIN_RSA_BITS <= bits <= _MAX_RSA_BITS:
-            raise WireError(
-                reader.at("keyBits"), f"must be {_MIN_RSA_BITS} to {_MAX_RSA_BITS}, in whole bytes"
-            )
+            raise WireError("keyBits", f"must be {_MIN_RSA_BITS} to {_MAX_RSA_BITS}, in whole bytes")
         exponent = reader.number(4, "exponent")
         unique = (reader.sized("unique", bits // 8),)
     else:
         scheme = reader.scheme("scheme", _ECC_SCHEMES)
         curve = reader.number(2, "curveID")
         if curve not in CURVES:
-            raise WireError(reader.at("curveID"), "must be NIST P-256, P-384 or P-521")
+            raise WireError("curveID", "must be NIST P-256, P-384 or P-521")
         bits = CURVES[curve][0]
         kdf = reader.scheme("kdf", _KDF_SCHEMES)
         size = (bits + 7) // 8
@@ -246,16 +256,18 @@ def pack_public(area: PublicArea) -> bytes:
     return packed + b"".join(_tpm2b(part) for part in area.unique)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def name(public: bytes) -> bytes:
     """The Name of a key: nameAlg || H(TPMT_PUBLIC).
 
     Raises:
         WireError: `public` names no hash that we know.
     """
-    name_alg = _Reader(public[2:], "").hash_name("nameAlg")
+    name_alg = _Reader(public[2:]).hash_name("nameAlg")
     return public[2:4] + digest(name_alg, public)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def qualified_name(public: bytes) -> bytes:
     """The Qualified Name of a primary key of the endorsement hierarchy: nameAlg || H(4000000B || Name).
 

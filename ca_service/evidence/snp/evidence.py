@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from ca_service.evidence.snp.authorities import Authority
-from ca_service.evidence.snp.certificates import issued
+from ca_service.evidence.snp.certificates import REMEMBERED, issued
 from ca_service.evidence.snp.collateral import MOST_LEAVES, Collateral
 from ca_service.evidence.snp.crl import Crl
 from ca_service.evidence.snp.leaf import Leaf
@@ -141,8 +141,26 @@ def verifies(leaf: Leaf, report: Report) -> bool:
     r, s = report.signature_r, report.signature_s
     if leaf.public_key is None or not (1 <= r < P384_ORDER and 1 <= s < P384_ORDER):
         return False
+    return signature_holds(
+        Signed(leaf.key_id(), encode_dss_signature(r, s), report.signed_bytes, leaf.public_key)
+    )
+
+
+@dataclass(frozen=True)
+class Signed:
+    """Bytes, an ECDSA-Sig-Value over them, and the key that shall have made it: as DER, and loaded."""
+
+    key_der: bytes
+    signature: bytes
+    data: bytes
+    key: ec.EllipticCurvePublicKey = field(compare=False)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def signature_holds(signed: Signed) -> bool:
+    """Whether an ECDSA signature with SHA-384 holds; remembered, because an enrolment is judged twice."""
     try:
-        leaf.public_key.verify(encode_dss_signature(r, s), report.signed_bytes, ec.ECDSA(hashes.SHA384()))
+        signed.key.verify(signed.signature, signed.data, ec.ECDSA(hashes.SHA384()))
     except InvalidSignature:
         return False
     return True

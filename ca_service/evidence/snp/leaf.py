@@ -141,6 +141,10 @@ class Leaf:
 
     def key_id(self) -> bytes:
         """What stays the same when AMD certifies the key anew: the SubjectPublicKeyInfo; empty off P-384."""
+        return self._key_id
+
+    @cached_property
+    def _key_id(self) -> bytes:
         if self.public_key is None:
             return b""
         return self.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

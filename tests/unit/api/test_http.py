@@ -5,14 +5,22 @@ import json
 import os
 import socket
 from dataclasses import replace
+from datetime import timedelta
 
+import enrollment_world as w
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca_service.api import HttpLimits, create_app
 from ca_service.api.limiting import RateLimit, Room
 from ca_service.api.problems import TooMany, problem_of
+from ca_service.enrollment import Desk
+from ca_service.evidence.profiles import ISSUED_PROFILES
 from ca_service.judgment import Unavailable, VtpmCaError
+from ca_service.keys import load_root
+from ca_service.store import CrlRow, IssuerRow, IssuerState
 from vtpm.wire.enrollment import (
     MAX_BODY,
     CertificatesReply,
@@ -56,7 +64,8 @@ def test_a_whole_enrolment(client, world, tpm, issued, helpers):
         "/v1/enrollments", data=world.body(new_nonce(client), tpm, helpers.Boot(certify=False)), **JSON
     )
     assert known.status_code == 200
-    assert CertificatesReply.parse(known.data).ek == issued.ek
+    stored = CertificatesReply.parse(known.data)
+    assert [entry.certificate for entry in stored.ek] == [entry.certificate for entry in issued.ek]
 
 
 def test_nonces_are_created_and_not_cached(client, world):
@@ -70,7 +79,7 @@ def test_nonces_are_created_and_not_cached(client, world):
 def test_the_directory(client, world):
     directory = Directory.parse(client.get("/.well-known/vtpm-ca").data)
     assert (directory.ca_id, directory.mode) == ("test-ca", "simulation")
-    assert directory.profiles == ("svsm-vtpm-ca:1",)
+    assert directory.profiles == ISSUED_PROFILES
     assert [issuer.role for issuer in directory.issuers] == [
         "root",
         *(ca.role for ca in world.authority.issuers),
@@ -106,6 +115,88 @@ def test_crls_are_the_published_bytes_until_the_next(client, world):
     assert client.get(f"/crl/{skid}/0.crl").data != first.data
     assert problem(client.get("/crl/00/0.crl")).code == "not-found"
     assert problem(client.get(f"/crl/{skid}/1.crl")).code == "not-found"
+
+
+def test_issuing_cas_of_other_nodes_and_former_ones(client, services, world):
+    """The database has what this node's directory lacks."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "EK CA of another node")])
+    der = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, world.time, world.time)
+        .sign(key, hashes.SHA384())
+        .public_bytes(serialization.Encoding.DER)
+    )
+    later = world.time + timedelta(seconds=1)
+    with services.store.write() as tx:
+        tx.issuers.add(IssuerRow("aa" * 20, "ek", "default", IssuerState.PREPARED, None, der, later, later))
+        tx.crls.add(CrlRow("aa" * 20, 1, world.time, world.time + timedelta(days=7), b"its list"))
+
+    def listed() -> list[str]:
+        directory = Directory.parse(client.get("/.well-known/vtpm-ca").data)
+        return [f"{issuer.role} {issuer.state}".strip() for issuer in directory.issuers]
+
+    assert listed() == ["root", "ek active", "ek prepared", "devid active", "ephemeral active"]
+    assert client.get("/readyz").status_code == 200
+    for state in (IssuerState.PREPARED, IssuerState.OLD, IssuerState.TAINTED, IssuerState.RETIRED):
+        with services.store.write() as tx:
+            tx.issuers.move("aa" * 20, state, world.time)
+        assert (f"ek {state.value}" in listed()) == (state is not IssuerState.RETIRED)
+        assert client.get(f"/ca/{'aa' * 20}.cer").data == der
+        assert client.get(f"/crl/{'aa' * 20}/0.crl").data == b"its list"
+
+
+def test_not_ready_without_the_key_that_signs(client, services, world):
+    ek = world.authority.issuer("ek").skid
+    with services.store.write() as tx:
+        tx.issuers.move(ek, IssuerState.OLD, world.time)
+        tx.issuers.add(
+            IssuerRow(
+                "aa" * 20, "ek", "default", IssuerState.ACTIVE, "ek:default", b"", world.time, world.time
+            )
+        )
+    found = problem(client.get("/readyz"))
+    assert (found.status, found.code) == (503, "issuer")
+    assert client.get("/healthz").status_code == 200
+
+
+class TestRootCrl:
+    @pytest.fixture
+    def path(self, world):
+        return world.directory / "ca" / "crl" / "root.crl"
+
+    @pytest.fixture
+    def url(self, world, services, monkeypatch):
+        # Copies of one CA share their opened keys, so the authority names the original's directory.
+        monkeypatch.setattr(
+            Desk, "authority", property(lambda _: replace(world.authority, directory=world.directory / "ca"))
+        )
+        return f"/crl/{world.authority.root_info.skid}/0.crl"
+
+    def sign(self, key, world) -> bytes:
+        return (
+            x509.CertificateRevocationListBuilder(
+                world.authority.root.subject, world.time, world.time + timedelta(days=300)
+            )
+            .sign(key, hashes.SHA384())
+            .public_bytes(serialization.Encoding.DER)
+        )
+
+    def test_it_is_served_as_its_holder_left_it(self, client, world, url, path):
+        root = load_root(world.directory / "ca", w.PASSPHRASE)
+        der = self.sign(root.signer._private_key, world)
+        path.unlink(missing_ok=True)
+        assert problem(client.get(url)).code == "not-found"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(der)
+        response = client.get(url)
+        assert (response.mimetype, response.data) == ("application/pkix-crl", der)
+        assert response.headers["Last-Modified"]
+
+    def test_nothing_else_is(self, client, world, url, path):
+        path.parent.mkdir(exist_ok=True)
+        for content in (b"", b"no list", self.sign(ec.generate_private_key(ec.SECP384R1()), world)):
+            path.write_bytes(content)
+            assert problem(client.get(url)).status == 503
 
 
 def test_health_and_readiness(client, services):

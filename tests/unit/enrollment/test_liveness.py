@@ -7,42 +7,55 @@ from pathlib import Path
 
 import pytest
 
-from ca_service.enrollment.liveness import FileLiveness
+from ca_service.enrollment.liveness import FileLiveness, Liveness, SessionLiveness, liveness_for
+from ca_service.judgment import Unavailable
 
 FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
-def liveness(tmp_path: Path):
-    made = FileLiveness(tmp_path / "run")
-    yield made
-    made.close()
+def make(database: str, tmp_path: Path):
+    """Makes a liveness as another process or node would."""
+    made = []
+
+    def liveness() -> Liveness:
+        made.append(liveness_for(database, tmp_path / "run"))
+        return made[-1]
+
+    yield liveness
+    for one in made:
+        one.close()
 
 
-def _say_owner(liveness: FileLiveness, answers, go) -> None:
+@pytest.fixture
+def liveness(make):
+    return make()
+
+
+def _say_owner(liveness: Liveness, answers, go) -> None:
     answers.put(liveness.owner())
     go.wait()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_one_process_keeps_its_name(liveness: FileLiveness):
+def test_one_process_keeps_its_name(liveness: Liveness):
     assert liveness.owner() == liveness.owner()
     assert liveness.is_alive(liveness.owner())
 
 
-def test_unknown_owners_are_dead(liveness: FileLiveness):
+def test_unknown_owners_are_dead(liveness: Liveness):
     assert not liveness.is_alive("nobody")
 
 
-def test_another_liveness_in_the_same_process_counts_as_alive(liveness: FileLiveness, tmp_path: Path):
-    other = FileLiveness(tmp_path / "run")
+def test_another_liveness_in_the_same_process_counts_as_alive(liveness: Liveness, make):
+    other = make()
     owner = other.owner()
     assert liveness.is_alive(owner)
     other.close()
     assert not liveness.is_alive(owner)
 
 
-def test_a_forked_child_has_its_own_name_and_dies_alone(liveness: FileLiveness):
+def test_a_forked_child_has_its_own_name_and_dies_alone(liveness: Liveness):
     mine = liveness.owner()
     answers, go = FORK.SimpleQueue(), FORK.Event()
     child = FORK.Process(target=_say_owner, args=(liveness, answers, go))
@@ -57,10 +70,58 @@ def test_a_forked_child_has_its_own_name_and_dies_alone(liveness: FileLiveness):
     assert liveness.is_alive(mine)
 
 
-def test_the_files_of_the_dead_are_swept(liveness: FileLiveness, tmp_path: Path):
+def test_a_child_that_ends_in_peace_leaves_the_parent_alive(liveness: Liveness):
+    mine = liveness.owner()
+    child = FORK.Process(target=liveness.owner)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert liveness.is_alive(mine)
+    assert liveness.owner() == mine
+
+
+def test_asking_takes_nobody_s_place(liveness: Liveness, make):
+    """An owner that was asked about while dead can be asked about again, by others too."""
+    other = make()
+    for one in (liveness, other, liveness):
+        assert not one.is_alive("ab" * 16)
+
+
+class TestSessions:
+    @pytest.fixture
+    def lost(self, postgres, templates):
+        """Ends all sessions of the database."""
+        return lambda liveness: postgres.disconnect(liveness._presence._url.database)
+
+    @pytest.fixture
+    def sessions(self, liveness) -> SessionLiveness:
+        if not isinstance(liveness, SessionLiveness):
+            pytest.skip("a lock on a file cannot be lost")
+        return liveness
+
+    def test_who_loses_its_session_is_dead_under_its_old_name(self, sessions, make, lost):
+        before = sessions.owner()
+        lost(sessions)
+        assert not sessions.is_alive(before)
+        after = sessions.owner()
+        assert after != before
+        assert make().is_alive(after)
+
+    def test_a_server_that_is_gone_is_no_proof_of_death(self, sessions, make, lost, monkeypatch):
+        owner = make().owner()
+        monkeypatch.setattr(sessions._presence, "_url", sessions._presence._url.set(database="elsewhere"))
+        with pytest.raises(Unavailable):
+            sessions.is_alive(owner)
+        with pytest.raises(Unavailable):
+            sessions.owner()
+
+
+def test_the_files_of_the_dead_are_swept(tmp_path: Path):
+    liveness = FileLiveness(tmp_path / "run")
     liveness.owner()
     (tmp_path / "run" / "owner-dead.lock").touch()
     other = FileLiveness(tmp_path / "run")
     other.owner()
     assert len(list((tmp_path / "run").iterdir())) == 2
     other.close()
+    liveness.close()

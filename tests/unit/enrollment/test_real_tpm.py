@@ -1,5 +1,6 @@
 """The same enrolment with real TPMs behind it, for the template sets that differ in kind."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,24 @@ from ca_service.policy import load
 from vtpm.tpm import Swtpm, activate, certify_idevid, manufacture, properties
 from vtpm.wire.enrollment import ActivationRequest, CertificatesReply, Certify, ChallengeReply
 from vtpm.wire.runtime_data import TpmStatement, certify_qualifier
-from vtpm.wire.templates import Role, parse_public, template
+from vtpm.wire.templates import Role, parse_public, template, templates
 
-SETS = [(("L-1",), "H-3", "H-3"), (("L-2", "H-3"), "H-2", "H-4"), (("H-2", "H-1"), "H-1", "R-3072")]
+SETS = [
+    (("L-1",), "H-3", "H-3"),
+    (("L-2", "H-3"), "H-2", "H-4"),
+    (("H-2", "H-1"), "H-1", "R-3072"),
+    (("H-4", "H-6", "L-2", "H-3"), "H-4", "H-1"),
+    (("H-6",), "R-3072", "H-2"),
+]
+
+
+def test_every_template_is_in_a_set():
+    for role, used in (
+        (Role.EK, {ek for eks, _, _ in SETS for ek in eks}),
+        (Role.IAK, {iak for _, iak, _ in SETS}),
+        (Role.IDEVID, {idevid for _, _, idevid in SETS}),
+    ):
+        assert used == {known.id for known in templates(role)}
 
 
 @pytest.mark.parametrize(("eks", "iak", "idevid"), SETS)
@@ -48,6 +64,9 @@ def test_three_certificates_for_a_real_tpm(world, store, enroller, tpms, helpers
         (*certificates.ek, certificates.iak, certificates.idevid),
         strict=True,
     )
+    naming = hashlib.sha256(certificates.ek[0].certificate).hexdigest().encode()
+    for entry in (certificates.iak, certificates.idevid):
+        assert naming in entry.certificate
     for key, entry in entries:
         found = x509.load_der_x509_certificate(entry.certificate).public_key()
         assert found == parse_public(key.public, "key").public_key()

@@ -12,6 +12,7 @@ from ca_service.evidence.profiles import (
     ISSUED_PROFILES,
     PROFILE_ISSUED,
     Claims,
+    is_ephemeral,
     profile_checks,
     read,
     readers,
@@ -99,13 +100,34 @@ def test_a_profile_that_nobody_reads():
     assert caught.value.path == "evidence.profile"
 
 
-def test_certificates_are_issued_on_profile_1_alone():
-    assert ISSUED_PROFILES == (PROFILE,)
+def test_certificates_are_issued_on_every_profile_that_is_read():
+    assert set(ISSUED_PROFILES) == set(CLAIMS) == set(EVIDENCE_PROFILES)
     assert {profile: failed(claims) for profile, claims in CLAIMS.items()} == {
         PROFILE: [],
-        SERVICES_PROFILE: ["profile.issued"],
-        VTPM_PROFILE: ["profile.issued"],
+        SERVICES_PROFILE: [],
+        VTPM_PROFILE: [],
     }
+
+
+class TestWhatIsEphemeral:
+    def test_only_a_stated_persistent_store_is_not(self):
+        assert {profile: is_ephemeral(claims) for profile, claims in CLAIMS.items()} == {
+            PROFILE: False,
+            SERVICES_PROFILE: True,
+            VTPM_PROFILE: True,
+        }
+
+    @pytest.mark.parametrize("mode", ["volatile", "", "Persistent"])
+    def test_another_store_is(self, mode):
+        claims = CLAIMS[PROFILE]
+        assert is_ephemeral(replace(claims, store=replace(claims.store, mode=mode)))
+
+    def test_no_store_is(self):
+        assert is_ephemeral(replace(CLAIMS[PROFILE], store=None))
+
+    @pytest.mark.parametrize("profile", [SERVICES_PROFILE, VTPM_PROFILE, "svsm-vtpm-ca:2", ""])
+    def test_another_profile_is_whatever_else_it_states(self, profile):
+        assert is_ephemeral(replace(CLAIMS[PROFILE], profile=profile))
 
 
 @pytest.mark.parametrize("profile", ["", "svsm-vtpm-ca:2", "amd-svsm-vtpm:1"])
@@ -128,13 +150,13 @@ OTHER = CLAIMS[SERVICES_PROFILE].tpm.eks[1]
     ],
 )
 def test_what_breaks_a_rule_of_the_profile(profile, changes, rule):
-    assert failed(replace(CLAIMS[profile], **changes)) == ["profile.issued", rule]
+    assert failed(replace(CLAIMS[profile], **changes)) == [rule]
 
 
 def test_the_manifests_ek_must_be_the_naming_one():
     tpm = CLAIMS[SERVICES_PROFILE].tpm
     turned = replace(CLAIMS[SERVICES_PROFILE], tpm=replace(tpm, eks=tpm.eks[::-1]))
-    assert failed(turned) == ["profile.issued", "profile.ek-in-manifest"]
+    assert failed(turned) == ["profile.ek-in-manifest"]
 
 
 def test_the_requester_is_told_no_key():

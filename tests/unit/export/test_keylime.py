@@ -13,8 +13,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca_service.export import export_keylime
-from ca_service.judgment import BadRequest, Unavailable
+from ca_service.export import export_keylime, trusted_issuers
+from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import CeremonyConfig, load_public, run_ceremony
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
@@ -244,3 +244,34 @@ def test_an_empty_export_is_refused(public, tmp_path):
         with pytest.raises(BadRequest):
             export_keylime(tmp_path, issuers, None)
     assert len(keylime_store(tmp_path)) == 2
+
+
+class TestTrustedIssuers:
+    def entries(self, public):
+        return [
+            {
+                "role": ca.role,
+                "pair": ca.pair,
+                "pem": ca.certificate.public_bytes(Encoding.PEM).decode("ascii"),
+            }
+            for ca in public.issuers
+        ]
+
+    def test_what_the_database_names_is_exported(self, public, tmp_path):
+        issuers = trusted_issuers(public, self.entries(public)[1:])
+        assert [ca.skid for ca in issuers] == [ca.skid for ca in public.issuers[1:]]
+        export_keylime(tmp_path, public.issuers, None)
+        assert list(export_keylime(tmp_path, issuers, None).removed) == names(public, "ek")
+
+    def test_nothing_that_the_root_did_not_sign(self, public, stranger):
+        """Whoever can write the database must not thereby decide what counts as a TPM."""
+        for foreign in (self.entries(stranger)[0], {**self.entries(public)[0], "pem": ""}):
+            with pytest.raises(VtpmCaError, match="this root did not sign"):
+                trusted_issuers(public, [*self.entries(public), foreign])
+        root = public.root.public_bytes(Encoding.PEM).decode("ascii")
+        with pytest.raises(BadRequest, match="root"):
+            export_keylime(
+                Path("nowhere"),
+                trusted_issuers(public, [{"role": "ek", "pair": "default", "pem": root}]),
+                None,
+            )

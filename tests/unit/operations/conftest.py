@@ -18,6 +18,11 @@ def worked_ca(new_ca, tmp_path_factory: pytest.TempPathFactory):
     return s.worked(new_ca, tmp_path_factory.mktemp("worked") / "world")
 
 
+@pytest.fixture(scope="session")
+def rolled_ca(worked_ca, tmp_path_factory: pytest.TempPathFactory):
+    return s.rolled(worked_ca, tmp_path_factory.mktemp("rolled") / "world")
+
+
 class Desk:
     """An operator at a CA's directory."""
 
@@ -46,6 +51,14 @@ def _desk(world, tmp_path: Path):
 @pytest.fixture
 def empty(new_ca, tmp_path):
     desk = _desk(new_ca, tmp_path)
+    yield desk
+    desk.store.close()
+
+
+@pytest.fixture
+def rolled(rolled_ca, tmp_path):
+    """An operator at a CA with a second generation that nobody has announced yet."""
+    desk = _desk(rolled_ca, tmp_path)
     yield desk
     desk.store.close()
 

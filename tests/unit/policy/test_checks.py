@@ -24,9 +24,9 @@ def test_what_the_document_names_is_admitted(content, facts, refusals):
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        ({"profile": "svsm-vtpm-session:1"}, ["launch.capabilities"]),
-        ({"profile": "amd-svsm-services"}, ["launch.capabilities"]),
-        ({"profile": ""}, ["launch.capabilities"]),
+        ({"profile": "svsm-vtpm-session:1"}, ["profile.admitted", "launch.capabilities"]),
+        ({"profile": "amd-svsm-services"}, ["profile.admitted", "launch.capabilities"]),
+        ({"profile": ""}, ["profile.admitted", "launch.capabilities"]),
         ({"kbs_thumbprint": "nobody"}, ALL_KBS_RULES),
         ({"kbs_thumbprint": ""}, ALL_KBS_RULES),
         ({"resource": "default/other/vm-1"}, ["kbs.resource"]),
@@ -121,7 +121,7 @@ def test_no_policy_denies_everything(facts, launch):
 
 
 def test_an_empty_document_denies_under_every_rule(facts, refusals):
-    allowed_anyway = {"store.persistent", "policy.mode", "launch.simulated"}
+    allowed_anyway = {"store.persistent", "profile.admitted", "policy.mode", "launch.simulated"}
     policy = load("schema = 1")
     everything = {check.id for check in (*launch_checks(policy, "simulation"), *checks(policy, "simulation"))}
     assert set(refusals(policy, facts)) == everything - allowed_anyway
@@ -191,10 +191,10 @@ def test_the_requester_never_learns_what_is_on_the_list(content, facts, judge, r
         assert not any(secret in finding.reason for secret in secrets), finding.rule
 
 
-def test_a_profile_that_proves_nothing_about_grants_is_not_among_the_known():
+def test_what_a_launch_must_be_able_to_do_for_each_profile():
     assert dict(PROFILE_CAPABILITIES) == {
         "svsm-vtpm-ca:1": {"verifies-grants", "reports-state"},
-        "amd-svsm-services": {"oracle-free"},
+        "amd-svsm-services": {"oracle-free", "verifies-grants"},
         "amd-svsm-vtpm:0": {"oracle-free"},
     }
 

@@ -90,7 +90,8 @@ def test_a_rule_that_is_given_up_has_no_say_in_the_choice(three, launched, toml)
 
 
 def test_a_profile_is_judged_by_an_entry_that_can_do_what_it_needs(three, facts, launched, refusals):
-    three["launch"][1] |= {"host_data": ["01" * 32], "capabilities": ["oracle-free"]}
+    three["ephemeral"] = {"days": 1, "profiles": ["amd-svsm-services"]}
+    three["launch"][1] |= {"host_data": ["01" * 32], "capabilities": ["oracle-free", "verifies-grants"]}
     both = replace(facts, launch=launched(host_data=b"\x01" * 32))
     assert refusals(three, both) == []
     assert refusals(three, replace(both, profile="amd-svsm-services")) == []
@@ -100,6 +101,7 @@ def test_a_profile_is_judged_by_an_entry_that_can_do_what_it_needs(three, facts,
 
 
 def test_an_entry_that_does_not_hold_lends_no_capability(three, facts, launched, refusals):
+    three["ephemeral"] = {"days": 1, "profiles": ["amd-svsm-vtpm:0"]}
     three["launch"][1] |= {"capabilities": ["oracle-free"]}
     measured = replace(facts, launch=launched(host_data=b"\x01" * 32), profile="amd-svsm-vtpm:0")
     assert refusals(three, measured) == ["launch.capabilities"]

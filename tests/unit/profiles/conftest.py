@@ -17,6 +17,7 @@ from ca_service.profiles import (
     assemble,
     draft_devid,
     draft_ek,
+    draft_iak_webauthn,
     draft_issuing,
     draft_root,
     new_serial,
@@ -150,6 +151,49 @@ def make_devid(cas, publics, serial, provenance):
         return draft_devid(role, **(values | changes))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_webauthn(cas, publics, serial, provenance):
+    def make(kind="P-256", **changes):
+        values = {
+            "public": publics[kind],
+            "ek_name": name(publics["RSA-2048"]),
+            "manufacturer": "49424d00",
+            "vendor": "SW   TPM",
+            "firmware": "2019102300163636",
+            "ek_serial": serial(),
+            "ek_aki": cas.ek.info.key_id,
+            "ek_digest": None,
+            "serial": serial(),
+            "validity": Validity.device_lifetime(NOW),
+            "issuer": cas.devid.info,
+            "provenance": provenance,
+        }
+        return draft_iak_webauthn(**(values | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ephemeral(cas, provenance):
+    """What the drafts of an ephemeral certificate have in common; by evidence profile."""
+
+    def common(profile="svsm-vtpm-ca:1", days=7):
+        granted = profile != "amd-svsm-vtpm:0"
+        return {
+            "issuer": cas.ephemeral.info,
+            "validity": Validity.ephemeral(NOW, days, cas.ephemeral.info.validity.not_after),
+            "provenance": replace(
+                provenance,
+                profile=profile,
+                ephemeral=True,
+                kbs_thumbprint=provenance.kbs_thumbprint if granted else None,
+                resource=provenance.resource if granted else None,
+            ),
+        }
+
+    return common
 
 
 def certificate_of(draft):

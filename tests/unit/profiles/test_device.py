@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import ssl
 import subprocess
 from datetime import UTC, datetime, timedelta
 
@@ -46,11 +47,7 @@ def second_reading(draft):
 
 
 def pem(path, *ders):
-    lines = [
-        subprocess.run(["openssl", "x509", "-inform", "DER"], input=d, capture_output=True, check=True)
-        for d in ders
-    ]
-    path.write_bytes(b"".join(line.stdout for line in lines))
+    path.write_text("".join(map(ssl.DER_cert_to_PEM_cert, ders)))
     return path
 
 
@@ -58,7 +55,8 @@ def pem(path, *ders):
 def anchors(cas, tmp_path_factory):
     folder = tmp_path_factory.mktemp("anchors")
     certificates = {
-        r: getattr(cas, r).info.certificate.public_bytes(Encoding.PEM) for r in ("root", "ek", "devid")
+        r: getattr(cas, r).info.certificate.public_bytes(Encoding.PEM)
+        for r in ("root", "ek", "devid", "ephemeral")
     }
     for role, data in certificates.items():
         (folder / f"{role}.pem").write_bytes(data)
@@ -80,8 +78,9 @@ def openssl_verify(anchors, role, der, tmp_path, *options):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_openssl_verifies_every_kind_of_key(kind, cas, anchors, make_ek, make_devid, tmp_path):
+def test_openssl_verifies_every_kind_of_key(kind, cas, anchors, make_ek, make_devid, make_webauthn, tmp_path):
     drafts = [
+        ("devid", make_webauthn(kind)),
         ("ek", make_ek(kind)),
         ("devid", make_devid(Role.IAK, kind)),
         ("devid", make_devid(Role.IDEVID, kind)),
@@ -96,6 +95,65 @@ def test_openssl_verifies_every_kind_of_key(kind, cas, anchors, make_ek, make_de
 def test_openssl_needs_no_leniency(cas, anchors, make_ek, make_devid, tmp_path):
     for role, draft in [("ek", make_ek()), ("devid", make_devid())]:
         assert openssl_verify(anchors, role, sign(draft, getattr(cas, role)), tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("profile", ["svsm-vtpm-ca:1", "amd-svsm-services", "amd-svsm-vtpm:0"])
+def test_openssl_verifies_ephemeral_certificates_for_a_week(
+    profile, cas, anchors, make_ek, make_devid, make_webauthn, ephemeral, tmp_path
+):
+    common = ephemeral(profile)
+    drafts = (
+        make_ek(**common),
+        make_devid(Role.IAK, **common),
+        make_devid(Role.IDEVID, **common),
+        make_webauthn(**common),
+    )
+    for draft in drafts:
+        lint(draft, cas.ephemeral.info)
+        der = sign(draft, cas.ephemeral)
+        week = int(timedelta(days=7).total_seconds())
+        moments = [(week - 1, True), (0, True), (week + 1, False), (-1, False)]
+        for seconds, good in moments if draft.profile == "ek" else moments[:1]:
+            at = str(int(NOW.timestamp()) + seconds)
+            result = openssl_verify(anchors, "ephemeral", der, tmp_path, "-attime", at)
+            assert (result.returncode == 0) == good, (draft.profile, seconds, result.stderr)
+        # Whoever trusts the CAs of persistent TPMs alone does not take it.
+        at = str(int(NOW.timestamp()))
+        assert openssl_verify(anchors, "ek", der, tmp_path, "-attime", at).returncode != 0
+
+
+def openssl_text(der):
+    command = ["openssl", "x509", "-inform", "DER", "-noout", "-text"]
+    return subprocess.run(command, input=der, capture_output=True, check=True).stdout.decode()
+
+
+def test_openssl_prints_every_profile(cas, make_ek, make_devid, make_webauthn, ephemeral):
+    """A third reader: extensions in their order, with what it makes of them."""
+    shared = ["Authority Key Identifier", "Subject Key Identifier", "Key Usage: critical"]
+    last = [
+        "Authority Information Access",
+        "CRL Distribution Points",
+        "2.25.141280512164668854563368337367618201297",
+    ]
+    san, policies, purposes = "Subject Alternative Name", "Certificate Policies", "Extended Key Usage"
+    middle = {
+        "ek": ["Basic Constraints: critical", f"{san}: critical", purposes, "Subject Directory Attributes"],
+        "iak": [policies, san, purposes],
+        "idevid": [policies, san],
+        "iak-webauthn": ["Basic Constraints: critical", policies, f"{san}: critical", purposes],
+    }
+    made = {"ek": make_ek, "iak": make_devid, "iak-webauthn": make_webauthn}
+    made["idevid"] = lambda **changes: make_devid(Role.IDEVID, **changes)
+    for profile, extensions in middle.items():
+        for changes, ca in (({}, None), (ephemeral("amd-svsm-vtpm:0"), cas.ephemeral)):
+            own = cas.ek if profile == "ek" else cas.devid
+            text = openssl_text(sign(made[profile](**changes), ca or own))
+            names = [line.strip().rstrip(" :") for line in text.splitlines() if line.startswith(" " * 12)]
+            wanted = [*shared, *extensions, *last]
+            found = [next((w for w in wanted if n.removeprefix("X509v3 ") == w), None) for n in names]
+            assert [w for w in found if w] == wanted, text
+            assert ("Subject: CN = vTPM" in text) == (profile in ("iak", "idevid"))
+            assert ("not a CA" in text or "CA:FALSE" in text) == ("basic" in str(extensions).lower())
 
 
 def test_openssl_sees_a_flipped_bit(cas, anchors, make_ek, tmp_path):
@@ -163,6 +221,61 @@ def test_identities_say_what_the_evidence_says(role, second, make_devid, cas, pu
     purposes = extensions.get("extended_key_usage")
     assert ([p.dotted for p in purposes["extn_value"].parsed] if purposes else []) == (
         ["2.23.133.8.3"] if role is Role.IAK else []
+    )
+
+
+def test_an_iak_in_webauthns_form_says_what_the_evidence_says(make_webauthn, make_ek, cas):
+    draft = make_webauthn("P-256", ek_digest="5a" * 32)
+    tbs, extensions = second_reading(draft)
+    assert len(tbs["subject"].chosen) == 0
+    san = extensions["subject_alt_name"]
+    assert san["critical"].native
+    directory, permanent = san["extn_value"].parsed
+    _, ek_extensions = second_reading(make_ek())
+    (of_ek,) = ek_extensions["subject_alt_name"]["extn_value"].parsed
+    assert directory.dump() == of_ek.dump()
+    assert permanent.chosen["type_id"].dotted == "1.3.6.1.5.5.7.8.3"
+    assert permanent.chosen["value"].native == {"0": "5a" * 32, "1": "2.23.133.12.1"}
+    assert [p.dotted for p in extensions["extended_key_usage"]["extn_value"].parsed] == ["2.23.133.8.3"]
+    assert extensions["basic_constraints"]["extn_value"].contents.hex() == "3000"
+    assert extensions["key_usage"]["extn_value"].contents.hex() == "03020780"
+    policies = extensions["certificate_policies"]["extn_value"].parsed
+    assert [p["policy_identifier"].dotted for p in policies] == ["2.23.133.11.1.1", "2.23.133.11.1.3"]
+    assert extensions["authority_key_identifier"]["extn_value"].parsed.native["key_identifier"] == (
+        cas.devid.info.key_id
+    )
+
+
+def test_its_slot_is_filled_as_that_of_the_others(make_webauthn):
+    numbers = {"serial": new_serial(1, os.urandom), "ek_serial": new_serial(1, os.urandom)}
+    draft, digest = make_webauthn(**numbers), "5a" * 32
+    assert fill_slot(draft, digest) == make_webauthn(**numbers, ek_digest=digest).tbs
+    assert filled(draft, digest) == make_webauthn(**numbers, ek_digest=digest)
+
+
+def provenance_of(draft):
+    _, extensions = second_reading(draft)
+    return extensions["2.25.141280512164668854563368337367618201297"]["extn_value"].contents
+
+
+def test_a_provenance_without_a_grant_is_version_2(make_ek, ephemeral, provenance):
+    bare = core.Sequence.load(provenance_of(make_ek(**ephemeral("amd-svsm-vtpm:0"))), strict=True)
+    assert [bare[i].native for i in range(len(bare))] == [
+        2,
+        "amd-svsm-vtpm:0",
+        provenance.measurement,
+        bytes.fromhex(provenance.policy_digest),
+        provenance.decision_id,
+    ]
+
+
+def test_that_it_is_ephemeral_does_not_change_a_provenance_with_a_grant(make_ek, ephemeral):
+    """The bytes of version 1 are those of every release; the issuer alone says how long they hold."""
+    whole = provenance_of(make_ek())
+    assert provenance_of(make_ek(**ephemeral("svsm-vtpm-ca:1"))) == whole
+    assert (
+        hashlib.sha256(whole).hexdigest()
+        == "23d234f1c5225ef9ffa224f76d2450d55b700a5cf10dd6bc8e7af4d2f81223e1"
     )
 
 

@@ -1,14 +1,17 @@
 """The stated keys: instances of their templates, fit for their roles, real keys, and all different."""
 
+import base64
 import math
 from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ca_service.judgment import judge_all
 from ca_service.residency import KEY_CHECKS
-from ca_service.residency.sanity import weakness
+from ca_service.residency.sanity import _may_be_square, weakness
 from vtpm.wire.public_area import Scheme, Symmetric, pack_public, parse_public
 from vtpm.wire.runtime_data import KeyStatement
 from vtpm.wire.templates import Role, template, templates
@@ -186,7 +189,7 @@ def test_both_spellings_of_the_usual_exponent_are_taken(area, exponent):
     assert weakness(replace(area, exponent=exponent)) is None
 
 
-@pytest.mark.parametrize("factor", [3, 5, 251, 65521])
+@pytest.mark.parametrize("factor", [3, 5, 251, 743, 751])
 def test_a_small_factor_is_found(area, factor):
     modulus = modulus_of(area) // factor * factor
     modulus += 0 if modulus % 2 else factor
@@ -195,10 +198,13 @@ def test_a_small_factor_is_found(area, factor):
     assert "small factor" in weakness(rsa_area(area, modulus))
 
 
+SMALL_PRIMES = [p for p in range(2, 752) if all(p % d for d in range(2, math.isqrt(p) + 1))]
+
+
 def _coprime_to_small(start):
-    product = math.prod(p for p in range(3, 1 << 16, 2) if all(p % d for d in range(3, math.isqrt(p) + 1, 2)))
+    product = math.prod(SMALL_PRIMES)
     n = start | 1
-    while math.gcd(product % n, n) != 1:
+    while math.gcd(product, n) != 1:
         n += 2
     return n
 
@@ -210,6 +216,62 @@ def test_close_factors_are_found(area):
     assert "close factors" in weakness(rsa_area(area, first * first))
 
 
+@pytest.mark.parametrize(("steps", "found"), [(0, True), (1, True), (109, True), (110, False)])
+def test_how_far_the_search_for_close_factors_goes(area, steps, found):
+    """Factors middle - d and middle + d are found when the middle lies at most 109 above the modulus' root."""
+    middle = (3 << 1022) + 1
+    while True:
+        # The root lies d^2 / (2 middle) below the middle: half a step more than wanted, and it is rounded up.
+        distance = math.isqrt((2 * steps + 1) * middle)
+        modulus = (middle - distance) * (middle + distance)
+        if math.gcd(math.prod(SMALL_PRIMES), modulus) == 1:
+            break
+        middle += 1
+    assert middle - (math.isqrt(modulus - 1) + 1) == steps
+    assert weakness(rsa_area(area, modulus)) == ("has a modulus of two close factors" if found else None)
+
+
+@given(st.integers(0, 2**1040))
+def test_a_square_is_never_taken_for_none(root):
+    assert _may_be_square(root * root)
+
+
+def _modulus(text):
+    return int.from_bytes(base64.b64decode(text), "big")
+
+
+# Moduli of keys that Infineon's generator made, as they were published to check detectors of CVE-2017-15361 with.
+REAL_ROCA = (
+    (
+        "lze9c7qGdjDLVR/ntk+4ZkfMcYsAnmfTFHfe3Xv7jRQqPCXCULtr0y0jG3aRJmEenoXO9uDveqr43gFB9yvAdLEhu0aJqpB7lNZ+yXsvfVp/96dk"
+        "SN8oWYL/dd9Z7GQOvVniHUY3Xsd7zdw2eYOyHSXhhA2Ttwnj3c1jEYfC0y9q1cU99aL0ogGDqolcOvlkJu+mGb+6+WyboFa1gwRukYxBHZWKiHCt"
+        "/eihvXsPTzTlXmTXWdGJtA1xZDnCBWuZ90b5R0agXVIESTl0cCyHaQM/tLZmktJIU+Eu7ALBXemPg9kh3SCnYd3/YvDGCtYSXOWthHwlP5CImRBc"
+        "QaNncQ=="
+    ),
+    (
+        "nDSwGO+LetuWIPxBrWIVEZhfr8VB7tnXBnFaNev61bT1lViBUAN8rmMBw2rd/a6Lw4SjDi+3Fc7hpQtccMyrz3Z52VVsuS1Df94/2GJ2J+B8qw0d"
+        "THQoVjPGaOrRads5cjrI1fvgcKNhfwXHd8jh6fCHwVIruU8E2wgTu91ceTzAODzCe1aWbE0QMYTV11E0t2+vt808AWsYMDOWMIOa0sFZD1DzQSw1"
+        "YC74YV92yDGsHA4JNZVl6JB0H21lxENKrkOF9MJx+doXHiEEfwNC3F7kf2QDd+3oyRcrrGZt9rhfRPQckUnYM495nfaQcHzTXyIySnY0s6PkwbgL"
+        "4B44dQ=="
+    ),
+)
+REAL_GOOD = (
+    "tA+5PaMwafUZVIU0kXo+u3EbF45Sw+11yOuYReWxp5dGLCmqk6Ukq+PvZ9Ygq7xrOQzuUx/dY1rFqB0tz3Z4KurqpK/aVwj+nEhRckEAtbls9qeG"
+    "cMxdTgPvf8KJbjR6gw0jXdQKeLTIojXNtUSFPpOm0tsAT0SAqGHZF9jFzBOHlpyyhiWvtZpZaUQMXRQwoptaHug7tPBjZHm3n+baJH8TVua9Kx8z"
+    "VsrGBzZnGh7Ybap9ZxvNg2m0BMi/jMhoNr7c3eQBrrkcxqrb0GIdHbg94w9W7Ds3v01FPb6qjKbW8Z2ZAm1lGM/3imodT8z3hLXYDUGWXUTGuaRW"
+    "WKr8+Q=="
+)
+
+
+@pytest.mark.parametrize("text", REAL_ROCA)
+def test_real_keys_of_the_weak_generator_are_found(area, text):
+    assert "ROCA" in weakness(rsa_area(area, _modulus(text)))
+
+
+def test_a_real_key_of_another_generator_is_sane(area):
+    assert weakness(rsa_area(area, _modulus(REAL_GOOD))) is None
+
+
 def test_the_roca_mark_is_found(area):
     # Such a generator makes primes k * M + (65537^a mod M), where M is the product of the first primes.
     primes = [p for p in range(2, 702) if all(p % d for d in range(2, math.isqrt(p) + 1))]
@@ -218,7 +280,7 @@ def test_the_roca_mark_is_found(area):
     for exponent, start in ((123457, 3 << 1022), (987651, 7 << 1021)):
         base = pow(65537, exponent, product)
         factor = (start // product) * product + base
-        while math.gcd(factor, math.prod(p for p in range(3, 1 << 16, 2))) != 1:
+        while math.gcd(factor, math.prod(SMALL_PRIMES)) != 1:
             factor += product
         modulus *= factor
     assert modulus.bit_length() == 2048
@@ -236,6 +298,39 @@ def test_a_point_must_be_on_its_curve_and_written_in_full(soft_tpm):
     assert "48 bytes" in weakness(replace(area, unique=(b"", b"")))
     other = parse_public(soft_tpm(iak="H-2").statement.iak.public)
     assert weakness(replace(other, unique=(other.unique[0], area.unique[1][:32]))) is not None
+
+
+FIELDS = {
+    "H-2": (
+        2**256 - 2**224 + 2**192 + 2**96 - 1,
+        0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
+    ),
+    "H-4": (
+        2**521 - 1,
+        0x51953EB9618E1C9A1F929A21A0B68540EEA2DA725B99B315F3B8B489918EF109E156193951EC7E937B1652C0BD3BB1BF073573DF883D2C34F1EF451FD46B503F00,
+    ),
+}
+
+
+@pytest.mark.parametrize("template_id", FIELDS)
+def test_a_coordinate_beyond_the_field_is_no_other_name_of_a_point(soft_tpm, template_id):
+    """(x + p, y) satisfies the equation as (x, y) does; P-384 and P-256 leave room for it in few points only."""
+    prime, b = FIELDS[template_id]
+    area = parse_public(soft_tpm(iak=template_id).statement.iak.public)
+    size = len(area.unique[0])
+    x = 1
+    while True:
+        square = (x**3 - 3 * x + b) % prime
+        y = pow(square, (prime + 1) // 4, prime)
+        if y * y % prime == square:
+            break
+        x += 1
+    good = replace(area, unique=(x.to_bytes(size, "big"), y.to_bytes(size, "big")))
+    assert weakness(good) is None
+    beyond = replace(area, unique=((x + prime).to_bytes(size, "big"), y.to_bytes(size, "big")))
+    assert "outside the field" in weakness(beyond)
+    edge = replace(area, unique=(prime.to_bytes(size, "big"), y.to_bytes(size, "big")))
+    assert "outside the field" in weakness(edge)
 
 
 @pytest.mark.parametrize("role", list(Role))

@@ -111,8 +111,7 @@ def test_a_malformed_one_is_refused_where_it_is_malformed(vector):
     assert caught.value.path == vector["path"]
 
 
-@pytest.mark.parametrize("vector", named("refused"))
-def test_an_enrolment_fails_by_exactly_the_named_rules(vector):
+def failing(vector):
     document = changed(VECTORS["requests"][vector["base"]], vector["changes"])
     submission = Submission.parse(canonical(document))
     trace = JUDGE.judge_nonce(submission, NONCE_KEY, AT)
@@ -120,8 +119,18 @@ def test_an_enrolment_fails_by_exactly_the_named_rules(vector):
         trace += JUDGE.authenticate(submission, AT)
     if trace.admitted:
         trace += JUDGE.decide(submission, POLICY, AT, certify=True)
-    failed = [finding.rule for finding in trace.findings if finding.verdict is Verdict.FAILED]
-    assert failed == vector["failed"]
+    return [finding.rule for finding in trace.findings if finding.verdict is Verdict.FAILED]
+
+
+@pytest.mark.parametrize("vector", named("refused"))
+def test_an_enrolment_fails_by_exactly_the_named_rules(vector):
+    assert vector["failed"]
+    assert failing(vector) == vector["failed"]
+
+
+@pytest.mark.parametrize("vector", named("admitted"))
+def test_an_honest_enrolment_is_admitted_where_the_policy_names_its_profile(vector):
+    assert failing(vector) == []
 
 
 @pytest.mark.parametrize("profile", [SERVICES_PROFILE, VTPM_PROFILE])

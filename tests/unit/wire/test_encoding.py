@@ -5,6 +5,7 @@ import json
 import string
 
 import pytest
+import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -212,6 +213,20 @@ def test_size_is_bounded():
 def test_canonical_form_is_a_fixed_point(value):
     form = canonical(value)
     assert canonical(read(form)) == form
+
+
+ASCII = st.text(st.characters(max_codepoint=0x7F), max_size=12)
+ASCII_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | ASCII,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ASCII, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(ASCII_JSON | JSON)
+@example({'\x7f\x00\n"\\/': ["\x1f\t", -0, 2**53 - 1]})
+def test_the_fast_way_to_the_canonical_form_ends_where_the_slow_one_does(value):
+    assert canonical(value) == rfc8785.dumps(value)
 
 
 def test_canonical_form_of_the_standards_example():

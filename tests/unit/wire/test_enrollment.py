@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -26,6 +27,7 @@ from vtpm.wire.enrollment import (
     time_text,
 )
 from vtpm.wire.errors import WireError
+from vtpm.wire.log import Proof
 from vtpm.wire.runtime_data import PROFILE
 
 EVIDENCE = Evidence(PROFILE, b"{}", bytes(1184), b"table", "a.b.c")
@@ -218,6 +220,8 @@ ENTRIES = st.builds(
     BYTES,
     st.lists(BYTES, min_size=1, max_size=4).map(tuple),
 )
+PATHS = st.lists(st.binary(min_size=32, max_size=32), max_size=5).map(tuple)
+LOGGED = st.builds(replace, ENTRIES, log=st.builds(Proof, BYTES, st.integers(0, 2**63 - 1), PATHS))
 
 
 @given(
@@ -228,6 +232,9 @@ ENTRIES = st.builds(
         st.lists(ENTRIES, min_size=1, max_size=4).map(tuple),
         ENTRIES,
         ENTRIES,
+    )
+    | st.builds(
+        CertificatesReply, st.just("e"), st.just("d"), st.tuples(LOGGED), LOGGED, LOGGED, checkpoint=BYTES
     )
     | st.builds(ActivationRequest, st.lists(BYTES, min_size=1, max_size=4).map(tuple))
     | st.builds(

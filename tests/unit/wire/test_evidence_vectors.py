@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ca_service.enrollment.judge import ACTIVATION_CHECKS, Judge
-from ca_service.enrollment.ledger import LEDGER_CHECKS
+from ca_service.enrollment.ledger_checks import LEDGER_CHECKS
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.ear import EAR_CHECKS
 from ca_service.policy import load

@@ -53,12 +53,13 @@ def test_the_generator_writes_these_files():
 
 
 def test_every_file_is_looked_at_here():
-    """Or in test_evidence_vectors.py and test_amd_evidence.py."""
+    """Or in test_evidence_vectors.py, test_amd_evidence.py and test_log_document.py."""
     assert {path.name for path in VECTORS.glob("*.json")} == {
         "amd_evidence.json",
         "evidence.json",
         "grant.json",
         "kbs.json",
+        "log.json",
         "messages.json",
         "relay.json",
         "runtime_data.json",

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import set_amd
 import set_evidence
 import set_exchange
+import set_log
 import set_messages
 import set_statements
 import set_tpm
@@ -26,6 +27,7 @@ FILES: dict[str, Callable[[], dict[str, object]]] = {
     "kbs.json": set_exchange.kbs,
     "relay.json": set_exchange.relay,
     "messages.json": set_messages.make,
+    "log.json": set_log.make,
     "evidence.json": set_evidence.make,
     "amd_evidence.json": set_amd.make,
 }

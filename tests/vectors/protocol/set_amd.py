@@ -277,30 +277,41 @@ def _claims(private: object = KBS_KEY, **claims: object) -> AmdBody:
     return _manifest(KbsStatement(jwk(private), grant(claims, private=private)))
 
 
+AMD_POLICY = (
+    POLICY.replace('capabilities = ["oracle-free"]', 'capabilities = ["oracle-free", "verifies-grants"]')
+    + f"""
+[ephemeral]
+days = 7
+profiles = ["{SERVICES_PROFILE}", "{VTPM_PROFILE}"]
+"""
+)
+
+ADMITTED_CASES = {
+    "services": Case(),
+    "vtpm": Case(VTPM_PROFILE, VTPM),
+    "services-with-a-service-that-is-not-read": Case(
+        body=VALID["services-with-a-service-that-is-not-read"][1]
+    ),
+}
+
 # name: (enrolment, rules that fail, in their order)
 REFUSED: dict[str, tuple[Case, tuple[str, ...]]] = {
-    "services": (Case(), ("profile.issued",)),
-    "vtpm": (Case(VTPM_PROFILE, VTPM), ("profile.issued",)),
-    "services-without-kbs": (Case(body=_manifest(None)), ("profile.issued", "profile.grant-present")),
-    "services-with-a-service-that-is-not-read": (
-        Case(body=VALID["services-with-a-service-that-is-not-read"][1]),
-        ("profile.issued",),
-    ),
+    "services-without-kbs": (Case(body=_manifest(None)), ("profile.grant-present",)),
     "vtpm-with-two-eks": (
         Case(VTPM_PROFILE, replace(VTPM, tpm=TPM)),
-        ("profile.issued", "profile.single-ek"),
+        ("profile.single-ek",),
     ),
     "manifest-of-another-tpm": (
         Case(body=_manifest(KBS, OTHER_EK)),
-        ("profile.issued", "profile.ek-in-manifest"),
+        ("profile.ek-in-manifest",),
     ),
     "vtpm-of-another-tpm": (
         Case(VTPM_PROFILE, replace(VTPM, manifest=OTHER_EK)),
-        ("profile.issued", "profile.ek-in-manifest"),
+        ("profile.ek-in-manifest",),
     ),
     "the-manifests-ek-in-second-place": (
         Case(body=replace(SERVICES, tpm=replace(TPM, eks=TPM.eks[::-1]))),
-        ("profile.issued", "profile.ek-in-manifest"),
+        ("profile.ek-in-manifest",),
     ),
     "for-another-ca": (Case(body=FOREIGN), ("nonce.audience",)),
     "nonce-of-another-ca": (Case(body=replace(SERVICES, nonce=NONCE_OF_ANOTHER)), ("nonce.genuine",)),
@@ -334,34 +345,34 @@ REFUSED: dict[str, tuple[Case, tuple[str, ...]]] = {
     ),
     "certify-of-another-statement": (
         Case(qualifier=replace(SERVICES, tpm=replace(TPM, vendor="other")).certify_qualifier()),
-        ("profile.issued", "certify.qualifier"),
+        ("certify.qualifier",),
     ),
     "certify-for-another-manifest": (
         Case(qualifier=_manifest(None).certify_qualifier()),
-        ("profile.issued", "certify.qualifier"),
+        ("certify.qualifier",),
     ),
     "certify-of-profile-1": (
         Case(qualifier=certify_qualifier(RUNTIME_DATA.canonical())),
-        ("profile.issued", "certify.qualifier"),
+        ("certify.qualifier",),
     ),
-    "no-certify": (Case(certify=False), ("profile.issued", *CERTIFY_RULES)),
-    "forged-by-the-signing-oracle": (Case(report=ORACLE), ("profile.issued", "launch.capabilities")),
+    "no-certify": (Case(certify=False), CERTIFY_RULES),
+    "forged-by-the-signing-oracle": (Case(report=ORACLE), ("launch.capabilities",)),
     "asked-for-by-the-guest-itself": (
         Case(report={"vmpl": 2}),
-        ("profile.issued", "snp.vmpl", "launch.measurement"),
+        ("snp.vmpl", "launch.measurement"),
     ),
     "grant-of-another-launch": (
         Case(body=_claims(report_id="00" * 32)),
-        ("profile.issued", "grant.report-id"),
+        ("grant.report-id",),
     ),
     "grant-older-than-an-hour": (
         Case(body=_claims(iat=IAT - 3600, exp=IAT - 3300)),
-        ("profile.issued", "grant.age"),
+        ("grant.age",),
     ),
-    "unknown-kbs": (Case(body=_claims(UNKNOWN)), ("profile.issued", *KBS_RULES)),
+    "unknown-kbs": (Case(body=_claims(UNKNOWN)), KBS_RULES),
     "grant-by-another-key-than-stated": (
         Case(body=_manifest(KbsStatement(jwk(KBS_KEY), grant(private=UNKNOWN)))),
-        ("profile.issued", "grant.key", *KBS_RULES),
+        ("grant.key", *KBS_RULES),
     ),
 }
 
@@ -394,7 +405,7 @@ def _invalid(case: str, profile: str, changes: dict[str, object], path: str) -> 
     return {"name": case, "base": profile, "changes": members, "path": f"evidence.{path}"}
 
 
-def _refused(case: str, built: Case, failed: tuple[str, ...]) -> dict[str, object]:
+def _enrolment(case: str, built: Case) -> dict[str, object]:
     base, document = BASES[built.profile], built.document()
     changes: dict[str, object] = {}
     for part, members in base.items():
@@ -403,7 +414,11 @@ def _refused(case: str, built: Case, failed: tuple[str, ...]) -> dict[str, objec
                 changes[part] = None
             elif document[part][member] != value:
                 changes[f"{part}.{member}"] = document[part][member]
-    return {"name": case, "base": built.profile, "changes": changes, "failed": list(failed)}
+    return {"name": case, "base": built.profile, "changes": changes}
+
+
+def _refused(case: str, built: Case, failed: tuple[str, ...]) -> dict[str, object]:
+    return {**_enrolment(case, built), "failed": list(failed)}
 
 
 def make() -> dict[str, object]:
@@ -412,7 +427,8 @@ def make() -> dict[str, object]:
         "about": (
             "`valid`: bodies with what follows from them. `invalid`: `changes` in the evidence of the request `base`"
             " (null: leaves the member out) make it malformed at `path`; base svsm-vtpm-ca:1 is the request of"
-            " evidence.json. `refused`: with `changes`, the request is well-formed and fails by exactly the rules of"
+            " evidence.json. `admitted`: with `changes`, the request is admitted for an ephemeral certificate."
+            " `refused`: with `changes`, the request is well-formed and fails by exactly the rules of"
             " `failed`, in that order, at a CA with this id, nonce key, policy and the simulated root, at `at`."
         ),
         "services": {"vtpm": str(VTPM_SERVICE), "kbs": str(KBS_SERVICE)},
@@ -420,9 +436,10 @@ def make() -> dict[str, object]:
         "mode": "simulation",
         "nonce_key": NONCE_KEY.hex(),
         "at": time_text(NOW),
-        "policy": POLICY,
+        "policy": AMD_POLICY,
         "valid": [_valid(case, profile, body) for case, (profile, body) in VALID.items()],
         "requests": BASES,
         "invalid": [_invalid(case, *vector) for case, vector in INVALID.items()],
+        "admitted": [_enrolment(case, built) for case, built in ADMITTED_CASES.items()],
         "refused": [_refused(case, built, failed) for case, (built, failed) in REFUSED.items()],
     }

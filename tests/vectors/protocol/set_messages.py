@@ -1,7 +1,9 @@
 """The messages of /v1."""
 
 import json
+from dataclasses import replace
 
+import set_log
 from fixed import AUD, IAK_KEY, NONCE, RUNTIME_DATA, TPM, Attest, changed, stream, tpm_signature
 
 from vtpm.wire.enrollment import (
@@ -29,6 +31,7 @@ EVIDENCE = Evidence(
     PROFILE, RUNTIME_DATA.canonical(), stream("report", 1184), stream("table", 100), "e30.e30.c2ln"
 )
 ENTRY = CertificateEntry("H-3", stream("leaf", 80), (stream("issuing", 80), stream("root", 80)))
+LOGGED = tuple(replace(ENTRY, log=set_log.proof(position)) for position in (1, 2, 3))
 MESSAGES = {
     "nonce": NonceReply(NONCE, AUD, EXPIRES),
     "enrolment": EnrollmentRequest(EVIDENCE, CERTIFY),
@@ -45,6 +48,9 @@ MESSAGES = {
     ),
     "activation": ActivationRequest((stream("one", 32), stream("two", 32))),
     "certificates": CertificatesReply("Q2hhbGxlbmdl", "ZGVjaXNpb24", (ENTRY,), ENTRY, ENTRY),
+    "certificates-logged": CertificatesReply(
+        "Q2hhbGxlbmdl", "ZGVjaXNpb24", LOGGED[:1], LOGGED[1], LOGGED[2], set_log.note(len(set_log.LEAVES))
+    ),
     "state": EnrollmentState("Q2hhbGxlbmdl", "challenged", "ZGVjaXNpb24", EXPIRES),
     "problem": Problem(
         type="urn:vtpm-ca:error:refused",
@@ -63,6 +69,9 @@ MESSAGES = {
         issuers=(DirectoryIssuer("root", "", "00" * 32, "http://ca.vectors.example/ca/00.cer"),),
         urls={"nonces": "/v1/nonces"},
         limits={"body_bytes": 65536},
+    ),
+    "directory-with-a-log": Directory(
+        ca_id=AUD, mode="simulation", profiles=(PROFILE,), issuers=(), log=set_log.VKEY
     ),
 }
 
@@ -88,9 +97,19 @@ CHANGES: dict[tuple[str, str], tuple[str, object, str]] = {
     ("activation", "secret-65-bytes"): ("secrets.0", "A" * 87, "secrets[0]"),
     ("certificates", "no-chain"): ("ek.0.chain", [], "ek[0].chain"),
     ("certificates", "certificate-4097-bytes"): ("iak.certificate", "A" * 5463, "iak.certificate"),
+    ("certificates-logged", "no-checkpoint"): ("checkpoint", ..., "checkpoint"),
+    ("certificates-logged", "checkpoint-empty"): ("checkpoint", "", "checkpoint"),
+    ("certificates-logged", "one-entry-without-a-proof"): ("iak.log", ..., "checkpoint"),
+    ("certificates-logged", "position-as-a-number"): ("iak.log.position", 2, "iak.log.position"),
+    ("certificates-logged", "position-with-a-zero"): ("ek.0.log.position", "01", "ek[0].log.position"),
+    ("certificates-logged", "leaf-empty"): ("idevid.log.leaf", "", "idevid.log.leaf"),
+    ("certificates-logged", "hash-31-bytes"): ("iak.log.path.1", "A" * 42, "iak.log.path[1]"),
+    ("certificates-logged", "size-in-the-proof"): ("iak.log.size", "7", "iak.log.size"),
     ("state", "state-unknown"): ("state", "done", "state"),
     ("problem", "status-200"): ("status", 200, "status"),
     ("directory", "mode-unknown"): ("mode", "test", "mode"),
+    ("directory-with-a-log", "key-of-another-name"): ("log.origin", "other", "log.origin"),
+    ("directory-with-a-log", "no-key"): ("log.key", "ca.vectors.example", "log.key"),
 }
 
 

@@ -1,5 +1,8 @@
 """Issuers with states, epochs, blocked keys, the Merkle log, renewal of certificates."""
 
+import secrets
+from datetime import UTC, datetime
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -29,13 +32,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("skid", name=op.f("pk_issuers")),
         sa.UniqueConstraint("active", name=op.f("uq_issuers_active")),
     )
-    op.create_table(
+    epochs = op.create_table(
         "epochs",
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("salt", sa.String(length=64), nullable=False),
         sa.Column("begun_at", sa.String(length=20), nullable=False),
         sa.Column("cause", sa.String(length=256), nullable=False),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_epochs")),
+    )
+    op.bulk_insert(
+        epochs,
+        [
+            {
+                "number": 1,
+                "salt": secrets.token_hex(32),
+                "begun_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "cause": "the database was made, or upgraded to this schema",
+            }
+        ],
     )
     op.create_table(
         "blocked_keys",

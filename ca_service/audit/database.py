@@ -1,0 +1,236 @@
+"""The audit of a CA's database: tree, leaves and rows against each other.
+
+Everything is read in one transaction and in batches, so a database of any size takes no more memory than a small one.
+Whoever changes a row, a leaf or a hash by SQL is found, unless he also has the log's key; whoever has that too is
+found by an older checkpoint that somebody else keeps.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from ca_service.audit.findings import AuditReport, Findings
+from ca_service.audit.leaf import CERTIFICATE, DECISION, RESTORE, Leaf, decision_leaf, parse_leaf
+from ca_service.audit.log import leaf_of_certificate
+from ca_service.audit.merkle import Frontier, Node, leaf_hash
+from ca_service.audit.rebuild import Rebuild, differing
+from ca_service.audit.revocations import audit_revocations
+from ca_service.judgment import BadRequest
+from ca_service.policy import load
+from ca_service.store import HeadRow, LeafRow, Transaction
+from vtpm.wire.errors import WireError
+from vtpm.wire.log import Checkpoint, open_checkpoint
+from vtpm.wire.merkle import MAX_TREE_SIZE
+from vtpm.wire.message_fields import time_text
+from vtpm.wire.note import VerifierKey
+
+BATCH = 1000
+"""How many rows are held in memory at once."""
+
+
+def audit_database(tx: Transaction, key: VerifierKey, since: Checkpoint | None = None) -> AuditReport:
+    """Recompute the log, and compare it with what the database holds.
+
+    Args:
+        tx: a read transaction; nothing is changed.
+        key: verifier key of the log.
+        since: an older checkpoint of this log whose signature was verified.
+    """
+    findings = Findings()
+    row = tx.log.head()
+    head = _head(row, key, findings)
+    rebuild = Rebuild(head, since, findings)
+    _Tree(tx, rebuild).read()
+    if row is not None and not rebuild.broken:
+        _compare_frontier(row, rebuild.frontier, findings)
+    _audit_unlogged(tx, findings)
+    _audit_evidence(tx, findings)
+    _audit_policies(tx, findings)
+    audit_revocations(tx, findings)
+    return rebuild.finish(key.name)
+
+
+def _head(row: HeadRow | None, key: VerifierKey, findings: Findings) -> Checkpoint | None:
+    if row is None:
+        findings.add("log.head-missing", "", "the log has no head: nothing says how long it was")
+        return None
+    try:
+        checkpoint = open_checkpoint(row.checkpoint.encode("utf-8"), key)
+    except (WireError, UnicodeError) as error:
+        findings.add("log.checkpoint", row.size, f"the checkpoint is not the log's: {error}")
+        return None
+    if checkpoint.size != row.size:
+        detail = f"the head counts {row.size} leaves, the signed checkpoint {checkpoint.size}"
+        findings.add("log.head-size", row.size, detail)
+    return checkpoint
+
+
+def _compare_frontier(row: HeadRow, rebuilt: Frontier, findings: Findings) -> None:
+    if row.frontier != rebuilt.to_bytes():
+        findings.add("log.frontier", row.size, "the head's frontier is not that of the leaves")
+
+
+class _Tree:
+    """Reads leaves in their order, with the hashes and rows that belong to them."""
+
+    def __init__(self, tx: Transaction, rebuild: Rebuild) -> None:
+        self._tx = tx
+        self._rebuild = rebuild
+        self._findings = rebuild.findings
+        self._found = 0
+
+    def read(self) -> None:
+        first, end = -MAX_TREE_SIZE, MAX_TREE_SIZE
+        if self._rebuild.head is not None:
+            end = self._rebuild.head.size
+        while rows := self._tx.log.leaves(first, BATCH):
+            first = rows[-1].position + 1
+            inside = [row for row in rows if 0 <= row.position < end]
+            for row in rows:
+                if not 0 <= row.position < end:
+                    detail = "the leaf stands outside the tree that was signed"
+                    self._findings.add("log.leaf-surplus", row.position, detail)
+            if inside and not self._rebuild.broken:
+                self._grow(inside)
+            self._compare_rows(inside)
+        surplus = self._tx.log.count_nodes() - self._found
+        if surplus and not self._rebuild.broken:
+            detail = f"{surplus} hashes are stored that do not belong to the tree"
+            self._findings.add("log.node-surplus", surplus, detail)
+
+    def _grow(self, rows: list[LeafRow]) -> None:
+        start, end = self._rebuild.position, rows[-1].position + 1
+        if end - start > len(rows):
+            self._gap(start, rows)
+            return
+        stored = self._tx.log.nodes_between(_bounds(start, end))
+        self._found += len(stored)
+        for row in rows:
+            hash_ = leaf_hash(row.data)
+            kept = stored.get((0, row.position), hash_)
+            if kept != hash_:
+                detail = "the leaf is not the one whose hash is in the tree"
+                self._findings.add("log.leaf-altered", row.position, detail)
+            self._compare_nodes(self._rebuild.add(row.data, kept), stored)
+
+    def _gap(self, start: int, rows: list[LeafRow]) -> None:
+        """A leaf is not there: from here on no root can be recomputed."""
+        there = {row.position for row in rows}
+        missing = next(position for position in range(start, start + len(rows) + 1) if position not in there)
+        detail = "the leaf is missing, and with it the proof of everything after it"
+        self._findings.add("log.leaf-missing", missing, detail)
+        self._rebuild.broken = True
+
+    def _compare_nodes(self, made: Iterable[Node], stored: Mapping[tuple[int, int], bytes]) -> None:
+        for level, position, hash_ in made:
+            place, kept = f"{level}/{position}", stored.get((level, position))
+            if kept is None:
+                self._findings.add("log.node-missing", place, "a hash of the tree is missing")
+            elif kept != hash_:
+                self._findings.add("log.node-altered", place, "a hash of the tree is not that of its leaves")
+
+    def _compare_rows(self, rows: list[LeafRow]) -> None:
+        leaves = list[tuple[Leaf, dict[str, str]]]()
+        for row in rows:
+            read = self._rebuild.read(row.data, row.position)
+            if read is None:
+                continue
+            leaf, _ = read
+            if (leaf.kind, leaf.subject) != (row.kind, row.subject):
+                detail = f"the leaf is about {leaf.kind} {leaf.subject}, its row says another thing"
+                self._findings.add("log.leaf-misplaced", row.position, detail)
+            leaves.append(read)
+        self._compare(leaves, DECISION, self._decisions(leaves))
+        self._compare(leaves, CERTIFICATE, self._certificates(leaves))
+        self._compare_restores(leaves)
+
+    def _decisions(self, leaves: list[tuple[Leaf, dict[str, str]]]) -> dict[str, Leaf]:
+        rows = self._tx.log.decisions(_subjects(leaves, DECISION))
+        return {id_: decision_leaf(row) for id_, row in rows.items()}
+
+    def _certificates(self, leaves: list[tuple[Leaf, dict[str, str]]]) -> dict[str, Leaf]:
+        rows = self._tx.log.certificates(_subjects(leaves, CERTIFICATE))
+        return {serial: leaf_of_certificate(row) for serial, row in rows.items()}
+
+    def _compare(
+        self, leaves: list[tuple[Leaf, dict[str, str]]], kind: str, expected: Mapping[str, Leaf]
+    ) -> None:
+        for leaf, members in leaves:
+            if leaf.kind != kind:
+                continue
+            now = expected.get(leaf.subject)
+            if now is None:
+                self._findings.add(f"{kind}.missing", leaf.subject, f"the {kind} was logged and is gone")
+            elif now.data != leaf.data:
+                other = differing(members.items(), _members(now))
+                self._findings.add(
+                    f"{kind}.altered", leaf.subject, f"the {kind} was logged with another {other}"
+                )
+
+    def _compare_restores(self, leaves: list[tuple[Leaf, dict[str, str]]]) -> None:
+        restores = [(leaf, members) for leaf, members in leaves if leaf.kind == RESTORE]
+        if not restores:
+            return
+        epochs = {str(row.number): time_text(row.begun_at) for row in self._tx.epochs.all()}
+        for leaf, members in restores:
+            if leaf.subject not in epochs:
+                self._findings.add("restore.missing", leaf.subject, "the epoch was logged and is gone")
+            elif epochs[leaf.subject] != members["at"]:
+                self._findings.add("restore.altered", leaf.subject, "the epoch was logged with another time")
+
+
+def _subjects(leaves: list[tuple[Leaf, dict[str, str]]], kind: str) -> list[str]:
+    return [leaf.subject for leaf, _ in leaves if leaf.kind == kind]
+
+
+def _members(leaf: Leaf) -> dict[str, str]:
+    try:
+        return dict(parse_leaf(leaf.data)[1])
+    except WireError:
+        # A row with a value that no leaf may have: all of it counts as altered.
+        return {}
+
+
+def _bounds(start: int, end: int) -> list[tuple[int, int, int]]:
+    """Of each level the subtrees that the leaves from `start` to `end` complete."""
+    levels = range(end.bit_length())
+    return [(level, start >> level, end >> level) for level in levels if end >> level > start >> level]
+
+
+def _audit_unlogged(tx: Transaction, findings: Findings) -> None:
+    for _, id_ in tx.log.unlogged_decisions():
+        findings.add("decision.unlogged", id_, "the decision has no leaf in the log")
+    for _, serial in tx.log.unlogged_certificates():
+        findings.add("certificate.unlogged", serial, "the certificate has no leaf in the log")
+
+
+def _audit_evidence(tx: Transaction, findings: Findings) -> None:
+    after = ""
+    while rows := tx.log.evidence_after(after, BATCH // 10):
+        for digest, body in rows:
+            if hashlib.sha256(body).hexdigest() != digest:
+                findings.add("evidence.altered", digest, "the evidence is not the one with this digest")
+        after = rows[-1][0]
+    for digest in tx.log.missing_evidence(BATCH):
+        findings.add("evidence.missing", digest, "a decision rests on evidence that is gone")
+
+
+def _audit_policies(tx: Transaction, findings: Findings) -> None:
+    known = {(0, "")}
+    for version in range(1, tx.policies.version_in_force() + 1):
+        row = tx.policies.get(version)
+        if row is None:
+            findings.add("policy.missing", version, "this version of the policy is gone")
+            continue
+        known.add((version, row.digest))
+        try:
+            digest = load(row.text).digest
+        except BadRequest:
+            detail = "the policy cannot be read, so it cannot be compared with its digest"
+            findings.add("policy.unreadable", version, detail)
+            continue
+        if digest != row.digest:
+            findings.add("policy.altered", version, "the policy is not the one with this digest")
+    for version, digest in tx.log.policies_of_decisions():
+        if (version, digest) not in known:
+            detail = f"decisions rest on a version {version} that the policies do not have"
+            findings.add("policy.missing", version, detail)

@@ -1,0 +1,201 @@
+"""What a rule of a consumer's contract is, and the report of who can use a certificate.
+
+Consumers of TPM certificates want more, and other things, than the TCG's profiles say; most of it stands in their
+code alone. Each demand is a rule here, named after its consumer. Some hold for every certificate of a profile: they
+are required, and the lint refuses a draft that breaks one. The others depend on what the operator chose, such as the
+kind of key, and are reported: ``docs/consumers.md`` has the table.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ca_service.judgment import BadRequest, Finding, Trace, Verdict, failed, judge_all, passed
+from ca_service.profiles import reader_cryptography, structures
+from ca_service.profiles.model import Draft, Profile
+from ca_service.profiles.rule import CP, EKU, LintSubject, Rule
+from ca_service.profiles.view import CertificateView, ExtensionValue, PoliciesView
+
+Consumer = Literal["keylime", "spire", "step-ca", "go-attestation", "hirs"]
+
+LONGEST_SIGNATURE = 104
+"""Octets of a P-384 ECDSA-Sig-Value at most."""
+
+_FRAME = len(structures.ECDSA_WITH_SHA384) + 3 + LONGEST_SIGNATURE + 4
+"""Octets that a signature adds to a TBSCertificate: algorithm, BIT STRING, outer SEQUENCE."""
+
+_SPKI_HEADS = {
+    "RSA-2048": "30820122300d06092a864886f70d01010105000382010f003082010a0282010100",
+    "RSA-3072": "308201a2300d06092a864886f70d01010105000382018f003082018a0282018100",
+    "P-256": "3059301306072a8648ce3d020106082a8648ce3d03010703420004",
+    "P-384": "3076301006072a8648ce3d020106052b8104002203620004",
+    "P-521": "30819b301006072a8648ce3d020106052b810400230381860004",
+}
+_HEADS = {bytes.fromhex(head): kind for kind, head in _SPKI_HEADS.items()}
+
+
+def key_kind(spki: bytes) -> str:
+    """The kind of a key by the head of its DER SubjectPublicKeyInfo: ``RSA-2048``, ``P-384``; empty for others.
+
+    RSA keys are those under rsaEncryption (RFC 3279, section 2.3.1), ECC keys those on named curves with uncompressed
+    points (RFC 5480, section 2).
+    """
+    return next((kind for head, kind in _HEADS.items() if spki.startswith(head)), "")
+
+
+@dataclass(frozen=True)
+class ContractSubject:
+    """What a consumer gets to see: `profile` of the certificate, its `view`, and the `size` of its DER in octets.
+
+    For a draft, whose signature is not known yet, that is the largest size that it may come to.
+    """
+
+    profile: Profile
+    view: CertificateView
+    size: int
+
+    def value(self, dotted: str) -> ExtensionValue | None:
+        """The value of an extension, None if it is not there."""
+        extension = self.view.extension(dotted)
+        return None if extension is None else extension.value
+
+    @property
+    def critical(self) -> frozenset[str]:
+        """Ids of the critical extensions."""
+        return frozenset(extension.id for extension in self.view.extensions if extension.critical)
+
+    @property
+    def key(self) -> str:
+        """Its `key_kind`."""
+        return key_kind(self.view.spki)
+
+
+Demand = Callable[[ContractSubject], str | None]
+"""Says what a consumer dislikes; nothing (None) if it is content."""
+
+
+@dataclass(frozen=True)
+class ContractRule:
+    """One demand of one consumer.
+
+    Attributes:
+        id: ``compat.<consumer>.<demand>``.
+        consumer: who demands it.
+        profiles: of which certificates.
+        required: in which of these profiles this CA issues nothing that breaks it.
+        problem: looks.
+    """
+
+    id: str
+    consumer: Consumer
+    profiles: frozenset[Profile]
+    required: frozenset[Profile]
+    problem: Demand = field(repr=False)
+
+    def judge(self, subject: ContractSubject) -> Finding:
+        """Look at the subject."""
+        wrong = self.problem(subject)
+        return passed(self) if wrong is None else failed(self, wrong)
+
+    def as_lint(self) -> Rule:
+        """The rule as the lint judges it before a signature."""
+
+        def problem(subject: LintSubject) -> str | None:
+            return self.problem(
+                ContractSubject(subject.draft.profile, subject.view, len(subject.draft.tbs) + _FRAME)
+            )
+
+        return Rule(self.id, self.required, problem)
+
+
+class ContractBook:
+    """The demands of one consumer, in the order in which they stand there."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._rules: list[ContractRule] = []
+
+    def __iter__(self) -> Iterator[ContractRule]:
+        return iter(self._rules)
+
+    def rule(
+        self, name: str, *profiles: Profile, required: Sequence[Profile] = ()
+    ) -> Callable[[Demand], Demand]:
+        """Make a function the rule ``compat.<consumer>.<name>`` of these profiles."""
+
+        def register(problem: Demand) -> Demand:
+            rule_id = f"compat.{self._consumer}.{name}"
+            self._rules.append(
+                ContractRule(rule_id, self._consumer, frozenset(profiles), frozenset(required), problem)
+            )
+            return problem
+
+        return register
+
+
+@dataclass(frozen=True)
+class ConsumerReport:
+    """What one consumer says of one certificate."""
+
+    consumer: Consumer
+    trace: Trace
+
+    @property
+    def passed(self) -> bool:
+        """Whether the consumer can use it."""
+        return self.trace.admitted
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Ids of the rules that it breaks."""
+        return tuple(f.rule for f in self.trace.findings if f.verdict is Verdict.FAILED)
+
+
+def report(
+    certificate: Draft | bytes, rules: Sequence[ContractRule], *, profile: Profile | None = None
+) -> tuple[ConsumerReport, ...]:
+    """See `ca_service.profiles.contract_report`."""
+    subject = _subject(certificate, profile)
+    consumers = dict.fromkeys(rule.consumer for rule in rules if subject.profile in rule.profiles)
+    return tuple(
+        ConsumerReport(
+            consumer,
+            judge_all(
+                [r for r in rules if r.consumer == consumer and subject.profile in r.profiles], subject
+            ),
+        )
+        for consumer in consumers
+    )
+
+
+def _subject(certificate: Draft | bytes, profile: Profile | None) -> ContractSubject:
+    if isinstance(certificate, Draft):
+        # The signature is no part of the view; any will do to have the bytes read.
+        der = structures.assemble(certificate.tbs, bytes(LONGEST_SIGNATURE))
+        return ContractSubject(certificate.profile, _read(der), len(certificate.tbs) + _FRAME)
+    view = _read(certificate)
+    return ContractSubject(profile or profile_of(view), view, len(certificate))
+
+
+def _read(der: bytes) -> CertificateView:
+    try:
+        return reader_cryptography.read(der)
+    except ValueError as error:
+        raise BadRequest("certificate", f"cannot be read: {error}") from None
+
+
+def profile_of(view: CertificateView) -> Profile:
+    """Which device profile a certificate of this CA follows, by its key purposes, subject and policies.
+
+    Raises:
+        BadRequest: it follows none.
+    """
+    purposes, policies = view.extension(EKU), view.extension(CP)
+    if purposes is not None and purposes.value == ("2.23.133.8.1",):
+        return "ek"
+    if purposes is not None and purposes.value == ("2.23.133.8.3",):
+        return "iak" if view.subject.rdns else "iak-webauthn"
+    stated = policies.value if policies is not None else None
+    if isinstance(stated, PoliciesView) and "2.23.133.11.1.2" in stated.policies:
+        return "idevid"
+    raise BadRequest("certificate", "is no EK, IAK or IDevID certificate")

@@ -1,0 +1,317 @@
+"""Whoever edits the database by SQL is found, and the finding has a name."""
+
+from datetime import UTC, datetime, timedelta
+
+import audit_stage as a
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ca_service.audit import Log, audit_database, decision_leaf, open_checkpoint, restore_leaf
+from ca_service.store import CertificateState, CrlRow, EpochRow, RevocationRow, schema
+
+FIRST = f"{1:032x}"
+"""A decision on which nothing rests."""
+SERIAL = f"{10:030x}{1:04x}"
+VALUES = {
+    "first": FIRST,
+    "serial": SERIAL,
+    "intent": f"{10:032x}",
+    "issuer": a.ISSUER,
+    "nothing": "0" * 64,
+}
+
+
+def audit(stage, since=None):
+    with stage.store.read() as tx:
+        return audit_database(tx, stage.log.key, since)
+
+
+def edit(stage, statement: str) -> None:
+    stage.edit(statement, **VALUES)
+
+
+def checkpoint(stage):
+    with stage.store.read() as tx:
+        return open_checkpoint(tx.log.head().checkpoint.encode(), stage.log.key)
+
+
+def test_a_log_in_order(filled):
+    report = audit(filled)
+    assert (report.clean, report.findings, report.counts) == (True, (), {})
+    assert (report.origin, report.size, report.leaves) == (a.ORIGIN, 11, {"decision": 5, "certificate": 6})
+    assert report.root == checkpoint(filled).root
+    assert report.to_json()["verdict"] == "VALID"
+
+
+def test_an_empty_log_in_order(stage):
+    stage.append()
+    assert audit(stage).clean
+
+
+EDITS = {
+    "refusal made a grant": ("UPDATE decisions SET admitted = 1 WHERE admitted = 0", {"decision.altered": 1}),
+    "trace": ("UPDATE decisions SET trace = '[]' WHERE id = :first", {"decision.altered": 1}),
+    "time": ("UPDATE decisions SET at = '2026-01-01T00:00:00Z'", {"decision.altered": 5}),
+    "resource": ("UPDATE decisions SET resource = 'x/y/z' WHERE id = :first", {"decision.altered": 1}),
+    "policy of a decision": (
+        "UPDATE decisions SET policy_version = 7 WHERE id = :first",
+        {"decision.altered": 1, "policy.missing": 1},
+    ),
+    "decision deleted": ("DELETE FROM decisions WHERE id = :first", {"decision.missing": 1}),
+    "decision inserted": (
+        (
+            "INSERT INTO decisions SELECT 'ff', at, stage, admitted, rule, trace, policy_version, policy_digest,"
+            " evidence_digest, kbs_id, resource FROM decisions WHERE id = :first"
+        ),
+        {"decision.unlogged": 1},
+    ),
+    "certificate": ("UPDATE certificates SET der = x'00' WHERE serial = :serial", {"certificate.altered": 1}),
+    "certificate's key": (
+        "UPDATE certificates SET key_name = '00' WHERE serial = :serial",
+        {"certificate.altered": 1},
+    ),
+    "certificate deleted": ("DELETE FROM certificates WHERE serial = :serial", {"certificate.missing": 1}),
+    "certificate emptied": (
+        "UPDATE certificates SET der = NULL WHERE serial = :serial",
+        {"certificate.missing": 1},
+    ),
+    "certificate inserted": (
+        (
+            "INSERT INTO certificates SELECT 'ff', issuer, profile, template, key_name, NULL, intent_id, tpm_id, state,"
+            " tbs, slot, der, issued_at, not_after, replaces FROM certificates WHERE serial = :serial"
+        ),
+        {"certificate.unlogged": 1},
+    ),
+    "decision of an intent": (
+        "UPDATE intents SET decision_id = :first WHERE id = :intent",
+        {"certificate.altered": 3},
+    ),
+    "evidence": (
+        "UPDATE evidence SET body = x'00' WHERE digest = (SELECT evidence_digest FROM decisions WHERE id = :first)",
+        {"evidence.altered": 1},
+    ),
+    "evidence deleted": (
+        "DELETE FROM evidence WHERE digest = (SELECT evidence_digest FROM decisions WHERE id = :first)",
+        {"evidence.missing": 1},
+    ),
+    "policy": (
+        "UPDATE policies SET text = text || '[grant]' || char(10) || 'max_age_s = 60'",
+        {"policy.altered": 1},
+    ),
+    "policy unreadable": ("UPDATE policies SET text = 'schema = 9'", {"policy.unreadable": 1}),
+    "policy's digest": (
+        "UPDATE policies SET digest = :nothing",
+        {"policy.altered": 1, "policy.missing": 1},
+    ),
+    "policy deleted": ("DELETE FROM policies", {"policy.missing": 1}),
+    "lea": (
+        (
+            "UPDATE log_leaves SET data = CAST(replace(CAST(data AS TEXT), '\"ek\"', '\"iak\"') AS BLOB)"
+            " WHERE position = 2"
+        ),
+        {"log.leaf-altered": 1, "certificate.altered": 1},
+    ),
+    "leaf made nonsense": (
+        "UPDATE log_leaves SET data = x'7b7d' WHERE position = 2",
+        {"log.leaf-altered": 1, "log.leaf-malformed": 1},
+    ),
+    "leaf of another": (
+        "UPDATE log_leaves SET subject = 'ff' WHERE position = 2",
+        {"log.leaf-misplaced": 1, "certificate.unlogged": 1},
+    ),
+    "leaf deleted": (
+        "DELETE FROM log_leaves WHERE position = 2",
+        {"log.leaf-missing": 1, "certificate.unlogged": 1},
+    ),
+    "last leaf deleted": (
+        "DELETE FROM log_leaves WHERE position = 10",
+        {"log.leaf-missing": 1, "decision.unlogged": 1, "log.node-surplus": 1, "log.frontier": 1},
+    ),
+    "leaf behind the end": (
+        "INSERT INTO log_leaves SELECT 1000000000000, kind, 'ff', data FROM log_leaves WHERE position = 2",
+        {"log.leaf-surplus": 1},
+    ),
+    "leaf before the beginning": (
+        "INSERT INTO log_leaves SELECT -1, kind, 'ff', data FROM log_leaves WHERE position = 2",
+        {"log.leaf-surplus": 1},
+    ),
+    "hash": (
+        "UPDATE log_nodes SET hash = zeroblob(32) WHERE level = 1 AND position = 2",
+        {"log.node-altered": 1},
+    ),
+    "hash of a lea": (
+        "UPDATE log_nodes SET hash = zeroblob(32) WHERE level = 0 AND position = 10",
+        {"log.leaf-altered": 1, "log.root": 1, "log.frontier": 1},
+    ),
+    "hash deleted": ("DELETE FROM log_nodes WHERE level = 3", {"log.node-missing": 1}),
+    "hash inserted": ("INSERT INTO log_nodes VALUES (9, 9, zeroblob(32))", {"log.node-surplus": 1}),
+    "head's size": ("UPDATE log_head SET size = 12", {"log.head-size": 1}),
+    "frontier": ("UPDATE log_head SET frontier = zeroblob(96)", {"log.frontier": 1}),
+    "checkpoint": ("UPDATE log_head SET checkpoint = replace(checkpoint, '11', '12')", {"log.checkpoint": 1}),
+    "head deleted": ("DELETE FROM log_head", {"log.head-missing": 1}),
+    "certificate back from the revoked": (
+        "UPDATE certificates SET state = 'revoked' WHERE serial = :serial",
+        {"revocation.missing": 1},
+    ),
+    "certificate revoked by hal": (
+        "INSERT INTO revocations VALUES (:issuer, :serial, '2026-01-01T00:00:00Z', 'keyCompromise', 'x')",
+        {"revocation.ignored": 1},
+    ),
+    "crl": (
+        "INSERT INTO crls VALUES (:issuer, 1, '2026-01-01T00:00:00Z', '2026-01-01T00:00:00Z', x'00')",
+        {"crl.unreadable": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "expected"), EDITS.values(), ids=EDITS)
+def test_an_edit_by_sql_is_found(filled, statement, expected):
+    edit(filled, statement)
+    report = audit(filled)
+    assert report.counts == expected
+    assert not report.clean
+    assert {finding.code for finding in report.findings} == set(expected)
+    assert report.to_json()["verdict"] == "INVALID"
+
+
+def test_a_finding_says_what_differs(filled):
+    edit(filled, "UPDATE decisions SET trace = '[]', kbs_id = 'other' WHERE id = :first")
+    (finding,) = audit(filled).findings
+    assert (finding.code, finding.subject) == ("decision.altered", FIRST)
+    assert (
+        finding.detail == "the decision was logged with another trace, kbs" or "kbs, trace" in finding.detail
+    )
+
+
+def test_every_table_of_the_log_and_of_what_it_is_about_is_edited():
+    edited = " ".join(statement for statement, _ in EDITS.values())
+    for table in (
+        schema.decisions,
+        schema.certificates,
+        schema.intents,
+        schema.evidence,
+        schema.policies,
+        schema.log_leaves,
+        schema.log_nodes,
+        schema.log_head,
+        schema.revocations,
+        schema.crls,
+    ):
+        assert f" {table.name} " in f"{edited} "
+
+
+def rewritten(stage, new_stage, key, *, drop: int = 0, forge: bool = False):
+    """The database of an attacker who computes the whole log anew and signs it."""
+    other = new_stage()
+    other.log = Log(a.ORIGIN, key)
+    other.policy()
+    numbers = [1, 2, 3, 4, 5][: 5 - drop]
+    for number in numbers:
+        other.decide(number + (100 if forge and number == 1 else 0))
+    return other
+
+
+def test_a_log_computed_anew_without_the_key_is_found(stage, new_stage):
+    other = rewritten(stage, new_stage, Ed25519PrivateKey.generate())
+    other.log = stage.log
+    assert audit(other).counts == {"log.checkpoint": 1}
+
+
+@pytest.mark.parametrize(
+    ("drop", "forge", "expected"),
+    [(2, False, "since.truncated"), (0, True, "since.forked"), (0, False, None)],
+)
+def test_a_log_computed_anew_with_the_key_is_found_by_an_older_checkpoint(new_stage, drop, forge, expected):
+    honest = rewritten(None, new_stage, a.KEY, drop=1)
+    kept = checkpoint(honest)
+    other = rewritten(None, new_stage, a.KEY, drop=drop, forge=forge)
+    assert audit(other).clean
+    assert audit(other, kept).counts == ({} if expected is None else {expected: 1})
+
+
+def test_everything_is_read_in_batches(filled, monkeypatch):
+    monkeypatch.setattr("ca_service.audit.database.BATCH", 10)
+    for number in range(100, 130):
+        filled.decide(number)
+    whole = audit(filled)
+    assert (whole.clean, whole.size) == (True, 41)
+    edit(filled, "UPDATE log_nodes SET hash = zeroblob(32) WHERE level = 5 AND position = 0")
+    edit(filled, "DELETE FROM log_nodes WHERE level = 0 AND position = 33")
+    assert audit(filled).counts == {"log.node-altered": 1, "log.node-missing": 1}
+    edit(filled, "DELETE FROM log_leaves WHERE position = 25")
+    # Behind a gap nothing can be recomputed; rows and leaves are compared all the same.
+    edit(
+        filled,
+        "UPDATE decisions SET admitted = 0 WHERE id = (SELECT subject FROM log_leaves WHERE position = 40)",
+    )
+    assert audit(filled).counts == {"log.leaf-missing": 1, "decision.unlogged": 1, "decision.altered": 1}
+
+
+def test_findings_beyond_the_first_ones_are_counted(filled, monkeypatch):
+    monkeypatch.setattr("ca_service.audit.findings.MOST_KEPT", 2)
+    edit(filled, "UPDATE decisions SET at = '2026-01-01T00:00:00Z'")
+    report = audit(filled)
+    assert (len(report.findings), report.counts) == (2, {"decision.altered": 5})
+
+
+class TestRevocations:
+    @pytest.fixture
+    def revoked(self, filled):
+        """One certificate is revoked, and on a CRL."""
+        at = datetime(2026, 11, 26, tzinfo=UTC)
+        key = ec.generate_private_key(ec.SECP256R1())
+        entry = x509.RevokedCertificateBuilder().serial_number(int(SERIAL, 16)).revocation_date(at).build()
+        crl = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(x509.Name([]))
+            .last_update(at)
+            .next_update(at + timedelta(days=7))
+            .add_revoked_certificate(entry)
+            .sign(key, hashes.SHA256())
+        )
+        with filled.store.write() as tx:
+            tx.certificates.end(SERIAL, CertificateState.REVOKED)
+            tx.revocations.add(RevocationRow(a.ISSUER, SERIAL, at, "keyCompromise", "x"))
+            tx.crls.add(CrlRow(a.ISSUER, 1, at, at, crl.public_bytes(Encoding.DER)))
+        return filled
+
+    def test_in_order(self, revoked):
+        assert audit(revoked).clean
+
+    def test_a_revocation_taken_back_whole_still_stands_on_the_crl(self, revoked):
+        edit(revoked, "DELETE FROM revocations")
+        edit(revoked, "UPDATE certificates SET state = 'issued' WHERE serial = :serial")
+        (finding,) = audit(revoked).findings
+        assert (finding.code, finding.subject) == ("revocation.missing", SERIAL)
+        assert "last CRL" in finding.detail
+
+
+class TestRestores:
+    @pytest.fixture
+    def restored(self, filled):
+        known = checkpoint(filled)
+        with filled.store.write() as tx:
+            tx.epochs.begin(EpochRow(2, "00" * 32, a.AT, "restore"))
+            filled.log.append(tx, [restore_leaf(2, a.AT, known)], a.AT)
+        return filled
+
+    def test_in_order(self, restored):
+        report = audit(restored)
+        assert (report.clean, report.leaves["restore"]) == (True, 1)
+
+    def test_an_epoch_that_is_gone(self, restored):
+        edit(restored, "DELETE FROM epochs")
+        assert audit(restored).counts == {"restore.missing": 1}
+
+    def test_an_epoch_of_another_time(self, restored):
+        edit(restored, "UPDATE epochs SET begun_at = '2026-01-01T00:00:00Z'")
+        assert audit(restored).counts == {"restore.altered": 1}
+
+
+def test_a_leaf_about_nothing_is_found(filled):
+    filled.append(decision_leaf(a.decision(99)))
+    assert audit(filled).counts == {"decision.missing": 1}

@@ -1,0 +1,392 @@
+"""Issuing CAs from prepared to retired: what each verb does, what it refuses, and that issuance agrees."""
+
+import shutil
+import threading
+from dataclasses import replace
+
+import enrollment_world as w
+import pytest
+from cryptography import x509
+
+from ca_service.enrollment import Limits, activation
+from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
+from ca_service.operations import OperationContext, ensure_issuers, missing_keys, open_database, perform
+from ca_service.store import IssuerState
+from vtpm.wire.enrollment import CertificatesReply
+
+GUEST_B = w.Boot(resource="default/vtpm/guest-b", secret=bytes(range(32, 64)), salt=b"b" * 16)
+VERBS = ("issuer-activate", "issuer-taint", "issuer-retire")
+
+
+@pytest.fixture(scope="module")
+def tpms():
+    return [w.SoftTpm(), w.SoftTpm()]
+
+
+def skids(desk, generation: int) -> dict[str, str]:
+    return {ca.role: ca.skid for ca in desk.world.authority.issuers if ca.generation == generation}
+
+
+def states(desk) -> dict[tuple[str, int], str]:
+    return {(row["role"], row["generation"]): row["state"] for row in desk("issuer-list")}
+
+
+def counts(desk) -> dict[tuple[str, int], int]:
+    return {(row["role"], row["generation"]): row["live"] for row in desk("issuer-list") if row["live"]}
+
+
+def announce(desk):
+    return desk("issuer-announce", skids=list(skids(desk, 2).values()))
+
+
+def issuers_of(desk, reply: bytes) -> list[int]:
+    """The generations that signed EK, IAK and IDevID."""
+    parsed = CertificatesReply.parse(reply)
+    generations = {ca.skid: ca.generation for ca in desk.world.authority.issuers}
+    found = []
+    for entry in (*parsed.ek, parsed.iak, parsed.idevid):
+        leaf, above = (x509.load_der_x509_certificate(d) for d in (entry.certificate, entry.chain[0]))
+        leaf.verify_directly_issued_by(above)
+        key_id = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+        found.append(generations[key_id.hex()])
+    return found
+
+
+@pytest.fixture
+def enrol(rolled):
+    enrollers = []
+
+    def run(tpm, boot, **options) -> bytes:
+        enroller = rolled.world.enroller(rolled.store, **options)
+        enrollers.append(enroller)
+        return w.issue(rolled.world, enroller, tpm, boot)
+
+    yield run
+    for enroller in enrollers:
+        enroller.desk.liveness.close()
+
+
+class TestTakingUp:
+    def test_the_first_generation_signs_in_an_empty_database(self, rolled):
+        with rolled.store.write() as tx:
+            tx.connection.exec_driver_sql("DELETE FROM issuers")
+        shown = states(rolled)
+        assert len(ensure_issuers(rolled.store, rolled.world.authority, rolled.world.time)) == 5
+        assert ensure_issuers(rolled.store, rolled.world.authority, rolled.world.time) == []
+        assert states(rolled) == shown
+        assert shown == {
+            ("ek", 1): "active",
+            ("ek", 2): "prepared",
+            ("devid", 1): "active",
+            ("devid", 2): "prepared",
+            ("ephemeral", 1): "active",
+        }
+
+    def test_afterwards_nothing_signs_by_itself(self, rolled):
+        with rolled.store.write() as tx:
+            tx.connection.exec_driver_sql("DELETE FROM issuers WHERE role = 'ek'")
+        ensure_issuers(rolled.store, rolled.world.authority, rolled.world.time)
+        assert (states(rolled)["ek", 1], states(rolled)["ek", 2]) == ("prepared", "prepared")
+
+    def test_several_nodes_at_once(self, rolled):
+        with rolled.store.write() as tx:
+            tx.connection.exec_driver_sql("DELETE FROM issuers")
+        added = []
+
+        def node():
+            added.extend(ensure_issuers(rolled.store, rolled.world.authority, rolled.world.time))
+
+        threads = [threading.Thread(target=node) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(added) == 5
+
+    def test_the_database_of_another_ca(self, rolled):
+        with rolled.store.write() as tx:
+            tx.connection.exec_driver_sql("UPDATE issuers SET skid = substr('ff' || skid, 1, 40)")
+        for ask in (lambda: rolled("issuer-list"), lambda: rolled("issuer-activate")):
+            with pytest.raises(BadRequest, match="another CA"):
+                ask()
+
+    def test_announcing_publishes_the_first_crls(self, rolled):
+        made = announce(rolled)
+        assert [(row["role"], row["generation"], row["state"]) for row in made] == [
+            ("ek", 2, "prepared"),
+            ("devid", 2, "prepared"),
+        ]
+        with rolled.store.read() as tx:
+            assert all(tx.crls.latest(skid).number == 1 for skid in skids(rolled, 2).values())
+        assert announce(rolled) == made
+        with pytest.raises(Unavailable, match="does not find"):
+            rolled("issuer-announce", skids=["00" * 20])
+
+    def test_a_first_preparation_may_begin(self, desk):
+        assert desk("issuer-preparable") == {"pair": "default", "roles": ["ek", "devid"]}
+
+    def test_a_second_one_waits_for_the_first(self, rolled):
+        with pytest.raises(Conflict, match="prepared already"):
+            rolled("issuer-preparable")
+        assert rolled("issuer-preparable", roles=["ephemeral"])["roles"] == ["ephemeral"]
+        assert rolled("issuer-preparable", pair="blue")["pair"] == "blue"
+
+
+class TestTheOrder:
+    def test_from_prepared_to_retired(self, rolled, enrol, tpms):
+        first, second = tpms
+        announce(rolled)
+        assert issuers_of(rolled, enrol(first, GUEST_B)) == [1, 1, 1]
+        assert counts(rolled) == {("ek", 1): 2, ("devid", 1): 4}
+        moved = rolled("issuer-activate")["changed"]
+        assert [(row["role"], row["generation"], row["state"]) for row in moved] == [
+            ("ek", 1, "old"),
+            ("ek", 2, "active"),
+            ("devid", 1, "old"),
+            ("devid", 2, "active"),
+        ]
+        other = replace(GUEST_B, resource="default/vtpm/guest-c", secret=bytes(range(64, 96)))
+        assert issuers_of(rolled, enrol(second, other)) == [2, 2, 2]
+        # A known TPM keeps its certificates: keylime would refuse it with others.
+        assert issuers_of(rolled, enrol(first, replace(GUEST_B, counter=2))) == [1, 1, 1]
+        assert [row["state"] for row in rolled("issuer-taint")["changed"]] == ["tainted", "tainted"]
+        assert rolled("issuer-taint")["changed"] == []
+        assert issuers_of(rolled, enrol(first, replace(GUEST_B, counter=3))) == [2, 2, 2]
+        # Those that were replaced are still good, so they count.
+        assert counts(rolled) == {("ek", 1): 2, ("devid", 1): 4, ("ek", 2): 2, ("devid", 2): 4}
+        for abandon in (None, 0, 5, 7):
+            given = {} if abandon is None else {"abandon": abandon}
+            with pytest.raises(Conflict, match="6") as refusal:
+                rolled("issuer-retire", yes=True, **given)
+            assert refusal.value.code == "in-use"
+            assert f"--abandon {6}" in refusal.value.remedy or abandon is not None
+        dry = rolled("issuer-retire", abandon=6)
+        assert (dry["done"], states(rolled)["ek", 1]) == (False, "tainted")
+        done = rolled("issuer-retire", abandon=6, yes=True)
+        assert (done["done"], len(done["abandoned"])) == (True, 6)
+        assert {row["serial"] for row in dry["abandoned"]} == {row["serial"] for row in done["abandoned"]}
+        assert {row["issuer"] for row in done["abandoned"]} == {skids(rolled, 1)[r] for r in ("ek", "devid")}
+        assert (states(rolled)["ek", 1], states(rolled)["devid", 1]) == ("retired", "retired")
+        trusted = rolled("issuer-certificates")
+        assert {row["skid"] for row in trusted["trusted"]} == {
+            *skids(rolled, 2).values(),
+            skids(rolled, 1)["ephemeral"],
+        }
+        assert set(trusted["retired"]) == {skids(rolled, 1)[r] for r in ("ek", "devid")}
+        # Its certificates may still have to be revoked.
+        with rolled.store.read() as tx:
+            before = tx.crls.latest(skids(rolled, 1)["ek"]).number
+        rolled("crl-publish")
+        with rolled.store.read() as tx:
+            assert tx.crls.latest(skids(rolled, 1)["ek"]).number == before + 1
+
+    def test_a_pair_rolls_over_role_by_role_if_named(self, rolled):
+        announce(rolled)
+        rolled("issuer-activate", roles=["devid"])
+        assert (states(rolled)["ek", 1], states(rolled)["devid", 1]) == ("active", "old")
+
+    def test_an_activation_is_undone_by_the_generation_of_the_old_one(self, rolled):
+        announce(rolled)
+        rolled("issuer-activate")
+        rolled("issuer-activate", generation=1)
+        assert (states(rolled)["ek", 1], states(rolled)["ek", 2]) == ("active", "old")
+        assert rolled("issuer-activate", generation=1)["changed"] == []
+
+    def test_after_a_compromise_the_successor_signs_at_once(self, rolled, enrol, tpms):
+        announce(rolled)
+        enrol(tpms[0], GUEST_B)
+        moved = rolled("issuer-taint", active=True)["changed"]
+        assert [row["state"] for row in moved] == ["tainted", "active"] * 2
+        assert issuers_of(rolled, enrol(tpms[0], replace(GUEST_B, counter=2))) == [2, 2, 2]
+
+    def test_what_ended_does_not_count(self, rolled):
+        announce(rolled)
+        rolled("issuer-activate")
+        serials = {row["profile"]: row["serial"] for row in rolled("cert-list")}
+        rolled("cert-revoke", serial=serials["ek"], yes=True)
+        with rolled.store.write() as tx:
+            tx.connection.exec_driver_sql(
+                "UPDATE certificates SET not_after = '2020-01-01T00:00:00Z' WHERE profile = 'iak'"
+            )
+        assert counts(rolled) == {("devid", 1): 1}
+        rolled("issuer-retire", roles=["ek"], yes=True)
+        assert states(rolled)["ek", 1] == "retired"
+        # What has no end on record counts as live.
+        with rolled.store.write() as tx:
+            tx.connection.exec_driver_sql("UPDATE certificates SET not_after = NULL")
+        assert counts(rolled) == {("devid", 1): 2}
+
+
+class TestRefusals:
+    def refuse(self, desk, name, error=Conflict, **arguments):
+        before = states(desk)
+        with pytest.raises(error) as refusal:
+            desk(name, **arguments)
+        assert states(desk) == before
+        return refusal.value
+
+    def test_without_a_successor_nothing_ends(self, desk):
+        for name, arguments in (
+            ("issuer-activate", {}),
+            ("issuer-taint", {}),
+            ("issuer-taint", {"active": True}),
+            ("issuer-retire", {"yes": True}),
+            ("issuer-retire", {"yes": True, "abandon": 3}),
+            ("issuer-retire", {"yes": True, "generation": 1, "abandon": 3}),
+        ):
+            assert self.refuse(desk, name, **arguments).remedy
+
+    def test_a_compromise_of_one_role_needs_the_successor_of_each_named(self, rolled):
+        announce(rolled)
+        roles = ["ek", "ephemeral"]
+        assert "ephemeral" in self.refuse(rolled, "issuer-taint", active=True, roles=roles).detail
+        assert (
+            "issuing" not in self.refuse(rolled, "issuer-taint", BadRequest, active=True, generation=1).path
+        )
+
+    @pytest.mark.parametrize("ended", ["issuer-taint", "issuer-retire"])
+    def test_what_is_tainted_or_retired_never_signs_again(self, rolled, ended):
+        announce(rolled)
+        rolled("issuer-activate")
+        rolled("issuer-taint")
+        if ended == "issuer-retire":
+            rolled("issuer-retire", yes=True, abandon=3)
+            assert rolled("issuer-retire", yes=True, generation=1)["retired"] == []
+        self.refuse(rolled, "issuer-activate", generation=1)
+        self.refuse(rolled, "issuer-activate")
+        if ended == "issuer-retire":
+            self.refuse(rolled, "issuer-taint")
+            self.refuse(rolled, "issuer-retire", yes=True)
+
+    def test_one_that_never_signed_is_retired_by_its_generation_only(self, rolled):
+        announce(rolled)
+        self.refuse(rolled, "issuer-retire", yes=True)
+        assert len(rolled("issuer-retire", yes=True, generation=2)["retired"]) == 2
+        assert states(rolled)["ek", 2] == "retired"
+        self.refuse(rolled, "issuer-activate")
+
+    def test_names_that_do_not_exist(self, rolled):
+        for name in VERBS:
+            self.refuse(rolled, name, NotFound, pair="blue")
+            self.refuse(rolled, name, BadRequest, roles=["root"])
+            self.refuse(rolled, name, BadRequest, roles=["ek", "ek"])
+            self.refuse(rolled, name, BadRequest, generation=0)
+        self.refuse(rolled, "issuer-retire", NotFound, generation=9)
+
+    def test_a_node_without_the_key_neither_activates_nor_revokes(self, rolled, worked_ca, enrol, tpms):
+        announce(rolled)
+        short = replace(rolled.context, public=worked_ca.authority, unlock=lambda: worked_ca.authority)
+        with pytest.raises(Unavailable, match="key") as error:
+            perform(short, "issuer-activate", {})
+        assert (error.value.code, states(rolled)["ek", 1]) == ("issuer", "active")
+        rolled("issuer-activate")
+        assert sorted(missing_keys(rolled.store, worked_ca.authority)) == sorted(skids(rolled, 2).values())
+        assert missing_keys(rolled.store, rolled.world.authority) == []
+        reply = CertificatesReply.parse(enrol(tpms[0], GUEST_B))
+        serial = f"{x509.load_der_x509_certificate(reply.iak.certificate).serial_number:034x}"
+        with pytest.raises(Unavailable):
+            perform(short, "cert-revoke", {"serial": serial, "yes": True})
+        assert rolled("cert-show", serial=serial)["revoked_at"] is None
+        assert rolled("cert-revoke", serial=serial, yes=True)["done"]
+
+
+class TestRaces:
+    def test_retiring_waits_for_a_signature_that_is_under_way(self, rolled, enrol, tpms):
+        announce(rolled)
+        seen = []
+
+        def faults(point):
+            if point == "before signing ek":
+                rolled("issuer-activate")
+                with pytest.raises(Conflict) as refusal:
+                    rolled("issuer-retire", yes=True, abandon=3)
+                seen.append(refusal.value)
+
+        reply = enrol(tpms[0], GUEST_B, faults=faults)
+        assert "about to be signed" in seen[0].detail
+        assert issuers_of(rolled, reply) == [1, 1, 1]
+        with pytest.raises(Conflict, match="6, not 3"):
+            rolled("issuer-retire", yes=True, abandon=3)
+        assert len(rolled("issuer-retire", yes=True, abandon=6)["abandoned"]) == 6
+
+    def test_an_issuance_that_was_drafted_before_goes_to_the_successor(
+        self, rolled, enrol, tpms, monkeypatch
+    ):
+        announce(rolled)
+        drafts = []
+        genuine = activation.plan
+
+        def plan(*arguments, **options):
+            drafted = genuine(*arguments, **options)
+            if not drafts:
+                rolled("issuer-activate")
+                rolled("issuer-retire", yes=True, abandon=3)
+            drafts.append({piece.issuer.generation for piece in drafted.pieces})
+            return drafted
+
+        monkeypatch.setattr(activation, "plan", plan)
+        reply = enrol(tpms[0], GUEST_B)
+        assert drafts == [{1}, {2}]
+        assert issuers_of(rolled, reply) == [2, 2, 2]
+        with rolled.store.read() as tx:
+            assert tx.issuers.live_counts(rolled.world.time)[skids(rolled, 1)["ek"]] == 1
+            assert tx.issuers.states()[skids(rolled, 1)["ek"]] is IssuerState.RETIRED
+
+
+@pytest.fixture
+def anywhere(rolled_ca, tmp_path, database):
+    """An operator at a CA on each kind of database, which knows nothing yet."""
+    world = w.World(shutil.copytree(rolled_ca.directory, tmp_path / "world"), rolled_ca.authority, database)
+    world.time = rolled_ca.time
+    store = open_database(database)
+    world.apply(store, world.policy())
+    desk = Desk(world, store)
+    yield desk
+    world.close()
+    store.close()
+
+
+class Desk:
+    def __init__(self, world, store) -> None:
+        self.world, self.store = world, store
+        self.context = OperationContext(
+            world.authority, lambda: world.authority, store, lambda: world.time, "alice", Limits()
+        )
+
+    def __call__(self, name: str, **arguments: object):
+        return perform(self.context, name, arguments)
+
+
+def test_on_every_kind_of_database(anywhere, tpms, monkeypatch):
+    """Several nodes begin at once, an issuance and the end of its issuing CA race, and the transactions decide."""
+    world, added = anywhere.world, []
+
+    def node():
+        added.extend(ensure_issuers(anywhere.store, world.authority, world.time))
+
+    threads = [threading.Thread(target=node) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(added) == 5
+    announce(anywhere)
+    enroller = world.enroller(anywhere.store)
+    assert issuers_of(anywhere, w.issue(world, enroller, tpms[0], GUEST_B)) == [1, 1, 1]
+    genuine, drafts = activation.plan, []
+
+    def plan(*arguments, **options):
+        drafted = genuine(*arguments, **options)
+        drafts.append({piece.issuer.generation for piece in drafted.pieces})
+        if len(drafts) == 1:
+            anywhere("issuer-activate")
+            with pytest.raises(Conflict, match=": 3"):
+                anywhere("issuer-retire", yes=True)
+            anywhere("issuer-retire", yes=True, abandon=3)
+        return drafted
+
+    monkeypatch.setattr(activation, "plan", plan)
+    other = replace(GUEST_B, resource="default/vtpm/guest-c", secret=bytes(range(64, 96)))
+    assert issuers_of(anywhere, w.issue(world, enroller, tpms[1], other)) == [2, 2, 2]
+    assert drafts == [{1}, {2}]
+    assert counts(anywhere) == {("ek", 1): 1, ("devid", 1): 2, ("ek", 2): 1, ("devid", 2): 2}

@@ -189,28 +189,33 @@ class Activation:
         except LintFailed as error:
             raise self._refuse(row, submission, view, trace + error.trace, at) from error
         intent_id = desk.new_id()
-        with desk.store.write() as tx:
-            if desk.view(tx, submission, at) != view:
-                return None
-            if again:
-                keep_and_log(desk, tx, Decision(decision_id, submission, view, trace, "activate", at))
-            if not self._begin(tx, row, view, decision_id):
-                raise Taken("another request moved this enrolment on")
-            tpm_id = settle(tx, facts, at)
-            intent = IntentRow(
-                id=intent_id,
-                enrollment_id=row.id,
-                tpm_id=tpm_id,
-                decision_id=decision_id,
-                policy_version=view.version,
-                evidence_digest=submission.digest,
-                owner=desk.liveness.owner(),
-                state=IntentState.OPEN,
-                created_at=at,
-                closed_at=None,
-            )
-            record(tx, plan_, intent)
-            note_renewal(tx, facts, plan_, intent)
+        try:
+            with desk.store.write() as tx:
+                if desk.view(tx, submission, at) != view:
+                    return None
+                if again:
+                    keep_and_log(desk, tx, Decision(decision_id, submission, view, trace, "activate", at))
+                if not self._begin(tx, row, view, decision_id):
+                    raise Taken("another request moved this enrolment on")
+                tpm_id = settle(tx, facts, at)
+                intent = IntentRow(
+                    id=intent_id,
+                    enrollment_id=row.id,
+                    tpm_id=tpm_id,
+                    decision_id=decision_id,
+                    policy_version=view.version,
+                    evidence_digest=submission.digest,
+                    owner=desk.liveness.owner(),
+                    state=IntentState.OPEN,
+                    created_at=at,
+                    closed_at=None,
+                )
+                record(tx, plan_, intent)
+                note_renewal(tx, facts, plan_, intent)
+        except Unavailable:
+            # The commit may have taken effect although we were not told: then nobody else knows that nobody signs.
+            self._lost.add(intent_id)
+            raise
         return self._sign(intent, plan_, facts)
 
     def _begin(self, tx: Transaction, row: EnrollmentRow, view: View, decision_id: str) -> bool:

@@ -19,6 +19,10 @@ def certificates(here, ca) -> list[dict]:
     return json.loads(here("cert", "list", "--dir", ca, "--json").out)
 
 
+def state(here, ca, serial: str) -> str:
+    return json.loads(here("cert", "show", serial, "--dir", ca, "--json").out)["state"]
+
+
 def test_check_of_a_good_database(here, ca):
     assert here("db", "check", "--dir", ca).code == 0
     assert json.loads(here("db", "check", "--dir", ca, "--json").out) == []
@@ -92,8 +96,7 @@ def test_a_restore_is_a_dry_run_until_yes(here, ca, backup):
     assert done.code == 0
     told = json.loads(done.out)
     assert (told["done"], told["epoch"], told["revocations_kept"]) == (True, 2, 1)
-    states = {row["serial"]: row["state"] for row in certificates(here, ca)}
-    assert states[serial] == "revoked"
+    assert state(here, ca, serial) == "revoked"
     assert here("db", "check", "--dir", ca).code == 0
     assert here("audit", "verify", "--dir", ca).code == 0
 
@@ -109,7 +112,7 @@ def test_a_lost_database_is_restored_with_the_published_list(here, ca, backup, t
     (ca / "ca.sqlite3").unlink()
     assert here("db", "restore", backup, "--dir", ca, "--crl", tmp_path / "no.crl", "--yes").code == 1
     assert here("db", "restore", backup, "--dir", ca, "--crl", tmp_path / "list.crl", "--yes").code == 0
-    assert {row["serial"]: row["state"] for row in certificates(here, ca)}[serial] == "revoked"
+    assert state(here, ca, serial) == "revoked"
     serve(ca)
 
 

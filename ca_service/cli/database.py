@@ -53,9 +53,14 @@ def check(directory: Path, *, as_json: bool) -> None:
 @db.command()
 @with_directory
 def upgrade(directory: Path) -> None:
-    """Bring the database to this program's schema; no server may run meanwhile."""
-    open_public(directory)
+    """Bring database and directory of the CA to what this program needs; no server may run meanwhile."""
+    public = open_public(directory)
     with exclusive(directory):
+        if public.log is None:
+            for added in operations.upgrade_directory(
+                directory, find_passphrase(os.environ), secrets.token_bytes
+            ):
+                echo(added)
         operations.upgrade_database(find_database(directory))
     echo("the database has this program's schema")
 

@@ -21,6 +21,7 @@ from ca_service.audit import Log, open_checkpoint, restore_leaf
 from ca_service.enrollment import Limits, publish
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import Authority, PublicAuthority
+from ca_service.keys.files import flush_directory
 from ca_service.operations.audit import log_key
 from ca_service.operations.backup_file import Manifest, Scratch, read_manifest, seal, unseal
 from ca_service.operations.context import instant
@@ -28,7 +29,6 @@ from ca_service.operations.kept import (
     KeptState,
     check_crl,
     crl_number,
-    flush_directory,
     read_state,
     state_of,
     write_state,

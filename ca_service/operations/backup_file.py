@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from ca_service.judgment import BadRequest
-from ca_service.operations.kept import flush_directory
+from ca_service.keys.files import flush_directory
 
 FORMAT = 1
 MANIFEST = "vtpm_ca_backup"

@@ -6,28 +6,27 @@ and `keep_state` do the reading and writing around it.
 """
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cryptography import x509
 
 from ca_service.audit import open_checkpoint
 from ca_service.judgment import Unavailable, VtpmCaError
-from ca_service.keys import PublicAuthority
+from ca_service.keys import PublicAuthority, files
+from ca_service.keys.layout import RUN
 from ca_service.operations.audit import log_key
 from ca_service.store import Store, Transaction
-from vtpm.wire.encoding import Members, parse_json
+from vtpm.wire.encoding import Members, b64std, parse_json, unb64std
 from vtpm.wire.errors import WireError
 
 FOLDER = "state"
 _FACTS = "kept.json"
+_LOCK = "state.lock"
 _VERSION = 1
 _MAX_NUMBER = 2**31 - 1
 _MAX_NOTE = 4096
-_MAX_FACTS = 2 * _MAX_NOTE
+_MAX_FACTS = 3 * _MAX_NOTE
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def read_state(public: PublicAuthority) -> KeptState:
         members = Members(parse_json((folder / _FACTS).read_bytes(), "kept", most=_MAX_FACTS), "kept")
         members.integer("v", _VERSION, _VERSION)
         epoch = members.integer("epoch", 0, _MAX_NUMBER)
-        note = members.text("checkpoint", least=0, most=_MAX_NOTE)
+        note = unb64std(members.text("checkpoint", least=0, most=2 * _MAX_NOTE), "checkpoint").decode("utf-8")
         members.end()
         crls = {path.stem.removeprefix("crl-"): path.read_bytes() for path in folder.glob("crl-*.der")}
         for skid, der in crls.items():
@@ -155,14 +154,16 @@ def keep_state(public: PublicAuthority, store: Store) -> KeptState:
     Raises:
         Unavailable: the database is older than what is remembered, or something cannot be read or written.
     """
-    kept = read_state(public)
-    with store.read() as tx:
-        present = state_of(tx, public)
-    if behind := compare(kept, present):
-        raise Unavailable(
-            "the database is older than what this CA has done: " + "; ".join(behind), code="rolled-back"
-        )
-    write_state(public, kept, present)
+    # What is newest must not be overwritten by what another process has read before it.
+    with files.locked(public.directory / RUN / _LOCK):
+        kept = read_state(public)
+        with store.read() as tx:
+            present = state_of(tx, public)
+        if behind := compare(kept, present):
+            raise Unavailable(
+                "the database is older than what this CA has done: " + "; ".join(behind), code="rolled-back"
+            )
+        write_state(public, kept, present)
     return present
 
 
@@ -173,46 +174,16 @@ def write_state(public: PublicAuthority, kept: KeptState, present: KeptState) ->
         folder.mkdir(mode=0o700, exist_ok=True)
         for skid, der in present.crls.items():
             if kept.crls.get(skid) != der:
-                _replace(folder / f"crl-{skid}.der", der)
+                files.replace_file(folder / f"crl-{skid}.der", der, files.PRIVATE_FILE)
         if (kept.epoch, kept.checkpoint) != (present.epoch, present.checkpoint) or not (
             folder / _FACTS
         ).exists():
-            facts = {"v": _VERSION, "epoch": present.epoch, "checkpoint": present.checkpoint}
-            _replace(folder / _FACTS, json.dumps(facts).encode("ascii"))
+            facts = {"v": _VERSION, "epoch": present.epoch, "checkpoint": b64std(present.checkpoint.encode())}
+            files.replace_file(folder / _FACTS, json.dumps(facts).encode("ascii"), files.PRIVATE_FILE)
     except OSError as error:
         raise Unavailable(
             f"what the CA remembers cannot be written: {error.strerror}", code="kept-state"
         ) from None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-    )
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            owner = path.parent.stat()
-            if os.geteuid() == 0:
-                # What root leaves behind must not lock the server's user out.
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        flush_directory(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def flush_directory(path: Path) -> None:
-    """Make a directory's entries durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_note(note: str, public: PublicAuthority) -> tuple[int, str]:

@@ -17,7 +17,7 @@ from ca_service.keys import PublicAuthority, files
 from ca_service.keys.layout import RUN
 from ca_service.operations.audit import log_key
 from ca_service.store import Store, Transaction
-from vtpm.wire.encoding import Members, parse_json
+from vtpm.wire.encoding import Members, b64std, parse_json, unb64std
 from vtpm.wire.errors import WireError
 
 FOLDER = "state"
@@ -26,7 +26,7 @@ _LOCK = "state.lock"
 _VERSION = 1
 _MAX_NUMBER = 2**31 - 1
 _MAX_NOTE = 4096
-_MAX_FACTS = 2 * _MAX_NOTE
+_MAX_FACTS = 3 * _MAX_NOTE
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def read_state(public: PublicAuthority) -> KeptState:
         members = Members(parse_json((folder / _FACTS).read_bytes(), "kept", most=_MAX_FACTS), "kept")
         members.integer("v", _VERSION, _VERSION)
         epoch = members.integer("epoch", 0, _MAX_NUMBER)
-        note = members.text("checkpoint", least=0, most=_MAX_NOTE)
+        note = unb64std(members.text("checkpoint", least=0, most=2 * _MAX_NOTE), "checkpoint").decode("utf-8")
         members.end()
         crls = {path.stem.removeprefix("crl-"): path.read_bytes() for path in folder.glob("crl-*.der")}
         for skid, der in crls.items():
@@ -178,7 +178,7 @@ def write_state(public: PublicAuthority, kept: KeptState, present: KeptState) ->
         if (kept.epoch, kept.checkpoint) != (present.epoch, present.checkpoint) or not (
             folder / _FACTS
         ).exists():
-            facts = {"v": _VERSION, "epoch": present.epoch, "checkpoint": present.checkpoint}
+            facts = {"v": _VERSION, "epoch": present.epoch, "checkpoint": b64std(present.checkpoint.encode())}
             files.replace_file(folder / _FACTS, json.dumps(facts).encode("ascii"), files.PRIVATE_FILE)
     except OSError as error:
         raise Unavailable(

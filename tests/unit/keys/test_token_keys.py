@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -179,7 +180,7 @@ class TestSigning:
             for _ in range(15):
                 try:
                     sign_and_check(ca.signer, DATA)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is wrong
                     wrong.append(error)
 
         threads = [
@@ -199,7 +200,7 @@ class TestSigning:
             while not stop.is_set():
                 try:
                     sign_and_check(signer, DATA)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is wrong
                     wrong.append(error)
 
         thread = threading.Thread(target=work)
@@ -211,6 +212,7 @@ class TestSigning:
                 if child == 0:
                     code = 1
                     try:
+                        signal.alarm(30)
                         sign_and_check(signer, DATA)
                         code = 0
                     finally:
@@ -234,6 +236,14 @@ class TestSigning:
                 assert caught.value.code == "token"
         finally:
             away.rename(softhsm.folder)
+        sign_and_check(signer, DATA)
+
+    def test_a_session_that_died_is_replaced_unnoticed(self, authority, softhsm):
+        signer = authority.issuer("ek").signer
+        sign_and_check(signer, DATA)
+        library = cryptoki.module(softhsm.module)._library
+        library.finalize()
+        library.initialize()
         sign_and_check(signer, DATA)
 
     def test_while_it_is_away_it_is_looked_for_once_a_second(self, authority, softhsm, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 
 from ca_service.enrollment import Limits, activation
-from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
+from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable, VtpmCaError
 from ca_service.operations import OperationContext, ensure_issuers, missing_keys, open_database, perform
 from ca_service.store import IssuerState
 from vtpm.wire.enrollment import CertificatesReply
@@ -180,6 +180,11 @@ class TestTheOrder:
         with rolled.store.read() as tx:
             assert tx.crls.latest(skids(rolled, 1)["ek"]).number == before + 1
 
+    def test_what_nobody_announced_has_its_crl_when_it_begins_to_sign(self, rolled):
+        rolled("issuer-activate")
+        with rolled.store.read() as tx:
+            assert all(tx.crls.latest(skid).number == 1 for skid in skids(rolled, 2).values())
+
     def test_a_pair_rolls_over_role_by_role_if_named(self, rolled):
         announce(rolled)
         rolled("issuer-activate", roles=["devid"])
@@ -264,6 +269,12 @@ class TestRefusals:
         assert len(rolled("issuer-retire", yes=True, generation=2)["retired"]) == 2
         assert states(rolled)["ek", 2] == "retired"
         self.refuse(rolled, "issuer-activate")
+
+    def test_a_key_that_cannot_sign_does_not_begin_to(self, rolled, monkeypatch):
+        announce(rolled)
+        devid = rolled.world.authority.issuer_of(skids(rolled, 2)["devid"])
+        monkeypatch.setattr(devid.signer, "sign", lambda _data: bytes(8))
+        assert self.refuse(rolled, "issuer-activate", VtpmCaError).code == "signer"
 
     def test_names_that_do_not_exist(self, rolled):
         for name in VERBS:

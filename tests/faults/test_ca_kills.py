@@ -16,7 +16,7 @@ HABITS = Habits(again=0.15, replay=0.15, most_wait_s=0.3, pause_s=0.05)
 
 def run_kills(site: Site, chance, kills: int, *, progress: bool = False) -> tuple[Figures, dict[str, int]]:
     """Kill the CA so many times under load, and see that nothing was lost; returns figures for the record."""
-    supply = Supply(site, most=40 * kills + 400)
+    supply = Supply(site)
     node = site.start().until_ready()
     load = Load([node.base], site.record, supply, CLIENTS, HABITS, seed=chance.randrange(1 << 32)).start()
     begun, killed = time.monotonic(), {"server": 0, "worker": 0, "starting": 0}

@@ -105,8 +105,8 @@ class Site:
 class Supply:
     """Machines for a load until it is shut; counts what it gave."""
 
-    def __init__(self, site: Site, most: int = 2000, prefix: str = "load") -> None:
-        self._machines = load.machines(site.world, load.tpms(most), prefix)
+    def __init__(self, site: Site, prefix: str = "load") -> None:
+        self._machines = load.machines(site.world, load.tpms(), prefix)
         self._shut = threading.Event()
         self.given = 0
 

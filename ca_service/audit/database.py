@@ -197,17 +197,10 @@ def _bounds(start: int, end: int) -> list[tuple[int, int, int]]:
 
 
 def _audit_unlogged(tx: Transaction, findings: Findings) -> None:
-    after = None
-    while decisions := tx.log.unlogged_decisions(after, BATCH):
-        for row in decisions:
-            findings.add("decision.unlogged", row.id, "the decision has no leaf in the log")
-        after = (decisions[-1].at, decisions[-1].id)
-    after = None
-    while certificates := tx.log.unlogged_certificates(after, BATCH):
-        for certificate in certificates:
-            detail = "the certificate has no leaf in the log"
-            findings.add("certificate.unlogged", certificate.serial, detail)
-        after = (certificates[-1].issued_at, certificates[-1].serial)
+    for _, id_ in tx.log.unlogged_decisions():
+        findings.add("decision.unlogged", id_, "the decision has no leaf in the log")
+    for _, serial in tx.log.unlogged_certificates():
+        findings.add("certificate.unlogged", serial, "the certificate has no leaf in the log")
 
 
 def _audit_evidence(tx: Transaction, findings: Findings) -> None:

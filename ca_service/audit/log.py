@@ -6,11 +6,13 @@ is signed before the commit and leaves the process only after it.
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
+from operator import itemgetter
 
-from ca_service.audit.leaf import Leaf, certificate_leaf, decision_leaf
+from ca_service.audit.leaf import CERTIFICATE, DECISION, Leaf, certificate_leaf, decision_leaf
 from ca_service.audit.merkle import Frontier, Node, Place, Recipe, inclusion, leaf_hash
 from ca_service.audit.note import NoteSigner, sign_note, verifier_key
 from ca_service.judgment import NotFound, Unavailable
@@ -147,15 +149,14 @@ class Log:
         Returns:
             How many leaves it appended.
         """
-        count, batch = 0, list[Leaf]()
-        self.append(tx, (), at)
+        count = len(self.append(tx, (), at).proofs)
+        decisions = ((when, DECISION, id_) for when, id_ in tx.log.unlogged_decisions())
+        certificates = ((when, CERTIFICATE, serial) for when, serial in tx.log.unlogged_certificates())
         # Of one second the decisions come first, for a certificate rests on one.
-        for _, leaf in heapq.merge(_unlogged_decisions(tx), _unlogged_certificates(tx), key=_time):
-            batch.append(leaf)
-            if len(batch) == BATCH:
-                count += len(self.append(tx, batch, at).proofs)
-                batch = []
-        return count + len(self.append(tx, batch, at).proofs)
+        wanting = heapq.merge(decisions, certificates, key=itemgetter(0))
+        while batch := list(islice(wanting, BATCH)):
+            count += len(self.append(tx, _leaves(tx, [(kind, key) for _, kind, key in batch]), at).proofs)
+        return count
 
     def _frontier(self, tx: Transaction, row: HeadRow | None) -> Frontier:
         if row is None:
@@ -228,22 +229,11 @@ def leaf_of_certificate(row: LoggedCertificate) -> Leaf:
     )
 
 
-_Dated = tuple[datetime, Leaf]
-
-
-def _unlogged_decisions(tx: Transaction) -> Iterator[_Dated]:
-    after: tuple[datetime, str] | None = None
-    while rows := tx.log.unlogged_decisions(after, BATCH):
-        yield from ((row.at, decision_leaf(row)) for row in rows)
-        after = (rows[-1].at, rows[-1].id)
-
-
-def _unlogged_certificates(tx: Transaction) -> Iterator[_Dated]:
-    after: tuple[datetime, str] | None = None
-    while rows := tx.log.unlogged_certificates(after, BATCH):
-        yield from ((row.issued_at, leaf_of_certificate(row)) for row in rows)
-        after = (rows[-1].issued_at, rows[-1].serial)
-
-
-def _time(dated: _Dated) -> datetime:
-    return dated[0]
+def _leaves(tx: Transaction, subjects: Sequence[tuple[str, str]]) -> list[Leaf]:
+    """The leaves of decisions and certificates that are stored, in the order in which they are named."""
+    decisions = tx.log.decisions([key for kind, key in subjects if kind == DECISION])
+    certificates = tx.log.certificates([key for kind, key in subjects if kind == CERTIFICATE])
+    return [
+        decision_leaf(decisions[key]) if kind == DECISION else leaf_of_certificate(certificates[key])
+        for kind, key in subjects
+    ]

@@ -24,7 +24,13 @@ from ca_service.keys import (
     load_authority,
     load_public,
 )
-from ca_service.operations import OperationContext, database_url, open_database, perform
+from ca_service.operations import (
+    OperationContext,
+    check_not_rolled_back,
+    database_url,
+    open_database,
+    perform,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -154,6 +160,7 @@ def _perform_here(public: PublicAuthority, operation: str, arguments: dict[str, 
         )
     store = open_database(find_database(directory))
     try:
+        check_not_rolled_back(public, store)
         by = user_name(os.getuid())
         return perform(OperationContext(public, unlock, store, now, by, Limits()), operation, arguments)
     finally:

@@ -40,8 +40,10 @@ from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import AuthoritySource, find_passphrase, find_pin, load_authority
 from ca_service.operations import (
     OperationContext,
+    check_not_rolled_back,
     database_url,
     ensure_issuers,
+    keep_state,
     missing_keys,
     open_database,
     perform,
@@ -52,6 +54,7 @@ from ca_service.store import Store
 _THREADS = 16
 _GRACE_S = 20
 _ROUND_S = 600.0
+_KEEP_S = 60.0
 _LOOK_S = 2.0
 _RETRY_S = 60.0
 _PAUSE_S = 0.1
@@ -180,10 +183,12 @@ def serve(
         judge = Judge.of(authority.ca_id, authority.mode, folder.current)
         if kds or kds_url:
             judge = replace(judge, supply=supply_of(folder, judge.roots, kds_url).provide)
+        check_not_rolled_back(authority, store)
         liveness = liveness_for(url, directory / "run")
         enroller = Enroller(Desk(source, store, judge, liveness, now, secrets.token_bytes, limits))
         ensure_issuers(store, authority, now())
         enroller.recover()
+        keep_state(authority, store)
         if question := unanswered(store):
             structlog.get_logger(__name__).warning("enrolments are refused", reason=question)
         write_facts(directory, tls=tls, own_database=url == database_url(directory))
@@ -292,12 +297,12 @@ def _start_worker(enroller: Enroller) -> None:
 
 
 def _keep_up(enroller: Enroller, pause: threading.Event) -> None:
-    """Close the intents of workers that were killed, publish CRLs in time, and take up new issuing CAs.
+    """Close the intents of workers that were killed, publish CRLs in time, take up new issuing CAs, remember the state.
 
     Whatever goes wrong once is tried again.
     """
     log = structlog.get_logger(__name__)
-    desk, known, due = enroller.desk, None, 0.0
+    desk, known, due, keeping = enroller.desk, None, 0.0, 0.0
     while True:
         wait = _LOOK_S
         try:
@@ -312,6 +317,9 @@ def _keep_up(enroller: Enroller, pause: threading.Event) -> None:
                         # Says in the log what is to be copied.
                         desk.source.holding(skid)
                 due = time.monotonic() + _ROUND_S
+            if time.monotonic() >= keeping:
+                keep_state(authority, desk.store)
+                keeping = time.monotonic() + _KEEP_S
         except Exception as error:  # noqa: BLE001 - a thread that dies here would let the CRLs expire
             log.warning("upkeep failed", error=type(error).__name__, reason=getattr(error, "detail", ""))
             wait = _RETRY_S

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 
 from ca_service.enrollment.claim import Claim, KeyClaim
 from ca_service.profiles import DEVICE_LIFETIME
@@ -81,6 +82,21 @@ def is_due(row: CertificateRow, given_up: frozenset[str], at: datetime) -> bool:
     return (row.not_after - at) * RENEWAL_SHARE <= row.not_after - row.issued_at
 
 
+def _outlived(claim: Claim, live: Mapping[str, CertificateRow]) -> set[str]:
+    """IAKs and IDevIDs whose certificate names none of the live EK certificates.
+
+    That of an IAK rests while a policy wants the other form; if the EK gets a new one meanwhile, it names what was
+    replaced. The digest is looked for as it stands in the certificate.
+    """
+    stored = [(key, row.der) for key in claim.keys if (row := live.get(key.live)) is not None]
+    eks = [sha256(der).hexdigest().encode("ascii") for key, der in stored if key.role == "ek" and der]
+    return {
+        key.live
+        for key, der in stored
+        if eks and key.role != "ek" and der is not None and not any(ek in der for ek in eks)
+    }
+
+
 def gather(tx: Transaction, claim: Claim, given_up: frozenset[str], at: datetime) -> LedgerFacts:
     """What the ledger knows about a claim.
 
@@ -101,7 +117,7 @@ def gather(tx: Transaction, claim: Claim, given_up: frozenset[str], at: datetime
         key_instances=bindings.key_instances,
         key_id_owner=bindings.key_id_owner,
         live=live,
-        due=frozenset(key for key, row in live.items() if is_due(row, given_up, at)),
+        due=frozenset(key for key, row in live.items() if is_due(row, given_up, at)) | _outlived(claim, live),
         revoked=() if occupant is None else tx.views.revoked(occupant.id),
         blocked=bindings.blocked,
     )

@@ -37,8 +37,12 @@ def replace_file(path: Path, data: bytes, mode: int) -> None:
     """Put `data` into the place of what `path` holds, if anything: durable, and old or new at every moment."""
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
-    write_new(beside, data, mode)
-    beside.rename(path)
+    try:
+        write_new(beside, data, mode)
+        beside.rename(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     flush_directory(path.parent)
 
 

@@ -135,6 +135,7 @@ def _prepare(
     custody = key_ring(facts, directory / PRIVATE, sealer, pin).custody(facts.keys.issuing, entropy)
     hierarchy = Hierarchy.of_authority(public, at.astimezone(UTC).replace(microsecond=0), entropy)
     made: list[MadeIssuer] = []
+    text = ""
     try:
         for role in roles:
             generation = _next_generation(public, role, pair)
@@ -143,12 +144,13 @@ def _prepare(
         entries = [*facts.issuer, *(one.entry for one in made)]
         text = facts.model_copy(update={"issuer": entries}).to_toml()
         CaFacts.from_toml(text)
+        files.replace_file(directory / FACTS_FILE, text.encode(), files.PUBLIC_FILE)
     except BaseException:
-        custody.discard()
-        for one in made:
-            (directory / CERTIFICATES / one.entry.certificate).unlink(missing_ok=True)
+        if (directory / FACTS_FILE).read_bytes() != text.encode():
+            custody.discard()
+            for one in made:
+                (directory / CERTIFICATES / one.entry.certificate).unlink(missing_ok=True)
         raise
-    files.replace_file(directory / FACTS_FILE, text.encode(), files.PUBLIC_FILE)
     return [one.issuer for one in made]
 
 

@@ -18,6 +18,7 @@ from ca_service.operations import (
 )
 from ca_service.operations.context import Json, Operation, OperationContext
 from ca_service.operations.issuers import ROLES, TRUSTED, ensure_issuers, missing_keys
+from ca_service.operations.kept import check_not_rolled_back, keep_state
 from ca_service.operations.policies import MAX_POLICY, unanswered
 from ca_service.operations.root_list import publish_root_list
 from ca_service.operations.setup import database_url, init, open_database, upgrade_database
@@ -58,13 +59,17 @@ def perform(context: OperationContext, name: str, arguments: object) -> Json:
     if operation is None:
         raise BadRequest("", "there is no such operation", code="operation")
     try:
-        return operation.run(context, Members(arguments))
+        result = operation.run(context, Members(arguments))
     except WireError as error:
         raise BadRequest(error.path, error.problem) from error
     except Taken as error:
         raise Unavailable("another request was faster; try again") from error
     except sa.exc.SQLAlchemyError as error:
         raise Unavailable("the database cannot do this now; it may be damaged") from error
+    if operation.publishes:
+        # Before the operator is told: what is revoked stays revoked, whatever becomes of the database.
+        keep_state(context.public, context.store)
+    return result
 
 
 __all__ = [
@@ -76,9 +81,11 @@ __all__ = [
     "Json",
     "Operation",
     "OperationContext",
+    "check_not_rolled_back",
     "database_url",
     "ensure_issuers",
     "init",
+    "keep_state",
     "missing_keys",
     "open_database",
     "perform",

@@ -128,6 +128,6 @@ def publish_crls(context: OperationContext, arguments: Members) -> Json:
 OPERATIONS = (
     Operation("cert-list", list_),
     Operation("cert-show", show),
-    Operation("cert-revoke", revoke),
-    Operation("crl-publish", publish_crls),
+    Operation("cert-revoke", revoke, publishes=True),
+    Operation("crl-publish", publish_crls, publishes=True),
 )

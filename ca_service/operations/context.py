@@ -44,10 +44,17 @@ class OperationContext:
 
 @dataclass(frozen=True)
 class Operation:
-    """A named thing that an operator may do; `run` reads its arguments strictly."""
+    """A named thing that an operator may do.
+
+    Attributes:
+        name: what it is called.
+        run: does it; reads its arguments strictly.
+        publishes: whether it may make a revocation list, which must not be forgotten with the database.
+    """
 
     name: str
     run: Callable[[OperationContext, Members], Json]
+    publishes: bool = False
 
 
 def optional_text(members: Members, name: str, *, most: int = 1024) -> str:

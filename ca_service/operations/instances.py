@@ -107,5 +107,5 @@ def reset(context: OperationContext, arguments: Members) -> Json:
 OPERATIONS = (
     Operation("instance-list", list_),
     Operation("instance-show", show),
-    Operation("instance-reset", reset),
+    Operation("instance-reset", reset, publishes=True),
 )

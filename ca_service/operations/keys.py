@@ -115,6 +115,6 @@ def unblock(context: OperationContext, arguments: Members) -> Json:
 
 OPERATIONS = (
     Operation("key-list", list_),
-    Operation("key-block", block),
+    Operation("key-block", block, publishes=True),
     Operation("key-unblock", unblock),
 )

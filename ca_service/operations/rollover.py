@@ -251,7 +251,7 @@ def _taint_active(context: OperationContext, change: Change, authority: Authorit
 
 OPERATIONS = (
     Operation("issuer-preparable", preparable),
-    Operation("issuer-announce", announce),
+    Operation("issuer-announce", announce, publishes=True),
     Operation("issuer-activate", activate),
     Operation("issuer-taint", taint),
 )

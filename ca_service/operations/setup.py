@@ -22,6 +22,7 @@ from ca_service.keys import (
     run_ceremony,
 )
 from ca_service.operations.issuers import ensure_issuers
+from ca_service.operations.kept import keep_state
 from ca_service.operations.root_list import publish_root_list
 from ca_service.profiles import Entropy
 from ca_service.store import CrlRow, Store, create_store, open_store, parse_url
@@ -88,6 +89,7 @@ def init(
         try:
             ensure_issuers(store, authority, at)
             rows = publish_all(store, authority, at, Limits())
+            keep_state(authority, store)
         finally:
             store.close()
         return [first, *(_entry(authority, row) for row in rows)]

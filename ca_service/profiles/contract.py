@@ -14,15 +14,10 @@ from ca_service.judgment import BadRequest, Finding, Trace, Verdict, failed, jud
 from ca_service.profiles import reader_cryptography, structures
 from ca_service.profiles.model import Draft, Profile
 from ca_service.profiles.rule import CP, EKU, LintSubject, Rule
+from ca_service.profiles.sizes import LONGEST_SIGNATURE, signed_size
 from ca_service.profiles.view import CertificateView, ExtensionValue, PoliciesView
 
 Consumer = Literal["keylime", "spire", "step-ca", "go-attestation", "hirs"]
-
-LONGEST_SIGNATURE = 104
-"""Octets of a P-384 ECDSA-Sig-Value at most."""
-
-_FRAME = len(structures.ECDSA_WITH_SHA384) + 3 + LONGEST_SIGNATURE + 4
-"""Octets that a signature adds to a TBSCertificate: algorithm, BIT STRING, outer SEQUENCE."""
 
 _SPKI_HEADS = {
     "RSA-2048": "30820122300d06092a864886f70d01010105000382010f003082010a0282010100",
@@ -102,7 +97,7 @@ class ContractRule:
 
         def problem(subject: LintSubject) -> str | None:
             return self.problem(
-                ContractSubject(subject.draft.profile, subject.view, len(subject.draft.tbs) + _FRAME)
+                ContractSubject(subject.draft.profile, subject.view, signed_size(subject.draft.tbs))
             )
 
         return Rule(self.id, self.required, problem)
@@ -172,7 +167,7 @@ def _subject(certificate: Draft | bytes, profile: Profile | None) -> ContractSub
     if isinstance(certificate, Draft):
         # The signature is no part of the view; any will do to have the bytes read.
         der = structures.assemble(certificate.tbs, bytes(LONGEST_SIGNATURE))
-        return ContractSubject(certificate.profile, _read(der), len(certificate.tbs) + _FRAME)
+        return ContractSubject(certificate.profile, _read(der), signed_size(certificate.tbs))
     view = _read(certificate)
     return ContractSubject(profile or profile_of(view), view, len(certificate))
 

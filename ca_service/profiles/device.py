@@ -6,7 +6,8 @@ choices are stated in the design: empty EK subject, non-critical SAN in IAK and 
 lower-case hex.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -17,6 +18,7 @@ from ca_service.profiles.extensions import (
     Extension,
     PublicKey,
     authority_key_id,
+    brief_provenance_extension,
     key_usage,
     provenance_extension,
     publication,
@@ -34,6 +36,7 @@ from ca_service.profiles.model import (
     WebauthnContent,
 )
 from ca_service.profiles.naming import device_name, hardware_serial
+from ca_service.profiles.sizes import identity_room, signed_size
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role, parse_public
 
@@ -86,9 +89,10 @@ def draft_ek(
         (x509.SubjectAlternativeName([_tpm_name(manufacturer, vendor, firmware)]), True),
         (x509.ExtendedKeyUsage([oids.EK_CERTIFICATE]), False),
         _tpm_specification(spec),
-        *_shared(issuer, provenance),
+        *publication(issuer),
+        provenance_extension(provenance),
     ]
-    tbs = _tbs(x509.Name([]), key, serial, validity, issuer, extensions, throwaway)
+    tbs = _tbs(_Frame(x509.Name([]), key, serial, validity, issuer), extensions, throwaway)
     return Draft("ek", tbs, None, serial, content)
 
 
@@ -144,8 +148,8 @@ def draft_devid(
     ]
     if role is Role.IAK:
         extensions.append((x509.ExtendedKeyUsage([oids.AIK_CERTIFICATE]), False))
-    extensions += _shared(issuer, provenance)
-    tbs = _tbs(device_name(ek_name), key, serial, validity, issuer, extensions, throwaway)
+    frame = _Frame(device_name(ek_name), key, serial, validity, issuer)
+    tbs = _identity_tbs(frame, extensions, provenance, throwaway)
     slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
     return Draft(_PROFILE_OF_ROLE[role], tbs, slot, serial, content)
 
@@ -216,9 +220,10 @@ def draft_iak_webauthn(
         (_policies(Role.IAK), False),
         (names, True),
         (x509.ExtendedKeyUsage([oids.AIK_CERTIFICATE]), False),
-        *_shared(issuer, provenance),
     ]
-    tbs = _tbs(x509.Name([]), key, serial, validity, issuer, extensions, throwaway)
+    tbs = _identity_tbs(
+        _Frame(x509.Name([]), key, serial, validity, issuer), extensions, provenance, throwaway
+    )
     slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
     return Draft("iak-webauthn", tbs, slot, serial, content)
 
@@ -276,23 +281,45 @@ def find_slot(tbs: bytes, digest_hex: str) -> int:
     return tbs.index(frame) + frame.index(digest_hex.encode("ascii"))
 
 
-def _tbs(
-    subject: x509.Name,
-    key: PublicKey,
-    serial: int,
-    validity: Validity,
-    issuer: IssuerInfo,
-    extensions: list[Extension],
+@dataclass(frozen=True)
+class _Frame:
+    """What a certificate has besides its extensions."""
+
+    subject: x509.Name
+    key: PublicKey
+    serial: int
+    validity: Validity
+    issuer: IssuerInfo
+
+
+def _identity_tbs(
+    frame: _Frame,
+    extensions: Sequence[Extension],
+    origin: Provenance,
     throwaway: ec.EllipticCurvePrivateKey | None,
+) -> bytes:
+    """With the whole provenance if there is room for it, else with what the EK certificate does not say.
+
+    The EK certificate, which has room for everything, is named by its digest.
+    """
+    shared = [*extensions, *publication(frame.issuer)]
+    tbs = _tbs(frame, [*shared, provenance_extension(origin)], throwaway)
+    if origin.resource is None or signed_size(tbs) < identity_room(frame.key):
+        return tbs
+    return _tbs(frame, [*shared, brief_provenance_extension(origin)], throwaway)
+
+
+def _tbs(
+    frame: _Frame, extensions: Sequence[Extension], throwaway: ec.EllipticCurvePrivateKey | None
 ) -> bytes:
     builder = (
         x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.certificate.subject)
-        .public_key(key)
-        .serial_number(serial)
-        .not_valid_before(validity.not_before)
-        .not_valid_after(validity.not_after)
+        .subject_name(frame.subject)
+        .issuer_name(frame.issuer.certificate.subject)
+        .public_key(frame.key)
+        .serial_number(frame.serial)
+        .not_valid_before(frame.validity.not_before)
+        .not_valid_after(frame.validity.not_after)
     )
     for value, critical in extensions:
         builder = builder.add_extension(value, critical)
@@ -344,7 +371,3 @@ def _device_names(hardware: bytes, ek_digest: str) -> x509.SubjectAlternativeNam
             _permanent_identifier(ek_digest),
         ]
     )
-
-
-def _shared(issuer: IssuerInfo, origin: Provenance) -> list[Extension]:
-    return [*publication(issuer), provenance_extension(origin)]

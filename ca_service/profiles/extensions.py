@@ -19,6 +19,7 @@ Extension = tuple[x509.ExtensionType, bool]
 
 PROVENANCE_VERSION = 1
 UNGRANTED_VERSION = 2
+BRIEF_VERSION = 3
 
 _KEY_USAGES: tuple[KeyUsageName, ...] = (
     "digital_signature",
@@ -86,6 +87,25 @@ def provenance_extension(value: Provenance) -> Extension:
             policy_digest=policy_digest,
             decision_id=value.decision_id,
         )
+    return x509.UnrecognizedExtension(oids.PROVENANCE, structures.encode(structure)), False
+
+
+def brief_provenance_extension(value: Provenance) -> Extension:
+    """The provenance extension, version 3, for certificates in which version 1 has no room.
+
+    Raises:
+        WireError: as `provenance_extension`.
+        ValueError: there was no grant; then version 2 has room anywhere.
+    """
+    if value.kbs_thumbprint is None:
+        raise ValueError("without a grant there is nothing to leave out")
+    structure = structures.BriefProvenanceValue(
+        version=BRIEF_VERSION,
+        evidence_profile=value.profile,
+        kbs_thumbprint=unb64url(value.kbs_thumbprint, "provenance.kbs_thumbprint", size=32),
+        measurement=value.measurement,
+        policy_digest=unhex(value.policy_digest, "provenance.policy_digest", size=32),
+    )
     return x509.UnrecognizedExtension(oids.PROVENANCE, structures.encode(structure)), False
 
 

@@ -72,7 +72,17 @@ class _UngrantedProvenance(core.Sequence):  # type: ignore[misc] # asn1crypto ha
     ]
 
 
-_GRANTED_MEMBERS = len(_Provenance._fields)
+class _BriefProvenance(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
+    _fields: ClassVar = [
+        ("version", core.Integer),
+        ("evidence_profile", core.UTF8String),
+        ("kbs_thumbprint", core.OctetString),
+        ("measurement", core.OctetString),
+        ("policy_digest", core.OctetString),
+    ]
+
+
+_PROVENANCES: dict[int, Any] = {1: _Provenance, 2: _UngrantedProvenance, 3: _BriefProvenance}
 
 
 def read(der: bytes) -> CertificateView:
@@ -235,7 +245,7 @@ def _specification(attributes: Any) -> SpecificationView:
 
 
 def _provenance(der: bytes) -> ProvenanceView:
-    if len(core.Sequence.load(der, strict=True)) == _GRANTED_MEMBERS:
-        return ProvenanceView(**_Provenance.load(der, strict=True).native)
-    bare = _UngrantedProvenance.load(der, strict=True).native
-    return ProvenanceView(kbs_thumbprint=None, resource=None, **bare)
+    version = core.Sequence.load(der, strict=True)[0].native
+    stated = _PROVENANCES[version].load(der, strict=True).native
+    absent = {"kbs_thumbprint": None, "resource": None, "decision_id": None}
+    return ProvenanceView(**(absent | stated))

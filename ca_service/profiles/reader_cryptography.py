@@ -190,25 +190,36 @@ def _own(value: x509.UnrecognizedExtension) -> ExtensionValue:
 
 
 def _provenance(der: bytes) -> ProvenanceView:
-    try:
-        granted = structures.decode(structures.ProvenanceValue, der)
-    except ValueError:
-        bare = structures.decode(structures.UngrantedProvenanceValue, der)
-        return ProvenanceView(
-            bare.version,
-            bare.evidence_profile,
-            None,
-            None,
-            bare.measurement,
-            bare.policy_digest,
-            bare.decision_id,
-        )
+    for read_version in (_granted, _ungranted, _brief):
+        try:
+            return read_version(der)
+        except ValueError:
+            continue
+    raise ValueError("the provenance has another form than this CA's")
+
+
+def _granted(der: bytes) -> ProvenanceView:
+    v = structures.decode(structures.ProvenanceValue, der)
     return ProvenanceView(
-        granted.version,
-        granted.evidence_profile,
-        granted.kbs_thumbprint,
-        granted.resource,
-        granted.measurement,
-        granted.policy_digest,
-        granted.decision_id,
+        v.version,
+        v.evidence_profile,
+        v.kbs_thumbprint,
+        v.resource,
+        v.measurement,
+        v.policy_digest,
+        v.decision_id,
+    )
+
+
+def _ungranted(der: bytes) -> ProvenanceView:
+    v = structures.decode(structures.UngrantedProvenanceValue, der)
+    return ProvenanceView(
+        v.version, v.evidence_profile, None, None, v.measurement, v.policy_digest, v.decision_id
+    )
+
+
+def _brief(der: bytes) -> ProvenanceView:
+    v = structures.decode(structures.BriefProvenanceValue, der)
+    return ProvenanceView(
+        v.version, v.evidence_profile, v.kbs_thumbprint, None, v.measurement, v.policy_digest, None
     )

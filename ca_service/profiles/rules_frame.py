@@ -1,8 +1,5 @@
 """Rules about a certificate's frame: version, serial, size, time, issuer, and which extensions there are."""
 
-from cryptography.hazmat.primitives.asymmetric import rsa
-
-from ca_service.profiles import structures
 from ca_service.profiles.model import (
     EPHEMERAL_LIMIT,
     SERIAL_SIZE,
@@ -33,6 +30,7 @@ from ca_service.profiles.rule import (
     RuleBook,
     differs,
 )
+from ca_service.profiles.sizes import NV_SIZE, identity_room, signed_size
 from ca_service.profiles.view import AccessView, AuthorityKeyView, DistributionView
 from vtpm.wire.runtime_data import PROFILE as PERSISTENT_EVIDENCE
 from vtpm.wire.templates import Role
@@ -51,11 +49,6 @@ EXTENSIONS: dict[Profile, dict[str, bool]] = {
 }
 """Per profile the extensions it has, no more and no fewer, and whether each is critical."""
 
-NV_SIZE = 2048
-"""One NV index of a TPM holds this many octets."""
-_IDENTITY_SIZES = {2048: 1536, 3072: NV_SIZE}
-_IDENTITY_SIZE = 1400
-
 _ISSUER_ROLES: dict[Profile, tuple[CaRole, ...]] = {
     "ek": ("ek", "ephemeral"),
     "iak": ("devid", "ephemeral"),
@@ -64,7 +57,6 @@ _ISSUER_ROLES: dict[Profile, tuple[CaRole, ...]] = {
     "root-ca": ("root",),
     "issuing-ca": ("root",),
 }
-_LONGEST_SIGNATURE = 104
 _X509_V3 = 3
 
 
@@ -102,18 +94,8 @@ def _serial(s: LintSubject) -> str | None:
 
 @FRAME.rule("size")
 def _size(s: LintSubject) -> str | None:
-    """A certificate's DER stays below the limit, whatever its signature turns out to be.
-
-    IAK and IDevID: keylime's columns hold 1536 octets, and 1400 leaves room to spare. RSA-2048 keys need some
-    of that room. An RSA-3072 key does not fit into keylime's columns anyway, so only the NV index counts.
-    """
-    body = len(s.draft.tbs) + len(structures.ECDSA_WITH_SHA384) + 3 + _LONGEST_SIGNATURE
-    size, limit = body + 4, NV_SIZE
-    if s.draft.profile in IDENTITIES:
-        key = s.key
-        limit = (
-            _IDENTITY_SIZES.get(key.key_size, limit) if isinstance(key, rsa.RSAPublicKey) else _IDENTITY_SIZE
-        )
+    size = signed_size(s.draft.tbs)
+    limit = identity_room(s.key) if s.draft.profile in IDENTITIES else NV_SIZE
     return None if size < limit else f"may become {size} bytes long, must stay below {limit}"
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import replace
 
 from ca_service.profiles.device import EMPTY_SLOT, find_slot
 from ca_service.profiles.model import SERIAL_SIZE, CaContent, DevidContent, EkContent, WebauthnContent
@@ -19,6 +20,7 @@ from ca_service.profiles.rule import (
     RuleBook,
     differs,
 )
+from ca_service.profiles.sizes import identity_room, signed_size
 from ca_service.profiles.view import (
     GeneralNameView,
     HardwareModuleView,
@@ -30,6 +32,8 @@ from ca_service.profiles.view import (
 from vtpm.wire.amd_evidence import VTPM_PROFILE
 
 NAMES = RuleBook()
+
+_HEADS = 8
 
 
 @NAMES.rule("ca-subject", *CAS)
@@ -144,7 +148,7 @@ def _provenance(s: LintSubject) -> str | None:
     granted = origin.kbs_thumbprint is not None and origin.resource is not None
     if granted != (origin.profile != VTPM_PROFILE):
         return f"there is no grant exactly in evidence of profile {VTPM_PROFILE}"
-    wanted = ProvenanceView(
+    whole = ProvenanceView(
         1 if granted else 2,
         origin.profile,
         None if origin.kbs_thumbprint is None else base64.urlsafe_b64decode(origin.kbs_thumbprint + "="),
@@ -153,11 +157,23 @@ def _provenance(s: LintSubject) -> str | None:
         bytes.fromhex(origin.policy_digest),
         origin.decision_id,
     )
-    texts = (
-        (origin.profile, origin.decision_id)
-        if origin.resource is None
-        else (origin.profile, origin.decision_id, origin.resource)
-    )
-    if len(wanted.measurement) != 48 or not all(PRINTABLE.match(text) for text in texts):  # noqa: PLR2004 - octets of a launch measurement
+    texts = (origin.profile, origin.decision_id, *([] if origin.resource is None else [origin.resource]))
+    if len(origin.measurement) != 48 or not all(PRINTABLE.match(text) for text in texts):  # noqa: PLR2004 - octets of a launch measurement
         return "provenance must be printable ASCII with a measurement of 48 octets"
+    wanted = replace(whole, version=3, resource=None, decision_id=None) if _wants_room(s) else whole
     return differs("the provenance", wanted, s.value(PROVENANCE))
+
+
+def _wants_room(s: LintSubject) -> bool:
+    """Whether an identity's certificate would be too large with the whole provenance."""
+    found, origin = (
+        s.value(PROVENANCE),
+        s.content.provenance if not isinstance(s.content, CaContent) else None,
+    )
+    if s.draft.profile not in IDENTITIES or origin is None or origin.resource is None:
+        return False
+    size = signed_size(s.draft.tbs)
+    if isinstance(found, ProvenanceView) and found.resource is None:
+        # Two heads of two octets; that of the whole extension and of the sequence may grow as well.
+        size += len(origin.resource) + len(origin.decision_id) + _HEADS
+    return size >= identity_room(s.key)

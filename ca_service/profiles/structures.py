@@ -88,6 +88,17 @@ class PublicKeyInfo:
 
 
 @asn1.sequence
+class BriefProvenanceValue:
+    """Value of the provenance extension, version 3: as version 1, without what the EK certificate says at length."""
+
+    version: int
+    evidence_profile: str
+    kbs_thumbprint: bytes
+    measurement: bytes
+    policy_digest: bytes
+
+
+@asn1.sequence
 class _Signed:
     tbs: asn1.TLV
     algorithm: asn1.TLV

@@ -58,7 +58,7 @@ class SpecificationView:
 
 @dataclass(frozen=True)
 class ProvenanceView:
-    """The provenance extension; version 2 has neither thumbprint nor resource."""
+    """The provenance extension; version 2 has neither thumbprint nor resource, version 3 no resource and decision."""
 
     version: int
     evidence_profile: str
@@ -66,7 +66,7 @@ class ProvenanceView:
     resource: str | None
     measurement: bytes
     policy_digest: bytes
-    decision_id: str
+    decision_id: str | None
 
 
 @dataclass(frozen=True)

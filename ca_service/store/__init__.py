@@ -6,9 +6,11 @@ view, `Store.write` one durable transaction; both hand out a `Transaction` with 
 
 from ca_service.store.authority import active_key, spki_digest
 from ca_service.store.backends import parse_url
+from ca_service.store.copying import clear_rows, copy_rows
 from ca_service.store.counters import precedes
 from ca_service.store.database import Faults, Store, create_store, no_faults, open_store
 from ca_service.store.failures import Taken
+from ca_service.store.invariants import INVARIANTS, Breach, check_invariants
 from ca_service.store.issuance import live_key
 from ca_service.store.log import LoggedCertificate
 from ca_service.store.presence import Presence
@@ -40,9 +42,11 @@ from ca_service.store.transaction import Transaction
 from ca_service.store.views import Bindings, Standing
 
 __all__ = [
+    "INVARIANTS",
     "AlarmRow",
     "Bindings",
     "BlockedKeyRow",
+    "Breach",
     "CertificateRow",
     "CertificateState",
     "CrlRow",
@@ -71,6 +75,9 @@ __all__ = [
     "TpmState",
     "Transaction",
     "active_key",
+    "check_invariants",
+    "clear_rows",
+    "copy_rows",
     "create_store",
     "live_key",
     "no_faults",

@@ -73,6 +73,8 @@ class Backend:
         """Have each new connection set up, and each transaction begun as it must."""
         event.listen(engine, "connect", _prepare_sqlite if self.name == "sqlite" else _prepare_postgresql)
         event.listen(engine, "begin", _begin_sqlite if self.name == "sqlite" else _begin_postgresql)
+        if self.name == "postgresql":
+            event.listen(engine, "checkin", _no_mode)
 
 
 SQLITE = Backend("sqlite")
@@ -154,6 +156,12 @@ def _prepare_postgresql(connection: Any, _record: object) -> None:
     connection.autocommit = True
     connection.execute(_SESSION)
     connection.autocommit = False
+
+
+def _no_mode(connection: Any, _record: object) -> None:
+    # SQLAlchemy leaves "read write" behind a reader, which would overrule an operator who made the database read-only.
+    if connection is not None and not connection.closed:
+        connection.read_only = None
 
 
 def connect_apart(url: sa.URL) -> "psycopg.Connection[Any]":

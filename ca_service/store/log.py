@@ -1,7 +1,7 @@
 """The tables of the Merkle log; what they mean, `ca_service.audit` knows."""
 
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ from ca_service.store.repository import Repository
 from ca_service.store.rows import CertificateState, DecisionRow, HeadRow, LeafRow
 
 _HEAD = 1
+_PAGE = 1000
 _PLACES = 500
 """Most places in one query; databases bound how many parameters a statement has."""
 
@@ -160,19 +161,24 @@ class LogTables(Repository):
         rows = self._all(LoggedCertificate, _certificates().where(schema.certificates.c.serial.in_(serials)))
         return {row.serial: row for row in rows}
 
-    def unlogged_decisions(self, after: tuple[datetime, str] | None, count: int) -> list[DecisionRow]:
-        """Decisions without a leaf in order of (time, id), those after `after` and at most `count`."""
+    def unlogged_decisions(self) -> Iterator[tuple[datetime, str]]:
+        """Time and id of the decisions without a leaf, in that order, as they are read."""
         table = schema.decisions
-        query = sa.select(table).where(_no_leaf("decision", table.c.id))
-        return self._all(DecisionRow, _page(query, table.c.at, table.c.id, after, count))
+        return self._keys(table.c.at, table.c.id, _no_leaf("decision", table.c.id))
 
-    def unlogged_certificates(
-        self, after: tuple[datetime, str] | None, count: int
-    ) -> list[LoggedCertificate]:
-        """Issued certificates without a leaf in order of (time, serial), those after `after` and at most `count`."""
+    def unlogged_certificates(self) -> Iterator[tuple[datetime, str]]:
+        """Time and serial of the issued certificates without a leaf, in that order, as they are read."""
         table = schema.certificates
-        query = _certificates().where(_no_leaf("certificate", table.c.serial))
-        return self._all(LoggedCertificate, _page(query, table.c.issued_at, table.c.serial, after, count))
+        condition = sa.and_(table.c.der.is_not(None), _no_leaf("certificate", table.c.serial))
+        return self._keys(table.c.issued_at, table.c.serial, condition)
+
+    def _keys(
+        self, at: "sa.Column[datetime]", key: "sa.Column[str]", condition: "sa.ColumnElement[bool]"
+    ) -> Iterator[tuple[datetime, str]]:
+        # One statement that is read bit by bit: pages would sort the whole table again for each of them.
+        query = sa.select(at, key).where(condition).order_by(at, key).execution_options(yield_per=_PAGE)
+        for row in self._connection.execute(query):
+            yield row[0], row[1]
 
     def evidence_after(self, digest: str, count: int) -> list[tuple[str, bytes]]:
         """Evidence in order of its digest, that after `digest`: (digest, body)."""
@@ -248,15 +254,3 @@ def _certificates() -> "sa.Select[tuple[object, ...]]":
 def _no_leaf(kind: str, subject: "sa.Column[str]") -> "sa.ColumnElement[bool]":
     leaves = schema.log_leaves
     return ~sa.exists().where(leaves.c.kind == kind, leaves.c.subject == subject)
-
-
-def _page(
-    query: "sa.Select[tuple[object, ...]]",
-    at: "sa.Column[datetime]",
-    key: "sa.Column[str]",
-    after: tuple[datetime, str] | None,
-    count: int,
-) -> "sa.Select[tuple[object, ...]]":
-    if after is not None:
-        query = query.where(sa.or_(at > after[0], sa.and_(at == after[0], key > after[1])))
-    return query.order_by(at, key).limit(count)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import enrollment_world as w
 import enrolment_load as load
+import operations_stage as stage
 from alembic.script import ScriptDirectory
 from filling import fill
 from metered import MeteredStore
@@ -24,13 +25,13 @@ from serving import Nursery
 BUILD = Path("build/bench")
 
 IN_PROCESS, WARM_UP = 40, 5
-ROUNDS, ENROLMENTS = 7, 24
+ROUNDS, ENROLMENTS = 5, 20
 """Rounds of the comparison over HTTP, and enrolments in each: enough for a clock of 10 ms."""
 
 REQUESTS, COMMITS = 3, 3
 """Of one enrolment."""
 
-LOAD, CLIENTS, PROCESSES = 400, 8, 2
+LOAD, CLIENTS, PROCESSES = 300, 8, 2
 SMALL, LARGE, PAIRS = 1_000, 1_000_000, 60
 FLUSHES = 300
 
@@ -70,6 +71,14 @@ def _cpu_ms(work: Callable[[], object]) -> float:
     return (time.process_time() - begun) * 1000
 
 
+_T1_BYTES = """SELECT (SELECT sum(length(body)) FROM evidence) + (SELECT sum(length(trace)) FROM decisions)
+                    + (SELECT sum(length(reply)) FROM submissions)"""
+_T2_BYTES = "SELECT sum(length(tbs)) FROM certificates"
+_T3_BYTES = (
+    """SELECT (SELECT sum(length(der)) FROM certificates) + (SELECT sum(length(reply)) FROM enrollments)"""
+)
+
+
 class SameCommits:
     """Transactions of the number and size of an enrolment's, through nothing but SQLite."""
 
@@ -98,11 +107,9 @@ def commit_sizes(site: Site) -> tuple[int, ...]:
         sums = [
             database.execute(query).fetchone()[0]
             for query in (
-                "SELECT (SELECT sum(length(body)) FROM evidence) + (SELECT sum(length(trace)) FROM decisions)"
-                " + (SELECT sum(length(reply)) FROM submissions)",
-                "SELECT sum(length(tbs)) FROM certificates",
-                "SELECT (SELECT sum(length(der)) FROM certificates)"
-                " + (SELECT sum(length(reply)) FROM enrollments)",
+                _T1_BYTES,
+                _T2_BYTES,
+                _T3_BYTES,
             )
         ]
         count = database.execute("SELECT count(*) FROM enrollments").fetchone()[0]
@@ -117,28 +124,32 @@ def enrolment_cpu(nursery: Nursery, bare: Callable[[], None]) -> dict[str, float
         rounds of ca / (bare + requests + commits).
     """
     rounds: list[dict[str, float]] = []
-    with temporary_site() as site, tempfile.TemporaryDirectory() as folder:
-        with serving(nursery, site, 1) as node, empty_application() as (empty, address):
-            caller, nobody = Caller(node.base), Caller(address)
-            for machine in site.machines(ENROLMENTS, "warm"):
-                caller.enrol(machine)
-            commits = SameCommits(Path(folder), commit_sizes(site))
-            work = iter(site.machines(ROUNDS * ENROLMENTS, "cpu"))
-            for _ in range(ROUNDS):
-                before = cpu_s(node.pid)
-                for _ in range(ENROLMENTS):
-                    caller.enrol(next(work))
-                ca = cpu_s(node.pid) - before
-                before = cpu_s(empty)
-                # Ten times as many, because an empty request costs less than the clock's step.
-                for _ in range(10 * REQUESTS * ENROLMENTS):
-                    nobody.call()
-                requests = (cpu_s(empty) - before) / 10
-                committed = _cpu_ms(lambda: [commits() for _ in range(ENROLMENTS)]) / 1000
-                plain = _cpu_ms(lambda: [bare() for _ in range(ENROLMENTS)]) / 1000
-                parts = {"ca": ca, "bare": plain, "requests": requests, "commits": committed}
-                rounds.append({name: value * 1000 / ENROLMENTS for name, value in parts.items()})
-            commits.close()
+    with (
+        temporary_site() as site,
+        tempfile.TemporaryDirectory() as folder,
+        serving(nursery, site, 1) as node,
+        empty_application() as (empty, address),
+    ):
+        caller, nobody = Caller(node.base), Caller(address)
+        for machine in site.machines(ENROLMENTS, "warm"):
+            caller.enrol(machine)
+        commits = SameCommits(Path(folder), commit_sizes(site))
+        work = iter(site.machines(ROUNDS * ENROLMENTS, "cpu"))
+        for _ in range(ROUNDS):
+            before = cpu_s(node.pid)
+            for _ in range(ENROLMENTS):
+                caller.enrol(next(work))
+            ca = cpu_s(node.pid) - before
+            before = cpu_s(empty)
+            # Four times as many, because an empty request costs less than the clock's step.
+            for _ in range(4 * REQUESTS * ENROLMENTS):
+                nobody.call()
+            requests = (cpu_s(empty) - before) / 4
+            committed = _cpu_ms(lambda: [commits() for _ in range(ENROLMENTS)]) / 1000
+            plain = _cpu_ms(lambda: [bare() for _ in range(ENROLMENTS)]) / 1000
+            parts = {"ca": ca, "bare": plain, "requests": requests, "commits": committed}
+            rounds.append({name: value * 1000 / ENROLMENTS for name, value in parts.items()})
+        commits.close()
     result = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
     ratios = (r["ca"] / (r["bare"] + r["requests"] + r["commits"]) for r in rounds)
     return result | {"ratio": statistics.median(ratios)}
@@ -202,11 +213,8 @@ def _filled(count: int) -> Iterator[Site]:
     if not kept.exists():
         BUILD.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix="making-", dir=BUILD))
-        site = Site(made)
-        world = w.World(made)
-        world.url = f"sqlite:///{made}/ca/ca.sqlite3"
-        fill(world, count)
-        del site
+        Site(made)
+        fill(stage.world_in(made), count)
         made.rename(kept)
     folder = Path(tempfile.mkdtemp(prefix="vb"))
     try:
@@ -224,14 +232,18 @@ def _migrations() -> Path:
 
 def full_database(nursery: Nursery) -> dict[str, float]:
     """Median milliseconds of an enrolment's requests with few and with a million certificates, asked in turn."""
-    with _filled(SMALL) as few, _filled(LARGE) as many:
-        with serving(nursery, few, 1) as first, serving(nursery, many, 1) as second:
-            callers = (Caller(first.base), Caller(second.base))
-            work = [site.machines(PAIRS + WARM_UP, "turn") for site in (few, many)]
-            times: tuple[list[float], list[float]] = ([], [])
-            for pair in zip(*work, strict=True):
-                for caller, machine, spent in zip(callers, pair, times, strict=True):
-                    spent.append(caller.enrol(machine) * 1000)
+    with (
+        _filled(SMALL) as few,
+        _filled(LARGE) as many,
+        serving(nursery, few, 1) as first,
+        serving(nursery, many, 1) as second,
+    ):
+        callers = (Caller(first.base), Caller(second.base))
+        work = [site.machines(PAIRS + WARM_UP, "turn") for site in (few, many)]
+        times: tuple[list[float], list[float]] = ([], [])
+        for pair in zip(*work, strict=True):
+            for caller, machine, spent in zip(callers, pair, times, strict=True):
+                spent.append(caller.enrol(machine) * 1000)
     small, large = (statistics.median(spent[WARM_UP:]) for spent in times)
     return {"small": small, "large": large}
 

@@ -7,12 +7,11 @@ there are to look through, not how much a row holds.
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import enrollment_world as w
 
-from ca_service.audit.merkle import Frontier, Node, leaf_hash
+from ca_service.audit.merkle import Frontier, leaf_hash, node_hash
 from ca_service.audit.note import sign_note, verifier_key
 from ca_service.store import schema
 from vtpm.wire.log import Checkpoint
@@ -24,7 +23,7 @@ _ROLES = (("ek", "L-1", "000b"), ("iak", "H-3", "000c"), ("idevid", "H-3", "000c
 _AT = "2026-11-23T12:00:00Z"
 _SPACE = 1 << 128
 _KBS = "org-kbs"
-_SHORT = bytes(48)
+_SHORT = bytes(32)
 
 
 def fill(world: w.World, certificates: int) -> None:
@@ -38,6 +37,8 @@ def fill(world: w.World, certificates: int) -> None:
     path = Path(world.url.removeprefix("sqlite:///"))
     database = sqlite3.connect(path, isolation_level=None)
     try:
+        if database.execute("SELECT count(*) FROM log_leaves").fetchone() != (0,):
+            raise SystemExit("only the database of a new CA can be filled")
         # It is a file that can be made again: nothing here needs to survive a power cut.
         database.executescript(
             "PRAGMA synchronous=OFF; PRAGMA cache_size=-1000000; PRAGMA temp_store=MEMORY;"
@@ -53,8 +54,7 @@ def fill(world: w.World, certificates: int) -> None:
         for _, sql in indices:
             database.execute(sql)
         database.execute("COMMIT")
-        database.execute("ANALYZE")
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("PRAGMA journal_mode=WAL")
     finally:
         database.close()
 
@@ -142,48 +142,30 @@ def _serial(number: int, kind: int, count: int) -> str:
 
 
 def _fill_log(database: sqlite3.Connection, world: w.World, count: int) -> None:
-    """The leaves of all these decisions and certificates, on top of what the log holds already."""
-    size, hashes = database.execute("SELECT size, frontier FROM log_head").fetchone() or (0, b"")
-    grown = _Tree(Frontier.from_bytes(size, hashes))
+    """The leaves of all these decisions and certificates, in the log of a CA that has logged nothing yet."""
+    hashes: list[bytes] = []
 
     def leaves() -> Iterator[tuple[int, str, str, bytes]]:
-        position = size
         for i in range(count):
             subjects = [("decision", _spread(i, count))]
             subjects += [("certificate", _serial(i, k, count)) for k in range(CERTIFICATES)]
             for kind, subject in subjects:
-                data = b'{"at":"%s","kind":"%s","subject":"%s","v":1}' % tuple(
-                    text.encode("ascii") for text in (_AT, kind, subject)
-                )
-                yield position, kind, subject, data
-                position += 1
+                data = f'{{"at":"{_AT}","kind":"{kind}","subject":"{subject}","v":1}}'.encode("ascii")
+                hashes.append(leaf_hash(data))
+                yield len(hashes) - 1, kind, subject, data
 
-    batch: list[tuple[int, str, str, bytes]] = []
-    for leaf in leaves():
-        batch.append(leaf)
-        if len(batch) == 50_000:  # noqa: PLR2004 - enough to be fast, little enough for the memory
-            _append(database, grown, batch)
-            batch.clear()
-    _append(database, grown, batch)
-    authority, tree = world.authority, grown.frontier
+    _insert(database, "log_leaves", "position kind subject data", leaves())
+    size, frontier, level = len(hashes), list[bytes](), 0
+    while hashes:
+        _insert(database, "log_nodes", "level position hash", ((level, i, h) for i, h in enumerate(hashes)))
+        if len(hashes) % 2:
+            frontier.insert(0, hashes[-1])
+        pairs = zip(hashes[::2], hashes[1::2], strict=False)
+        hashes, level = [node_hash(left, right) for left, right in pairs], level + 1
+    tree, authority = Frontier(size, tuple(frontier)), world.authority
     key = verifier_key(authority.log.origin, authority.log_key)
-    note = sign_note(Checkpoint(key.name, tree.size, tree.root()).to_text(), key, authority.log_key)
+    note = sign_note(Checkpoint(key.name, size, tree.root()).to_text(), key, authority.log_key)
     database.execute(
         "INSERT OR REPLACE INTO log_head (id, size, frontier, checkpoint, at) VALUES (1, ?, ?, ?, ?)",
-        (tree.size, tree.to_bytes(), note.decode("utf-8"), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")),
+        (size, tree.to_bytes(), note.decode("utf-8"), _AT),
     )
-
-
-class _Tree:
-    def __init__(self, frontier: Frontier) -> None:
-        self.frontier = frontier
-
-    def append(self, data: bytes) -> tuple[Node, ...]:
-        self.frontier, nodes = self.frontier.append(leaf_hash(data))
-        return nodes
-
-
-def _append(database: sqlite3.Connection, grown: _Tree, leaves: list[tuple[int, str, str, bytes]]) -> None:
-    _insert(database, "log_leaves", "position kind subject data", leaves)
-    nodes = [node for *_, data in leaves for node in grown.append(data)]
-    _insert(database, "log_nodes", "level position hash", nodes)

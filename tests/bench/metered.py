@@ -52,7 +52,7 @@ class _Transaction:
 
 
 class MeteredStore:
-    """Stands in the place of a `Store`; begin, commit and every repository count, what is done between them does not."""
+    """Stands in the place of a `Store`; begin, commit and repositories count, the rest does not."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -150,20 +150,22 @@ def _any_integer(text: str) -> int | float:
         return float(text)
 
 
-_STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
-"""A string (perhaps unfinished) or a bracket."""
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""A string, perhaps unfinished."""
+
+_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
+"""All bytes but brackets."""
 
 
 def _check_depth(data: bytes, depth: int) -> None:
     """Bound the nesting before the recursive parser sees the text."""
     level = 0
-    for token in _STRUCTURE.finditer(data):
-        first = data[token.start()]
-        if first in b"[{":
+    for bracket in _STRING.sub(b"", data).translate(None, _OTHERS):
+        if bracket in b"[{":
             level += 1
             if level > depth:
                 raise WireError("", f"is nested more than {depth} levels deep")
-        elif first in b"]}":
+        else:
             level -= 1
 
 

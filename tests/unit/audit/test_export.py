@@ -332,10 +332,20 @@ FOLDER_DAMAGE = {
         {"evidence.missing": 1},
     ),
     "a link for a file": (
-        lambda d: (_first(d, "traces/*").unlink(), (d / "traces" / f"{1:032x}.json").symlink_to("/dev/zero")),
+        lambda d: _link(
+            d / "traces" / f"{1:032x}.json", (d / "traces" / f"{1:032x}.json").rename(d / "aside")
+        ),
+        {"trace.missing": 1},
+    ),
+    "a link to a device": (
+        lambda d: (_first(d, "traces/*").unlink(), _link(d / "traces" / f"{1:032x}.json", "/dev/zero")),
         {"trace.missing": 1},
     ),
 }
+
+
+def _link(path, target) -> None:
+    path.symlink_to(target)
 
 
 def _missing(dest) -> str:

@@ -231,6 +231,23 @@ def test_no_other_proof_of_inclusion_verifies(size, data):
 
 
 @given(st.integers(2, 70), st.data())
+def test_a_path_must_go_all_the_way(size, data):
+    position = data.draw(st.integers(0, size - 1))
+    leaves = numbered(size)
+    _, nodes = grown(leaves)
+    found = inclusion(position, size).path(nodes)
+    first, end = 0, size
+    subtrees = [mth(leaves)]
+    while end - first > 1:
+        middle = first + below(end - first)
+        first, end = (first, middle) if position < middle else (middle, end)
+        subtrees.append(mth(leaves[first:end]))
+    for length, root in enumerate(reversed(subtrees)):
+        holds = verify_inclusion(leaf_hash(leaves[position]), position, size, found[:length], root)
+        assert holds == (length == len(found))
+
+
+@given(st.integers(2, 70), st.data())
 def test_no_other_history_verifies(size, data):
     old = data.draw(st.integers(1, size - 1))
     leaves = numbered(size)

@@ -1,19 +1,23 @@
 """Rollover end to end: a running server, real enrolments over HTTP, and OpenSSL as the relying party."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
+import click
 import enrollment_world as w
 import operations_stage as s
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ca_service.cli.main import commands
 from vtpm.wire.enrollment import CertificatesReply, Directory, NonceReply
 
 BOOTS = [
@@ -225,3 +229,21 @@ def test_a_node_whose_directory_lacks_the_new_key(serve, here, world, tpms, shor
     assert f"{key_id(reply.ek[0].certificate)}.cer" == active[0]
     assert json.loads(ask(server, "/readyz")) == {"status": "ready"}
     assert server.end(signal.SIGTERM) == 0
+
+
+def test_the_commands_of_the_document(monkeypatch, tmp_path):
+    """Each line of the operator's page is a command with options that it has."""
+    document = (Path(__file__).parents[3] / "docs" / "rollover.md").read_text()
+    lines = [
+        line for block in re.findall(r"```sh\n(.*?)```", document, re.DOTALL) for line in block.splitlines()
+    ]
+    lines += re.findall(r"`(vtpm-ca ca [^`]* --[^`]*)`", document)
+    assert len(lines) > 10
+    monkeypatch.setenv("VTPM_CA_DIR", str(tmp_path))
+    for line in lines:
+        program, *words = re.sub(r"\b[NM]\b", "1", line).split()
+        assert program == "vtpm-ca"
+        command, context = commands, click.Context(commands)
+        while isinstance(command, click.Group):
+            command = command.get_command(context, words.pop(0))
+        command.make_context(line, words)

@@ -52,6 +52,7 @@ class Way:
 
 
 WAYS = [Way(SERVICES_PROFILE), Way(VTPM_PROFILE), Way(PROFILE)]
+one_way = pytest.mark.parametrize("way", WAYS[:1], ids=str, indirect=True)
 
 
 @pytest.fixture(params=WAYS, ids=str)
@@ -134,6 +135,7 @@ class TestWhatIsIssued:
             assert life == timedelta(days=DAYS)
             assert certificate.not_valid_before_utc == world.time
 
+    @one_way
     @pytest.mark.parametrize("days", [1, 7])
     def test_the_policy_says_for_how_long(self, world, store, enrol, helpers, days):
         world.apply(store, amd_guest.policy(world, volatile=True, days=days))
@@ -202,12 +204,14 @@ class TestWhoItIs:
         assert states(store) == {"issued": 6}
         assert alarms(store) == []
 
+    @one_way
     def test_another_tpm_in_the_same_launch_too(self, store, enrol, tpms):
         enrol()
         assert enrol(tpms(1))[0] == 201
         assert states(store) == {"issued": 6}
         assert (count(store, "instances"), alarms(store)) == (2, [])
 
+    @one_way
     def test_a_second_ek_makes_it_another_tpm_in_the_same_place(self, store, enrol, tpm, tpm_of):
         """The first EK names the instance; who brings other EKs beside it is not the one who lives there."""
         enrol()
@@ -217,8 +221,7 @@ class TestWhoItIs:
         with store.write() as tx:
             text = tx.policies.in_force().text.replace('ek = ["L-1"]', 'ek = ["L-1", "L-2"]')
             tx.policies.append(load(text).digest, text, instance(store).created_at, "tests")
-        found = refused_by(store, refused(enrol, extended))
-        assert "ledger.instance-occupied" in found
+        assert refused_by(store, refused(enrol, extended)) == ["ledger.instance-occupied"]
 
 
 class TestPersistentTpms:
@@ -233,6 +236,7 @@ class TestPersistentTpms:
         assert detail["newcomer"]["kbs"] == "ephemeral:"
         assert [holder["resource"] for holder in detail["holders"]] == [helpers.Boot().resource]
 
+    @one_way
     @pytest.mark.parametrize("taken", ["iak", "idevid"])
     def test_nor_does_any_single_key_of_theirs(
         self, world, store, enroller, enrol, tpms, tpm_of, helpers, taken
@@ -260,6 +264,7 @@ class TestTheEnd:
         status, again = enrol(certify=False)
         assert (status, helpers.ders(again)) == (200, helpers.ders(first))
 
+    @one_way
     @pytest.mark.parametrize("days", [2 * DAYS // 3, DAYS, 5 * DAYS])
     def test_near_it_and_after_it_all_are_made_anew(self, world, store, enrol, helpers, days):
         _, first = enrol()
@@ -276,6 +281,7 @@ class TestTheEnd:
         # To replace what lives for days is no event that an operator must look at.
         assert alarms(store) == []
 
+    @one_way
     def test_a_revoked_one_waits_for_the_reset(self, world, store, enroller, enrol, helpers):
         serial = serial_hex(helpers.certificates(enrol()[1])[0].serial_number)
         at, limits = world.time, enroller.desk.limits
@@ -406,6 +412,7 @@ class TestTheVolatileDowngrade:
         assert failed(trace) == list(self.STOPS)
 
 
+@one_way
 def test_a_blocked_key_gets_no_ephemeral_certificate_either(world, store, enrol, tpm):
     with store.write() as tx:
         tx.blocked_keys.add(BlockedKeyRow(spki_of(tpm.iak.public), world.time, "tests", "weak"))

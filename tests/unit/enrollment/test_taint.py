@@ -1,5 +1,6 @@
 """Two generations of issuing CAs: who signs for whom, which certificates are replaced, and what a chain leads to."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -269,6 +270,33 @@ class TestMixedGenerations:
         check_chains(world, reply)
         assert not set(helpers.ders(reply)) & set(helpers.ders(known))
         assert states(store) == {"issued": 3, "superseded": 3}
+
+
+def test_a_form_that_was_away_meanwhile_names_the_new_ek_certificate(
+    world, store, known, operate, again, helpers
+):
+    """The IAK's certificate of the first form rested while another was wanted, and the EK got a new one."""
+    first = world.policy()
+    second = first.replace('idevid = ["H-3"]', 'idevid = ["H-3"]\niak_profile = "iak-webauthn"')
+    world.apply(store, second)
+    again(certify=True)
+    operate("activate", "ek")
+    operate("taint", "ek")
+    renewed = again(certify=True)
+    world.apply(store, first)
+    with pytest.raises(Refused) as caught:
+        again()
+    assert caught.value.code == "certify-required"
+    reply = again(certify=True)
+    ek, iak, idevid = helpers.ders(reply)
+    assert (ek, idevid) == (helpers.ders(renewed)[0], helpers.ders(renewed)[2])
+    digest = hashlib.sha256(ek).hexdigest().encode()
+    assert digest in iak
+    assert digest in idevid
+    assert helpers.ders(again()) == [ek, iak, idevid]
+    with store.read() as tx:
+        replaced = [json.loads(alarm.detail)["replaced"] for alarm in tx.alarms.latest()]
+    assert {"iak": serials(known, helpers)[1:2]} in replaced
 
 
 def test_a_new_ephemeral_ca(world, store, enroller, operate, tpm, helpers):

@@ -1,5 +1,6 @@
 """A CA that a real ceremony made, once; tests that change it take a copy."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ca_service.keys import CeremonyConfig, Sealer, run_ceremony
+from ca_service.keys.cryptoki import module
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
 PASSPHRASE = b"correct horse battery staple"
@@ -18,6 +20,20 @@ mode = "simulation"
 organization = "Example Organisation"
 publication_url = "http://127.0.0.1:8443"
 """
+
+
+@contextlib.contextmanager
+def cheap_sealing():
+    """A quarter of what sealing costs elsewhere; `test_sealed` looks at that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Sealer.__init__.__kwdefaults__, "log2_n", 14)
+        yield
+
+
+@pytest.fixture
+def cheap():
+    with cheap_sealing():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +45,7 @@ def config():
 def perform():
     def run(directory, config, **changes):
         values = {"clock": lambda: NOW, "entropy": os.urandom}
-        with pytest.MonkeyPatch.context() as patch:
-            # A quarter of what sealing costs elsewhere; `test_sealed` looks at that.
-            patch.setitem(Sealer.__init__.__kwdefaults__, "log2_n", 14)
+        with cheap_sealing():
             return run_ceremony(directory, config, PASSPHRASE, **(values | changes))
 
     return run
@@ -67,8 +81,6 @@ class SoftHsm:
 
     def forget(self) -> None:
         """Log out everywhere in this process, as if it began anew."""
-        from ca_service.keys.cryptoki import module
-
         with module(self.module).alone():
             module(self.module).drop()
 

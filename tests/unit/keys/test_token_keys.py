@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,13 +18,14 @@ from pkcs11 import Attribute, ObjectClass
 from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable, VtpmCaError
 from ca_service.keys import (
     CeremonyConfig,
+    cryptoki,
     load_authority,
     load_public,
     load_root,
     prepare_issuing,
     sign_and_check,
+    token,
 )
-from ca_service.keys import cryptoki, token
 from ca_service.status import RevokedEntry, build_crl
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
@@ -122,7 +124,9 @@ class TestCeremony:
             raise RuntimeError("no database")
 
         with pytest.raises(RuntimeError):
-            perform(tmp_path / "ca", config, finish=fail, pin=lambda: softhsm.pin, root_pin=lambda: softhsm.pin)
+            perform(
+                tmp_path / "ca", config, finish=fail, pin=lambda: softhsm.pin, root_pin=lambda: softhsm.pin
+            )
         assert (keys_on(softhsm, "root"), keys_on(softhsm, "issuing")) == before
         assert not list(tmp_path.iterdir())
 
@@ -176,10 +180,12 @@ class TestSigning:
             for _ in range(15):
                 try:
                     sign_and_check(ca.signer, DATA)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is wrong
                     wrong.append(error)
 
-        threads = [threading.Thread(target=work, args=(ca,)) for ca in (*authority.issuers, *authority.issuers)]
+        threads = [
+            threading.Thread(target=work, args=(ca,)) for ca in (*authority.issuers, *authority.issuers)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -194,7 +200,7 @@ class TestSigning:
             while not stop.is_set():
                 try:
                     sign_and_check(signer, DATA)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is wrong
                     wrong.append(error)
 
         thread = threading.Thread(target=work)
@@ -206,6 +212,7 @@ class TestSigning:
                 if child == 0:
                     code = 1
                     try:
+                        signal.alarm(30)
                         sign_and_check(signer, DATA)
                         code = 0
                     finally:
@@ -229,6 +236,14 @@ class TestSigning:
                 assert caught.value.code == "token"
         finally:
             away.rename(softhsm.folder)
+        sign_and_check(signer, DATA)
+
+    def test_a_session_that_died_is_replaced_unnoticed(self, authority, softhsm):
+        signer = authority.issuer("ek").signer
+        sign_and_check(signer, DATA)
+        library = cryptoki.module(softhsm.module)._library
+        library.finalize()
+        library.initialize()
         sign_and_check(signer, DATA)
 
     def test_while_it_is_away_it_is_looked_for_once_a_second(self, authority, softhsm, monkeypatch):

@@ -1,5 +1,6 @@
 """Issuing CAs from prepared to retired: what each verb does, what it refuses, and that issuance agrees."""
 
+import shutil
 import threading
 from dataclasses import replace
 
@@ -7,9 +8,9 @@ import enrollment_world as w
 import pytest
 from cryptography import x509
 
-from ca_service.enrollment import activation
-from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
-from ca_service.operations import ensure_issuers, missing_keys, perform
+from ca_service.enrollment import Limits, activation
+from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable, VtpmCaError
+from ca_service.operations import OperationContext, ensure_issuers, missing_keys, open_database, perform
 from ca_service.store import IssuerState
 from vtpm.wire.enrollment import CertificatesReply
 
@@ -179,6 +180,11 @@ class TestTheOrder:
         with rolled.store.read() as tx:
             assert tx.crls.latest(skids(rolled, 1)["ek"]).number == before + 1
 
+    def test_what_nobody_announced_has_its_crl_when_it_begins_to_sign(self, rolled):
+        rolled("issuer-activate")
+        with rolled.store.read() as tx:
+            assert all(tx.crls.latest(skid).number == 1 for skid in skids(rolled, 2).values())
+
     def test_a_pair_rolls_over_role_by_role_if_named(self, rolled):
         announce(rolled)
         rolled("issuer-activate", roles=["devid"])
@@ -264,6 +270,12 @@ class TestRefusals:
         assert states(rolled)["ek", 2] == "retired"
         self.refuse(rolled, "issuer-activate")
 
+    def test_a_key_that_cannot_sign_does_not_begin_to(self, rolled, monkeypatch):
+        announce(rolled)
+        devid = rolled.world.authority.issuer_of(skids(rolled, 2)["devid"])
+        monkeypatch.setattr(devid.signer, "sign", lambda _data: bytes(8))
+        assert self.refuse(rolled, "issuer-activate", VtpmCaError).code == "signer"
+
     def test_names_that_do_not_exist(self, rolled):
         for name in VERBS:
             self.refuse(rolled, name, NotFound, pair="blue")
@@ -330,3 +342,62 @@ class TestRaces:
         with rolled.store.read() as tx:
             assert tx.issuers.live_counts(rolled.world.time)[skids(rolled, 1)["ek"]] == 1
             assert tx.issuers.states()[skids(rolled, 1)["ek"]] is IssuerState.RETIRED
+
+
+@pytest.fixture
+def anywhere(rolled_ca, tmp_path, database):
+    """An operator at a CA on each kind of database, which knows nothing yet."""
+    world = w.World(shutil.copytree(rolled_ca.directory, tmp_path / "world"), rolled_ca.authority, database)
+    world.time = rolled_ca.time
+    store = open_database(database)
+    world.apply(store, world.policy())
+    desk = Desk(world, store)
+    yield desk
+    world.close()
+    store.close()
+
+
+class Desk:
+    def __init__(self, world, store) -> None:
+        self.world, self.store = world, store
+        self.context = OperationContext(
+            world.authority, lambda: world.authority, store, lambda: world.time, "alice", Limits()
+        )
+
+    def __call__(self, name: str, **arguments: object):
+        return perform(self.context, name, arguments)
+
+
+def test_on_every_kind_of_database(anywhere, tpms, monkeypatch):
+    """Several nodes begin at once, an issuance and the end of its issuing CA race, and the transactions decide."""
+    world, added = anywhere.world, []
+
+    def node():
+        added.extend(ensure_issuers(anywhere.store, world.authority, world.time))
+
+    threads = [threading.Thread(target=node) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(added) == 5
+    announce(anywhere)
+    enroller = world.enroller(anywhere.store)
+    assert issuers_of(anywhere, w.issue(world, enroller, tpms[0], GUEST_B)) == [1, 1, 1]
+    genuine, drafts = activation.plan, []
+
+    def plan(*arguments, **options):
+        drafted = genuine(*arguments, **options)
+        drafts.append({piece.issuer.generation for piece in drafted.pieces})
+        if len(drafts) == 1:
+            anywhere("issuer-activate")
+            with pytest.raises(Conflict, match=": 3"):
+                anywhere("issuer-retire", yes=True)
+            anywhere("issuer-retire", yes=True, abandon=3)
+        return drafted
+
+    monkeypatch.setattr(activation, "plan", plan)
+    other = replace(GUEST_B, resource="default/vtpm/guest-c", secret=bytes(range(64, 96)))
+    assert issuers_of(anywhere, w.issue(world, enroller, tpms[1], other)) == [2, 2, 2]
+    assert drafts == [{1}, {2}]
+    assert counts(anywhere) == {("ek", 1): 1, ("devid", 1): 2, ("ek", 2): 1, ("devid", 2): 2}

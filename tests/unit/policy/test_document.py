@@ -19,6 +19,7 @@ from ca_service.judgment import BadRequest, NotFound
 from ca_service.policy import (
     UNSAFE_RULES,
     EarDemand,
+    EphemeralTerms,
     checks,
     example_document,
     launch_checks,
@@ -178,6 +179,7 @@ def test_the_commented_entries_of_the_production_example_are_valid(keys):
     assert [kbs.id for kbs in policy.kbs.values()] == ["org-kbs"]
     assert policy.kbs[keys[0].thumbprint()].ear == EarDemand((keys[2],), 600)
     assert [launch.name for launch in policy.launches.entries()] == ["svsm-2026-11", "svsm-signed"]
+    assert policy.ephemeral == EphemeralTerms(7, frozenset({"amd-svsm-services"}), volatile_stores=False)
     (platform,) = policy.platforms.values()
     assert platform.name == "fleet"
     assert {product: len(floors) for product, floors in platform.floors.items()} == {

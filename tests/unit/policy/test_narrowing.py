@@ -65,6 +65,13 @@ def content(content):
     fleet = content["platform"][0]
     cloud = fleet | {"name": "cloud", "chips": {"deny": ["01" * 64]}, "unconstrained": ["launch-mitigations"]}
     cloud["mitigations"] = {"current": 2}
+    for entry in (signed, author):
+        entry["capabilities"] = ["verifies-grants", "reports-state", "oracle-free"]
+    content["ephemeral"] = {
+        "days": 3,
+        "profiles": ["amd-svsm-services", "amd-svsm-vtpm:0"],
+        "volatile_stores": True,
+    }
     hosted = launch[0] | {"name": "hosted", "host_data": ["d3" * 32], "platform": "cloud"}
     return content | {"launch": [*launch, author, hosted], "platform": [fleet, cloud]}
 
@@ -112,7 +119,9 @@ def drawn_facts(draw, facts, keys, launched):
         store_format=draw(st.sampled_from(["cocoonfs/1", "cocoonfs/2", "none"])),
         ek_templates=draw(st.sampled_from([("L-1",), ("L-1", "H-3"), ("L-2",)])),
         idevid_template=draw(st.sampled_from(["H-3", "H-2", "H-1"])),
-        profile=draw(st.sampled_from(["svsm-vtpm-ca:1", "svsm-vtpm-ca:1", "amd-svsm-services"])),
+        profile=draw(
+            st.sampled_from(["svsm-vtpm-ca:1", "svsm-vtpm-ca:1", "amd-svsm-services", "amd-svsm-vtpm:0"])
+        ),
     )
 
 

@@ -952,3 +952,20 @@ def test_no_byte_may_differ_from_what_was_drafted(profile, drafts):
         tbs = draft.tbs[:offset] + bytes([flipped]) + draft.tbs[offset + 1 :]
         with pytest.raises(LintFailed):
             lint(replace(draft, tbs=tbs), issuer)
+
+
+def test_what_the_readers_remember_is_known_by_its_bytes(make_ek, cas):
+    """A name with another string type looks the same to people; both readers must see that it is another one."""
+    draft = make_ek()
+    lint(draft, cas.ek.info)
+    name = cas.ek.info.certificate.subject.public_bytes()
+    utf8, printable = bytes([0x0C]), bytes([0x13])
+    assert utf8 in name
+    other = name.replace(utf8 + bytes([len("Example")]) + b"Example", printable + bytes([7]) + b"Example")
+    assert other != name
+    assert len(other) == len(name)
+    changed = replace(draft, tbs=draft.tbs.replace(name, other))
+    with pytest.raises(LintFailed) as caught:
+        lint(changed, cas.ek.info)
+    assert caught.value.rule in {"lint.issuer-name", "lint.readers-agree"}
+    lint(make_ek(), cas.ek.info)

@@ -1,0 +1,191 @@
+"""What a CA remembers outside its database, so that an old copy of the database cannot pass for the present one.
+
+In ``state/`` of the CA's directory lie the number of the database's epoch, the newest revocation list of each
+issuing CA, and the log's newest checkpoint. They only ever go forward. `compare` is pure; `check_not_rolled_back`
+and `keep_state` do the reading and writing around it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cryptography import x509
+
+from ca_service.audit import open_checkpoint
+from ca_service.judgment import Unavailable, VtpmCaError
+from ca_service.keys import PublicAuthority, files
+from ca_service.keys.layout import RUN
+from ca_service.operations.audit import log_key
+from ca_service.store import Store, Transaction
+from vtpm.wire.encoding import Members, b64std, parse_json, unb64std
+from vtpm.wire.errors import WireError
+
+FOLDER = "state"
+_FACTS = "kept.json"
+_LOCK = "state.lock"
+_VERSION = 1
+_MAX_NUMBER = 2**31 - 1
+_MAX_NOTE = 4096
+_MAX_FACTS = 3 * _MAX_NOTE
+
+
+@dataclass(frozen=True)
+class KeptState:
+    """What is remembered, or what a database knows of the same.
+
+    Attributes:
+        epoch: number of the epoch; 0 if none was seen.
+        crls: DER of the newest revocation list by issuer (subject key id, hex).
+        log_size: leaves of the log; 0 if none was seen.
+        log_root: root hash of the tree of that size, hex.
+        checkpoint: the signed note that says so; empty if none was seen.
+    """
+
+    epoch: int = 0
+    crls: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    log_size: int = 0
+    log_root: str = ""
+    checkpoint: str = field(default="", repr=False)
+
+    def numbers(self) -> dict[str, int]:
+        """The number of each revocation list."""
+        return {skid: crl_number(der) for skid, der in self.crls.items()}
+
+
+def crl_number(der: bytes) -> int:
+    """The cRLNumber of a revocation list (RFC 5280, section 5.2.3); raises ValueError if it has none."""
+    extensions = x509.load_der_x509_crl(der).extensions
+    try:
+        return extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except x509.ExtensionNotFound:
+        raise ValueError("the list has no number") from None
+
+
+def compare(kept: KeptState, present: KeptState) -> list[str]:
+    """In what the present database is behind what is remembered; empty if in nothing.
+
+    A restore begins a new epoch, and its log may be shorter. Its epoch is higher then, and the log is not compared.
+    """
+    behind = []
+    if present.epoch < kept.epoch:
+        behind.append(f"its epoch is {present.epoch}, {kept.epoch} was seen")
+    numbers = present.numbers()
+    for skid, number in sorted(kept.numbers().items()):
+        if numbers.get(skid, 0) < number:
+            behind.append(f"its list of {skid} is number {numbers.get(skid, 0)}, {number} was published")
+    if present.epoch == kept.epoch:
+        if present.log_size < kept.log_size:
+            behind.append(f"its log has {present.log_size} leaves, {kept.log_size} were seen")
+        elif present.log_size == kept.log_size and present.log_root != kept.log_root:
+            behind.append(f"its log of {kept.log_size} leaves is another than the one that was seen")
+    return behind
+
+
+def state_of(tx: Transaction, public: PublicAuthority) -> KeptState:
+    """The same facts as a database has them; raises `Unavailable` if its log is damaged."""
+    epoch, head = tx.epochs.current(), tx.log.head()
+    lists = {issuer.skid: tx.crls.latest(issuer.skid) for issuer in public.issuers}
+    crls = {skid: row.der for skid, row in lists.items() if row is not None}
+    number = 0 if epoch is None else epoch.number
+    if head is None or not head.checkpoint:
+        return KeptState(number, crls)
+    size, root = _read_note(head.checkpoint, public)
+    return KeptState(number, crls, size, root, head.checkpoint)
+
+
+def read_state(public: PublicAuthority) -> KeptState:
+    """What the CA's directory remembers; nothing in the directory of a CA that no release with a memory has opened.
+
+    Raises:
+        Unavailable: it is there and cannot be read (code ``kept-state``).
+    """
+    folder = public.directory / FOLDER
+    if not folder.exists():
+        return KeptState()
+    try:
+        members = Members(parse_json((folder / _FACTS).read_bytes(), "kept", most=_MAX_FACTS), "kept")
+        members.integer("v", _VERSION, _VERSION)
+        epoch = members.integer("epoch", 0, _MAX_NUMBER)
+        note = unb64std(members.text("checkpoint", least=0, most=2 * _MAX_NOTE), "checkpoint").decode("utf-8")
+        members.end()
+        crls = {path.stem.removeprefix("crl-"): path.read_bytes() for path in folder.glob("crl-*.der")}
+        for skid, der in crls.items():
+            check_crl(public, skid, der)
+        size, root = _read_note(note, public) if note else (0, "")
+    except (OSError, WireError, ValueError, VtpmCaError):
+        raise Unavailable(
+            f"what the CA remembers in {folder} cannot be read",
+            code="kept-state",
+            remedy="Bring the folder back from a copy of the CA's directory: without it an old database could pass.",
+        ) from None
+    return KeptState(epoch, crls, size, root, note)
+
+
+def check_crl(public: PublicAuthority, skid: str, der: bytes) -> x509.CertificateRevocationList:
+    """Read a revocation list and check that this issuing CA has signed it; raises ValueError."""
+    crl = x509.load_der_x509_crl(der)
+    key = next((issuer.certificate.public_key() for issuer in public.issuers if issuer.skid == skid), None)
+    if key is None or not crl.is_signature_valid(key):  # type: ignore[arg-type] # an issuer's key is one that signs
+        raise ValueError("no issuing CA of this CA has signed the list")
+    crl_number(der)
+    return crl
+
+
+def check_not_rolled_back(public: PublicAuthority, store: Store) -> None:
+    """Refuse a database that is older than what the CA remembers; call it whenever one is opened.
+
+    Raises:
+        Unavailable: it is (code ``rolled-back``), or one of the two cannot be read.
+    """
+    kept = read_state(public)
+    with store.read() as tx:
+        behind = compare(kept, state_of(tx, public))
+    if behind:
+        raise Unavailable(
+            "the database is older than what this CA has done: " + "; ".join(behind),
+            code="rolled-back",
+            remedy="Bring old copies back with `vtpm-ca db restore` only: it keeps revoked what is revoked.",
+        )
+
+
+def keep_state(public: PublicAuthority, store: Store) -> KeptState:
+    """Remember where the database stands; call it at start, after each publication, regularly, and at the end.
+
+    Raises:
+        Unavailable: the database is older than what is remembered, or something cannot be read or written.
+    """
+    # What is newest must not be overwritten by what another process has read before it.
+    with files.locked(public.directory / RUN / _LOCK):
+        kept = read_state(public)
+        with store.read() as tx:
+            present = state_of(tx, public)
+        if behind := compare(kept, present):
+            raise Unavailable(
+                "the database is older than what this CA has done: " + "; ".join(behind), code="rolled-back"
+            )
+        write_state(public, kept, present)
+    return present
+
+
+def write_state(public: PublicAuthority, kept: KeptState, present: KeptState) -> None:
+    """Replace what is remembered, each file whole or not at all; the revocation lists first, the facts last."""
+    folder = public.directory / FOLDER
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for skid, der in present.crls.items():
+            if kept.crls.get(skid) != der:
+                files.replace_file(folder / f"crl-{skid}.der", der, files.PRIVATE_FILE)
+        if (kept.epoch, kept.checkpoint) != (present.epoch, present.checkpoint) or not (
+            folder / _FACTS
+        ).exists():
+            facts = {"v": _VERSION, "epoch": present.epoch, "checkpoint": b64std(present.checkpoint.encode())}
+            files.replace_file(folder / _FACTS, json.dumps(facts).encode("ascii"), files.PRIVATE_FILE)
+    except OSError as error:
+        raise Unavailable(
+            f"what the CA remembers cannot be written: {error.strerror}", code="kept-state"
+        ) from None
+
+
+def _read_note(note: str, public: PublicAuthority) -> tuple[int, str]:
+    checkpoint = open_checkpoint(note.encode("utf-8"), log_key(public))
+    return checkpoint.size, checkpoint.root.hex()

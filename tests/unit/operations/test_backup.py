@@ -1,0 +1,384 @@
+"""Backup and restore: nothing is lost unnoticed, nothing revoked comes back, no nonce of before is good again."""
+
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import enrollment_world as w
+import pytest
+from cryptography import x509
+
+from ca_service.enrollment import Limits
+from ca_service.judgment import BadRequest, Refused, Unavailable
+from ca_service.operations import open_database
+from ca_service.operations.audit import audit_ca
+from ca_service.operations.backup import make_backup, plan_restore, restore
+from ca_service.operations.backup_file import MANIFEST, read_manifest
+from ca_service.operations.kept import (
+    FOLDER,
+    KeptState,
+    check_not_rolled_back,
+    compare,
+    keep_state,
+    read_state,
+)
+from ca_service.store import CertificateState, IssuerState, Store, create_store, schema
+
+
+@pytest.fixture
+def ca(desk):
+    """The public and secret side of the CA in the desk's directory."""
+    return replace(desk.world.authority, directory=desk.world.directory / "ca")
+
+
+@pytest.fixture
+def file(desk, ca, tmp_path) -> Path:
+    """A backup of the CA as it stands before each test's own work."""
+    keep_state(ca, desk.store)
+    path = tmp_path / "backup.sqlite3"
+    make_backup(ca, desk.store, path, desk.world.time)
+    return path
+
+
+def serial_of(desk, profile: str = "ek") -> str:
+    return {row["profile"]: row["serial"] for row in desk("cert-list")}[profile]
+
+
+def rows(store: Store) -> dict[str, list]:
+    with store.read() as tx:
+        return {
+            table.name: [
+                tuple(row) for row in tx.connection.execute(table.select().order_by(*table.primary_key))
+            ]
+            for table in schema.metadata.sorted_tables
+        }
+
+
+def bring_back(desk, ca, file: Path, url: str | None = None, **options) -> Store:
+    desk.store.close()
+    url = url or desk.world.url
+    restore(ca, url, file, at=desk.world.time, entropy=os.urandom, limits=Limits(), **options)
+    desk.world.url = url
+    desk.store = open_database(url)
+    desk.context = replace(desk.context, store=desk.store)
+    return desk.store
+
+
+class TestBackup:
+    def test_it_holds_every_row_and_nobody_else_reads_it(self, desk, file):
+        copy = Store(f"sqlite:///{file}")
+        assert rows(copy) == rows(desk.store)
+        copy.close()
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert sorted(path.name for path in file.parent.iterdir() if "backup" in path.name) == [file.name]
+
+    def test_the_manifest_says_what_it_is(self, desk, ca, file):
+        manifest = read_manifest(file)
+        assert (manifest.ca_id, manifest.epoch) == (ca.ca_id, 1)
+        assert manifest.rows["certificates"] == len(rows(desk.store)["certificates"])
+        assert set(manifest.sha256) == {*schema.metadata.tables, "alembic_version"}
+
+    def test_it_overwrites_nothing(self, desk, ca, file):
+        before = file.read_bytes()
+        with pytest.raises(BadRequest) as error:
+            make_backup(ca, desk.store, file, desk.world.time)
+        assert error.value.code == "exists"
+        assert file.read_bytes() == before
+
+    def test_a_folder_that_is_not_there(self, desk, ca, tmp_path):
+        with pytest.raises(BadRequest, match="cannot be written"):
+            make_backup(ca, desk.store, tmp_path / "nowhere" / "backup", desk.world.time)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE revocations SET reason = 'other'",
+            "DELETE FROM decisions WHERE id = (SELECT min(id) FROM decisions)",
+            "UPDATE alembic_version SET version_num = '0001'",
+            "DROP TABLE blocked_keys",
+            f"DROP TABLE {MANIFEST}",
+            "UPDATE vtpm_ca_backup SET manifest = '{}'",
+            "UPDATE vtpm_ca_backup SET manifest = '[]'",
+        ],
+    )
+    def test_a_changed_one_is_not_taken(self, desk, ca, file, change):
+        if change.startswith("UPDATE revocations"):
+            desk("cert-revoke", serial=serial_of(desk), yes=True)
+            file.unlink()
+            make_backup(ca, desk.store, file, desk.world.time)
+        with closing(sqlite3.connect(file)) as database:
+            database.execute(change)
+            database.commit()
+        with pytest.raises(BadRequest) as error:
+            plan_restore(ca, desk.world.url, file)
+        assert error.value.code in ("damaged", "format")
+
+    def test_what_is_none(self, desk, ca, tmp_path):
+        (tmp_path / "text").write_text("a text")
+        for path in (tmp_path / "text", tmp_path / "nowhere", tmp_path):
+            with pytest.raises(BadRequest):
+                plan_restore(ca, desk.world.url, path)
+
+    def test_another_ca_s_is_not_taken(self, desk, ca, file):
+        with pytest.raises(BadRequest) as error:
+            plan_restore(replace(ca, ca_id="another"), desk.world.url, file)
+        assert error.value.code == "other-ca"
+
+
+class TestRestore:
+    def test_without_yes_it_only_says_what_would_be_lost(self, desk, ca, file, tmp_path):
+        with pytest.raises(Refused):
+            desk.world.enroller(desk.store).enroll(_wrong(desk))
+        desk("cert-revoke", serial=serial_of(desk), yes=True)
+        before = rows(desk.store)
+        losses = plan_restore(ca, desk.world.url, file)
+        assert (losses.certificates, losses.decisions, losses.epoch) == (0, 1, 2)
+        assert losses.revocations >= 1
+        assert rows(desk.store) == before
+
+    @pytest.mark.parametrize("source", ["present", "kept", "crl"])
+    def test_what_was_revoked_stays_revoked(self, desk, ca, file, source):
+        """Known from the present database, from the CA's own memory, or from a list that the operator brings."""
+        serial = serial_of(desk)
+        desk("cert-revoke", serial=serial, yes=True)
+        with desk.store.read() as tx:
+            issuer = tx.certificates.get(serial).issuer
+            published = tx.crls.latest(issuer)
+        options = {}
+        if source == "kept":
+            keep_state(ca, desk.store)
+        if source == "crl":
+            options["crls"] = [published.der]
+        if source != "present":
+            desk.store.close()
+            Path(desk.world.url.removeprefix("sqlite:///")).unlink()
+        store = bring_back(desk, ca, file, **options)
+        with store.read() as tx:
+            assert tx.certificates.get(serial).state is CertificateState.REVOKED
+            assert tx.revocations.get(issuer, serial) is not None
+            latest = tx.crls.latest(issuer)
+        assert latest.number > published.number
+        assert _on(latest.der, serial)
+        assert desk("cert-show", serial=serial)["state"] == "revoked"
+
+    def test_no_nonce_of_before_is_good(self, desk, ca, file):
+        world = desk.world
+        body = world.body(world.enroller(desk.store).new_nonce().nonce, w.SoftTpm())
+        store = bring_back(desk, ca, file)
+        with pytest.raises(Refused) as refusal:
+            world.enroller(store).enroll(body)
+        assert refusal.value.rule.startswith("nonce.")
+        assert not refusal.value.decision_id
+
+    def test_the_epoch_is_above_all_that_were_seen(self, desk, ca, file):
+        for number in (2, 3, 4):
+            store = bring_back(desk, ca, file)
+            with store.read() as tx:
+                assert tx.epochs.current().number == number
+        Path(desk.world.url.removeprefix("sqlite:///")).unlink()
+        with bring_back(desk, ca, file).read() as tx:
+            assert tx.epochs.current().number == 5
+            assert len({epoch.salt for epoch in tx.epochs.all()}) == 2
+
+    def test_the_log_admits_it_and_holds(self, desk, ca, file):
+        with pytest.raises(Refused):
+            desk.world.enroller(desk.store).enroll(_wrong(desk))
+        seen = keep_state(ca, desk.store)
+        store = bring_back(desk, ca, file)
+        with store.read() as tx:
+            leaf = json.loads(tx.log.leaf("restore", "2").data)
+        assert (leaf["size"], leaf["root"]) == (str(seen.log_size), seen.log_root)
+        assert not audit_ca(ca, store).findings
+
+    def test_keys_stay_blocked_and_given_up_issuers_do(self, desk, ca, file):
+        skid = ca.issuer("ek").skid
+        with desk.store.write() as tx:
+            tx.connection.exec_driver_sql(
+                "INSERT INTO blocked_keys (spki, at, \"by\", cause) VALUES ('ab', '2026-11-23T12:00:00Z', 'me', '')"
+            )
+            tx.issuers.move(skid, IssuerState.TAINTED, desk.world.time)
+        with bring_back(desk, ca, file).read() as tx:
+            assert tx.blocked_keys.among(["ab"]) == {"ab"}
+            assert tx.issuers.get(skid).state is IssuerState.TAINTED
+
+    def test_the_old_database_stays_beside_it(self, desk, ca, file):
+        desk("cert-revoke", serial=serial_of(desk), yes=True)
+        before = rows(desk.store)
+        folder = Path(desk.world.url.removeprefix("sqlite:///")).parent
+        bring_back(desk, ca, file)
+        (old,) = [p for p in folder.glob("ca.sqlite3.2*") if not p.name.endswith(("-wal", "-shm"))]
+        assert not list(folder.glob(".*part*"))
+        former = Store(f"sqlite:///{old}")
+        assert rows(former) == before
+        former.close()
+
+    def test_a_forged_list_is_not_taken(self, desk, ca, file, new_ca):
+        with desk.store.read() as tx:
+            der = bytearray(tx.crls.latest(ca.issuer("ek").skid).der)
+        der[-1] ^= 1
+        for given in (bytes(der), b"", b"-----BEGIN X509 CRL-----"):
+            with pytest.raises(BadRequest) as error:
+                plan_restore(ca, desk.world.url, file, [given])
+            assert error.value.code == "crl"
+
+    def test_a_restore_that_fails_leaves_all_as_it_was(self, desk, ca, file, monkeypatch):
+        before = rows(desk.store)
+        monkeypatch.setattr("ca_service.operations.backup.publish", _fail)
+        with pytest.raises(RuntimeError):
+            bring_back(desk, ca, file)
+        store = open_database(desk.world.url)
+        assert rows(store) == before
+        check_not_rolled_back(ca, store)
+        store.close()
+
+    def test_it_serves_again(self, desk, ca, file):
+        store = bring_back(desk, ca, file)
+        world = desk.world
+        world.apply(store, world.policy())
+        enroller = world.enroller(store)
+        enroller.recover()
+        assert w.issue(world, enroller, w.SoftTpm(), w.Boot(resource="default/vtpm/new", secret=bytes(32)))
+        world.close()
+        check_not_rolled_back(ca, store)
+
+
+class TestPostgresql:
+    """From SQLite to PostgreSQL and back: a backup fits both."""
+
+    def test_there_and_back(self, desk, ca, file, postgres, tmp_path):
+        serial = serial_of(desk)
+        desk("cert-revoke", serial=serial, yes=True)
+        sqlite = desk.world.url
+        server = postgres.url(postgres.new_database())
+        keep_state(ca, desk.store)
+        store = bring_back(desk, ca, file, server)
+        assert desk("cert-show", serial=serial)["state"] == "revoked"
+        with store.write() as tx:
+            # The numbers that the server gives go on above those that were copied.
+            tx.alarms.add("clone", "d", "{}", desk.world.time)
+        again = tmp_path / "again.sqlite3"
+        make_backup(ca, store, again, desk.world.time)
+        copy = Store(f"sqlite:///{again}")
+        assert rows(copy) == rows(store)
+        copy.close()
+        before = rows(store)
+        store = bring_back(desk, ca, again, server)
+        assert rows(store)["certificates"] == before["certificates"]
+        assert not audit_ca(ca, store).findings
+        store = bring_back(desk, ca, again, sqlite)
+        with store.read() as tx:
+            assert tx.epochs.current().number == 4
+
+    def test_a_failure_changes_nothing(self, desk, ca, file, postgres, monkeypatch):
+        server = postgres.url(postgres.new_database())
+        target = create_store(server)
+        before = rows(target)
+        monkeypatch.setattr("ca_service.operations.backup.publish", _fail)
+        with pytest.raises(RuntimeError):
+            restore(ca, server, file, at=desk.world.time, entropy=os.urandom, limits=Limits())
+        assert rows(target) == before
+        target.close()
+
+
+class TestRolledBack:
+    def test_a_file_that_was_copied_back_is_refused(self, desk, ca, file, tmp_path):
+        path = Path(desk.world.url.removeprefix("sqlite:///"))
+        desk.store.close()
+        shutil.copyfile(path, tmp_path / "old")
+        store = open_database(desk.world.url)
+        desk.context = replace(desk.context, store=store)
+        desk("cert-revoke", serial=serial_of(desk), yes=True)
+        keep_state(ca, store)
+        store.close()
+        shutil.copyfile(tmp_path / "old", path)
+        store = open_database(desk.world.url)
+        for attempt in (check_not_rolled_back, keep_state):
+            with pytest.raises(Unavailable) as error:
+                attempt(ca, store)
+            assert error.value.code == "rolled-back"
+        desk.store = store
+        check_not_rolled_back(ca, bring_back(desk, ca, file))
+
+    def test_one_from_before_a_restore_is_refused(self, desk, ca, file, tmp_path):
+        path = Path(desk.world.url.removeprefix("sqlite:///"))
+        desk.store.close()
+        shutil.copyfile(path, tmp_path / "old")
+        bring_back(desk, ca, file).close()
+        shutil.copyfile(tmp_path / "old", path)
+        store = open_database(desk.world.url)
+        with pytest.raises(Unavailable, match="epoch is 1, 2 was seen"):
+            check_not_rolled_back(ca, store)
+        store.close()
+
+    def test_a_present_one_is_taken_and_remembered(self, desk, ca):
+        check_not_rolled_back(ca, desk.store)
+        kept = keep_state(ca, desk.store)
+        assert read_state(ca) == kept
+        assert kept.log_size > 0
+        folder = ca.directory / FOLDER
+        assert folder.stat().st_mode & 0o777 == 0o700
+        times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+        keep_state(ca, desk.store)
+        assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
+
+    @pytest.mark.parametrize("damage", ["facts", "note", "list", "foreign", "gone"])
+    def test_a_memory_that_cannot_be_read_stops_the_ca(self, desk, ca, damage):
+        keep_state(ca, desk.store)
+        facts = ca.directory / FOLDER / "kept.json"
+        one = next((ca.directory / FOLDER).glob("crl-*.der"))
+        if damage == "facts":
+            facts.write_text('{"v": 2}')
+        elif damage == "note":
+            facts.write_text(json.dumps({**json.loads(facts.read_text()), "checkpoint": "note"}))
+        elif damage == "list":
+            one.write_bytes(one.read_bytes()[:-1] + b"\x00")
+        elif damage == "foreign":
+            one.rename(one.with_name(f"crl-{'00' * 20}.der"))
+        else:
+            facts.unlink()
+        for attempt in (check_not_rolled_back, keep_state):
+            with pytest.raises(Unavailable) as error:
+                attempt(ca, desk.store)
+            assert error.value.code == "kept-state"
+
+
+class TestCompare:
+    @pytest.fixture
+    def now(self, desk, ca) -> KeptState:
+        return keep_state(ca, desk.store)
+
+    def test_the_same_and_the_newer_pass(self, now):
+        for present in (now, replace(now, log_size=now.log_size + 1, log_root="00"), replace(now, epoch=2)):
+            assert compare(now, present) == []
+        assert compare(KeptState(), KeptState()) == []
+        assert compare(KeptState(), now) == []
+
+    def test_a_restore_elsewhere_may_have_a_shorter_log(self, now):
+        assert compare(now, replace(now, epoch=now.epoch + 1, log_size=0, log_root="")) == []
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"epoch": 0}, {"log_size": 0}, {"log_root": "00" * 32}, {"crls": {}}, {"epoch": 2, "crls": {}}],
+    )
+    def test_what_is_behind_is_named(self, now, change):
+        assert compare(now, replace(now, **change))
+
+
+def _wrong(desk) -> bytes:
+    """A request that is refused, which is a decision."""
+    world = desk.world
+    nonce = world.enroller(desk.store).new_nonce().nonce
+    return world.body(nonce, w.SoftTpm(), w.Boot(resource="elsewhere/vtpm/x"))
+
+
+def _on(der: bytes, serial: str) -> bool:
+    crl = x509.load_der_x509_crl(der)
+    return crl.get_revoked_certificate_by_serial_number(int(serial, 16)) is not None
+
+
+def _fail(*_arguments: object, **_named: object) -> None:
+    raise RuntimeError("the power went")

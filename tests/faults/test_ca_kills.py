@@ -30,8 +30,8 @@ def run_kills(site: Site, chance, kills: int, *, progress: bool = False) -> tupl
             # So many answers later, and then a little: the same moments on a fast machine and on a slow one.
             site.record.until_more(chance.randrange(16), 3.0)
             load.stop.wait(chance.uniform(0.0, 0.05))
-        if chance.random() < 0.4:
-            killed["worker"] += node.kill_worker(chance)
+        if chance.random() < 0.4 and node.kill_worker(chance):
+            killed["worker"] += 1
         else:
             node.kill()
             killed["server"] += 1

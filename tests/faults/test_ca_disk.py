@@ -20,15 +20,17 @@ from fault_site import Site, Supply, only_retryable
 from postgres_cluster import ROLE, PostgresCluster
 from serving import Node, until
 
+pytestmark = pytest.mark.timeout(300)
+
 CLIENTS = 4
 HABITS = Habits(again=0.2, replay=0.1, most_wait_s=0.1, pause_s=0.05)
 
 
 def ride_out(site: Site, node: Node, fault: contextlib.AbstractContextManager) -> None:
     """Enrol while the fault is not there, there, and gone again; check that it was felt and that nothing was lost."""
-    supply = Supply(site, most=400)
+    supply = Supply(site)
     load = Load([node.base], site.record, supply, CLIENTS, HABITS).start()
-    assert site.record.until_more(12, 60), load.figures().counts
+    assert site.record.until_more(8, 60), load.figures().counts
 
     def refused() -> int:
         counts = load.figures().counts
@@ -42,7 +44,7 @@ def ride_out(site: Site, node: Node, fault: contextlib.AbstractContextManager) -
         until(lambda: refused() >= before + 2 * CLIENTS, 60, lambda: str(load.figures().counts))
         assert load.figures().counts["certificates"] == issued
         assert node.get("/healthz")[0] == 200
-    assert site.record.until_more(12, 60), "the CA does not go on"
+    assert site.record.until_more(8, 60), "the CA does not go on"
     supply.shut()
     figures = load.join(60)
     only_retryable(figures, [node])
@@ -115,6 +117,7 @@ def no_growth(node: Node, site: Site) -> Iterator[None]:
             resource.prlimit(worker, resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.slow
 def test_files_that_may_not_grow(founding, nursery):
     site = Site(founding, nursery, None)
     node = site.start().until_ready()
@@ -152,8 +155,10 @@ def strace() -> None:
 
 @pytest.mark.parametrize(
     ("calls", "error"),
-    [("pwrite64", "EROFS"), ("fsync,fdatasync", "EIO")],
-    ids=["read-only file system", "flush fails"],
+    [
+        pytest.param("pwrite64", "EROFS", id="read-only file system"),
+        pytest.param("fsync,fdatasync", "EIO", id="flush fails", marks=pytest.mark.slow),
+    ],
 )
 def test_a_failing_disk_under_sqlite(founding, nursery, strace, calls, error):
     site = Site(founding, nursery, None)
@@ -180,6 +185,7 @@ def test_postgresql_that_may_only_be_read(founding, nursery, durable_postgres):
     site.close()
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_postgresql(founding, nursery, durable_postgres):
     """The tables' disk; the server's log has its own, for without that PostgreSQL itself stops."""
     root_only()

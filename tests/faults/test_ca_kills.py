@@ -16,7 +16,7 @@ HABITS = Habits(again=0.15, replay=0.15, most_wait_s=0.3, pause_s=0.05)
 
 def run_kills(site: Site, chance, kills: int, *, progress: bool = False) -> tuple[Figures, dict[str, int]]:
     """Kill the CA so many times under load, and see that nothing was lost; returns figures for the record."""
-    supply = Supply(site, most=40 * kills + 400)
+    supply = Supply(site)
     node = site.start().until_ready()
     load = Load([node.base], site.record, supply, CLIENTS, HABITS, seed=chance.randrange(1 << 32)).start()
     begun, killed = time.monotonic(), {"server": 0, "worker": 0, "starting": 0}
@@ -30,8 +30,8 @@ def run_kills(site: Site, chance, kills: int, *, progress: bool = False) -> tupl
             # So many answers later, and then a little: the same moments on a fast machine and on a slow one.
             site.record.until_more(chance.randrange(16), 3.0)
             load.stop.wait(chance.uniform(0.0, 0.05))
-        if chance.random() < 0.4:
-            killed["worker"] += node.kill_worker(chance)
+        if chance.random() < 0.4 and node.kill_worker(chance):
+            killed["worker"] += 1
         else:
             node.kill()
             killed["server"] += 1

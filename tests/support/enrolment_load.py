@@ -13,7 +13,6 @@ import hashlib
 import http.client
 import itertools
 import json
-import math
 import multiprocessing
 import os
 import random
@@ -57,20 +56,32 @@ class Unexpected(AssertionError):
 
 def make_tpms(count: int) -> list[w.SoftTpm]:
     """So many TPMs, in little time; see `tpms`."""
-    return list(itertools.islice(tpms(count), count))
+    return list(itertools.islice(tpms(), count))
 
 
-def tpms(most: int) -> Iterator[w.SoftTpm]:
-    """TPMs, made as they are asked for: their RSA moduli are the pairings of a few primes, all different.
+def tpms() -> Iterator[w.SoftTpm]:
+    """TPMs without end, made as they are asked for, and none twice in one process.
 
-    Good for load alone: whoever sees two of these moduli may find a common factor. There are `most`, or a few less if
-    the primes fit badly.
+    Their RSA moduli are the pairings of a few primes, all different, because to make an RSA key takes long. Good for
+    load alone: whoever sees two of these moduli may find a common factor.
     """
-    side = math.isqrt(max(most - 1, 0)) + 2
-    keys = [rsa.generate_private_key(_EXPONENT, 2048).private_numbers() for _ in range(side)]
-    for p, q in itertools.product([key.p for key in keys], [key.q for key in keys]):
-        if (p * q).bit_length() == 2048:
-            yield _tpm(p, q)
+    while True:
+        with _PAIRING:
+            pair = next(_PAIRS)
+        yield _tpm(*pair)
+
+
+def _pairs() -> Iterator[tuple[int, int]]:
+    keys: list[rsa.RSAPrivateNumbers] = []
+    while True:
+        new = rsa.generate_private_key(_EXPONENT, 2048).private_numbers()
+        pairs = [(new.p, old.q) for old in keys] + [(old.p, new.q) for old in keys] + [(new.p, new.q)]
+        yield from (pair for pair in pairs if (pair[0] * pair[1]).bit_length() == 2048)
+        keys.append(new)
+
+
+_PAIRS = _pairs()
+_PAIRING = threading.Lock()
 
 
 def _tpm(p: int, q: int) -> w.SoftTpm:

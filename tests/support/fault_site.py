@@ -60,6 +60,8 @@ class Site:
         else:
             self.database = cluster.new_database()
             self.url = cluster.url(self.database)
+            # It begins anew on this database, so what it remembers of the one it was made with does not count.
+            shutil.rmtree(self.ca / "state", ignore_errors=True)
             founding.prepare(self.url)
         self.world = load.load_world(self.folder)
         self._notes = Path(tempfile.mkdtemp(prefix="vn"))
@@ -105,8 +107,8 @@ class Site:
 class Supply:
     """Machines for a load until it is shut; counts what it gave."""
 
-    def __init__(self, site: Site, most: int = 2000, prefix: str = "load") -> None:
-        self._machines = load.machines(site.world, load.tpms(most), prefix)
+    def __init__(self, site: Site, prefix: str = "load") -> None:
+        self._machines = load.machines(site.world, load.tpms(), prefix)
         self._shut = threading.Event()
         self.given = 0
 

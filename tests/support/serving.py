@@ -5,6 +5,7 @@ and then runs the command line as it is. Nothing else differs from a server that
 """
 
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -21,6 +22,8 @@ from enrolment_load import free_port
 SUPPORT = Path(__file__).parent
 ROOT = SUPPORT.parents[1]
 _PAUSE_S = 0.005
+_PR_SET_PDEATHSIG = 1
+_servers: list[int] = []
 
 
 class Nursery:
@@ -201,6 +204,11 @@ def nurse() -> None:
         else:
             answer = _poll(request["poll"], statuses)
         print(json.dumps(answer), flush=True)
+    # Whoever asked is gone, perhaps without a word.
+    for pid in _servers:
+        if _poll(pid, statuses) is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
 
 def _remember(sealed) -> None:
@@ -224,10 +232,12 @@ def _remember(sealed) -> None:
 def _fork(main: Callable[[], None], words: Sequence[str], log: str, environment: dict[str, str]) -> int:
     pid = os.fork()
     if pid:
+        _servers.append(pid)
         return pid
     code = 70
     try:
         os.setsid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.environ.update(environment)
         file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         null = os.open(os.devnull, os.O_RDWR)

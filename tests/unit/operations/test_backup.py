@@ -356,6 +356,9 @@ class TestCompare:
             assert compare(now, present) == []
         assert compare(KeptState(), KeptState()) == []
         assert compare(KeptState(), now) == []
+        # `init` remembers an epoch and no log; the first start opens the log, with a root although it is empty.
+        begun = replace(now, log_size=0, log_root="e3")
+        assert compare(replace(begun, log_root="", checkpoint=""), begun) == []
 
     def test_a_restore_elsewhere_may_have_a_shorter_log(self, now):
         assert compare(now, replace(now, epoch=now.epoch + 1, log_size=0, log_root="")) == []

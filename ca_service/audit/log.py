@@ -72,6 +72,17 @@ class Log:
             Taken: one of them is in the log already; by the transaction's end.
             Unavailable: the log contradicts itself (code ``log``); nothing was written.
         """
+        first, frontier, nodes, checkpoint = self._grow(tx, leaves, at)
+        proofs = tuple(
+            Proof(leaf.data, first + i, inclusion(first + i, frontier.size).path(nodes))
+            for i, leaf in enumerate(leaves)
+        )
+        return Receipt(frontier.size, checkpoint, proofs)
+
+    def _grow(
+        self, tx: Transaction, leaves: Sequence[Leaf], at: datetime
+    ) -> tuple[int, Frontier, dict[Place, bytes], bytes]:
+        """Append; gives the first position, the new frontier, the hashes at hand, and the checkpoint."""
         row = tx.log.head(lock=True)
         frontier = self._frontier(tx, row)
         nodes = frontier.nodes()
@@ -80,21 +91,16 @@ class Log:
             frontier, grown = frontier.append(leaf_hash(leaf.data))
             made += grown
         nodes |= {(level, position): hash_ for level, position, hash_ in made}
-        if row is None or leaves:
-            checkpoint = self._sign(frontier)
-            tx.log.add_leaves(
-                LeafRow(first + i, leaf.kind, leaf.subject, leaf.data) for i, leaf in enumerate(leaves)
-            )
-            tx.log.add_nodes(made)
-            head = HeadRow(frontier.size, frontier.to_bytes(), checkpoint.decode("utf-8"), at)
-            tx.log.set_head(head, first=row is None)
-        else:
-            checkpoint = row.checkpoint.encode("utf-8")
-        proofs = tuple(
-            Proof(leaf.data, first + i, inclusion(first + i, frontier.size).path(nodes))
-            for i, leaf in enumerate(leaves)
+        if row is not None and not leaves:
+            return first, frontier, nodes, row.checkpoint.encode("utf-8")
+        checkpoint = self._sign(frontier)
+        tx.log.add_leaves(
+            LeafRow(first + i, leaf.kind, leaf.subject, leaf.data) for i, leaf in enumerate(leaves)
         )
-        return Receipt(frontier.size, checkpoint, proofs)
+        tx.log.add_nodes(made)
+        head = HeadRow(frontier.size, frontier.to_bytes(), checkpoint.decode("utf-8"), at)
+        tx.log.set_head(head, first=row is None)
+        return first, frontier, nodes, checkpoint
 
     def proofs(self, tx: Transaction, wanted: Sequence[tuple[str, str]]) -> Receipt:
         """Prove to the present head that older leaves stand in the tree.
@@ -149,13 +155,15 @@ class Log:
         Returns:
             How many leaves it appended.
         """
-        count = len(self.append(tx, (), at).proofs)
+        count = 0
+        self._grow(tx, (), at)
         decisions = ((when, DECISION, id_) for when, id_ in tx.log.unlogged_decisions())
         certificates = ((when, CERTIFICATE, serial) for when, serial in tx.log.unlogged_certificates())
         # Of one second the decisions come first, for a certificate rests on one.
         wanting = heapq.merge(decisions, certificates, key=itemgetter(0))
         while batch := list(islice(wanting, BATCH)):
-            count += len(self.append(tx, _leaves(tx, [(kind, key) for _, kind, key in batch]), at).proofs)
+            self._grow(tx, _leaves(tx, [(kind, key) for _, kind, key in batch]), at)
+            count += len(batch)
         return count
 
     def _frontier(self, tx: Transaction, row: HeadRow | None) -> Frontier:

@@ -306,7 +306,7 @@ def _keep_up(enroller: Enroller, pause: threading.Event) -> None:
     while True:
         wait = _LOOK_S
         try:
-            authority = desk.authority
+            authority = desk.source.fresh()
             if authority is not known:
                 ensure_issuers(desk.store, authority, desk.now())
                 known, due = authority, 0.0

@@ -76,7 +76,7 @@ def compare(kept: KeptState, present: KeptState) -> list[str]:
     if present.epoch == kept.epoch:
         if present.log_size < kept.log_size:
             behind.append(f"its log has {present.log_size} leaves, {kept.log_size} were seen")
-        elif kept.checkpoint and present.log_size == kept.log_size and present.log_root != kept.log_root:
+        elif present.log_size == kept.log_size > 0 and present.log_root != kept.log_root:
             behind.append(f"its log of {kept.log_size} leaves is another than the one that was seen")
     return behind
 

@@ -41,7 +41,7 @@ class Issuers(Repository):
 
     def get(self, skid: str) -> IssuerRow | None:
         """The issuer with this subject key id (hex)."""
-        return self._one(IssuerRow, sa.select(schema.issuers).where(schema.issuers.c.skid == skid))
+        return self._get(IssuerRow, schema.issuers, skid=skid)
 
     def active(self) -> dict[str, str]:
         """Subject key id of the issuer that signs, by `active_key`."""
@@ -92,7 +92,7 @@ class Issuers(Repository):
         if row is None:
             return
         active = active_key(row.role, row.pair) if state is IssuerState.ACTIVE else None
-        self._update(schema.issuers, schema.issuers.c.skid == skid, state=state, active=active, changed_at=at)
+        self._update(schema.issuers, {"skid": skid}, state=state, active=active, changed_at=at)
 
 
 def _live(at: datetime) -> "sa.ColumnElement[bool]":

@@ -10,15 +10,24 @@ from ca_service.store import schema
 from ca_service.store.repository import PAGE, Repository
 from ca_service.store.rows import DecisionRow, EnrollmentRow, EnrollmentState, SubmissionRow
 
+# Both databases know these words, and SQLAlchemy only each one's own form of them.
+_KEEP_EVIDENCE = sa.text(
+    "INSERT INTO evidence (digest, body, received_at) VALUES (:digest, :body, :received_at)"
+    " ON CONFLICT (digest) DO NOTHING"
+).bindparams(
+    sa.bindparam("body", type_=schema.evidence.c.body.type),
+    sa.bindparam("received_at", type_=schema.evidence.c.received_at.type),
+)
+
+_EVIDENCE = sa.select(schema.evidence.c.body).where(schema.evidence.c.digest == sa.bindparam("digest"))
+
 
 class Submissions(Repository):
     """Nonces that were used, each once, with the answer its body got."""
 
     def get(self, nonce: str) -> SubmissionRow | None:
         """The use of `nonce`, if it was used."""
-        return self._one(
-            SubmissionRow, sa.select(schema.submissions).where(schema.submissions.c.nonce == nonce)
-        )
+        return self._get(SubmissionRow, schema.submissions, nonce=nonce)
 
     def add(self, row: SubmissionRow) -> None:
         """Consume a nonce; the database refuses the second time."""
@@ -34,7 +43,7 @@ class Decisions(Repository):
 
     def get(self, decision_id: str) -> DecisionRow | None:
         """The decision with this id."""
-        return self._one(DecisionRow, sa.select(schema.decisions).where(schema.decisions.c.id == decision_id))
+        return self._get(DecisionRow, schema.decisions, id=decision_id)
 
     def latest(self, limit: int = PAGE) -> list[DecisionRow]:
         """The newest decisions first."""
@@ -71,15 +80,12 @@ class Decisions(Repository):
 
     def keep_evidence(self, digest: str, body: bytes, at: datetime) -> None:
         """Store the request body under its SHA-256 in hex, once."""
-        table = schema.evidence
-        known = self._connection.execute(sa.select(table.c.digest).where(table.c.digest == digest)).first()
-        if known is None:
-            self._connection.execute(table.insert().values(digest=digest, body=body, received_at=at))
+        values = {"digest": digest, "body": body, "received_at": at}
+        self._connection.execute(_KEEP_EVIDENCE, values)
 
     def evidence(self, digest: str) -> bytes | None:
         """The stored request body."""
-        table = schema.evidence
-        found = self._connection.execute(sa.select(table.c.body).where(table.c.digest == digest)).scalar()
+        found = self._connection.execute(_EVIDENCE, {"digest": digest}).scalar()
         return None if found is None else bytes(found)
 
 
@@ -94,8 +100,7 @@ class Enrollments(Repository):
 
     def get(self, enrollment_id: str) -> EnrollmentRow | None:
         """The enrolment with this id."""
-        table = schema.enrollments
-        return self._one(EnrollmentRow, sa.select(table).where(table.c.id == enrollment_id))
+        return self._get(EnrollmentRow, schema.enrollments, id=enrollment_id)
 
     def move(
         self,
@@ -111,7 +116,6 @@ class Enrollments(Repository):
 
         `reply`, `decision_id` and `policy_version` replace the stored ones when given.
         """
-        table = schema.enrollments
         values: dict[str, object] = {"state": after}
         if reply is not None:
             values["reply"] = reply
@@ -119,5 +123,4 @@ class Enrollments(Repository):
             values["decision_id"] = decision_id
         if policy_version is not None:
             values["policy_version"] = policy_version
-        condition = sa.and_(table.c.id == enrollment_id, table.c.state == before)
-        return self._update(table, condition, **values) == 1
+        return self._update(schema.enrollments, {"id": enrollment_id, "state": before}, **values) == 1

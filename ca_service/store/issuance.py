@@ -1,13 +1,13 @@
 """Intents and certificates: what was about to be signed, and what was."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 from ca_service.store import schema
-from ca_service.store.repository import PAGE, Repository
+from ca_service.store.repository import PAGE, Repository, select_by
 from ca_service.store.rows import CertificateRow, CertificateState, IntentRow, IntentState
 
 
@@ -27,26 +27,21 @@ class Intents(Repository):
 
     def get(self, intent_id: str) -> IntentRow | None:
         """The intent with this id."""
-        return self._one(IntentRow, sa.select(schema.intents).where(schema.intents.c.id == intent_id))
+        return self._get(IntentRow, schema.intents, id=intent_id)
 
     def open(self) -> list[IntentRow]:
         """All intents that are neither issued nor abandoned."""
-        table = schema.intents
-        return self._all(
-            IntentRow, sa.select(table).where(table.c.state == IntentState.OPEN).order_by(table.c.id)
-        )
+        query = select_by(schema.intents, ("state",)).order_by(schema.intents.c.id)
+        return self._all(IntentRow, query, {"state": IntentState.OPEN})
 
     def open_of(self, enrollment_id: str) -> list[IntentRow]:
         """The open intent of an enrolment, if it has one."""
-        table = schema.intents
-        condition = sa.and_(table.c.enrollment_id == enrollment_id, table.c.state == IntentState.OPEN)
-        return self._all(IntentRow, sa.select(table).where(condition))
+        return self._find(IntentRow, schema.intents, enrollment_id=enrollment_id, state=IntentState.OPEN)
 
     def close(self, intent_id: str, state: IntentState, at: datetime) -> bool:
         """End an open intent; says whether it was still open."""
-        table = schema.intents
-        condition = sa.and_(table.c.id == intent_id, table.c.state == IntentState.OPEN)
-        return self._update(table, condition, state=state, closed_at=at) == 1
+        this = {"id": intent_id, "state": IntentState.OPEN}
+        return self._update(schema.intents, this, state=state, closed_at=at) == 1
 
 
 class Certificates(Repository):
@@ -58,32 +53,31 @@ class Certificates(Repository):
         """Reserve the serial and keep the bytes to be signed; the database refuses a second live one."""
         self._insert(schema.certificates, row)
 
+    def add_all(self, rows: Sequence[CertificateRow]) -> None:
+        """The same for several at once."""
+        self._insert_all(schema.certificates, rows)
+
     def supersede(self, serial: str) -> None:
         """A certificate gives its place to the one that is intended now; it stays good until its end."""
-        table = schema.certificates
-        condition = sa.and_(table.c.serial == serial, table.c.state == CertificateState.ISSUED)
-        self._update(table, condition, state=CertificateState.SUPERSEDED, live=None)
+        this = {"serial": serial, "state": CertificateState.ISSUED}
+        self._update(schema.certificates, this, state=CertificateState.SUPERSEDED, live=None)
 
     def reinstate(self, serial: str, live: str) -> None:
         """The one that was to take its place will never be: a certificate is the live one again."""
-        table = schema.certificates
-        condition = sa.and_(table.c.serial == serial, table.c.state == CertificateState.SUPERSEDED)
-        self._update(table, condition, state=CertificateState.ISSUED, live=live)
+        this = {"serial": serial, "state": CertificateState.SUPERSEDED}
+        self._update(schema.certificates, this, state=CertificateState.ISSUED, live=live)
 
     def get(self, serial: str) -> CertificateRow | None:
         """The certificate with this serial number (hex)."""
-        table = schema.certificates
-        return self._one(CertificateRow, sa.select(table).where(table.c.serial == serial))
+        return self._get(CertificateRow, schema.certificates, serial=serial)
 
     def of_intent(self, intent_id: str) -> list[CertificateRow]:
         """All certificates of an intent."""
-        table = schema.certificates
-        return self._all(CertificateRow, sa.select(table).where(table.c.intent_id == intent_id))
+        return self._find(CertificateRow, schema.certificates, intent_id=intent_id)
 
     def of_tpm(self, tpm_id: int) -> list[CertificateRow]:
         """All certificates that were intended for a TPM during this life in its instance."""
-        table = schema.certificates
-        return self._all(CertificateRow, sa.select(table).where(table.c.tpm_id == tpm_id))
+        return self._find(CertificateRow, schema.certificates, tpm_id=tpm_id)
 
     def live(self, keys: Collection[str]) -> dict[str, CertificateRow]:
         """The intended or issued certificates among these `live_key` values."""
@@ -107,10 +101,9 @@ class Certificates(Repository):
 
     def issued(self, serial: str, der: bytes, at: datetime) -> bool:
         """Store the signed certificate; says whether it was still intended."""
-        table = schema.certificates
-        condition = sa.and_(table.c.serial == serial, table.c.state == CertificateState.INTENDED)
-        return self._update(table, condition, state=CertificateState.ISSUED, der=der, issued_at=at) == 1
+        this, state = {"serial": serial, "state": CertificateState.INTENDED}, CertificateState.ISSUED
+        return self._update(schema.certificates, this, state=state, der=der, issued_at=at) == 1
 
     def end(self, serial: str, state: CertificateState) -> None:
         """A certificate is live no more: revoked or abandoned."""
-        self._update(schema.certificates, schema.certificates.c.serial == serial, state=state, live=None)
+        self._update(schema.certificates, {"serial": serial}, state=state, live=None)

@@ -1,14 +1,18 @@
 """The ledger: which TPM lives in which instance, and what each of them brought along."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.counters import precedes
-from ca_service.store.repository import Repository
+from ca_service.store.repository import Repository, insert_into
 from ca_service.store.rows import InstanceRow, TpmRow, TpmState
+
+_LAST_COUNTER = (
+    sa.select(schema.tpms.c.counter).where(schema.tpms.c.id == sa.bindparam("id")).with_for_update()
+)
 
 
 class Ledger(Repository):
@@ -16,14 +20,11 @@ class Ledger(Repository):
 
     def instance(self, kbs_id: str, resource: str, salt: str = "") -> InstanceRow | None:
         """The instance of this KBS and resource (and salt, for shared resources)."""
-        table = schema.instances
-        condition = sa.and_(table.c.kbs_id == kbs_id, table.c.resource == resource, table.c.salt == salt)
-        return self._one(InstanceRow, sa.select(table).where(condition))
+        return self._get(InstanceRow, schema.instances, kbs_id=kbs_id, resource=resource, salt=salt)
 
     def instance_by_id(self, instance_id: int) -> InstanceRow | None:
         """The instance with this number."""
-        table = schema.instances
-        return self._one(InstanceRow, sa.select(table).where(table.c.id == instance_id))
+        return self._get(InstanceRow, schema.instances, id=instance_id)
 
     def instances(self) -> list[InstanceRow]:
         """All instances, oldest first."""
@@ -36,8 +37,7 @@ class Ledger(Repository):
 
     def occupant(self, instance_id: int) -> TpmRow | None:
         """The live TPM of an instance."""
-        table = schema.tpms
-        return self._one(TpmRow, sa.select(table).where(table.c.occupies == instance_id))
+        return self._get(TpmRow, schema.tpms, occupies=instance_id)
 
     def tpms(self, instance_id: int) -> list[TpmRow]:
         """All TPMs that ever lived in an instance, oldest first."""
@@ -66,15 +66,13 @@ class Ledger(Repository):
 
     def seen(self, tpm_id: int, state: TpmState) -> None:
         """Note the state that a TPM was seen in; the counter in the database never goes back."""
-        table = schema.tpms
-        this = table.c.id == tpm_id
         # SQL cannot compare what goes round. SQLite's transaction holds the whole database, others lock the row.
-        last = self._connection.execute(sa.select(table.c.counter).where(this).with_for_update()).scalar()
+        last = self._connection.execute(_LAST_COUNTER, {"id": tpm_id}).scalar()
         if last is None or precedes(state.counter, last):
             return
         self._update(
-            table,
-            this,
+            schema.tpms,
+            {"id": tpm_id},
             counter=state.counter,
             root=state.root,
             salt=state.salt,
@@ -84,7 +82,7 @@ class Ledger(Repository):
 
     def free(self, tpm_id: int, at: datetime) -> None:
         """End a TPM's life in its instance."""
-        self._update(schema.tpms, schema.tpms.c.id == tpm_id, occupies=None, freed_at=at)
+        self._update(schema.tpms, {"id": tpm_id}, occupies=None, freed_at=at)
 
     def key_instances(self, names: Collection[str]) -> dict[str, int]:
         """For those of the Names that are known: the instance that each is bound to."""
@@ -97,7 +95,16 @@ class Ledger(Repository):
     def bind_key(self, name: str, instance_id: int, role: str, template: str) -> None:
         """Bind a Name to an instance for good."""
         values = {"name": name, "instance_id": instance_id, "role": role, "template": template}
-        self._connection.execute(schema.tpm_keys.insert().values(**values))
+        self._connection.execute(insert_into(schema.tpm_keys), values)
+
+    def bind_keys(self, keys: Iterable[tuple[str, str, str]], instance_id: int) -> None:
+        """The same for several at once: (Name, role, template) of each."""
+        values = [
+            {"name": name, "instance_id": instance_id, "role": role, "template": template}
+            for name, role, template in keys
+        ]
+        if values:
+            self._connection.execute(insert_into(schema.tpm_keys), values)
 
     def keys(self, instance_id: int) -> list[tuple[str, str, str]]:
         """(role, template, Name) of every key bound to an instance."""
@@ -115,9 +122,8 @@ class Ledger(Repository):
 
     def bind_key_id(self, key_id: str, kbs_id: str, resource: str) -> None:
         """Bind a persistence key to a resource for good."""
-        self._connection.execute(
-            schema.key_ids.insert().values(key_id=key_id, kbs_id=kbs_id, resource=resource)
-        )
+        values = {"key_id": key_id, "kbs_id": kbs_id, "resource": resource}
+        self._connection.execute(insert_into(schema.key_ids), values)
 
     def instances_by_id(self, ids: Collection[int]) -> Mapping[int, InstanceRow]:
         """Several instances at once."""

@@ -8,6 +8,8 @@ from ca_service.store import schema
 from ca_service.store.repository import PAGE, Repository
 from ca_service.store.rows import AlarmRow, PolicyRow
 
+_HIGHEST = sa.select(sa.func.max(schema.policies.c.version))
+
 
 class Policies(Repository):
     """Policy versions; the highest one is in force, none is ever changed."""
@@ -20,12 +22,12 @@ class Policies(Repository):
 
     def version_in_force(self) -> int:
         """Its version, 0 if there is none; cheaper than the whole row."""
-        found = self._connection.execute(sa.select(sa.func.max(schema.policies.c.version))).scalar()
+        found = self._connection.execute(_HIGHEST).scalar()
         return 0 if found is None else int(found)
 
     def get(self, version: int) -> PolicyRow | None:
         """One version."""
-        return self._one(PolicyRow, sa.select(schema.policies).where(schema.policies.c.version == version))
+        return self._get(PolicyRow, schema.policies, version=version)
 
     def all(self) -> list[PolicyRow]:
         """All versions, oldest first."""

@@ -19,9 +19,7 @@ class Revocations(Repository):
 
     def get(self, issuer: str, serial: str) -> RevocationRow | None:
         """The revocation of one serial."""
-        table = schema.revocations
-        condition = sa.and_(table.c.issuer == issuer, table.c.serial == serial)
-        return self._one(RevocationRow, sa.select(table).where(condition))
+        return self._get(RevocationRow, schema.revocations, issuer=issuer, serial=serial)
 
     def of_issuer(self, issuer: str) -> list[RevocationRow]:
         """Everything that an issuer has revoked, by serial."""

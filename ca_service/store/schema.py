@@ -35,8 +35,6 @@ NAMING = {
 }
 """One name per constraint, so that every database calls it the same and a migration can find it."""
 
-_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-
 
 class Instant(TypeDecorator[datetime]):
     """A point in time, whole seconds, UTC, stored as RFC 3339 text: it sorts right everywhere."""
@@ -54,7 +52,7 @@ class Instant(TypeDecorator[datetime]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
         """Read it back as an aware datetime."""
-        return None if value is None else datetime.strptime(value, _FORMAT).replace(tzinfo=UTC)
+        return None if value is None else datetime.fromisoformat(value)
 
 
 class Counter(TypeDecorator[int]):

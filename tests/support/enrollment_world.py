@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -87,7 +87,8 @@ class World:
         self.platform = Platform.load(directory / "platform")
         self.launch = self.platform.launch([(0x1000 * i, bytes([i]) * 4096) for i in range(2)])
         # To open the sealed keys is slow on purpose; copies of one CA may share them.
-        self.authority = authority or load_authority(directory / "ca", PASSPHRASE)
+        opened = authority or load_authority(directory / "ca", PASSPHRASE)
+        self.authority = replace(opened, directory=directory / "ca")
         self.url = url or f"sqlite:///{directory}/ca.sqlite3"
         self._livenesses: list[Liveness] = []
 

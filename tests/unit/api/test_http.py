@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ca_service.api import HttpLimits, create_app
 from ca_service.api.limiting import RateLimit, Room
 from ca_service.api.problems import TooMany, problem_of
-from ca_service.enrollment import Desk
 from ca_service.evidence.profiles import ISSUED_PROFILES
 from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.keys import load_root
@@ -165,11 +164,7 @@ class TestRootCrl:
         return world.directory / "ca" / "crl" / "root.crl"
 
     @pytest.fixture
-    def url(self, world, services, monkeypatch):
-        # Copies of one CA share their opened keys, so the authority names the original's directory.
-        monkeypatch.setattr(
-            Desk, "authority", property(lambda _: replace(world.authority, directory=world.directory / "ca"))
-        )
+    def url(self, world):
         return f"/crl/{world.authority.root_info.skid}/0.crl"
 
     def sign(self, key, world) -> bytes:

@@ -9,11 +9,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ca_service.audit import decision_leaf, verifier_key
 from ca_service.audit.merkle import Frontier, inclusion, leaf_hash
 from ca_service.audit.note import sign_note
-from vtpm.client import check_logged
+from vtpm.client import check_logged, enroll
 from vtpm.errors import VtpmError
 from vtpm.wire.encoding import canonical
-from vtpm.wire.enrollment import CertificateEntry, CertificatesReply
+from vtpm.wire.enrollment import CertificateEntry, CertificatesReply, Evidence, NonceReply
 from vtpm.wire.log import Checkpoint, Proof
+from vtpm.wire.runtime_data import PROFILE
 
 KEY = verifier_key(a.ORIGIN, a.KEY)
 DERS = (b"ek", b"iak", b"idevid")
@@ -56,6 +57,32 @@ def test_what_is_logged_is_taken():
     answer = reply()
     assert CertificatesReply.parse(canonical(answer.to_json())) == answer
     assert check_logged(answer, KEY).size == 4
+
+
+class Ca:
+    """Knows the TPM, and answers with certificates at once."""
+
+    def __init__(self, answer: CertificatesReply) -> None:
+        self.answers = [(201, NonceReply("n" * 43, "ca", "2026-11-23T10:00:00Z")), (200, answer)]
+
+    def call(self, method, path, body):
+        status, message = self.answers.pop(0)
+        return status, canonical(message.to_json())
+
+
+class Device:
+    def evidence(self, aud, nonce):
+        return Evidence(PROFILE, b"{}", bytes(1184))
+
+
+def test_who_has_the_logs_key_demands_the_proofs():
+    logged, hidden = reply(), reply()
+    hidden = replace(hidden, iak=replace(hidden.iak, certificate=b"hidden"))
+    assert enroll(Ca(logged), Device(), known=True, log=KEY) == logged
+    with pytest.raises(VtpmError) as error:
+        enroll(Ca(hidden), Device(), known=True, log=KEY)
+    assert error.value.rule == "log.inclusion"
+    assert enroll(Ca(hidden), Device(), known=True) == hidden
 
 
 def test_a_ca_without_a_log():

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import operations_stage as s
@@ -45,7 +46,8 @@ class Desk:
 def _desk(world, tmp_path: Path):
     directory = tmp_path / "world"
     shutil.copytree(world.directory, directory)
-    return Desk(s.world_in(directory, world.authority))
+    # What the CA remembers outside its database lies in its directory, so each copy has its own.
+    return Desk(s.world_in(directory, replace(world.authority, directory=directory / "ca")))
 
 
 @pytest.fixture

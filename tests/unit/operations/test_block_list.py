@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ca_service.judgment import BadRequest, NotFound
 from ca_service.operations.context import MAX_CAUSE
+from ca_service.operations.kept import read_state
 from ca_service.profiles import certified_key
 from ca_service.store import CertificateState
 
@@ -90,6 +91,9 @@ def test_revoking_is_for_this_key_alone_and_on_the_published_list(desk, profile)
         revocation = tx.revocations.get(row.issuer, serial)
         crl = x509.load_der_x509_crl(tx.crls.latest(row.issuer).der)
     assert revocation.cause == "key blocked by alice: known"
+    # It is not forgotten with the database.
+    kept = read_state(desk.context.public)
+    assert kept.crls[row.issuer] == crl.public_bytes(Encoding.DER)
     found = crl.get_revoked_certificate_by_serial_number(int(serial, 16))
     assert (
         found.extensions.get_extension_for_class(x509.CRLReason).value.reason

@@ -1,0 +1,128 @@
+"""Each invariant finds the rows that break it, and a database that keeps them passes."""
+
+# ruff: noqa: S608 - rows that no repository would write are written in plain SQL, from constants
+
+import pytest
+import sqlalchemy as sa
+
+from ca_service.store import INVARIANTS, Store, check_invariants, schema
+from ca_service.store.invariants import EXAMPLES
+
+_AT = "'2026-11-23T12:00:00Z'"
+
+_GOOD = (
+    f"INSERT INTO intents VALUES ('i1', 'e1', 1, 'd1', 1, 'aa', 'me', 'issued', {_AT}, NULL)",
+    f"INSERT INTO intents VALUES ('i2', 'e1', 1, 'd1', 1, 'aa', 'me', 'abandoned', {_AT}, NULL)",
+    *(
+        "INSERT INTO certificates (serial, issuer, profile, template, key_name, live, intent_id, tpm_id, state, tbs,"
+        f" der) VALUES ({values})"
+        for values in (
+            "'01', 'ca', 'ek', 'L-1', 'aa', 'ek:aa', 'i1', 1, 'issued', '', 'd'",
+            "'02', 'ca', 'ek', 'L-1', 'bb', NULL, 'i1', 1, 'revoked', '', 'd'",
+            "'03', 'ca', 'ek', 'L-1', 'cc', NULL, 'i2', 1, 'abandoned', '', NULL",
+            "'04', 'ca', 'ek', 'L-1', 'dd', NULL, 'i1', 1, 'superseded', '', 'd'",
+        )
+    ),
+    f"INSERT INTO revocations VALUES ('ca', '02', {_AT}, 'superseded', '')",
+    f"INSERT INTO revocations VALUES ('ca', '03', {_AT}, 'superseded', '')",
+    f"INSERT INTO issuers VALUES ('01', 'ek', 'default', 'active', 'ek:default', '', {_AT}, {_AT})",
+    f"INSERT INTO issuers VALUES ('02', 'ek', 'default', 'prepared', NULL, '', {_AT}, {_AT})",
+)
+
+_BREACHES = {
+    "certificate.one-live": "UPDATE certificates SET state = 'issued', live = 'ek:aa', key_name = 'aa'"
+    " WHERE serial = '04'",
+    "certificate.live-key": "UPDATE certificates SET live = 'ek:dd' WHERE serial = '04'",
+    "certificate.stored": "UPDATE certificates SET der = NULL WHERE serial = '01'",
+    "certificate.ended-revoked": "DELETE FROM revocations WHERE serial = '02'",
+    "certificate.revoked-ended": "UPDATE certificates SET state = 'superseded' WHERE serial = '02'",
+    "intent.whole": "UPDATE certificates SET state = 'intended', live = 'ek:dd' WHERE serial = '04'",
+    "intent.closed": "UPDATE intents SET state = 'open', created_at = '2026-11-23T11:00:00Z' WHERE id = 'i2'",
+    "instance.one-tpm": "INSERT INTO tpms SELECT 2, instance_id, occupies, ek_set, counter, root, salt, report_id,"
+    " first_at, last_at, freed_at FROM tpms WHERE id = 1",
+    "instance.occupied": "UPDATE tpms SET freed_at = last_at WHERE id = 1",
+    "issuer.one-active": "UPDATE issuers SET state = 'active' WHERE skid = '02'",
+    "epoch.present": "DELETE FROM epochs",
+}
+
+
+@pytest.fixture
+def worked(databases):
+    """A database whose rows keep everything, and whose tables have no constraint that would help."""
+    store = Store(databases.new())
+    bare = sa.MetaData()
+    for table in schema.metadata.sorted_tables:
+        sa.Table(table.name, bare, *(sa.Column(c.name, c.type, nullable=True) for c in table.columns))
+    with store.write() as tx:
+        bare.create_all(tx.connection)
+        for statement in (
+            f"INSERT INTO epochs VALUES (1, 'aa', {_AT}, '')",
+            f"INSERT INTO tpms VALUES (1, 1, 1, 'ek-set', '{7:039}', '00', '01', '02', {_AT}, {_AT}, NULL)",
+            *_GOOD,
+        ):
+            tx.connection.execute(sa.text(statement))
+    yield store
+    store.close()
+
+
+def found(store: Store, at) -> dict[str, tuple[int, tuple[str, ...]]]:
+    with store.read() as tx:
+        breaches = check_invariants(tx, at)
+    # The tests' server does not flush, and says so.
+    return {b.id: (b.count, b.examples) for b in breaches if b.id != "database.durable"}
+
+
+def test_what_keeps_them_all_passes(worked, at):
+    assert found(worked, at) == {}
+
+
+def test_the_ca_s_own_tables_pass(store, enrolled, at):
+    assert found(store, at) == {}
+
+
+def test_there_is_a_breach_for_each():
+    assert set(_BREACHES) == {invariant.id for invariant in INVARIANTS}
+
+
+@pytest.mark.parametrize("name", sorted(_BREACHES))
+def test_each_finds_its_breach(worked, at, name):
+    with worked.write() as tx:
+        tx.connection.execute(sa.text(_BREACHES[name]))
+    breaches = found(worked, at)
+    assert name in breaches
+    assert breaches[name][0] == 1
+
+
+def test_a_few_examples_are_named(worked, at):
+    with worked.write() as tx:
+        for number in range(10, 20):
+            values = f"'{number}', 'ca', 'ek', 'L-1', 'k{number}', NULL, 'i1', 1, 'revoked', '', 'd'"
+            columns = "serial, issuer, profile, template, key_name, live, intent_id, tpm_id, state, tbs, der"
+            tx.connection.execute(sa.text(f"INSERT INTO certificates ({columns}) VALUES ({values})"))
+    count, examples = found(worked, at)["certificate.ended-revoked"]
+    assert (count, len(examples), examples[0]) == (10, EXAMPLES, "10")
+
+
+def test_a_damaged_file_is_found(databases, at):
+    if databases.kind != "sqlite":
+        pytest.skip("PostgreSQL's files are not ours to look into")
+    store = Store(databases.new())
+    store.upgrade()
+    with store.write() as tx:
+        tx.connection.exec_driver_sql("PRAGMA writable_schema=ON")
+        tx.connection.exec_driver_sql("UPDATE sqlite_master SET rootpage = 3 WHERE name = 'ix_decisions_at'")
+    store.close()
+    store = Store(store.url)
+    assert "database.integrity" in found(store, at)
+    store.close()
+
+
+def test_a_server_that_does_not_flush_is_named(databases, at):
+    if databases.kind != "postgresql":
+        pytest.skip("SQLite is told to flush on each connection")
+    store = Store(databases.new())
+    store.upgrade()
+    with store.read() as tx:
+        (breach,) = check_invariants(tx, at)
+    assert (breach.id, breach.examples) == ("database.durable", ("fsync", "full_page_writes"))
+    store.close()

@@ -67,17 +67,17 @@ class Activation:
             given = ActivationRequest.parse(body).secrets
         except WireError as error:
             raise BadRequest(error.path, error.problem) from error
-        row = self._row(enrollment_id)
-        submission = self._submission(row)
+        row, submission = self._open(enrollment_id)
         wanted = self._desk.activation_secrets(row.id, len(submission.claims.tpm.eks))
         answer = self._desk.judge.judge_answer(wanted, given)
         if answer.refusal is not None:
             raise refused(answer.refusal, self._end(row, submission, answer))
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
-            reply = self._step(self._row(enrollment_id), submission, answer)
+            reply = self._step(row, submission, answer)
             if reply is not None:
                 return reply
+            row = self._row(enrollment_id)
         raise Unavailable("another request is just issuing certificates for this TPM")
 
     def abandon_dead(self, intents: Iterable[IntentRow]) -> int:
@@ -99,12 +99,15 @@ class Activation:
             raise NotFound("there is no such enrolment")
         return row
 
-    def _submission(self, row: EnrollmentRow) -> Submission:
+    def _open(self, enrollment_id: str) -> tuple[EnrollmentRow, Submission]:
         with self._desk.store.read() as tx:
-            body = tx.decisions.evidence(row.evidence_digest)
+            row = tx.enrollments.get(enrollment_id)
+            body = None if row is None else tx.decisions.evidence(row.evidence_digest)
+        if row is None:
+            raise NotFound("there is no such enrolment")
         if body is None:
             raise VtpmCaError("the evidence of an enrolment is not stored", code="store")
-        return Submission.parse(body)
+        return row, Submission.parse(body)
 
     def _step(self, row: EnrollmentRow, submission: Submission, answer: Trace) -> bytes | None:
         """One try; None if it must be made anew, because another process changes what it rests on."""

@@ -16,7 +16,7 @@ from ca_service.enrollment.submission import Submission
 from ca_service.evidence.profiles import is_ephemeral
 from ca_service.policy import Policy, kbs_for
 from ca_service.profiles import DEFAULT_PAIR
-from ca_service.store import live_key, spki_digest
+from ca_service.store import LedgerQuery, live_key, spki_digest
 from vtpm.wire.errors import WireError
 from vtpm.wire.templates import name, parse_public
 
@@ -87,6 +87,18 @@ class Claim:
     root: str
     report_id: str
     pair: str = DEFAULT_PAIR
+
+    def query(self) -> LedgerQuery:
+        """What the database is asked about it."""
+        return LedgerQuery(
+            kbs_id=self.kbs_id,
+            resource=self.resource,
+            salt=self.salt,
+            key_id=self.key_id,
+            names=tuple({key.name for key in self.keys}),
+            spkis=tuple({key.spki for key in self.keys}),
+            lives=tuple({key.live for key in self.keys}),
+        )
 
     @classmethod
     def of(cls, submission: Submission, policy: Policy) -> Self:

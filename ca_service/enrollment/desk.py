@@ -19,7 +19,7 @@ from ca_service.judgment import BadRequest, Finding, Refused, Trace, Unavailable
 from ca_service.keys import Authority, AuthoritySource, IssuingCa
 from ca_service.policy import PROFILE_ADMITTED, Policy, load
 from ca_service.profiles import Entropy, IssuerRole
-from ca_service.store import Faults, Standing, Store, Transaction, active_key, no_faults
+from ca_service.store import Faults, LedgerQuery, Standing, Store, Transaction, active_key, no_faults
 
 SECRET_SIZE = 32
 """Bytes of an activation secret: the most that an EK with SHA-256 as its name algorithm takes."""
@@ -104,12 +104,18 @@ class Desk:
 
     def view(self, tx: Transaction, submission: Submission, at: datetime) -> View:
         """What a decision about the submission rests on, as this transaction sees it."""
-        standing = tx.views.standing()
-        if not standing.policy_version:
+        # What is asked depends on the policy, so the one that was in force last is tried first.
+        version, policy = next(iter(tuple(self._policies.items())), (0, None))
+        while True:
+            claim = None if policy is None else Claim.of(submission, policy)
+            standing, seen = tx.views.look(LedgerQuery() if claim is None else claim.query())
+            if standing.policy_version == version:
+                break
+            version = standing.policy_version
+            policy = self._policy(tx, version) if version else None
+        if policy is None or claim is None:
             return View(standing, "", None, None)
-        policy = self._policy(tx, standing.policy_version)
-        facts = gather(tx, Claim.of(submission, policy), standing.given_up, at)
-        return View(standing, policy.digest, policy, facts)
+        return View(standing, policy.digest, policy, gather(seen, claim, standing.given_up, at))
 
     def _policy(self, tx: Transaction, version: int) -> Policy:
         policy = self._policies.get(version)

@@ -285,8 +285,9 @@ def store_signed(
     """Store all certificates of an intent; says whether it was still open. If not, none may be used."""
     if not tx.intents.close(intent_id, IntentState.ISSUED, at):
         return False
-    stored = [tx.certificates.issued(piece.serial, signed[piece.key.live].der, at) for piece in plan_.pieces]
-    return all(stored)
+    return tx.certificates.issued_all(
+        {piece.serial: signed[piece.key.live].der for piece in plan_.pieces}, at
+    )
 
 
 def leaves_of(plan_: Plan, signed: Mapping[str, Issued], decision_id: str, at: datetime) -> tuple[Leaf, ...]:

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from ca_service.enrollment.claim import Claim, KeyClaim
 from ca_service.profiles import DEVICE_LIFETIME
-from ca_service.store import CertificateRow, CertificateState, TpmRow, TpmState, Transaction
+from ca_service.store import CertificateRow, CertificateState, LedgerView, TpmRow, TpmState, Transaction
 
 RENEWAL_SHARE = 3
 """A certificate with an end is renewed in the last third of its life."""
@@ -97,29 +97,26 @@ def _outlived(claim: Claim, live: Mapping[str, CertificateRow]) -> set[str]:
     }
 
 
-def gather(tx: Transaction, claim: Claim, given_up: frozenset[str], at: datetime) -> LedgerFacts:
+def gather(view: LedgerView, claim: Claim, given_up: frozenset[str], at: datetime) -> LedgerFacts:
     """What the ledger knows about a claim.
 
     Args:
-        tx: the transaction to read in.
+        view: what the database answered to `Claim.query`.
         claim: who the TPM says it is.
         given_up: as for `is_due`.
         at: now.
     """
-    instance_id, occupant = tx.views.tenant(claim.kbs_id, claim.resource, claim.salt)
-    names = tuple({key.name for key in claim.keys})
-    bindings = tx.views.bindings(names, claim.key_id, tuple({key.spki for key in claim.keys}))
-    live = tx.views.live([key.live for key in claim.keys])
+    due = {key for key, row in view.live.items() if is_due(row, given_up, at)}
     return LedgerFacts(
         claim=claim,
-        instance_id=instance_id,
-        occupant=occupant,
-        key_instances=bindings.key_instances,
-        key_id_owner=bindings.key_id_owner,
-        live=live,
-        due=frozenset(key for key, row in live.items() if is_due(row, given_up, at)) | _outlived(claim, live),
-        revoked=() if occupant is None else tx.views.revoked(occupant.id),
-        blocked=bindings.blocked,
+        instance_id=view.instance_id,
+        occupant=view.occupant,
+        key_instances=view.key_instances,
+        key_id_owner=view.key_id_owner,
+        live=view.live,
+        due=frozenset(due | _outlived(claim, view.live)),
+        revoked=view.revoked,
+        blocked=view.blocked,
     )
 
 

@@ -39,12 +39,11 @@ from ca_service.store.rows import (
     TpmState,
 )
 from ca_service.store.transaction import Transaction
-from ca_service.store.views import Bindings, Standing
+from ca_service.store.views import LedgerQuery, LedgerView, Standing
 
 __all__ = [
     "INVARIANTS",
     "AlarmRow",
-    "Bindings",
     "BlockedKeyRow",
     "Breach",
     "CertificateRow",
@@ -62,6 +61,8 @@ __all__ = [
     "IssuerRow",
     "IssuerState",
     "LeafRow",
+    "LedgerQuery",
+    "LedgerView",
     "LoggedCertificate",
     "PolicyRow",
     "Presence",

@@ -62,29 +62,33 @@ class Backend:
         engine: arguments of `sqlalchemy.create_engine`.
         reading: execution options of a connection that only reads, one snapshot per transaction.
         writing: those of a connection that writes.
+        begin_reading: statement with which a reader's transaction begins, if any.
+        begin_writing: statement with which a writer's transaction begins: no other writer gets further than this.
     """
 
     name: str
     engine: Mapping[str, Any] = field(default_factory=dict)
     reading: Mapping[str, Any] = field(default_factory=dict)
-    writing: Mapping[str, Any] = field(default_factory=lambda: {"immediate": True})
+    writing: Mapping[str, Any] = field(default_factory=dict)
+    begin_reading: str = ""
+    begin_writing: str = ""
 
     def listen(self, engine: sa.Engine) -> None:
-        """Have each new connection set up, and each transaction begun as it must."""
+        """Have each new connection set up as it must."""
         event.listen(engine, "connect", _prepare_sqlite if self.name == "sqlite" else _prepare_postgresql)
-        event.listen(engine, "begin", _begin_sqlite if self.name == "sqlite" else _begin_postgresql)
         if self.name == "postgresql":
             event.listen(engine, "checkin", _no_mode)
 
 
-SQLITE = Backend("sqlite")
+SQLITE = Backend("sqlite", begin_reading="BEGIN", begin_writing="BEGIN IMMEDIATE")
 
 POSTGRESQL = Backend(
     "postgresql",
     # A connection that the server has closed meanwhile is replaced before anything rests on it.
     engine={"pool_pre_ping": True, "connect_args": dict(_CONNECT)},
     reading={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
-    writing={"isolation_level": "READ COMMITTED", "immediate": True},
+    writing={"isolation_level": "READ COMMITTED"},
+    begin_writing=f"SELECT pg_advisory_xact_lock({WRITE_LOCK})",
 )
 
 _DRIVERS = {"sqlite": ("sqlite", "sqlite+pysqlite"), "postgresql": ("postgresql", "postgresql+psycopg")}
@@ -133,7 +137,7 @@ def backend_of(url: sa.URL) -> Backend:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver must not begin transactions by itself: `_begin_sqlite` does.
+    # The driver must not begin transactions by itself: the store does.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
@@ -145,11 +149,6 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    immediate = connection.get_execution_options().get("immediate", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
@@ -176,8 +175,3 @@ def connect_apart(url: sa.URL) -> "psycopg.Connection[Any]":
     session = psycopg.connect(**{**_CONNECT, **arguments}, autocommit=True)
     session.execute(_SESSION)
     return session
-
-
-def _begin_postgresql(connection: sa.Connection) -> None:
-    if connection.get_execution_options().get("immediate", False):
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")

@@ -94,6 +94,8 @@ class Store:
         self._own()
         try:
             with self._reading.connect() as connection:
+                if self._backend.begin_reading:
+                    connection.exec_driver_sql(self._backend.begin_reading)
                 yield Transaction(connection)
         except (DBAPIError, PoolTimeout) as error:
             raise failure("read", error) from None
@@ -125,6 +127,7 @@ class Store:
             raise Unavailable("the database cannot be written now: another writer holds it too long")
         try:
             with self._writing.connect() as connection:
+                connection.exec_driver_sql(self._backend.begin_writing)
                 yield connection
         finally:
             turn.release()
@@ -155,7 +158,6 @@ class Store:
             with self._exclusive() as connection:
                 if self.backend == "sqlite":
                     # BEGIN IMMEDIATE has just taken the lock that only a writable file has.
-                    connection.execute(sa.text("SELECT 1"))
                     return
                 setting = connection.exec_driver_sql("SHOW transaction_read_only").scalar()
         except (DBAPIError, PoolTimeout) as error:

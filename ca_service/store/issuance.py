@@ -104,6 +104,15 @@ class Certificates(Repository):
         this, state = {"serial": serial, "state": CertificateState.INTENDED}, CertificateState.ISSUED
         return self._update(schema.certificates, this, state=state, der=der, issued_at=at) == 1
 
+    def issued_all(self, ders: Mapping[str, bytes], at: datetime) -> bool:
+        """The same for several at once, by serial; says whether all of them were still intended."""
+        state, before = CertificateState.ISSUED, CertificateState.INTENDED
+        changes = [
+            ({"serial": serial, "state": before}, {"state": state, "der": der, "issued_at": at})
+            for serial, der in ders.items()
+        ]
+        return self._update_all(schema.certificates, changes) == len(changes)
+
     def end(self, serial: str, state: CertificateState) -> None:
         """A certificate is live no more: revoked or abandoned."""
         self._update(schema.certificates, {"serial": serial}, state=state, live=None)

@@ -98,6 +98,17 @@ class Repository:
         key = result.inserted_primary_key
         return int(key[0]) if key is not None else 0
 
+    def _update_all(
+        self, table: sa.Table, changes: Sequence[tuple[Mapping[str, object], Mapping[str, object]]]
+    ) -> int:
+        """Several updates of the same form, (condition, new values) each; says how many rows changed."""
+        if not changes:
+            return 0
+        given = [
+            {**{_OLD + name: value for name, value in where.items()}, **values} for where, values in changes
+        ]
+        return self._connection.execute(update_by(table, tuple(changes[0][0])), given).rowcount
+
     def _update(self, table: sa.Table, where: Mapping[str, object], **values: object) -> int:
         given = {**{_OLD + name: value for name, value in where.items()}, **values}
         return self._connection.execute(update_by(table, tuple(where)), given).rowcount

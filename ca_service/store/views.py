@@ -1,55 +1,42 @@
 """What a decision reads, in as few statements as it takes: a round trip costs more than what it brings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 from ca_service.store import schema
-from ca_service.store.repository import Repository
+from ca_service.store.repository import Repository, select_by
 from ca_service.store.rows import CertificateRow, CertificateState, IssuerState, TpmRow
 
-_POLICIES, _EPOCHS, _ISSUERS = schema.policies.c, schema.epochs.c, schema.issuers.c
-_INSTANCES, _TPMS = schema.instances.c, schema.tpms.c
+MOST_KEYS = 6
+"""Keys of a TPM: one to four EKs, IAK and IDevID."""
+
+_NOBODY = ""
+"""Fills the places of keys that a TPM does not have: no row has an empty Name, digest or live key."""
+
+_LOOK = sa.text(
+    """
+    SELECT 'policy' AS kind, CAST(max(version) AS VARCHAR) AS a, '' AS b, '' AS c FROM policies
+    UNION ALL SELECT 'epoch', CAST(max(number) AS VARCHAR), '', '' FROM epochs
+    UNION ALL SELECT 'signs', active, skid, '' FROM issuers WHERE active IS NOT NULL
+    UNION ALL SELECT 'given-up', skid, '', '' FROM issuers WHERE state IN (:tainted, :retired)
+    UNION ALL SELECT 'tenant', CAST(i.id AS VARCHAR), CAST(t.id AS VARCHAR), ''
+        FROM instances i LEFT JOIN tpms t ON t.occupies = i.id
+        WHERE i.kbs_id = :kbs_id AND i.resource = :resource AND i.salt = :salt
+    UNION ALL SELECT 'key', name, CAST(instance_id AS VARCHAR), ''
+        FROM tpm_keys WHERE name IN (:name0, :name1, :name2, :name3, :name4, :name5)
+    UNION ALL SELECT 'key-id', key_id, kbs_id, resource FROM key_ids WHERE key_id = :key_id
+    UNION ALL SELECT 'blocked', spki, '', ''
+        FROM blocked_keys WHERE spki IN (:spki0, :spki1, :spki2, :spki3, :spki4, :spki5)
+    UNION ALL SELECT 'live', live, serial, state
+        FROM certificates WHERE live IN (:live0, :live1, :live2, :live3, :live4, :live5)
+    """
+)
+_STATES = {"tainted": IssuerState.TAINTED.value, "retired": IssuerState.RETIRED.value}
+
 _CERTIFICATES = schema.certificates.c
-
-_STANDING = sa.union_all(
-    sa.select(
-        sa.literal("policy").label("kind"), sa.cast(sa.func.max(_POLICIES.version), sa.String).label("value")
-    ),
-    sa.select(sa.literal("epoch"), sa.cast(sa.func.max(_EPOCHS.number), sa.String)),
-    sa.select(_ISSUERS.active, _ISSUERS.skid).where(_ISSUERS.active.is_not(None)),
-    sa.select(sa.literal("given-up"), _ISSUERS.skid).where(
-        _ISSUERS.state.in_([IssuerState.TAINTED.value, IssuerState.RETIRED.value])
-    ),
-)
-
-_TENANT = (
-    sa.select(_INSTANCES.id.label("instance"), schema.tpms)
-    .select_from(schema.instances.outerjoin(schema.tpms, _TPMS.occupies == _INSTANCES.id))
-    .where(
-        _INSTANCES.kbs_id == sa.bindparam("kbs_id"),
-        _INSTANCES.resource == sa.bindparam("resource"),
-        _INSTANCES.salt == sa.bindparam("salt"),
-    )
-)
-
-_BINDINGS = sa.union_all(
-    sa.select(
-        sa.literal("key").label("kind"),
-        schema.tpm_keys.c.name.label("subject"),
-        sa.cast(schema.tpm_keys.c.instance_id, sa.String).label("first"),
-        sa.literal("").label("second"),
-    ).where(schema.tpm_keys.c.name.in_(sa.bindparam("names", expanding=True))),
-    sa.select(
-        sa.literal("key-id"), schema.key_ids.c.key_id, schema.key_ids.c.kbs_id, schema.key_ids.c.resource
-    ).where(schema.key_ids.c.key_id == sa.bindparam("key_id")),
-    sa.select(sa.literal("blocked"), schema.blocked_keys.c.spki, sa.literal(""), sa.literal("")).where(
-        schema.blocked_keys.c.spki.in_(sa.bindparam("spkis", expanding=True))
-    ),
-)
-
 _LIVE = sa.select(schema.certificates).where(_CERTIFICATES.live.in_(sa.bindparam("lives", expanding=True)))
 _REVOKED = sa.select(_CERTIFICATES.serial).where(
     _CERTIFICATES.tpm_id == sa.bindparam("tpm_id"), _CERTIFICATES.state == CertificateState.REVOKED.value
@@ -71,12 +58,68 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Bindings:
-    """What is known about keys: the instance of each known Name, the owner of the persistence key, what is blocked."""
+class LedgerQuery:
+    """What is asked about a TPM: its instance, and by which names its keys are known.
 
+    Attributes:
+        kbs_id: of the instance.
+        resource: of the instance.
+        salt: of the instance.
+        key_id: id of the persistence key.
+        names: TPM Names of the keys, at most `MOST_KEYS`.
+        spkis: their names in the block list, see `spki_digest`.
+        lives: their `live_key` values.
+    """
+
+    kbs_id: str = ""
+    resource: str = ""
+    salt: str = ""
+    key_id: str = ""
+    names: tuple[str, ...] = ()
+    spkis: tuple[str, ...] = ()
+    lives: tuple[str, ...] = ()
+
+    def values(self) -> dict[str, str]:
+        """The statement's values."""
+        return {
+            **_STATES,
+            "kbs_id": self.kbs_id,
+            "resource": self.resource,
+            "salt": self.salt,
+            "key_id": self.key_id,
+            **_places("name", self.names),
+            **_places("spki", self.spkis),
+            **_places("live", self.lives),
+        }
+
+
+def _places(kind: str, given: tuple[str, ...]) -> dict[str, str]:
+    if len(given) > MOST_KEYS:
+        raise ValueError(f"a TPM has at most {MOST_KEYS} keys")
+    return {f"{kind}{i}": given[i] if i < len(given) else _NOBODY for i in range(MOST_KEYS)}
+
+
+@dataclass(frozen=True)
+class LedgerView:
+    """The answer.
+
+    Attributes:
+        instance_id: number of the instance; None if it is new.
+        occupant: the TPM that lives there.
+        key_instances: the instance that each known Name is bound to.
+        key_id_owner: (KBS id, resource) that the persistence key is bound to.
+        blocked: the digests that are on the block list.
+        live: the live certificates, intended or issued, by `live_key`.
+        revoked: serials of the occupant's revoked certificates.
+    """
+
+    instance_id: int | None
+    occupant: TpmRow | None
     key_instances: Mapping[str, int]
     key_id_owner: tuple[str, str] | None
     blocked: frozenset[str]
+    live: Mapping[str, CertificateRow]
+    revoked: tuple[str, ...]
 
 
 class Views(Repository):
@@ -86,43 +129,41 @@ class Views(Repository):
 
     def standing(self) -> Standing:
         """What is in force now."""
-        rows = [(row.kind, row.value) for row in self._connection.execute(_STANDING)]
-        given_up = frozenset(value for kind, value in rows if kind == "given-up")
-        # An issuer's key has a colon, so it cannot be one of the words.
-        found = {kind: value for kind, value in rows if kind != "given-up"}
-        version, epoch = found.pop("policy"), found.pop("epoch")
-        return Standing(int(version or 0), int(epoch or 0), found, given_up)
+        return self.look(LedgerQuery())[0]
 
-    def tenant(self, kbs_id: str, resource: str, salt: str) -> tuple[int | None, TpmRow | None]:
-        """The instance's number and its live TPM, each None if there is none."""
-        values = {"kbs_id": kbs_id, "resource": resource, "salt": salt}
-        row = self._connection.execute(_TENANT, values).first()
-        if row is None:
-            return None, None
-        return row.instance, None if row.id is None else self._value(TpmRow, row)
+    def look(self, query: LedgerQuery) -> tuple[Standing, LedgerView]:
+        """What is in force, and what is known about a TPM: one statement, and a few more for one that is known."""
+        found: dict[str, list[tuple[str, str, str]]] = {}
+        for kind, *rest in self._connection.execute(_LOOK, query.values()):
+            found.setdefault(kind, []).append((rest[0], rest[1], rest[2]))
+        standing = Standing(
+            policy_version=_number(found["policy"]),
+            epoch=_number(found["epoch"]),
+            issuers={active: skid for active, skid, _ in found.get("signs", ())},
+            given_up=frozenset(skid for skid, _, _ in found.get("given-up", ())),
+        )
+        instance, tpm = next(((int(a), b) for a, b, _ in found.get("tenant", ())), (None, None))
+        view = LedgerView(
+            instance_id=instance,
+            occupant=None
+            if tpm is None
+            else self._one(TpmRow, select_by(schema.tpms, ("id",)), {"id": int(tpm)}),
+            key_instances={name: int(number) for name, number, _ in found.get("key", ())},
+            key_id_owner=next(((b, c) for _, b, c in found.get("key-id", ())), None),
+            blocked=frozenset(spki for spki, _, _ in found.get("blocked", ())),
+            live=self._live([live for live, _, _ in found["live"]]) if "live" in found else {},
+            revoked=() if tpm is None else self._revoked(int(tpm)),
+        )
+        return standing, view
 
-    def bindings(self, names: Sequence[str], key_id: str, spkis: Sequence[str]) -> Bindings:
-        """What is known about these Names, this persistence key, and these keys' digests."""
-        values = {"names": list(names), "key_id": key_id, "spkis": list(spkis)}
-        instances: dict[str, int] = {}
-        owner: tuple[str, str] | None = None
-        blocked = set()
-        for row in self._connection.execute(_BINDINGS, values):
-            if row.kind == "key":
-                instances[row.subject] = int(row.first)
-            elif row.kind == "key-id":
-                owner = (row.first, row.second)
-            else:
-                blocked.add(row.subject)
-        return Bindings(instances, owner, frozenset(blocked))
-
-    def live(self, keys: Sequence[str]) -> dict[str, CertificateRow]:
-        """The intended or issued certificates among these `live_key` values."""
-        rows = [
-            self._value(CertificateRow, row) for row in self._connection.execute(_LIVE, {"lives": list(keys)})
-        ]
+    def _live(self, keys: list[str]) -> dict[str, CertificateRow]:
+        rows = self._all(CertificateRow, _LIVE, {"lives": keys})
         return {row.live: row for row in rows if row.live is not None}
 
-    def revoked(self, tpm_id: int) -> tuple[str, ...]:
-        """Serials of a TPM's revoked certificates."""
+    def _revoked(self, tpm_id: int) -> tuple[str, ...]:
         return tuple(self._connection.execute(_REVOKED, {"tpm_id": tpm_id}).scalars())
+
+
+def _number(rows: Iterable[tuple[str | None, str, str]]) -> int:
+    """The one number in a row; 0 for the maximum of an empty table."""
+    return next((int(a) for a, _, _ in rows if a is not None), 0)

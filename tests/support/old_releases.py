@@ -85,7 +85,9 @@ class Release:
         """Names of the tables of then."""
         with sqlite3.connect(":memory:") as file:
             file.executescript(self.sql)
-            found = file.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
+            found = file.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+            )
             names = [name for (name,) in found]
         file.close()
         return [name for name in names if name != "alembic_version"]

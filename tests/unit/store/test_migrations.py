@@ -1,4 +1,4 @@
-"""Databases of every released version come to this program's schema, whole or not at all, and nothing in them changes."""
+"""Databases of every released version come to this program's schema, whole or not at all, and keep all rows."""
 
 import functools
 import os
@@ -75,7 +75,8 @@ def names(url: str) -> dict[str, list[str]]:
     engine = sa.create_engine(parse_url(url))
     inspector = sa.inspect(engine)
     found = {
-        table: [column["name"] for column in inspector.get_columns(table)] for table in inspector.get_table_names()
+        table: [column["name"] for column in inspector.get_columns(table)]
+        for table in inspector.get_table_names()
     }
     engine.dispose()
     return found
@@ -86,9 +87,15 @@ def in_order(rows: list[dict]) -> list[str]:
 
 
 @pytest.fixture(params=RELEASES)
-def old(request, put):
-    """A database of each release."""
-    return put(request.param)
+def upgraded(request, release, filled, databases, templates, tmp_path_factory):
+    """A database of each release, upgraded; it is only read."""
+    released = release(request.param)
+    key = f"{databases.kind} of {released.version}, upgraded"
+    if key not in templates:
+        maker = Databases(databases.kind, tmp_path_factory.mktemp("upgraded"), databases.cluster)
+        templates[key] = maker.new(filled(released, databases))
+        create_store(templates[key]).close()
+    return released, templates[key]
 
 
 @pytest.fixture
@@ -97,9 +104,8 @@ def latest(put):
     return put("0.3")
 
 
-def test_no_row_is_lost_or_changed(old):
-    released, url = old
-    create_store(url).close()
+def test_no_row_is_lost_or_changed(upgraded):
+    released, url = upgraded
     assert len(released.tables) == 14
     found = content(url, released.tables)
     for table in released.tables:
@@ -110,25 +116,23 @@ def test_no_row_is_lost_or_changed(old):
         assert before, f"nothing is proven about {table}"
 
 
-def test_the_ends_of_the_certificates_are_recorded(old):
-    released, url = old
-    create_store(url).close()
+def test_the_ends_of_the_certificates_are_recorded(upgraded):
+    _, url = upgraded
     rows = content(url, ["certificates"])["certificates"]
     assert {row["state"] for row in rows} == {"issued", "revoked", "abandoned", "intended"}
     assert any(row["der"] is None for row in rows)
     for row in rows:
-        tbs = Certificate.load(row["der"])["tbs_certificate"] if row["der"] else TbsCertificate.load(row["tbs"])
+        tbs = (
+            Certificate.load(row["der"])["tbs_certificate"] if row["der"] else TbsCertificate.load(row["tbs"])
+        )
         assert row["not_after"] == tbs["validity"]["not_after"].native.strftime("%Y-%m-%dT%H:%M:%SZ")
         assert row["replaces"] is None
 
 
-def test_the_schema_is_that_of_a_new_database(latest, databases):
-    _, url = latest
-    create_store(url).close()
-    fresh = databases.new()
-    create_store(fresh).close()
+def test_the_schema_is_that_of_a_new_database(upgraded, database):
+    _, url = upgraded
     assert {table: sorted(columns) for table, columns in names(url).items()} == {
-        table: sorted(columns) for table, columns in names(fresh).items()
+        table: sorted(columns) for table, columns in names(database).items()
     }
 
 
@@ -191,7 +195,9 @@ def test_a_killed_upgrade_leaves_the_old_schema(latest):
     child = os.fork()
     if not child:
         try:
-            create_store(url, at("after UPDATE alembic_version SET", lambda: os.kill(os.getpid(), signal.SIGKILL)))
+            create_store(
+                url, at("after UPDATE alembic_version SET", lambda: os.kill(os.getpid(), signal.SIGKILL))
+            )
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)

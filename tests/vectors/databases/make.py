@@ -56,7 +56,13 @@ class Scene:
     """The CA at work."""
 
     def __init__(self, directory: Path) -> None:
-        init(directory / "ca", CeremonyConfig.from_toml(CONFIG), w.PASSPHRASE, clock=lambda: w.START, entropy=os.urandom)
+        init(
+            directory / "ca",
+            CeremonyConfig.from_toml(CONFIG),
+            w.PASSPHRASE,
+            clock=lambda: w.START,
+            entropy=os.urandom,
+        )
         Platform.create(directory / "platform", Product.MILAN, clock=lambda: w.START)
         self.world = w.World(directory)
         self.world.url = database_url(directory / "ca")
@@ -78,7 +84,9 @@ class Scene:
             "guest": guest,
             "counter": counter,
             "keys": {"ek": _pem(tpm._ek), "iak": _pem(tpm._iak), "idevid": _pem(tpm._idevid)},
-            "certificates": [base64.b64encode(entry.certificate).decode() for entry in (*reply.ek, reply.iak, reply.idevid)],
+            "certificates": [
+                base64.b64encode(entry.certificate).decode() for entry in (*reply.ek, reply.iak, reply.idevid)
+            ],
         }
         return tpm
 
@@ -100,7 +108,9 @@ class Scene:
         self.world.later(minutes=1)
         authority = self.world.authority
         perform(
-            OperationContext(authority, lambda: authority, self.store, lambda: self.world.time, "alice", Limits()),
+            OperationContext(
+                authority, lambda: authority, self.store, lambda: self.world.time, "alice", Limits()
+            ),
             name,
             arguments,
         )
@@ -120,7 +130,9 @@ class Scene:
         self.refused(good, self.boot("copied"))
         self._wrong_answer()
         self.world.later(minutes=1)
-        self.enroller.enroll(self.world.body(self.enroller.new_nonce().nonce, w.SoftTpm(), self.boot("unanswered")))
+        self.enroller.enroll(
+            self.world.body(self.enroller.new_nonce().nonce, w.SoftTpm(), self.boot("unanswered"))
+        )
         self._abandoned()
         self._killed()
 
@@ -131,10 +143,14 @@ class Scene:
     def _wrong_answer(self) -> None:
         self.world.later(minutes=1)
         tpm = w.SoftTpm()
-        reply = self.enroller.enroll(self.world.body(self.enroller.new_nonce().nonce, tpm, self.boot("wrong")))
+        reply = self.enroller.enroll(
+            self.world.body(self.enroller.new_nonce().nonce, tpm, self.boot("wrong"))
+        )
         enrolment, answer = w.answer(tpm, reply.body)
         secrets = json.loads(answer)
-        secrets["secrets"] = [base64.urlsafe_b64encode(bytes(32)).rstrip(b"=").decode() for _ in secrets["secrets"]]
+        secrets["secrets"] = [
+            base64.urlsafe_b64encode(bytes(32)).rstrip(b"=").decode() for _ in secrets["secrets"]
+        ]
         try:
             self.enroller.activate(enrolment, json.dumps(secrets).encode())
         except Refused:
@@ -156,7 +172,9 @@ class Scene:
         """The intent of a process that died stays open."""
         child = os.fork()
         if not child:
-            self.disturbed("killed", lambda point: os._exit(9) if point.startswith("before signing") else None)
+            self.disturbed(
+                "killed", lambda point: os._exit(9) if point.startswith("before signing") else None
+            )
             os._exit(1)
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 9

@@ -1,6 +1,7 @@
 """Databases of every released version come to this program's schema, whole or not at all, and keep all rows."""
 
 import functools
+import hashlib
 import os
 import signal
 
@@ -104,6 +105,18 @@ def latest(put):
     return put("0.3")
 
 
+@pytest.mark.parametrize("version", RELEASES)
+def test_the_files_are_those_that_the_release_made(release, version):
+    released = release(version)
+    assert "WORTHLESS TEST KEYS" in released.manifest["warning"]
+    files = {
+        str(path.relative_to(released.folder)): path for path in released.folder.rglob("*") if path.is_file()
+    }
+    del files["manifest.json"]
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    assert digests == released.manifest["sha256"]
+
+
 def test_no_row_is_lost_or_changed(upgraded):
     released, url = upgraded
     assert len(released.tables) == 14
@@ -205,6 +218,24 @@ def test_a_killed_upgrade_leaves_the_old_schema(latest):
     assert_as_before(released, url)
     create_store(url).close()
     open_store(url).close()
+
+
+def test_two_nodes_may_upgrade_at_once(latest):
+    released, url = latest
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if not child:
+            try:
+                create_store(url).close()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    found = content(url, ["epochs", "certificates"])
+    assert len(found["epochs"]) == 1
+    assert len(found["certificates"]) == len(released.rows("certificates"))
 
 
 def test_more_certificates_than_are_read_at_once(latest):

@@ -158,6 +158,7 @@ def _check_ready(services: Services) -> None:
     services.store.check_writable()
     at = services.enroller.desk.now()
     with services.store.read() as tx:
+        services.enroller.desk.log.check_head(tx)
         rows = tx.issuers.all()
     for row in rows:
         if row.state is IssuerState.ACTIVE:

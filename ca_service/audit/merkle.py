@@ -141,6 +141,11 @@ def consistency(old_size: int, size: int) -> Recipe:
     return _recipe(reversed(parts))
 
 
+def root_of(size: int) -> Recipe:
+    """The root of a tree of this size, present or earlier, as the one hash of a path."""
+    return Recipe((tuple(_complete(0, size)),))
+
+
 def nodes_in(size: int) -> int:
     """How many complete subtrees a tree of this size has, its leaves included."""
     return 2 * size - size.bit_count()

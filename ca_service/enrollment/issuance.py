@@ -223,25 +223,27 @@ def record(tx: Transaction, plan_: Plan, intent: IntentRow) -> None:
     for piece in plan_.pieces:
         if piece.replaces is not None:
             tx.certificates.supersede(piece.replaces)
-        tx.certificates.add(
-            CertificateRow(
-                serial=piece.serial,
-                issuer=piece.issuer.skid,
-                profile=piece.key.profile,
-                template=piece.key.template,
-                key_name=piece.key.name,
-                live=piece.key.live,
-                intent_id=intent.id,
-                tpm_id=intent.tpm_id,
-                state=CertificateState.INTENDED,
-                tbs=piece.draft.tbs,
-                slot=piece.draft.slot,
-                der=None,
-                issued_at=None,
-                not_after=piece.draft.content.validity.not_after,
-                replaces=piece.replaces,
-            )
-        )
+    tx.certificates.add_all([_intended(piece, intent) for piece in plan_.pieces])
+
+
+def _intended(piece: Piece, intent: IntentRow) -> CertificateRow:
+    return CertificateRow(
+        serial=piece.serial,
+        issuer=piece.issuer.skid,
+        profile=piece.key.profile,
+        template=piece.key.template,
+        key_name=piece.key.name,
+        live=piece.key.live,
+        intent_id=intent.id,
+        tpm_id=intent.tpm_id,
+        state=CertificateState.INTENDED,
+        tbs=piece.draft.tbs,
+        slot=piece.draft.slot,
+        der=None,
+        issued_at=None,
+        not_after=piece.draft.content.validity.not_after,
+        replaces=piece.replaces,
+    )
 
 
 def note_renewal(tx: Transaction, facts: LedgerFacts, plan_: Plan, intent: IntentRow) -> None:

@@ -141,9 +141,8 @@ def settle(tx: Transaction, facts: LedgerFacts, at: datetime) -> int:
         tpm_id = tx.ledger.add_tpm(instance_id, claim.ek_set, state)
     if claim.ephemeral:
         return tpm_id
-    for key in {key.name: key for key in claim.keys}.values():
-        if key.name not in facts.key_instances:
-            tx.ledger.bind_key(key.name, instance_id, key.role, key.template)
+    keys = {key.name: key for key in claim.keys if key.name not in facts.key_instances}
+    tx.ledger.bind_keys(((name, key.role, key.template) for name, key in keys.items()), instance_id)
     if facts.key_id_owner is None:
         tx.ledger.bind_key_id(claim.key_id, claim.kbs_id, claim.resource)
     return tpm_id

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from cryptography import x509
 
 from ca_service.audit import open_checkpoint
+from ca_service.audit.merkle import root_of
 from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.keys import PublicAuthority, files
 from ca_service.keys.layout import RUN
@@ -131,6 +132,20 @@ def check_crl(public: PublicAuthority, skid: str, der: bytes) -> x509.Certificat
     return crl
 
 
+def _behind(tx: Transaction, kept: KeptState, present: KeptState) -> list[str]:
+    """As `compare`; and the longer log must be the one that was seen, with more behind it."""
+    behind = compare(kept, present)
+    if not behind and present.epoch == kept.epoch and 0 < kept.log_size < present.log_size:
+        recipe = root_of(kept.log_size)
+        try:
+            (root,) = recipe.path(tx.log.nodes(recipe.places()))
+        except KeyError:
+            root = b""
+        if root.hex() != kept.log_root:
+            behind.append(f"its log goes on from others than the {kept.log_size} leaves that were seen")
+    return behind
+
+
 def check_not_rolled_back(public: PublicAuthority, store: Store) -> None:
     """Refuse a database that is older than what the CA remembers; call it whenever one is opened.
 
@@ -139,7 +154,7 @@ def check_not_rolled_back(public: PublicAuthority, store: Store) -> None:
     """
     kept = read_state(public)
     with store.read() as tx:
-        behind = compare(kept, state_of(tx, public))
+        behind = _behind(tx, kept, state_of(tx, public))
     if behind:
         raise Unavailable(
             "the database is older than what this CA has done: " + "; ".join(behind),
@@ -159,7 +174,8 @@ def keep_state(public: PublicAuthority, store: Store) -> KeptState:
         kept = read_state(public)
         with store.read() as tx:
             present = state_of(tx, public)
-        if behind := compare(kept, present):
+            behind = _behind(tx, kept, present)
+        if behind:
             raise Unavailable(
                 "the database is older than what this CA has done: " + "; ".join(behind), code="rolled-back"
             )

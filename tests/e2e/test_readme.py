@@ -140,6 +140,11 @@ def test_by_hand_in_three_terminals(ports, terminal, tmp_path):
     code, shown = terminal("client").end()
     assert code == 0, shown
     assert (hand / "ek.der").read_bytes() == certificate
+    code, shown = terminal("keep").end()
+    assert code == 0, shown
+    assert re.search(r"^ek +default +2\b.* active\b", shown, re.MULTILINE), shown
+    assert (hand / "backup.sqlite3").is_file()
+    assert len(list((hand / "tpm_cert_store").iterdir())) == 4
     assert machine.ctrl_c()[0] == 0
     for server in (ca, kbs):
         code, shown = server.ctrl_c()

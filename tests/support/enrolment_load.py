@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import enrollment_world as w
@@ -92,9 +91,17 @@ def _tpm(p: int, q: int) -> w.SoftTpm:
     return w.SoftTpm(keys=lambda of: ek if of.role is Role.EK else w.new_key(of))
 
 
+@dataclass(frozen=True)
+class _Named:
+    """All that clients know of a CA."""
+
+    ca_id: str
+    directory: Path
+
+
 def load_world(directory: Path, ca_id: str = "test-ca") -> w.World:
     """The world of the clients: platform, launch and KBS of ``directory``, at the present time; no key of the CA."""
-    world = w.World(directory, SimpleNamespace(ca_id=ca_id))
+    world = w.World(directory, _Named(ca_id, directory / "ca"))
     world.time = datetime.now(UTC).replace(microsecond=0)
     return world
 

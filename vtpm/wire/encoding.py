@@ -248,7 +248,7 @@ def canonical(value: object) -> bytes:
         WireError: the value has no canonical form (for example a number that JSON cannot carry).
     """
     if _is_plain(value):
-        # Nearly every value of the protocol; the encoder in C is ten times as fast.
+        # Nearly every value of the protocol; the encoder in C takes half the time, this look included.
         return _plain_form(value).encode("ascii")
     try:
         return rfc8785.dumps(cast("dict[str, object]", value))  # type: ignore[arg-type]

@@ -303,6 +303,30 @@ class TestRolledBack:
         desk.store = store
         check_not_rolled_back(ca, bring_back(desk, ca, file))
 
+    def test_one_that_has_grown_since_it_was_copied_back_is_refused(self, desk, ca, tmp_path):
+        """Its log is as long again, but its beginning is another one."""
+
+        def refuse_one(enroller) -> None:
+            with pytest.raises(Refused):
+                enroller.enroll(
+                    desk.world.body(enroller.new_nonce().nonce, w.SoftTpm(), w.Boot(certify=False))
+                )
+
+        path = Path(desk.world.url.removeprefix("sqlite:///"))
+        desk.store.close()
+        shutil.copyfile(path, tmp_path / "old")
+        store = open_database(desk.world.url)
+        refuse_one(desk.world.enroller(store))
+        keep_state(ca, store)
+        store.close()
+        shutil.copyfile(tmp_path / "old", path)
+        store = open_database(desk.world.url)
+        for _ in range(2):
+            refuse_one(desk.world.enroller(store))
+        with pytest.raises(Unavailable, match="goes on from others"):
+            check_not_rolled_back(ca, store)
+        store.close()
+
     def test_one_from_before_a_restore_is_refused(self, desk, ca, file, tmp_path):
         path = Path(desk.world.url.removeprefix("sqlite:///"))
         desk.store.close()

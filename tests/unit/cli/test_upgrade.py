@@ -1,11 +1,17 @@
-"""A CA that an earlier release has worked with: its policy still loads, and admits nothing that it does not state."""
+"""A CA of an earlier release: it is upgraded whole, and its policy admits nothing that it does not state."""
 
 import json
 import re
+import shutil
+import sqlite3
+import urllib.request
+from contextlib import closing
 
 import pytest
+from old_releases import Release
 
 from ca_service.judgment import Refused
+from ca_service.keys import load_public
 from ca_service.policy import load
 from ca_service.store import open_store
 
@@ -61,3 +67,105 @@ def test_it_admits_nobody(old, worked_ca, stage):
     finally:
         enroller.desk.liveness.close()
         store.close()
+
+
+@pytest.fixture(scope="module")
+def release():
+    return Release("0.3")
+
+
+@pytest.fixture
+def released(release, short):
+    """The directory of a CA as release 0.3 left it, with its database in it."""
+    release.put_directory(short)
+    directory = short / "ca"
+    release.put_database(f"sqlite:///{directory}/ca.sqlite3")
+    return directory
+
+
+def everything(directory):
+    """All files of a CA's directory but its locks, and all rows of its database."""
+    files = {
+        path.relative_to(directory): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and "sqlite3" not in path.name and path.parent.name != "run"
+    }
+    with closing(sqlite3.connect(directory / "ca.sqlite3")) as database:
+        return files, list(database.iterdump())
+
+
+def test_before_the_upgrade_nothing_works_and_the_remedy_is_named(here, released):
+    before = everything(released)
+    for words in (("serve", "--bind", "127.0.0.1:1"), ("db", "check"), ("cert", "list"), ("audit", "verify")):
+        done = here(*words, "--dir", released)
+        assert done.code in (1, 3), words
+        assert "vtpm-ca db upgrade" in done.err, words
+    assert everything(released) == before
+
+
+@pytest.mark.parametrize("given", [b"mistyped\n", None])
+def test_an_upgrade_needs_the_passphrase(here, released, tmp_path, given):
+    before = everything(released)
+    file = tmp_path / "passphrase"
+    if given is not None:
+        file.touch(mode=0o600)
+        file.write_bytes(given)
+    name = None if given is None else str(file)
+    done = here("db", "upgrade", "--dir", released, env={"VTPM_CA_PASSPHRASE_FILE": name})
+    assert done.code in (1, 2)
+    assert "passphrase" in done.err
+    assert everything(released) == before
+
+
+def test_an_upgrade_that_found_no_database_can_be_done_again(here, released):
+    database = released / "ca.sqlite3"
+    shutil.move(database, released.parent / "elsewhere")
+    done = here("db", "upgrade", "--dir", released)
+    assert done.code == 3
+    assert "is missing" in done.err
+    shutil.move(released.parent / "elsewhere", database)
+    assert here("db", "upgrade", "--dir", released).code == 0
+    after = everything(released)
+    assert here("db", "upgrade", "--dir", released).code == 0
+    assert everything(released) == after
+    # What the old server's end left open, the new one closes when it starts.
+    (breach,) = json.loads(here("db", "check", "--dir", released, "--json").out)
+    assert breach["id"] == "intent.closed"
+
+
+def post(server, path: str, body: bytes = b""):
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}{path}",
+        data=body,
+        headers={"Content-Type": "application/json"},
+        method="POST",
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own server
+        return answer.status, answer.read()
+
+
+def test_it_serves_after_the_upgrade(here, serve, release, released, stage):
+    before = {row["serial"]: row["der"] for row in release.rows("certificates")}
+    done = here("db", "upgrade", "--dir", released)
+    assert done.code == 0
+    assert "the log old-ca/log has a key" in done.out
+    server = serve(released)
+    world = release.world(released.parent, f"sqlite:///{released}/ca.sqlite3", load_public(released))
+    world.time = stage.now()
+
+    def enrol(tpm, boot):
+        nonce = json.loads(post(server, "/v1/nonces")[1])["nonce"]
+        return post(server, "/v1/enrollments", world.body(nonce, tpm, boot))
+
+    status, reply = enrol(release.tpm("good"), release.boot("good"))
+    assert (status, stage.w.ders(reply)) == (200, release.certificates("good"))
+    tpm = stage.w.SoftTpm()
+    status, challenge = enrol(tpm, stage.w.Boot(resource="default/vtpm/new", secret=b"new".ljust(32)))
+    assert status == 201
+    enrolment, answer = stage.w.answer(tpm, challenge)
+    status, reply = post(server, f"/v1/enrollments/{enrolment}/activation", answer)
+    assert (status, len(stage.w.ders(reply))) == (200, 3)
+    issued = json.loads(here("cert", "list", "--dir", released, "--limit", "100", "--json").out)
+    assert len({row["serial"] for row in issued} - set(before)) == 3
+    assert here("audit", "verify", "--dir", released).code == 0
+    assert here("db", "check", "--dir", released).code == 0

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from alembic import op
+from cryptography import x509
 
 revision = "0002"
 down_revision = "0001"
@@ -12,8 +13,24 @@ branch_labels = None
 depends_on = None
 
 
+# The table as this migration finds it: the program's own description of it may change later.
+_CERTIFICATES = sa.table(
+    "certificates",
+    sa.column("serial", sa.String),
+    sa.column("tbs", sa.LargeBinary),
+    sa.column("der", sa.LargeBinary),
+    sa.column("not_after", sa.String),
+)
+
+_BATCH = 1000
+"""How many certificates are in memory at once."""
+
+_AFTER_TBS = bytes.fromhex("300a06082a8648ce3d040303 03020000")
+"""What makes a certificate of a TBSCertificate (RFC 5280, section 4.1): ecdsa-with-SHA384, and no signature in it."""
+
+
 def upgrade() -> None:
-    """Make the new tables, columns and indexes."""
+    """Make the new tables, columns and indexes, and record until when the certificates are valid."""
     op.create_index(
         op.f("ix_decisions_kbs_id_resource_at"), "decisions", ["kbs_id", "resource", "at"], unique=False
     )
@@ -84,3 +101,42 @@ def upgrade() -> None:
         sa.Column("at", sa.String(length=20), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_log_head")),
     )
+    _fill_not_after(op.get_bind())
+
+
+def _fill_not_after(connection: sa.Connection) -> None:
+    """Write each certificate's notAfter into its row, in the order of the primary key."""
+    table = _CERTIFICATES.c
+    page = sa.select(table.serial, table.tbs, table.der).order_by(table.serial).limit(_BATCH)
+    write = (
+        _CERTIFICATES.update()
+        .where(table.serial == sa.bindparam("of_serial"))
+        .values(not_after=sa.bindparam("ends"))
+    )
+    last = ""
+    while rows := connection.execute(page.where(table.serial > last)).all():
+        last = rows[-1].serial
+        connection.execute(
+            write,
+            [{"of_serial": row.serial, "ends": _not_after(row.der or _unsigned(row.tbs))} for row in rows],
+        )
+
+
+def _unsigned(tbs: bytes) -> bytes:
+    """A certificate that was never signed, in the form of one that was."""
+    content = bytes(tbs) + _AFTER_TBS
+    size = len(content).to_bytes(4, "big").lstrip(b"\x00")
+    return bytes([0x30, 0x80 | len(size)]) + size + content
+
+
+def _not_after(der: bytes) -> str | None:
+    """The end of a certificate's validity as the database writes instants; None if it is damaged.
+
+    What has no end on record counts as valid for good, and the audit names damaged certificates: a single one must not
+    keep the CA from starting.
+    """
+    try:
+        end = x509.load_der_x509_certificate(bytes(der)).not_valid_after_utc
+    except ValueError:
+        return None
+    return end.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

@@ -1,0 +1,272 @@
+"""Databases of every released version come to this program's schema, whole or not at all, and keep all rows."""
+
+import functools
+import hashlib
+import os
+import signal
+
+import pytest
+import sqlalchemy as sa
+from asn1crypto.x509 import Certificate, TbsCertificate
+from databases import Databases
+from old_releases import FIRST_SCHEMA, RELEASES, Release
+
+from ca_service.judgment import Unavailable
+from ca_service.store import create_store, open_store
+from ca_service.store.backends import parse_url
+
+_IN_THE_MIDDLE = (
+    "after CREATE TABLE issuers",
+    "after UPDATE certificates SET",
+    "after UPDATE alembic_version SET",
+)
+
+
+class Disturbed(Exception):
+    pass
+
+
+@pytest.fixture(scope="session")
+def filled(templates, tmp_path_factory):
+    """Gives, for a release and a kind of database, the URL of one that is filled once and only copied."""
+
+    def url_of(released, databases):
+        key = f"{databases.kind} of {released.version}"
+        if key not in templates:
+            maker = Databases(databases.kind, tmp_path_factory.mktemp("released"), databases.cluster)
+            url = maker.new()
+            released.put_database(url)
+            templates[key] = url
+        return templates[key]
+
+    return url_of
+
+
+@pytest.fixture(scope="session")
+def release():
+    """A release by its version, read once."""
+    return functools.cache(Release)
+
+
+@pytest.fixture
+def put(release, filled, databases):
+    """Makes a database of a release: the release, and its URL."""
+
+    def put(version):
+        released = release(version)
+        return released, databases.new(filled(released, databases))
+
+    return put
+
+
+def content(url: str, tables: list[str]) -> dict[str, list[dict]]:
+    """All rows by table, as they lie in the database."""
+    engine = sa.create_engine(parse_url(url))
+    with engine.connect() as connection:
+        rows = {
+            name: [dict(row) for row in connection.execute(sa.text(f"SELECT * FROM {name}")).mappings()]  # noqa: S608
+            for name in tables
+        }
+    engine.dispose()
+    return rows
+
+
+def names(url: str) -> dict[str, list[str]]:
+    """Columns by table."""
+    engine = sa.create_engine(parse_url(url))
+    inspector = sa.inspect(engine)
+    found = {
+        table: [column["name"] for column in inspector.get_columns(table)]
+        for table in inspector.get_table_names()
+    }
+    engine.dispose()
+    return found
+
+
+def in_order(rows: list[dict]) -> list[str]:
+    return sorted(repr(sorted(row.items())) for row in rows)
+
+
+@pytest.fixture(params=RELEASES)
+def upgraded(request, release, filled, databases, templates, tmp_path_factory):
+    """A database of each release, upgraded; it is only read."""
+    released = release(request.param)
+    key = f"{databases.kind} of {released.version}, upgraded"
+    if key not in templates:
+        maker = Databases(databases.kind, tmp_path_factory.mktemp("upgraded"), databases.cluster)
+        templates[key] = maker.new(filled(released, databases))
+        create_store(templates[key]).close()
+    return released, templates[key]
+
+
+@pytest.fixture
+def latest(put):
+    """The database of the last release before the schema changed."""
+    return put("0.3")
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_the_files_are_those_that_the_release_made(release, version):
+    released = release(version)
+    assert "WORTHLESS TEST KEYS" in released.manifest["warning"]
+    files = {
+        str(path.relative_to(released.folder)): path for path in released.folder.rglob("*") if path.is_file()
+    }
+    del files["manifest.json"]
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    assert digests == released.manifest["sha256"]
+
+
+def test_no_row_is_lost_or_changed(upgraded):
+    released, url = upgraded
+    assert len(released.tables) == 14
+    found = content(url, released.tables)
+    for table in released.tables:
+        before = released.rows(table)
+        added = {"not_after", "replaces"} if table == "certificates" else set()
+        now = [{name: value for name, value in row.items() if name not in added} for row in found[table]]
+        assert in_order(now) == in_order(before), table
+        assert before, f"nothing is proven about {table}"
+
+
+def test_the_ends_of_the_certificates_are_recorded(upgraded):
+    _, url = upgraded
+    rows = content(url, ["certificates"])["certificates"]
+    assert {row["state"] for row in rows} == {"issued", "revoked", "abandoned", "intended"}
+    assert any(row["der"] is None for row in rows)
+    for row in rows:
+        tbs = (
+            Certificate.load(row["der"])["tbs_certificate"] if row["der"] else TbsCertificate.load(row["tbs"])
+        )
+        assert row["not_after"] == tbs["validity"]["not_after"].native.strftime("%Y-%m-%dT%H:%M:%SZ")
+        assert row["replaces"] is None
+
+
+def test_the_schema_is_that_of_a_new_database(upgraded, database):
+    _, url = upgraded
+    assert {table: sorted(columns) for table, columns in names(url).items()} == {
+        table: sorted(columns) for table, columns in names(database).items()
+    }
+
+
+def test_two_copies_of_one_database_get_different_epochs(put):
+    salts = []
+    for _ in range(2):
+        store = create_store(put("0.3")[1])
+        with store.read() as tx:
+            (epoch,) = tx.epochs.all()
+        store.close()
+        assert epoch.number == 1
+        salts.append(bytes.fromhex(epoch.salt))
+    assert len(salts[0]) == len(salts[1]) == 32
+    assert salts[0] != salts[1]
+
+
+def assert_as_before(released, url):
+    """Still the release's own: no column, table or value of the new schema."""
+    (row,) = content(url, ["alembic_version"])["alembic_version"]
+    assert row == {"version_num": FIRST_SCHEMA}
+    assert set(names(url)) == {*released.tables, "alembic_version"}
+    found = content(url, released.tables)
+    assert {table: in_order(rows) for table, rows in found.items()} == {
+        table: in_order(released.rows(table)) for table in released.tables
+    }
+
+
+def at(point, do):
+    """Faults that do something at one point, and say so if it never comes."""
+    seen = []
+
+    def faults(here):
+        if here == point and not seen:
+            seen.append(here)
+            do()
+
+    faults.seen = seen
+    return faults
+
+
+@pytest.mark.parametrize("point", _IN_THE_MIDDLE)
+def test_an_error_in_the_middle_leaves_the_old_schema(latest, point):
+    released, url = latest
+
+    def fail():
+        raise Disturbed(point)
+
+    faults = at(point, fail)
+    with pytest.raises(Disturbed):
+        create_store(url, faults)
+    assert faults.seen
+    assert_as_before(released, url)
+    create_store(url).close()
+    open_store(url).close()
+    assert all(row["not_after"] for row in content(url, ["certificates"])["certificates"])
+
+
+def test_a_killed_upgrade_leaves_the_old_schema(latest):
+    released, url = latest
+    child = os.fork()
+    if not child:
+        try:
+            create_store(
+                url, at("after UPDATE alembic_version SET", lambda: os.kill(os.getpid(), signal.SIGKILL))
+            )
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert_as_before(released, url)
+    create_store(url).close()
+    open_store(url).close()
+
+
+def test_two_nodes_may_upgrade_at_once(latest):
+    released, url = latest
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if not child:
+            try:
+                create_store(url).close()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    found = content(url, ["epochs", "certificates"])
+    assert len(found["epochs"]) == 1
+    assert len(found["certificates"]) == len(released.rows("certificates"))
+
+
+def test_more_certificates_than_are_read_at_once(latest):
+    released, url = latest
+    row = max(released.rows("certificates"), key=lambda row: row["serial"])
+    engine = sa.create_engine(parse_url(url))
+    table = sa.table("certificates", *(sa.column(name) for name in row))
+    copies = [{**row, "serial": f"{number:032x}", "live": None} for number in range(2500)]
+    for number, der in ((7, b"\x30\x03no"), (1000, b"")):
+        copies[number].update(der=der, tbs=der)
+    with engine.begin() as connection:
+        connection.execute(table.insert(), copies)
+    engine.dispose()
+    create_store(url).close()
+    found = content(url, ["certificates"])["certificates"]
+    assert len(found) == len(released.rows("certificates")) + 2500
+    # A damaged certificate has no end on record, and keeps no other from having one.
+    without = sorted(row["serial"] for row in found if row["not_after"] is None)
+    assert without == [f"{number:032x}" for number in (7, 1000)]
+
+
+def test_a_later_schema_is_refused_and_left_alone(latest):
+    _, url = latest
+    create_store(url).close()
+    engine = sa.create_engine(parse_url(url))
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0099'"))
+    engine.dispose()
+    for opening in (open_store, create_store):
+        with pytest.raises(Unavailable) as caught:
+            opening(url)
+        assert caught.value.code == "schema"
+    assert "later" in caught.value.remedy
+    assert content(url, ["alembic_version"])["alembic_version"] == [{"version_num": "0099"}]

@@ -1,0 +1,100 @@
+"""CAs of released versions go on after an upgrade: directory, database, and the TPMs that they know."""
+
+import os
+
+import enrollment_world as w
+import pytest
+from databases import Databases
+from old_releases import Release
+
+from ca_service.audit import VerifierKey, audit_database
+from ca_service.judgment import Refused
+from ca_service.keys import load_authority, upgrade_directory
+from ca_service.store import CertificateState, IssuerState, check_invariants, create_store
+
+_CASES = [("0.1", "sqlite"), ("0.2", "sqlite"), ("0.3", "postgresql")]
+"""Rows on both databases: test_migrations; release 0.3 on SQLite: the commands' test_upgrade."""
+
+
+@pytest.fixture(params=_CASES, ids=" on ".join)
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def databases(case, request, tmp_path):
+    """The kind of database that the case names."""
+    kind = case[1]
+    made = Databases(kind, tmp_path, request.getfixturevalue("postgres") if kind == "postgresql" else None)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ca(case, databases, tmp_path):
+    """A CA of a release after the upgrade and before its first start: the release, its world, its database."""
+    released, url = Release(case[0]), databases.new()
+    released.put_directory(tmp_path / "world")
+    released.put_database(url)
+    upgrade_directory(tmp_path / "world" / "ca", released.passphrase, os.urandom)
+    store = create_store(url)
+    world = released.world(
+        tmp_path / "world", url, load_authority(tmp_path / "world" / "ca", released.passphrase)
+    )
+    yield released, world, store
+    world.close()
+    store.close()
+
+
+def audited(world, store):
+    with store.read() as tx:
+        # The tests' server is not durable, and says so.
+        assert {breach.id for breach in check_invariants(tx, world.time)} <= {"database.durable"}
+        report = audit_database(tx, VerifierKey.parse(world.authority.log.verifier))
+    assert report.findings == ()
+    assert report.clean
+    return report
+
+
+def test_it_goes_on(ca):
+    released, world, store = ca
+    enroller = world.enroller(store)
+    # The intent of the process that died under the old release is closed now.
+    assert enroller.recover() == 1
+    with store.read() as tx:
+        issuers = tx.issuers.all()
+        assert tx.intents.open() == []
+        killed = [row for row in released.rows("certificates") if row["state"] == "intended"]
+        assert killed
+        assert {tx.certificates.get(row["serial"]).state for row in killed} == {CertificateState.ABANDONED}
+    assert {row.skid for row in issuers} == {ca.skid for ca in world.authority.issuers}
+    assert {(row.state, row.active is not None) for row in issuers} == {(IssuerState.ACTIVE, True)}
+
+    issued = sum(row["der"] is not None for row in released.rows("certificates"))
+    leaves = {"decision": len(released.rows("decisions")), "certificate": issued}
+    assert audited(world, store).leaves == leaves
+
+    # What later releases ask of a launch, an older policy cannot state.
+    if released.version != "0.3":
+        with pytest.raises(Refused):
+            w.issue(world, enroller, released.tpm("good"), released.boot("good"))
+        world.apply(store, world.policy())
+        leaves["decision"] += 1
+
+    for name in ("good", "after-reset"):
+        reply = w.issue(world, enroller, released.tpm(name), released.boot(name))
+        assert w.ders(reply) == released.certificates(name)
+    for name, rule in (("revoked", "ledger.not-revoked"), ("before-reset", "ledger.instance-occupied")):
+        with pytest.raises(Refused) as refusal:
+            w.issue(world, enroller, released.tpm(name), released.boot(name))
+        assert refusal.value.rule == rule
+    with pytest.raises(Refused) as refusal:
+        w.issue(world, enroller, released.tpm("good"), released.boot("good", counter=1))
+    assert refusal.value.rule == "ledger.counter"
+
+    new = w.Boot(resource="default/vtpm/new", secret=b"a secret of the new guest".ljust(32))
+    fresh = w.issue(world, enroller, w.SoftTpm(), new)
+    assert len(w.ders(fresh)) == 3
+    leaves["decision"] += 6
+    leaves["certificate"] += 3
+    assert audited(world, store).leaves == leaves

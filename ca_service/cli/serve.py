@@ -211,6 +211,7 @@ def serve(
                 f"{authority.mode} CA {authority.ca_id} serves on {bind}"
             ),
             "post_worker_init": lambda _worker: _start_worker(enroller),
+            "on_exit": lambda _server: _remember(enroller),
         }
         application = create_app(Services(store, enroller, _operations(source, store, limits)))
         # Workers are forked from here on, and must not inherit a connection to the database.
@@ -288,6 +289,16 @@ def _operations(
         return perform(context, name, dict(parameters))
 
     return run
+
+
+def _remember(enroller: Enroller) -> None:
+    """At the end, when all workers have gone: keep where the database stands."""
+    try:
+        keep_state(enroller.desk.authority, enroller.desk.store)
+    except VtpmCaError as error:
+        structlog.get_logger(__name__).warning("the state could not be kept", reason=error.detail)
+    finally:
+        enroller.desk.store.close()
 
 
 def _start_worker(enroller: Enroller) -> None:

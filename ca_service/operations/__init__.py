@@ -1,10 +1,11 @@
 """What an operator may do, once: called by the command line and by the server's operator socket alike."""
 
+import contextlib
 from collections.abc import Mapping
 
 import sqlalchemy as sa
 
-from ca_service.judgment import BadRequest, Unavailable
+from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import upgrade_directory
 from ca_service.operations import (
     certificates,
@@ -59,16 +60,27 @@ def perform(context: OperationContext, name: str, arguments: object) -> Json:
     if operation is None:
         raise BadRequest("", "there is no such operation", code="operation")
     try:
-        result = operation.run(context, Members(arguments))
+        return _run(context, operation, arguments)
     except WireError as error:
         raise BadRequest(error.path, error.problem) from error
     except Taken as error:
         raise Unavailable("another request was faster; try again") from error
     except sa.exc.SQLAlchemyError as error:
         raise Unavailable("the database cannot do this now; it may be damaged") from error
-    if operation.publishes:
-        # Before the operator is told: what is revoked stays revoked, whatever becomes of the database.
-        keep_state(context.public, context.store)
+
+
+def _run(context: OperationContext, operation: Operation, arguments: object) -> Json:
+    if not operation.publishes:
+        return operation.run(context, Members(arguments))
+    try:
+        result = operation.run(context, Members(arguments))
+    except BaseException:
+        # A part of it may be done; what went wrong first is what the operator has to know.
+        with contextlib.suppress(VtpmCaError):
+            keep_state(context.public, context.store)
+        raise
+    # Before the operator is told: what is revoked stays revoked, whatever becomes of the database.
+    keep_state(context.public, context.store)
     return result
 
 

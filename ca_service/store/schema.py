@@ -206,7 +206,7 @@ certificates = Table(
     "certificates",
     metadata,
     Column("serial", String(40), primary_key=True),
-    Column("issuer", String(40), nullable=False, index=True),
+    Column("issuer", String(40), nullable=False),
     Column("profile", String(16), nullable=False),
     Column("template", String(16), nullable=False),
     Column("key_name", _HEX, nullable=False, index=True),
@@ -222,6 +222,8 @@ certificates = Table(
     Column("not_after", Instant, nullable=True),
     # Serial of the certificate in whose place this one came: it stops being live when this one is intended.
     Column("replaces", String(40), nullable=True),
+    # What rests on an issuer is counted when it is to be retired.
+    Index(None, "issuer", "state", "not_after"),
 )
 
 revocations = Table(

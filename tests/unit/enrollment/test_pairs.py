@@ -51,7 +51,10 @@ def issuers(world, reply: bytes) -> set[tuple[str, str]]:
 
 
 def test_without_a_name_the_default_pair_signs(world, enroller, tpms, helpers):
-    assert issuers(world, helpers.issue(world, enroller, tpms(0))) == {("ek", "default"), ("devid", "default")}
+    assert issuers(world, helpers.issue(world, enroller, tpms(0))) == {
+        ("ek", "default"),
+        ("devid", "default"),
+    }
 
 
 def test_the_named_pair_signs(world, store, enroller, tpms, helpers):

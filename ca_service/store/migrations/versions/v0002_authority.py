@@ -34,8 +34,15 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_decisions_kbs_id_resource_at"), "decisions", ["kbs_id", "resource", "at"], unique=False
     )
+    op.drop_index(op.f("ix_certificates_issuer"), table_name="certificates")
     op.add_column("certificates", sa.Column("not_after", sa.String(length=20), nullable=True))
     op.add_column("certificates", sa.Column("replaces", sa.String(length=40), nullable=True))
+    op.create_index(
+        op.f("ix_certificates_issuer_state_not_after"),
+        "certificates",
+        ["issuer", "state", "not_after"],
+        unique=False,
+    )
     op.create_table(
         "issuers",
         sa.Column("skid", sa.String(length=40), nullable=False),

@@ -247,6 +247,10 @@ class Activation:
         desk = self._desk
         with desk.store.write() as tx:
             at = desk.now()
+            if tx.views.spoilt(intent.tpm_id, facts.claim.query().spkis):
+                raise Unavailable(
+                    "an operator has revoked a certificate or blocked a key of this TPM meanwhile"
+                )
             if not store_signed(tx, intent.id, plan_, signed, at):
                 raise Unavailable("the issuance was abandoned meanwhile")
             leaves = leaves_of(plan_, signed, intent.decision_id, at)

@@ -140,7 +140,9 @@ def _admitted_lately(desk: Desk, tx: Transaction, view: View, at: datetime) -> l
         return []
     claim, limits = view.facts.claim, desk.limits
     since = at - limits.instance_window
-    return tx.decisions.admitted_since(claim.kbs_id, claim.resource, since, limits.instance_enrolments)
+    return tx.decisions.admitted_since(
+        claim.kbs_id, claim.resource, claim.salt, since, limits.instance_enrolments
+    )
 
 
 def _refuse(desk: Desk, decision: Decision) -> Reply | None:

@@ -41,6 +41,7 @@ class Decision:
             evidence_digest=self.submission.digest,
             kbs_id="" if facts is None else facts.claim.kbs_id,
             resource=resource if facts is None or not facts.claim.ephemeral else facts.claim.resource,
+            salt="" if facts is None else facts.claim.salt,
         )
 
 
@@ -75,26 +76,30 @@ def _both_sides(
             "report_id": claim.report_id,
             "counter": str(claim.counter),
         },
-        "holders": [_holder(tx, kbs_id, resource) for kbs_id, resource in _holders(tx, facts)],
+        "holders": [_holder(tx, *instance) for instance in _holders(tx, facts)],
     }
 
 
-def _holders(tx: Transaction, facts: LedgerFacts) -> list[tuple[str, str]]:
-    """(KBS id, resource) of everybody whom the claim collides with."""
+def _holders(tx: Transaction, facts: LedgerFacts) -> list[tuple[str, str, str]]:
+    """(KBS id, resource, salt) of everybody whom the claim collides with.
+
+    A persistence key is bound to a resource; which of the volumes under a shared one it was, nobody has written down.
+    """
     numbers = {i for i in facts.key_instances.values() if i != facts.instance_id}
     if facts.occupant is not None:
         numbers.add(facts.occupant.instance_id)
-    found = {(row.kbs_id, row.resource) for row in tx.ledger.instances_by_id(numbers).values()}
-    if facts.key_id_owner is not None:
-        found.add(facts.key_id_owner)
+    found = {(row.kbs_id, row.resource, row.salt) for row in tx.ledger.instances_by_id(numbers).values()}
+    if facts.key_id_owner is not None and facts.key_id_owner not in {(kbs, name) for kbs, name, _ in found}:
+        found.add((*facts.key_id_owner, ""))
     return sorted(found)
 
 
-def _holder(tx: Transaction, kbs_id: str, resource: str) -> dict[str, object]:
-    last = tx.decisions.last_admitted(kbs_id, resource)
+def _holder(tx: Transaction, kbs_id: str, resource: str, salt: str) -> dict[str, object]:
+    last = tx.decisions.last_admitted(kbs_id, resource, salt)
     return {
         "kbs": kbs_id,
         "resource": resource,
+        "salt": salt,
         "decision": "" if last is None else last.id,
         "at": "" if last is None else last.at.isoformat(),
         "chip_id": "" if last is None else _chip_of(tx, last),

@@ -50,18 +50,25 @@ class Decisions(Repository):
         order = (schema.decisions.c.at.desc(), schema.decisions.c.id)
         return self._all(DecisionRow, sa.select(schema.decisions).order_by(*order).limit(limit))
 
-    def last_admitted(self, kbs_id: str, resource: str) -> DecisionRow | None:
+    def last_admitted(self, kbs_id: str, resource: str, salt: str = "") -> DecisionRow | None:
         """The newest admission of an instance."""
         table = schema.decisions
         query = (
             sa.select(table)
-            .where(table.c.kbs_id == kbs_id, table.c.resource == resource, table.c.admitted == 1)
+            .where(
+                table.c.kbs_id == kbs_id,
+                table.c.resource == resource,
+                table.c.salt == salt,
+                table.c.admitted == 1,
+            )
             .order_by(table.c.at.desc())
             .limit(1)
         )
         return self._one(DecisionRow, query)
 
-    def admitted_since(self, kbs_id: str, resource: str, since: datetime, most: int) -> list[datetime]:
+    def admitted_since(
+        self, kbs_id: str, resource: str, salt: str, since: datetime, most: int
+    ) -> list[datetime]:
         """When an instance's newest enrolments after `since` were admitted: the newest first, at most so many."""
         table = schema.decisions
         query = (
@@ -69,6 +76,7 @@ class Decisions(Repository):
             .where(
                 table.c.kbs_id == kbs_id,
                 table.c.resource == resource,
+                table.c.salt == salt,
                 table.c.at > since,
                 table.c.admitted == 1,
                 table.c.stage == "enroll",

@@ -58,6 +58,7 @@ class DecisionRow:
     evidence_digest: str
     kbs_id: str
     resource: str
+    salt: str = ""
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,9 @@ decisions = Table(
     Column("evidence_digest", String(64), nullable=False, index=True),
     Column("kbs_id", _TEXT, nullable=False),
     Column("resource", _TEXT, nullable=False),
-    Index(None, "kbs_id", "resource", "at"),
+    # Of the instance, as in `instances`.
+    Column("salt", _SALT, nullable=False, server_default=""),
+    Index(None, "kbs_id", "resource", "salt", "at"),
 )
 
 evidence = Table(

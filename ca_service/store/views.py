@@ -43,6 +43,14 @@ _REVOKED = sa.select(_CERTIFICATES.serial).where(
 )
 
 
+_SPOILT = sa.text(
+    """
+    SELECT 'revoked' AS why FROM certificates WHERE tpm_id = :tpm_id AND state = :revoked
+    UNION ALL SELECT 'blocked' FROM blocked_keys WHERE spki IN (:spki0, :spki1, :spki2, :spki3, :spki4, :spki5)
+    """
+)
+
+
 @dataclass(frozen=True)
 class Standing:
     """What is in force: the policy's version (0 for none), the epoch's number (0 for none), and who signs.
@@ -155,6 +163,11 @@ class Views(Repository):
             revoked=() if tpm is None else self._revoked(int(tpm)),
         )
         return standing, view
+
+    def spoilt(self, tpm_id: int, spkis: tuple[str, ...]) -> bool:
+        """Whether a certificate of the TPM is revoked or a key of it blocked, each by its `spki_digest`."""
+        values = {"tpm_id": tpm_id, "revoked": CertificateState.REVOKED.value, **_places("spki", spkis)}
+        return self._connection.execute(_SPOILT, values).first() is not None
 
     def _live(self, keys: list[str]) -> dict[str, CertificateRow]:
         rows = self._all(CertificateRow, _LIVE, {"lives": keys})

@@ -167,3 +167,14 @@ def test_a_rollback_raises_an_alarm_of_its_own(world, store, enroller, tpm, help
         (alarm,) = tx.alarms.latest()
     assert alarm.kind == "rollback"
     assert json.loads(alarm.detail)["newcomer"]["counter"] == "8"
+
+
+def test_volumes_under_a_shared_resource_are_counted_apart(world, store, enroller, tpms, helpers):
+    world.apply(store, world.policy(shared="true"))
+    enroller = Enroller(replace(enroller.desk, limits=Limits(instance_enrolments=2)))
+    for index in range(3):
+        helpers.issue(world, enroller, tpms(index), helpers.Boot(salt=bytes([index]) * 16))
+    boot = helpers.Boot(salt=bytes(16))
+    assert enroller.enroll(world.body(enroller.new_nonce().nonce, tpms(0), boot)).status == 200
+    with pytest.raises(TooMany):
+        enroller.enroll(world.body(enroller.new_nonce().nonce, tpms(0), boot))

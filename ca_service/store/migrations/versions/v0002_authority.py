@@ -31,8 +31,12 @@ _AFTER_TBS = bytes.fromhex("300a06082a8648ce3d040303 03020000")
 
 def upgrade() -> None:
     """Make the new tables, columns and indexes, and record until when the certificates are valid."""
+    op.add_column("decisions", sa.Column("salt", sa.String(length=512), nullable=False, server_default=""))
     op.create_index(
-        op.f("ix_decisions_kbs_id_resource_at"), "decisions", ["kbs_id", "resource", "at"], unique=False
+        op.f("ix_decisions_kbs_id_resource_salt_at"),
+        "decisions",
+        ["kbs_id", "resource", "salt", "at"],
+        unique=False,
     )
     op.drop_index(op.f("ix_certificates_issuer"), table_name="certificates")
     op.add_column("certificates", sa.Column("not_after", sa.String(length=20), nullable=True))

@@ -6,8 +6,10 @@ binds nothing for good: weaker evidence must not keep a persistent TPM out.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Self
 
 from cryptography.hazmat.primitives import serialization
@@ -15,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.profiles import is_ephemeral
 from ca_service.policy import Policy, kbs_for
-from ca_service.profiles import DEFAULT_PAIR
+from ca_service.profiles import DEFAULT_PAIR, IssuerRole
 from ca_service.store import LedgerQuery, live_key, spki_digest
 from vtpm.wire.errors import WireError
 from vtpm.wire.templates import name, parse_public
@@ -24,6 +26,9 @@ EPHEMERAL_KBS = "ephemeral:"
 """Stands in the place of a KBS's id for ephemeral instances; no entry of a policy can have it."""
 
 _EK_DIGITS = 40
+
+_PERSISTENT_ROLES: Mapping[str, IssuerRole] = MappingProxyType({"ek": "ek", "devid": "devid"})
+_EPHEMERAL_ROLES: Mapping[str, IssuerRole] = MappingProxyType({"ek": "ephemeral", "devid": "ephemeral"})
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ class Claim:
     root: str
     report_id: str
     pair: str = DEFAULT_PAIR
+
+    @property
+    def issuer_roles(self) -> Mapping[str, IssuerRole]:
+        """Which CA signs: for EKs, and for IAK and IDevID ("ek", "devid")."""
+        return _EPHEMERAL_ROLES if self.ephemeral else _PERSISTENT_ROLES
 
     def query(self) -> LedgerQuery:
         """What the database is asked about it."""

@@ -18,7 +18,7 @@ from ca_service.evidence.profiles import PROFILE_ISSUED
 from ca_service.judgment import BadRequest, Finding, Refused, Trace, Unavailable, VtpmCaError
 from ca_service.keys import Authority, AuthoritySource, IssuingCa
 from ca_service.policy import PROFILE_ADMITTED, Policy, load
-from ca_service.profiles import Entropy, IssuerRole
+from ca_service.profiles import Entropy, IssuerRole, Validity
 from ca_service.store import Faults, LedgerQuery, Standing, Store, Transaction, active_key, no_faults
 
 SECRET_SIZE = 32
@@ -115,7 +115,24 @@ class Desk:
             policy = self._policy(tx, version) if version else None
         if policy is None or claim is None:
             return View(standing, "", None, None)
-        return View(standing, policy.digest, policy, gather(seen, claim, standing.given_up, at))
+        ends = self._ends(standing, claim, policy, at) if seen.live else {}
+        return View(standing, policy.digest, policy, gather(seen, claim, standing.given_up, ends, at))
+
+    def validity(self, claim: Claim, policy: Policy, issuer: IssuingCa, at: datetime) -> Validity:
+        """Validity of a certificate that `issuer` signs for a claim at `at`."""
+        if claim.ephemeral:
+            return Validity.ephemeral(at, policy.ephemeral.days, issuer.info.validity.not_after)
+        return self.authority.device_validity(at, issuer)
+
+    def _ends(self, standing: Standing, claim: Claim, policy: Policy, at: datetime) -> dict[str, datetime]:
+        """Until when certificates that are issued now would hold; nothing for an issuer that cannot sign."""
+        ends = {}
+        for kind, role in claim.issuer_roles.items():
+            skid = standing.issuers.get(active_key(role, claim.pair), "")
+            issuer = next((ca for ca in self.authority.issuers if ca.skid == skid), None)
+            if issuer is not None and issuer.info.validity.not_after > at:
+                ends[kind] = self.validity(claim, policy, issuer, at).not_after
+        return ends
 
     def _policy(self, tx: Transaction, version: int) -> Policy:
         policy = self._policies.get(version)
@@ -143,11 +160,11 @@ class Desk:
         certify = ledger.admitted and not view.facts.known
         return self.judge.decide(submission, view.policy, at, certify=certify) + ledger
 
-    def issuer(self, view: View, role: IssuerRole, pair: str) -> IssuingCa:
+    def issuer(self, view: View, role: IssuerRole, pair: str, at: datetime) -> IssuingCa:
         """The issuing CA that signs certificates of a role and pair now.
 
         Raises:
-            Unavailable: none does, or this process has not its key (code ``issuer``).
+            Unavailable: none does, its time is over, or this process has not its key (code ``issuer``).
         """
         skid = view.standing.issuers.get(active_key(role, pair))
         if skid is None:
@@ -156,7 +173,14 @@ class Desk:
                 code="issuer",
                 remedy=f"Make the {role} CA of the pair {pair} active: `vtpm-ca ca prepare`, `vtpm-ca ca activate`.",
             )
-        return self.source.holding(skid).issuer_of(skid)
+        issuer = self.source.holding(skid).issuer_of(skid)
+        if issuer.info.validity.not_after <= at:
+            raise Unavailable(
+                "the issuing CA that signs such certificates has expired",
+                code="issuer",
+                remedy=f"Let a new {role} CA of the pair {pair} sign: `vtpm-ca ca prepare`, `vtpm-ca ca activate`.",
+            )
+        return issuer
 
     def activation_secrets(self, enrollment_id: str, count: int) -> tuple[bytes, ...]:
         """One secret per EK, derived and never stored."""

@@ -7,7 +7,7 @@ Only when the caller has stored what `sign` returns may a byte of it leave the p
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -19,11 +19,9 @@ from ca_service.enrollment.reply import Issued
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import VtpmCaError
 from ca_service.keys import Authority, IssuingCa, sign_certificate
-from ca_service.policy import Policy
 from ca_service.profiles import (
     Draft,
     Entropy,
-    IssuerRole,
     LintPassed,
     Provenance,
     Validity,
@@ -36,9 +34,6 @@ from ca_service.profiles import (
 )
 from ca_service.store import CertificateRow, CertificateState, Faults, IntentRow, IntentState, Transaction
 from vtpm.wire.templates import Role
-
-_PERSISTENT: Mapping[str, IssuerRole] = {"ek": "ek", "devid": "devid"}
-_EPHEMERAL: Mapping[str, IssuerRole] = {"ek": "ephemeral", "devid": "ephemeral"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class _Draughtsman:
     submission: Submission
     authority: Authority
     issuers: Mapping[str, IssuingCa]
-    policy: Policy
+    validity: Callable[[IssuingCa], Validity]
     facts: LedgerFacts
     provenance: Provenance
     at: datetime
@@ -88,11 +83,6 @@ class _Draughtsman:
     def _piece(self, key: KeyClaim, issuer: IssuingCa, draft: Draft) -> Piece:
         stored = self.facts.live.get(key.live)
         return Piece(key, issuer, draft, lint(draft, issuer.info), None if stored is None else stored.serial)
-
-    def _validity(self, issuer: IssuingCa) -> Validity:
-        if self.facts.claim.ephemeral:
-            return Validity.ephemeral(self.at, self.policy.ephemeral.days, issuer.info.validity.not_after)
-        return self.authority.device_validity(self.at, issuer)
 
     def ek(self, key: KeyClaim) -> Piece:
         tpm, issuer = self.submission.claims.tpm, self.issuers["ek"]
@@ -103,7 +93,7 @@ class _Draughtsman:
             firmware=tpm.firmware,
             spec=tpm.spec,
             serial=self.authority.new_serial(self.entropy),
-            validity=self._validity(issuer),
+            validity=self.validity(issuer),
             issuer=issuer.info,
             provenance=self.provenance,
         )
@@ -123,7 +113,7 @@ class _Draughtsman:
                 ek_aki=ek.aki,
                 ek_digest=ek.digest,
                 serial=self.authority.new_serial(self.entropy),
-                validity=self._validity(issuer),
+                validity=self.validity(issuer),
                 issuer=issuer.info,
                 provenance=self.provenance,
             )
@@ -137,7 +127,7 @@ class _Draughtsman:
                 ek_aki=ek.aki,
                 ek_digest=ek.digest,
                 serial=self.authority.new_serial(self.entropy),
-                validity=self._validity(issuer),
+                validity=self.validity(issuer),
                 issuer=issuer.info,
                 provenance=self.provenance,
             )
@@ -173,15 +163,17 @@ def plan(desk: Desk, submission: Submission, view: View, *, decision_id: str, at
         Unavailable: no CA signs such certificates now, or this process has not its key.
         VtpmCaError: the enrolment is not an admitted one.
     """
-    facts, grant = view.facts, submission.claims.grant
-    if facts is None or view.policy is None:
+    facts, policy, grant = view.facts, view.policy, submission.claims.grant
+    if facts is None or policy is None:
         raise VtpmCaError("an admitted enrolment has no claim", code="internal")
-    roles: Mapping[str, IssuerRole] = _EPHEMERAL if facts.claim.ephemeral else _PERSISTENT
     draughtsman = _Draughtsman(
         submission=submission,
         authority=desk.authority,
-        issuers={kind: desk.issuer(view, role, facts.claim.pair) for kind, role in roles.items()},
-        policy=view.policy,
+        issuers={
+            kind: desk.issuer(view, role, facts.claim.pair, at)
+            for kind, role in facts.claim.issuer_roles.items()
+        },
+        validity=lambda issuer: desk.validity(facts.claim, policy, issuer, at),
         facts=facts,
         provenance=Provenance(
             kbs_thumbprint=None if grant is None else grant.jwk.thumbprint(),

@@ -65,12 +65,13 @@ class LedgerFacts:
         return {row.intent_id for row in self.live.values() if row.state is CertificateState.INTENDED}
 
 
-def is_due(row: CertificateRow, given_up: frozenset[str], at: datetime) -> bool:
-    """Whether an issued certificate is to be replaced: its issuer is tainted, or its end is near.
+def is_due(row: CertificateRow, given_up: frozenset[str], ends: Mapping[str, datetime], at: datetime) -> bool:
+    """Whether an issued certificate is to be replaced: its issuer is tainted, or its end near and a new one's later.
 
     Args:
         row: the certificate.
         given_up: subject key ids of the issuing CAs whose certificates are to be replaced.
+        ends: until when a new certificate would hold, by kind: "ek", or "devid" for IAK and IDevID.
         at: now.
     """
     if row.state is not CertificateState.ISSUED:
@@ -79,7 +80,9 @@ def is_due(row: CertificateRow, given_up: frozenset[str], at: datetime) -> bool:
         return True
     if row.not_after is None or row.issued_at is None or row.not_after >= DEVICE_LIFETIME:
         return False
-    return (row.not_after - at) * RENEWAL_SHARE <= row.not_after - row.issued_at
+    end = ends.get("ek" if row.profile == "ek" else "devid")
+    near = (row.not_after - at) * RENEWAL_SHARE <= row.not_after - row.issued_at
+    return near and end is not None and end > row.not_after
 
 
 def _outlived(claim: Claim, live: Mapping[str, CertificateRow]) -> set[str]:
@@ -97,16 +100,23 @@ def _outlived(claim: Claim, live: Mapping[str, CertificateRow]) -> set[str]:
     }
 
 
-def gather(view: LedgerView, claim: Claim, given_up: frozenset[str], at: datetime) -> LedgerFacts:
+def gather(
+    view: LedgerView,
+    claim: Claim,
+    given_up: frozenset[str],
+    ends: Mapping[str, datetime],
+    at: datetime,
+) -> LedgerFacts:
     """What the ledger knows about a claim.
 
     Args:
         view: what the database answered to `Claim.query`.
         claim: who the TPM says it is.
         given_up: as for `is_due`.
+        ends: likewise.
         at: now.
     """
-    due = {key for key, row in view.live.items() if is_due(row, given_up, at)}
+    due = {key for key, row in view.live.items() if is_due(row, given_up, ends, at)}
     return LedgerFacts(
         claim=claim,
         instance_id=view.instance_id,

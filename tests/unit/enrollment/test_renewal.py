@@ -2,14 +2,19 @@
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 
+import enrollment_world as w
 import pytest
 from cryptography import x509
 
 from ca_service.enrollment import reset_instance
-from ca_service.judgment import Refused
+from ca_service.enrollment.ledger import is_due
+from ca_service.enrollment.submission import Submission
+from ca_service.judgment import Refused, Unavailable
 from ca_service.keys import ValidityRule
-from ca_service.store import CertificateState
+from ca_service.profiles import DEVICE_LIFETIME
+from ca_service.store import CertificateRow, CertificateState
 from vtpm.wire.enrollment import CertificatesReply
 
 DAYS = 90
@@ -113,3 +118,30 @@ def test_an_operator_hears_of_it(world, store, enroller, tpm, helpers):
     assert (detail["kbs"], detail["resource"]) == ("org-kbs", helpers.Boot().resource)
     serial = x509.load_der_x509_certificate(first.ek[0].certificate).serial_number
     assert int(detail["replaced"]["ek"][0], 16) == serial
+
+
+@pytest.mark.parametrize(
+    ("end", "due"), [(timedelta(0), False), (timedelta(seconds=-1), False), (timedelta(seconds=1), True)]
+)
+def test_only_a_certificate_that_holds_longer_is_worth_a_new_one(end, due):
+    """Near its issuer's end each enrolment would else bring new ones that end with the old."""
+    issued = w.START
+    row = CertificateRow(
+        "01", "aa", "ek", "L-1", "000b", "ek:000b", "i", 1, CertificateState.ISSUED, b"", None, b"", issued,
+        issued + timedelta(days=30),
+    )  # fmt: skip
+    at = issued + timedelta(days=25)
+    assert is_due(row, frozenset(), {"ek": row.not_after + end}, at) is due
+    assert not is_due(row, frozenset(), {}, at)
+    assert is_due(row, frozenset({"aa"}), {}, at)
+
+
+def test_an_issuer_whose_time_is_over_signs_nothing_and_says_so(world, store, tpms, helpers):
+    enroller = world.enroller(store)
+    desk = enroller.desk
+    with store.read() as tx:
+        view = desk.view(tx, Submission.parse(world.body(enroller.new_nonce().nonce, tpms(0))), desk.now())
+    assert desk.issuer(view, "ek", "default", desk.now()).role == "ek"
+    with pytest.raises(Unavailable, match="has expired") as error:
+        desk.issuer(view, "ek", "default", DEVICE_LIFETIME)
+    assert error.value.code == "issuer"

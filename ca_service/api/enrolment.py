@@ -5,8 +5,9 @@ from http import HTTPStatus
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import UnsupportedMediaType
 
-from ca_service.api.limiting import RateLimit, Room
+from ca_service.api.limiting import Room
 from ca_service.api.services import Services
+from ca_service.enrollment.pace import RateLimit
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import MAX_BODY
 

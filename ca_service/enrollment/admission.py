@@ -12,6 +12,7 @@ from datetime import datetime
 from ca_service.enrollment.desk import ROUNDS, Desk, View, refused
 from ca_service.enrollment.ledger import settle
 from ca_service.enrollment.nonces import NonceKeys
+from ca_service.enrollment.pace import RateLimit
 from ca_service.enrollment.recording import Decision, keep_and_log
 from ca_service.enrollment.reply import Issued, log_certificates, reply_bytes
 from ca_service.enrollment.submission import Submission
@@ -62,46 +63,82 @@ def _refusal_bytes(error: Refused) -> bytes:
     )
 
 
-def enroll(desk: Desk, nonces: NonceKeys, body: bytes) -> Reply:
-    """Judge a request to enrol, and answer it for good.
+class Admission:
+    """Judges requests to enrol. Safe for threads; every process has its own."""
 
-    Raises:
-        BadRequest: malformed; nothing was written.
-        Refused: a rule says no. Without `decision_id` nothing was written and the nonce is still good.
-        Conflict: the nonce was used with another body.
-        TooMany: this instance was admitted too often of late; nothing was written.
-        Unavailable: the database is not there, or the request came while too much was changing.
-    """
-    submission = Submission.parse(body)
-    at = desk.now()
-    key = nonces.current()
-    nonce = desk.judge.judge_nonce(submission, key.key, at)
-    if nonce.refusal is None or nonce.refusal.rule == "nonce.unexpired":
-        used = _used(desk, submission)
-        if used is not None:
-            return used
-    if nonce.refusal is not None:
-        raise refused(nonce.refusal)
-    desk.judge.prepare(submission, at)
-    authentic = desk.judge.authenticate(submission, at)
-    if authentic.refusal is not None:
-        raise refused(authentic.refusal)
-    for _ in range(ROUNDS):
-        try:
-            reply = _answer(desk, submission, nonce + authentic, key.epoch, at)
-        except Taken:
-            # Another process consumed the nonce, or let a TPM move in, between our look and our commit.
-            reply = _used(desk, submission)
-        except _OtherEpoch:
-            nonces.forget()
-            key = nonces.current()
-            nonce = desk.judge.judge_nonce(submission, key.key, at)
-            if nonce.refusal is not None:
-                raise refused(nonce.refusal) from None
-            continue
-        if reply is not None:
-            return reply
-    raise Unavailable("the CA is too busy with this TPM")
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._nonces = NonceKeys(desk.store, lambda: desk.authority.nonce_key)
+        limits = desk.limits
+        # What is refused is kept with its evidence: one machine must not fill the database with it.
+        self._refusals = RateLimit(
+            limits.refusals_per_hour / 3600, limits.refusals_at_once, who="this launch"
+        )
+
+    def nonce_key(self) -> bytes:
+        """The key of the nonces that are given out now; raises Unavailable."""
+        return self._nonces.current().key
+
+    def enroll(self, body: bytes) -> Reply:
+        """Judge a request to enrol, and answer it for good.
+
+        Raises:
+            BadRequest: malformed; nothing was written.
+            Refused: a rule says no. Without `decision_id` nothing was written and the nonce is still good.
+            Conflict: the nonce was used with another body.
+            TooMany: this instance was admitted, or this launch refused, too often of late; nothing was written.
+            Unavailable: the database is not there, or the request came while too much was changing.
+        """
+        desk, submission = self._desk, Submission.parse(body)
+        at, key = desk.now(), self._nonces.current()
+        nonce = desk.judge.judge_nonce(submission, key.key, at)
+        if nonce.refusal is None or nonce.refusal.rule == "nonce.unexpired":
+            used = _used(desk, submission)
+            if used is not None:
+                return used
+        if nonce.refusal is not None:
+            raise refused(nonce.refusal)
+        desk.judge.prepare(submission, at)
+        authentic = desk.judge.authenticate(submission, at)
+        if authentic.refusal is not None:
+            raise refused(authentic.refusal)
+        for _ in range(ROUNDS):
+            try:
+                reply = self._answer(submission, nonce + authentic, key.epoch, at)
+            except Taken:
+                # Another process consumed the nonce, or let a TPM move in, between our look and our commit.
+                reply = _used(desk, submission)
+            except _OtherEpoch:
+                self._nonces.forget()
+                key = self._nonces.current()
+                nonce = desk.judge.judge_nonce(submission, key.key, at)
+                if nonce.refusal is not None:
+                    raise refused(nonce.refusal) from None
+                continue
+            if reply is not None:
+                return reply
+        raise Unavailable("the CA is too busy with this TPM")
+
+    def _answer(self, submission: Submission, authentic: Trace, epoch: int, at: datetime) -> Reply | None:
+        """One try; None if what it rests on changed before the commit."""
+        desk = self._desk
+        with desk.store.read() as tx:
+            view = desk.view(tx, submission, at)
+            admitted = _admitted_lately(desk, tx, view, at)
+        if view.standing.epoch != epoch:
+            raise _OtherEpoch
+        trace = authentic + desk.decide(submission, view, at)
+        decision = Decision(desk.new_id(), submission, view, trace, "enroll", at)
+        if trace.refusal is not None:
+            self._refusals.spend(submission.report.report_id.hex())
+            return _refuse(desk, decision)
+        if view.facts is None:
+            raise VtpmCaError("an admitted enrolment has no claim", code="internal")
+        wait = desk.limits.instance_wait(admitted, at)
+        if wait is not None:
+            seconds = math.ceil(wait.total_seconds())
+            raise TooMany("this instance has enrolled too often of late", retry_after_s=seconds)
+        return _return_known(desk, decision) if view.facts.known else _challenge(desk, decision)
 
 
 class _OtherEpoch(Exception):
@@ -113,26 +150,6 @@ def _used(desk: Desk, submission: Submission) -> Reply | None:
     with desk.store.read() as tx:
         used = tx.submissions.get(submission.nonce)
     return None if used is None else _stored(used, submission)
-
-
-def _answer(desk: Desk, submission: Submission, authentic: Trace, epoch: int, at: datetime) -> Reply | None:
-    """One try; None if what it rests on changed before the commit."""
-    with desk.store.read() as tx:
-        view = desk.view(tx, submission, at)
-        admitted = _admitted_lately(desk, tx, view, at)
-    if view.standing.epoch != epoch:
-        raise _OtherEpoch
-    trace = authentic + desk.decide(submission, view, at)
-    decision = Decision(desk.new_id(), submission, view, trace, "enroll", at)
-    if trace.refusal is not None:
-        return _refuse(desk, decision)
-    if view.facts is None:
-        raise VtpmCaError("an admitted enrolment has no claim", code="internal")
-    wait = desk.limits.instance_wait(admitted, at)
-    if wait is not None:
-        seconds = math.ceil(wait.total_seconds())
-        raise TooMany("this instance has enrolled too often of late", retry_after_s=seconds)
-    return _return_known(desk, decision) if view.facts.known else _challenge(desk, decision)
 
 
 def _admitted_lately(desk: Desk, tx: Transaction, view: View, at: datetime) -> list[datetime]:

@@ -2,11 +2,10 @@
 
 from datetime import datetime
 
-from ca_service.enrollment import admission
 from ca_service.enrollment.activation import Activation
-from ca_service.enrollment.admission import Reply
+from ca_service.enrollment.admission import Admission, Reply
 from ca_service.enrollment.desk import Desk
-from ca_service.enrollment.nonces import NonceKeys, make_nonce
+from ca_service.enrollment.nonces import make_nonce
 from ca_service.enrollment.revocation import publish_due
 from ca_service.judgment import NotFound
 from ca_service.store import EnrollmentRow, EnrollmentState
@@ -21,7 +20,7 @@ class Enroller:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self._nonces = NonceKeys(desk.store, lambda: desk.authority.nonce_key)
+        self._admission = Admission(desk)
         self._activation = Activation(desk)
 
     def new_nonce(self) -> NonceReply:
@@ -29,12 +28,12 @@ class Enroller:
         desk = self.desk
         expires = desk.now() + desk.limits.nonce_lifetime
         ca_id = desk.authority.ca_id
-        nonce = make_nonce(self._nonces.current().key, ca_id, expires, desk.entropy(_NONCE_RANDOM))
+        nonce = make_nonce(self._admission.nonce_key(), ca_id, expires, desk.entropy(_NONCE_RANDOM))
         return NonceReply(nonce, ca_id, time_text(expires))
 
     def enroll(self, body: bytes) -> Reply:
-        """See `admission.enroll`."""
-        return admission.enroll(self.desk, self._nonces, body)
+        """See `Admission.enroll`."""
+        return self._admission.enroll(body)
 
     def activate(self, enrollment_id: str, body: bytes) -> bytes:
         """See `Activation.activate`."""

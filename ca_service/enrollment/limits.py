@@ -15,6 +15,8 @@ class Limits:
         crl_lifetime: from thisUpdate to nextUpdate of a CRL; a new one is made after half of it.
         instance_enrolments: how many enrolments of one instance are admitted within `instance_window`.
         instance_window: see there.
+        refusals_per_hour: how many refusals of one launch are kept, sustained; each process counts for itself.
+        refusals_at_once: how many of them at once.
     """
 
     nonce_lifetime: timedelta = timedelta(minutes=5)
@@ -22,6 +24,8 @@ class Limits:
     crl_lifetime: timedelta = timedelta(days=7)
     instance_enrolments: int = 60
     instance_window: timedelta = timedelta(hours=1)
+    refusals_per_hour: float = 200.0
+    refusals_at_once: int = 200
 
     def instance_wait(self, admitted: Sequence[datetime], at: datetime) -> timedelta | None:
         """How long an instance has to wait before it may enrol again; None if it may now.

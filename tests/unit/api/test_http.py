@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca_service.api import HttpLimits, create_app
-from ca_service.api.limiting import RateLimit, Room
+from ca_service.api.limiting import Room
 from ca_service.api.problems import TooMany, problem_of
+from ca_service.enrollment.pace import RateLimit
 from ca_service.evidence.profiles import ISSUED_PROFILES
 from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.keys import load_root

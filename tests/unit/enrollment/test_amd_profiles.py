@@ -436,7 +436,7 @@ class TestTheSigningOracle:
     def test_is_authentic_and_stopped_by_capability_and_profile(self, world, store, enroller, forge, helpers):
         submission, at = Submission.parse(helpers.encode(forge())), enroller.desk.now()
         judge = enroller.desk.judge
-        assert judge.judge_nonce(submission, enroller._nonces.current().key, at).admitted
+        assert judge.judge_nonce(submission, enroller._admission.nonce_key(), at).admitted
         assert judge.authenticate(submission, at).admitted
         error = refusal(enroller, submission.body)
         assert refused_by(store, error) == list(self.STOPS)

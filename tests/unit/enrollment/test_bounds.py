@@ -178,3 +178,17 @@ def test_volumes_under_a_shared_resource_are_counted_apart(world, store, enrolle
     assert enroller.enroll(world.body(enroller.new_nonce().nonce, tpms(0), boot)).status == 200
     with pytest.raises(TooMany):
         enroller.enroll(world.body(enroller.new_nonce().nonce, tpms(0), boot))
+
+
+def test_refusals_of_one_launch_are_kept_up_to_a_bound(world, store, enroller, tpms, helpers):
+    enroller = Enroller(replace(enroller.desk, limits=Limits(refusals_at_once=3, refusals_per_hour=1)))
+    for _ in range(3):
+        assert refusal(
+            enroller.enroll, world.body(enroller.new_nonce().nonce, tpms(0), helpers.Boot(certify=False))
+        )
+    before = decisions(store)
+    with pytest.raises(TooMany) as too_many:
+        enroller.enroll(world.body(enroller.new_nonce().nonce, tpms(0), helpers.Boot(certify=False)))
+    assert too_many.value.retry_after_s > 60
+    assert decisions(store) == before
+    helpers.issue(world, enroller, tpms(0))

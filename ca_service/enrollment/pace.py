@@ -1,0 +1,43 @@
+"""How often somebody may ask: the generic cell rate algorithm, in this process's memory."""
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from ca_service.judgment import TooMany
+
+_MOST_CLIENTS = 10_000
+
+
+class RateLimit:
+    """Per client, the time at which its allowance would be whole again. Safe for threads."""
+
+    def __init__(
+        self,
+        per_second: float,
+        burst: int,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        who: str = "this address",
+    ) -> None:
+        self._interval = 1.0 / per_second
+        self._tolerance = self._interval * (burst - 1)
+        self._monotonic = monotonic
+        self._who = who
+        self._whole_at: OrderedDict[str, float] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def spend(self, client: str) -> None:
+        """Count one request of a client; raises `TooMany`."""
+        now = self._monotonic()
+        with self._guard:
+            whole_at = max(self._whole_at.get(client, now), now)
+            wait = whole_at - now - self._tolerance
+            if wait > 0:
+                raise TooMany(f"too many requests from {self._who}", retry_after_s=math.ceil(wait))
+            self._whole_at[client] = whole_at + self._interval
+            self._whole_at.move_to_end(client)
+            while len(self._whole_at) > _MOST_CLIENTS:
+                self._whole_at.popitem(last=False)

@@ -160,7 +160,7 @@ class Judge:
         return replace(self, substitutes={**self.substitutes, **substitutes})
 
     def _checks(self, checks_: Sequence[Check[T]]) -> tuple[Check[T], ...]:
-        return replaced(checks_, self.substitutes)
+        return replaced(checks_, self.substitutes) if self.substitutes else tuple(checks_)
 
     def judge_nonce(self, submission: Submission, key: bytes, at: datetime) -> Trace:
         """Whether the nonce is ours, for us, and holds at `at`; stops at the first failure.

@@ -6,7 +6,6 @@ A CA's certificates are alike in most of their names and extensions. What such a
 and therefore remembered by them; which parts there are, and of which bytes, is read anew from every certificate.
 """
 
-from collections.abc import Iterator
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, ClassVar, Final
@@ -36,6 +35,7 @@ REMEMBERED: Final = 512
 """How many names, and how many extensions, are remembered; each is part of a certificate of 2,048 bytes at most."""
 
 _FIRST_GENERALIZED = 2050
+_SEQUENCE, _EXPLICIT_0, _EXPLICIT_3, _UNIQUE_IDENTIFIERS = 0x30, 0xA0, 0xA3, (0x81, 0x82)
 _VERSIONS = {"v1": 1, "v2": 2, "v3": 3}
 _HARDWARE_MODULE_NAME = "1.3.6.1.5.5.7.8.4"
 _PERMANENT_IDENTIFIER = "1.3.6.1.5.5.7.8.3"
@@ -92,39 +92,61 @@ def read(der: bytes) -> CertificateView:
         ValueError: it cannot be read, or a known extension has another form than the profiles use.
     """
     try:
-        return _certificate(asn1.Certificate.load(der, strict=True))
+        return _certificate(der)
     except (TypeError, KeyError, IndexError, AttributeError) as error:
         raise ValueError(f"asn1crypto cannot read it: {type(error).__name__}") from error
 
 
-def _certificate(certificate: Any) -> CertificateView:
-    tbs = certificate["tbs_certificate"]
-    algorithm = tbs["signature"].dump()
-    if certificate["signature_algorithm"].dump() != algorithm:
+def _certificate(der: bytes) -> CertificateView:
+    tbs, outer_algorithm, _ = _elements(_inside(der, _SEQUENCE))
+    parts = _elements(_inside(tbs, _SEQUENCE))
+    version = _version(parts.pop(0)) if parts[0][0] == _EXPLICIT_0 else 1
+    serial, algorithm, issuer, validity, subject, spki, *rest = parts
+    if outer_algorithm != algorithm:
         raise ValueError("inner and outer signature algorithm differ")
-    if tbs["issuer_unique_id"].native is not None or tbs["subject_unique_id"].native is not None:
+    if rest and rest[0][0] in _UNIQUE_IDENTIFIERS:
         raise ValueError("has unique identifiers")
-    not_before, not_after = _validity(tbs["validity"].dump())
+    if len(rest) > 1:
+        raise ValueError("has more parts than a certificate")
+    not_before, not_after = _validity(validity)
     return CertificateView(
-        version=_VERSIONS[tbs["version"].native],
-        serial=tbs["serial_number"].native,
+        version=version,
+        serial=core.Integer.load(serial, strict=True).native,
         signature_algorithm=algorithm,
-        issuer=_whole_name(tbs["issuer"].dump()),
+        issuer=_whole_name(issuer),
         not_before=not_before,
         not_after=not_after,
-        subject=_whole_name(tbs["subject"].dump()),
-        spki=tbs["subject_public_key_info"].dump(),
-        extensions=tuple(map(_extension, _elements(tbs["extensions"]))),
+        subject=_whole_name(subject),
+        spki=spki,
+        extensions=tuple(map(_extension, _extensions_of(rest[0]))) if rest else (),
     )
 
 
-def _elements(sequence: Any) -> Iterator[bytes]:
-    """The elements of a SEQUENCE OF, each with tag and length."""
-    rest = sequence.contents
-    while rest:
-        size = parser.peek(rest)
-        yield rest[:size]
-        rest = rest[size:]
+def _inside(der: bytes, head: int) -> bytes:
+    """The contents of the one value that the bytes are; `head` is its first octet, class, form and tag."""
+    if der[0] != head:
+        raise ValueError(f"has {der[0]:02x} in the place of {head:02x}")
+    contents: bytes = parser.parse(der, strict=True)[4]
+    return contents
+
+
+def _elements(contents: bytes) -> list[bytes]:
+    """The values that stand one after the other, each with tag and length."""
+    elements = []
+    while contents:
+        size = parser.peek(contents)
+        elements.append(contents[:size])
+        contents = contents[size:]
+    return elements
+
+
+def _extensions_of(der: bytes) -> list[bytes]:
+    return _elements(_inside(_inside(der, _EXPLICIT_3), _SEQUENCE))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _version(der: bytes) -> int:
+    return _VERSIONS[asn1.Version.load(der, strict=True, explicit=0).native]
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -46,8 +46,8 @@ from vtpm.wire.grant import Grant
 
 T = TypeVar("T")
 
-REMEMBERED: Final = 128
-"""How many traces about TPM evidence are remembered; an enrolment needs two, at admission and at activation."""
+REMEMBERED: Final = 64
+"""For how many TPMs the traces about their evidence are remembered, from admission to activation."""
 
 CERTIFY_PRESENT = "certify.present"
 """The rule that refuses new issuance without TPM2_Certify."""
@@ -121,8 +121,13 @@ ACTIVATION_CHECKS: tuple[Check[Answer], ...] = (_Activation(),)
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _judged(checks_: tuple[Check[TpmEvidence], ...], evidence: TpmEvidence) -> Trace:
-    return judge_all(checks_, evidence)
+def _judged_keys(evidence: TpmEvidence) -> Trace:
+    return judge_all(KEY_CHECKS, evidence)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _judged_certify(evidence: TpmEvidence) -> Trace:
+    return judge_all(CERTIFY_CHECKS, evidence)
 
 
 def _no_supply(_evidence: SnpEvidence) -> None:
@@ -160,7 +165,7 @@ class Judge:
         return replace(self, substitutes={**self.substitutes, **substitutes})
 
     def _checks(self, checks_: Sequence[Check[T]]) -> tuple[Check[T], ...]:
-        return replaced(checks_, self.substitutes)
+        return replaced(checks_, self.substitutes) if self.substitutes else tuple(checks_)
 
     def judge_nonce(self, submission: Submission, key: bytes, at: datetime) -> Trace:
         """Whether the nonce is ours, for us, and holds at `at`; stops at the first failure.
@@ -229,16 +234,13 @@ class Judge:
             attest=sent.attest if sent else None,
             signature=sent.signature if sent else None,
         )
-        trace += self._judge_tpm(KEY_CHECKS, tpm)
+        # These rest on the evidence alone, on no time, policy or ledger: they find the same for good.
+        trace += judge_all(self._checks(KEY_CHECKS), tpm) if self.substitutes else _judged_keys(tpm)
         if certify or sent is not None:
-            trace += self._judge_tpm(CERTIFY_CHECKS, tpm)
+            trace += (
+                judge_all(self._checks(CERTIFY_CHECKS), tpm) if self.substitutes else _judged_certify(tpm)
+            )
         return trace
-
-    def _judge_tpm(self, checks_: tuple[Check[TpmEvidence], ...], evidence: TpmEvidence) -> Trace:
-        """Checks that rest on the evidence alone, on no time, policy or ledger: they find the same for good."""
-        if self.substitutes:
-            return judge_all(self._checks(checks_), evidence)
-        return _judged(checks_, evidence)
 
     def _judge_ear(self, submission: Submission, grant: Grant, policy: Policy | None, at: datetime) -> Trace:
         """What an attestation token says, where the policy asks the grant's KBS for one; else nothing."""

@@ -1,8 +1,9 @@
 """A policy ready to judge by: the document's entries as immutable values, behind indexes."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 from ca_service.judgment import BadRequest
 from ca_service.policy import document
@@ -23,6 +24,8 @@ from ca_service.policy.warnings import (
 )
 from vtpm.wire.encoding import canonical
 from vtpm.wire.templates import Role
+
+T = TypeVar("T")
 
 _ANY_KBS = "UnsafeAllowAnyKbs"
 _MOST_NAMED = 20
@@ -60,6 +63,14 @@ class Policy:
     unstated: tuple[Unstated, ...] = field(default=(), repr=False)
     iak_profile: IakProfile = "iak"
     ephemeral: EphemeralTerms = field(default_factory=EphemeralTerms)
+    _made: dict[tuple[str, str], object] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, kind: str, mode: str, make: Callable[[], T]) -> T:
+        """What is made of this policy for a mode of the CA: made once, and given to whoever asks again."""
+        made = self._made.get((kind, mode))
+        if made is None:
+            made = self._made[kind, mode] = make()
+        return cast("T", made)
 
     def warnings(self) -> list[str]:
         """What is legal here and still wants a second look, one sentence each."""

@@ -5,7 +5,6 @@ The sentence for the requester never tells what is on the allow-list; what was e
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
 from ca_service.judgment import Check, Finding, failed, passed
@@ -84,6 +83,20 @@ def _any_root(_policy: Policy, facts: LaunchFacts) -> Outcome:
 
 
 _Choice = Callable[[LaunchFacts], LaunchEntry | None]
+
+
+def _once_for_each(choose: _Choice) -> _Choice:
+    """Every rule is about the same entry, so the choice is made once for each report and not once for each rule."""
+    last: tuple[LaunchFacts, LaunchEntry | None] | None = None
+
+    def chosen(facts: LaunchFacts) -> LaunchEntry | None:
+        nonlocal last
+        made = last  # one look, because other threads ask about other reports
+        if made is None or made[0] is not facts:
+            made = last = (facts, choose(facts))
+        return made[1]
+
+    return chosen
 
 
 def _of_launch(demand: Demand[LaunchEntry], chosen: _Choice) -> Callable[[Policy, LaunchFacts], Outcome]:
@@ -277,10 +290,13 @@ def launch_checks(policy: Policy | None, mode: str) -> tuple[Check[LaunchFacts],
     """
     if policy is None:
         return (_Rule("policy.in-force", None, _in_force),)
+    return policy.once("launch", mode, lambda: _launch_checks(policy, mode))
+
+
+def _launch_checks(policy: Policy, mode: str) -> tuple[Check[LaunchFacts], ...]:
     simulation = mode == SIMULATION
     out = _rules_out(policy, mode)
-    # Every rule is about the same entry, so the choice is made once for each report and not once for each rule.
-    chosen: _Choice = lru_cache(maxsize=1)(lambda facts: judged(policy, facts, out))
+    chosen = _once_for_each(lambda facts: judged(policy, facts, out))
     rules: tuple[Check[LaunchFacts], ...] = (
         _Rule("policy.mode", policy, _any_mode if simulation else _no_unsafe),
         _Rule("launch.simulated", policy, _any_root if simulation else _not_simulated),
@@ -301,6 +317,10 @@ def checks(policy: Policy | None, mode: str) -> tuple[Check[PolicyFacts], ...]:
     """
     if policy is None:
         return (_Rule("policy.in-force", None, _in_force),)
+    return policy.once("all", mode, lambda: _checks(policy, mode))
+
+
+def _checks(policy: Policy, mode: str) -> tuple[Check[PolicyFacts], ...]:
     out = _rules_out(policy, mode)
     rules: tuple[Check[PolicyFacts], ...] = (
         _Rule(PROFILE_ADMITTED, policy, _profile),

@@ -5,6 +5,7 @@ The sentence for the requester never tells what is on the allow-list; what was e
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
 from ca_service.policy.facts import LaunchFacts
@@ -65,12 +66,17 @@ class Demand(Generic[E]):
     reason: str
     look: Look[E] = field(repr=False)
 
+    @cached_property
+    def name(self) -> str:
+        """By which an entry gives the demand up."""
+        return self.id.partition(".")[2]
+
     def outcome(self, entry: E | None, facts: LaunchFacts) -> Outcome:
         """What the demand says of a report; without an entry nobody has demanded anything, which denies."""
         if entry is None:
             return Outcome(False, self.reason, "a listed launch", "not listed")
         seen = self.look(entry, facts)
-        if self.id.partition(".")[2] in entry.unconstrained:
+        if self.name in entry.unconstrained:
             return Outcome(True, "", "unconstrained", seen.actual)
         if seen.expected is None:
             return Outcome(False, self.reason, NOT_STATED, seen.actual)

@@ -6,7 +6,8 @@ token that signing demands.
 """
 
 from ca_service.profiles.authority import draft_issuing, draft_root
-from ca_service.profiles.contract import Consumer, ConsumerReport, ContractRule, key_kind
+from ca_service.profiles.contract import Consumer, ConsumerReport, ContractRule
+from ca_service.profiles.contract_subject import key_kind
 from ca_service.profiles.contracts import CONTRACTS, contract_report
 from ca_service.profiles.device import (
     EMPTY_SLOT,

@@ -12,58 +12,13 @@ from typing import Literal
 
 from ca_service.judgment import BadRequest, Finding, Trace, Verdict, failed, judge_all, passed
 from ca_service.profiles import reader_cryptography, structures
+from ca_service.profiles.contract_subject import ContractSubject
 from ca_service.profiles.model import Draft, Profile
 from ca_service.profiles.rule import CP, EKU, LintSubject, Rule
 from ca_service.profiles.sizes import LONGEST_SIGNATURE, signed_size
-from ca_service.profiles.view import CertificateView, ExtensionValue, PoliciesView
+from ca_service.profiles.view import CertificateView, PoliciesView
 
 Consumer = Literal["keylime", "spire", "step-ca", "go-attestation", "hirs"]
-
-_SPKI_HEADS = {
-    "RSA-2048": "30820122300d06092a864886f70d01010105000382010f003082010a0282010100",
-    "RSA-3072": "308201a2300d06092a864886f70d01010105000382018f003082018a0282018100",
-    "P-256": "3059301306072a8648ce3d020106082a8648ce3d03010703420004",
-    "P-384": "3076301006072a8648ce3d020106052b8104002203620004",
-    "P-521": "30819b301006072a8648ce3d020106052b810400230381860004",
-}
-_HEADS = {bytes.fromhex(head): kind for kind, head in _SPKI_HEADS.items()}
-
-
-def key_kind(spki: bytes) -> str:
-    """The kind of a key by the head of its DER SubjectPublicKeyInfo: ``RSA-2048``, ``P-384``; empty for others.
-
-    RSA keys are those under rsaEncryption (RFC 3279, section 2.3.1), ECC keys those on named curves with uncompressed
-    points (RFC 5480, section 2).
-    """
-    return next((kind for head, kind in _HEADS.items() if spki.startswith(head)), "")
-
-
-@dataclass(frozen=True)
-class ContractSubject:
-    """What a consumer gets to see: `profile` of the certificate, its `view`, and the `size` of its DER in octets.
-
-    For a draft, whose signature is not known yet, that is the largest size that it may come to.
-    """
-
-    profile: Profile
-    view: CertificateView
-    size: int
-
-    def value(self, dotted: str) -> ExtensionValue | None:
-        """The value of an extension, None if it is not there."""
-        extension = self.view.extension(dotted)
-        return None if extension is None else extension.value
-
-    @property
-    def critical(self) -> frozenset[str]:
-        """Ids of the critical extensions."""
-        return frozenset(extension.id for extension in self.view.extensions if extension.critical)
-
-    @property
-    def key(self) -> str:
-        """Its `key_kind`."""
-        return key_kind(self.view.spki)
-
 
 Demand = Callable[[ContractSubject], str | None]
 """Says what a consumer dislikes; nothing (None) if it is content."""
@@ -96,9 +51,7 @@ class ContractRule:
         """The rule as the lint judges it before a signature."""
 
         def problem(subject: LintSubject) -> str | None:
-            return self.problem(
-                ContractSubject(subject.draft.profile, subject.view, signed_size(subject.draft.tbs))
-            )
+            return self.problem(subject.consumers)
 
         return Rule(self.id, self.required, problem)
 

@@ -9,7 +9,8 @@ Sources, all read in the consumers' code: keylime 7.14 ``cert_utils.py``, ``tpm_
 from typing import Final
 
 from ca_service.profiles import structures
-from ca_service.profiles.contract import ConsumerReport, ContractBook, ContractRule, ContractSubject, report
+from ca_service.profiles.contract import ConsumerReport, ContractBook, ContractRule, report
+from ca_service.profiles.contract_subject import ContractSubject
 from ca_service.profiles.model import DEVICE_LIFETIME, Draft, Profile
 from ca_service.profiles.rule import AIA, AKI, BC, CDP, CP, EKU, KU, SAN, SDA, SKI, differs
 from ca_service.profiles.view import (

@@ -7,23 +7,24 @@ lower-case hex.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import lru_cache
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ca_service.judgment import BadRequest
 from ca_service.profiles import oids, structures
+from ca_service.profiles.encoding import REMEMBERED, Frame, encoded, tbs_certificate
 from ca_service.profiles.extensions import (
-    Extension,
     PublicKey,
     authority_key_id,
     brief_provenance_extension,
+    key_bits,
     key_usage,
     provenance_extension,
     publication,
-    subject_key_id,
-    unsigned,
 )
 from ca_service.profiles.model import (
     DevidContent,
@@ -35,8 +36,9 @@ from ca_service.profiles.model import (
     Validity,
     WebauthnContent,
 )
-from ca_service.profiles.naming import device_name, hardware_serial
+from ca_service.profiles.naming import device_name, hardware_serial, key_id
 from ca_service.profiles.sizes import identity_room, signed_size
+from ca_service.profiles.structures import KeyUsageName
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role, parse_public
 
@@ -59,7 +61,6 @@ def draft_ek(
     validity: Validity,
     issuer: IssuerInfo,
     provenance: Provenance,
-    throwaway: ec.EllipticCurvePrivateKey | None = None,
 ) -> Draft:
     """Draft the certificate of an endorsement key.
 
@@ -74,25 +75,25 @@ def draft_ek(
         validity: from when to when.
         issuer: the EK CA or the Ephemeral CA.
         provenance: what vouched for the key.
-        throwaway: key for the throwaway signature; this process's own if None.
 
     Raises:
         WireError: `public` or a text member is malformed.
     """
     content = EkContent(public, manufacturer, vendor, firmware, spec, serial, validity, provenance)
     key = parse_public(public, "ek.public").public_key()
-    extensions: list[Extension] = [
-        authority_key_id(issuer.key_id),
-        subject_key_id(key),
-        key_usage("key_encipherment" if isinstance(key, rsa.RSAPublicKey) else "key_agreement"),
-        (x509.BasicConstraints(ca=False, path_length=None), True),
-        (x509.SubjectAlternativeName([_tpm_name(manufacturer, vendor, firmware)]), True),
-        (x509.ExtendedKeyUsage([oids.EK_CERTIFICATE]), False),
+    spki = _spki(key)
+    extensions = [
+        _authority_key_id(issuer.key_id),
+        _subject_key_id(key, spki),
+        _key_usage("key_encipherment" if isinstance(key, rsa.RSAPublicKey) else "key_agreement"),
+        _no_ca(),
+        _tpm_names(manufacturer, vendor, firmware),
+        _purpose(oids.EK_CERTIFICATE),
         _tpm_specification(spec),
-        *publication(issuer),
-        provenance_extension(provenance),
+        *_publication(issuer.certificate_url, issuer.crl_url),
+        _provenance(provenance),
     ]
-    tbs = _tbs(_Frame(x509.Name([]), key, serial, validity, issuer), extensions, throwaway)
+    tbs = tbs_certificate(Frame(_subject(None), spki, serial, validity, issuer.name), extensions)
     return Draft("ek", tbs, None, serial, content)
 
 
@@ -109,7 +110,6 @@ def draft_devid(
     validity: Validity,
     issuer: IssuerInfo,
     provenance: Provenance,
-    throwaway: ec.EllipticCurvePrivateKey | None = None,
 ) -> Draft:
     """Draft the certificate of an IAK or IDevID.
 
@@ -126,7 +126,6 @@ def draft_devid(
         validity: from when to when; IAK and IDevID of a device get the same.
         issuer: the DevID CA or the Ephemeral CA.
         provenance: what vouched for the key.
-        throwaway: key for the throwaway signature; this process's own if None.
 
     Raises:
         WireError: `public` or a text member is malformed.
@@ -139,17 +138,20 @@ def draft_devid(
     )
     key = parse_public(public, f"{role.value}.public").public_key()
     digest = EMPTY_SLOT.decode() if ek_digest is None else ek_digest
-    extensions: list[Extension] = [
-        authority_key_id(issuer.key_id),
-        subject_key_id(key),
-        key_usage("digital_signature"),
-        (_policies(role), False),
-        (_device_names(hardware_serial(manufacturer, ek_aki, ek_serial), digest), False),
+    spki = _spki(key)
+    extensions = [
+        _authority_key_id(issuer.key_id),
+        _subject_key_id(key, spki),
+        _key_usage("digital_signature"),
+        _policies(role),
+        _device_names(hardware_serial(manufacturer, ek_aki, ek_serial), digest),
     ]
     if role is Role.IAK:
-        extensions.append((x509.ExtendedKeyUsage([oids.AIK_CERTIFICATE]), False))
-    frame = _Frame(device_name(ek_name), key, serial, validity, issuer)
-    tbs = _identity_tbs(frame, extensions, provenance, throwaway)
+        extensions.append(_purpose(oids.AIK_CERTIFICATE))
+    frame = Frame(_subject(ek_name), spki, serial, validity, issuer.name)
+    tbs = _identity_tbs(
+        frame, key, [*extensions, *_publication(issuer.certificate_url, issuer.crl_url)], provenance
+    )
     slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
     return Draft(_PROFILE_OF_ROLE[role], tbs, slot, serial, content)
 
@@ -168,7 +170,6 @@ def draft_iak_webauthn(
     validity: Validity,
     issuer: IssuerInfo,
     provenance: Provenance,
-    throwaway: ec.EllipticCurvePrivateKey | None = None,
 ) -> Draft:
     """Draft the certificate of an IAK in the form that WebAuthn verifiers such as step-ca want.
 
@@ -188,7 +189,6 @@ def draft_iak_webauthn(
         validity: from when to when.
         issuer: the DevID CA or the Ephemeral CA.
         provenance: what vouched for the key.
-        throwaway: key for the throwaway signature; a fresh one if None.
 
     Raises:
         WireError: `public` or a text member is malformed.
@@ -212,17 +212,19 @@ def draft_iak_webauthn(
     names = x509.SubjectAlternativeName(
         [_tpm_name(manufacturer, vendor, firmware), _permanent_identifier(digest)]
     )
-    extensions: list[Extension] = [
-        authority_key_id(issuer.key_id),
-        subject_key_id(key),
-        key_usage("digital_signature"),
-        (x509.BasicConstraints(ca=False, path_length=None), True),
-        (_policies(Role.IAK), False),
-        (names, True),
-        (x509.ExtendedKeyUsage([oids.AIK_CERTIFICATE]), False),
+    spki = _spki(key)
+    extensions = [
+        _authority_key_id(issuer.key_id),
+        _subject_key_id(key, spki),
+        _key_usage("digital_signature"),
+        _no_ca(),
+        _policies(Role.IAK),
+        encoded(names, critical=True),
+        _purpose(oids.AIK_CERTIFICATE),
+        *_publication(issuer.certificate_url, issuer.crl_url),
     ]
     tbs = _identity_tbs(
-        _Frame(x509.Name([]), key, serial, validity, issuer), extensions, provenance, throwaway
+        Frame(_subject(None), spki, serial, validity, issuer.name), key, extensions, provenance
     )
     slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
     return Draft("iak-webauthn", tbs, slot, serial, content)
@@ -281,49 +283,67 @@ def find_slot(tbs: bytes, digest_hex: str) -> int:
     return tbs.index(frame) + frame.index(digest_hex.encode("ascii"))
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """What a certificate has besides its extensions."""
-
-    subject: x509.Name
-    key: PublicKey
-    serial: int
-    validity: Validity
-    issuer: IssuerInfo
-
-
-def _identity_tbs(
-    frame: _Frame,
-    extensions: Sequence[Extension],
-    origin: Provenance,
-    throwaway: ec.EllipticCurvePrivateKey | None,
-) -> bytes:
+def _identity_tbs(frame: Frame, key: PublicKey, extensions: Sequence[bytes], origin: Provenance) -> bytes:
     """With the whole provenance if there is room for it, else with what the EK certificate does not say.
 
     The EK certificate, which has room for everything, is named by its digest.
     """
-    shared = [*extensions, *publication(frame.issuer)]
-    tbs = _tbs(frame, [*shared, provenance_extension(origin)], throwaway)
-    if origin.resource is None or signed_size(tbs) < identity_room(frame.key):
+    tbs = tbs_certificate(frame, [*extensions, _provenance(origin)])
+    if origin.resource is None or signed_size(tbs) < identity_room(key):
         return tbs
-    return _tbs(frame, [*shared, brief_provenance_extension(origin)], throwaway)
+    return tbs_certificate(frame, [*extensions, encoded(*brief_provenance_extension(origin))])
 
 
-def _tbs(
-    frame: _Frame, extensions: Sequence[Extension], throwaway: ec.EllipticCurvePrivateKey | None
-) -> bytes:
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(frame.subject)
-        .issuer_name(frame.issuer.certificate.subject)
-        .public_key(frame.key)
-        .serial_number(frame.serial)
-        .not_valid_before(frame.validity.not_before)
-        .not_valid_after(frame.validity.not_after)
-    )
-    for value, critical in extensions:
-        builder = builder.add_extension(value, critical)
-    return unsigned(builder, throwaway)
+def _spki(key: PublicKey) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _subject_key_id(key: PublicKey, spki: bytes) -> bytes:
+    return encoded(x509.SubjectKeyIdentifier(key_id(key_bits(key, spki))), critical=False)
+
+
+# What follows is the same in many certificates: in all under an issuer, in all of a kind of TPM, or in both of a TPM.
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _authority_key_id(issuer_key_id: bytes) -> bytes:
+    return encoded(*authority_key_id(issuer_key_id))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _publication(certificate_url: str, crl_url: str) -> tuple[bytes, ...]:
+    return tuple(encoded(*extension) for extension in publication(certificate_url, crl_url))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _key_usage(name: KeyUsageName) -> bytes:
+    return encoded(*key_usage(name))
+
+
+@lru_cache(maxsize=1)
+def _no_ca() -> bytes:
+    return encoded(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _purpose(purpose: x509.ObjectIdentifier) -> bytes:
+    return encoded(x509.ExtendedKeyUsage([purpose]), critical=False)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _subject(ek_name: bytes | None) -> bytes:
+    return (x509.Name([]) if ek_name is None else device_name(ek_name)).public_bytes()
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _provenance(origin: Provenance) -> bytes:
+    return encoded(*provenance_extension(origin))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _tpm_names(manufacturer: str, vendor: str, firmware: str) -> bytes:
+    names = x509.SubjectAlternativeName([_tpm_name(manufacturer, vendor, firmware)])
+    return encoded(names, critical=True)
 
 
 def _tpm_name(manufacturer: str, vendor: str, firmware: str) -> x509.DirectoryName:
@@ -339,20 +359,23 @@ def _tpm_name(manufacturer: str, vendor: str, firmware: str) -> x509.DirectoryNa
     )
 
 
-def _tpm_specification(spec: TpmSpec) -> Extension:
+@lru_cache(maxsize=REMEMBERED)
+def _tpm_specification(spec: TpmSpec) -> bytes:
     value = structures.TpmSpecification(
         family=spec.family, level=int(spec.level), revision=int(spec.revision)
     )
     attribute = structures.TpmSpecificationAttribute(
         type=oids.TPM_SPECIFICATION, values=structures.set_of(value)
     )
-    encoded = structures.encode(structures.SubjectDirectoryAttributes(specification=attribute))
-    return x509.UnrecognizedExtension(oids.SUBJECT_DIRECTORY_ATTRIBUTES, encoded), False
+    der = structures.encode(structures.SubjectDirectoryAttributes(specification=attribute))
+    return encoded(x509.UnrecognizedExtension(oids.SUBJECT_DIRECTORY_ATTRIBUTES, der), critical=False)
 
 
-def _policies(role: Role) -> x509.CertificatePolicies:
+@lru_cache(maxsize=REMEMBERED)
+def _policies(role: Role) -> bytes:
     policies = (oids.VERIFIED_TPM_RESIDENCY, _POLICY_OF_ROLE[role])
-    return x509.CertificatePolicies([x509.PolicyInformation(policy, None) for policy in policies])
+    stated = x509.CertificatePolicies([x509.PolicyInformation(policy, None) for policy in policies])
+    return encoded(stated, critical=False)
 
 
 def _permanent_identifier(ek_digest: str) -> x509.OtherName:
@@ -362,12 +385,14 @@ def _permanent_identifier(ek_digest: str) -> x509.OtherName:
     return x509.OtherName(oids.PERMANENT_IDENTIFIER, structures.encode(permanent))
 
 
-def _device_names(hardware: bytes, ek_digest: str) -> x509.SubjectAlternativeName:
+@lru_cache(maxsize=REMEMBERED)
+def _device_names(hardware: bytes, ek_digest: str) -> bytes:
     """HardwareModuleName stands first: keylime up to 7.9 looks at the first otherName only."""
     module = structures.HardwareModuleName(hw_type=oids.TPM_20, hw_serial_num=hardware)
-    return x509.SubjectAlternativeName(
+    names = x509.SubjectAlternativeName(
         [
             x509.OtherName(oids.HARDWARE_MODULE_NAME, structures.encode(module)),
             _permanent_identifier(ek_digest),
         ]
     )
+    return encoded(names, critical=False)

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from ca_service.profiles import oids, structures
-from ca_service.profiles.model import IssuerInfo, Provenance
+from ca_service.profiles.model import Provenance
 from ca_service.profiles.naming import key_id
 from ca_service.profiles.structures import KeyUsageName
 from vtpm.wire.encoding import unb64url, unhex
@@ -41,7 +41,8 @@ def key_usage(*names: KeyUsageName) -> Extension:
 
 def subject_key_id(key: PublicKey) -> Extension:
     """The subjectKeyIdentifier of a key."""
-    return x509.SubjectKeyIdentifier(key_id(_key_bits(key))), False
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return x509.SubjectKeyIdentifier(key_id(key_bits(key, spki))), False
 
 
 def authority_key_id(issuer_key_id: bytes) -> Extension:
@@ -49,12 +50,12 @@ def authority_key_id(issuer_key_id: bytes) -> Extension:
     return x509.AuthorityKeyIdentifier(issuer_key_id, None, None), False
 
 
-def publication(issuer: IssuerInfo) -> tuple[Extension, Extension]:
+def publication(certificate_url: str, crl_url: str) -> tuple[Extension, Extension]:
     """Where to get the issuer's certificate and its revocation list."""
     access = x509.AccessDescription(
-        AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(issuer.certificate_url)
+        AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(certificate_url)
     )
-    point = x509.DistributionPoint([x509.UniformResourceIdentifier(issuer.crl_url)], None, None, None)
+    point = x509.DistributionPoint([x509.UniformResourceIdentifier(crl_url)], None, None, None)
     return (
         (x509.AuthorityInformationAccess([access]), False),
         (x509.CRLDistributionPoints([point]), False),
@@ -109,11 +110,17 @@ def brief_provenance_extension(value: Provenance) -> Extension:
     return x509.UnrecognizedExtension(oids.PROVENANCE, structures.encode(structure)), False
 
 
-def _key_bits(key: PublicKey) -> bytes:
-    """The contents of subjectPublicKey without tag, length and unused-bits octet."""
+def key_bits(key: PublicKey, spki: bytes) -> bytes:
+    """The contents of subjectPublicKey without tag, length and unused-bits octet.
+
+    Args:
+        key: the key.
+        spki: its DER SubjectPublicKeyInfo.
+    """
     if isinstance(key, rsa.RSAPublicKey):
         return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
-    return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    # An uncompressed point, which ends the structure.
+    return spki[-(1 + 2 * ((key.key_size + 7) // 8)) :]
 
 
 def unsigned(builder: x509.CertificateBuilder, throwaway: ec.EllipticCurvePrivateKey | None = None) -> bytes:

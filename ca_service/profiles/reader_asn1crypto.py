@@ -6,10 +6,10 @@ A CA's certificates are alike in most of their names and extensions. What such a
 and therefore remembered by them; which parts there are, and of which bytes, is read anew from every certificate.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from asn1crypto import core, parser
 from asn1crypto import x509 as asn1
@@ -36,53 +36,39 @@ REMEMBERED: Final = 512
 """How many names, and how many extensions, are remembered; each is part of a certificate of 2,048 bytes at most."""
 
 _FIRST_GENERALIZED = 2050
+_SEQUENCE, _INTEGER, _OCTETS, _UTF8 = 0x30, 0x02, 0x04, 0x0C
+_EXPLICIT_0, _EXPLICIT_3, _UNIQUE_IDENTIFIERS = 0xA0, 0xA3, (0x81, 0x82)
+_TRUE = bytes.fromhex("0101ff")
 _VERSIONS = {"v1": 1, "v2": 2, "v3": 3}
 _HARDWARE_MODULE_NAME = "1.3.6.1.5.5.7.8.4"
 _PERMANENT_IDENTIFIER = "1.3.6.1.5.5.7.8.3"
 _PROVENANCE = "2.25.141280512164668854563368337367618201297"
 
 
-class _HardwareModuleName(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
-    _fields: ClassVar = [("hw_type", core.ObjectIdentifier), ("hw_serial_num", core.OctetString)]
-
-
-class _PermanentIdentifier(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
-    _fields: ClassVar = [("identifier_value", core.UTF8String), ("assigner", core.ObjectIdentifier)]
-
-
-class _Provenance(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
-    _fields: ClassVar = [
-        ("version", core.Integer),
-        ("evidence_profile", core.UTF8String),
-        ("kbs_thumbprint", core.OctetString),
-        ("resource", core.UTF8String),
-        ("measurement", core.OctetString),
-        ("policy_digest", core.OctetString),
-        ("decision_id", core.UTF8String),
-    ]
-
-
-class _UngrantedProvenance(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
-    _fields: ClassVar = [
-        ("version", core.Integer),
-        ("evidence_profile", core.UTF8String),
-        ("measurement", core.OctetString),
-        ("policy_digest", core.OctetString),
-        ("decision_id", core.UTF8String),
-    ]
-
-
-class _BriefProvenance(core.Sequence):  # type: ignore[misc] # asn1crypto has no types
-    _fields: ClassVar = [
-        ("version", core.Integer),
-        ("evidence_profile", core.UTF8String),
-        ("kbs_thumbprint", core.OctetString),
-        ("measurement", core.OctetString),
-        ("policy_digest", core.OctetString),
-    ]
-
-
-_PROVENANCES: dict[int, Any] = {1: _Provenance, 2: _UngrantedProvenance, 3: _BriefProvenance}
+_TEXT, _BYTES = "text", "bytes"
+_PROVENANCES: Final[dict[int, dict[str, str]]] = {
+    1: {
+        "evidence_profile": _TEXT,
+        "kbs_thumbprint": _BYTES,
+        "resource": _TEXT,
+        "measurement": _BYTES,
+        "policy_digest": _BYTES,
+        "decision_id": _TEXT,
+    },
+    2: {
+        "evidence_profile": _TEXT,
+        "measurement": _BYTES,
+        "policy_digest": _BYTES,
+        "decision_id": _TEXT,
+    },
+    3: {
+        "evidence_profile": _TEXT,
+        "kbs_thumbprint": _BYTES,
+        "measurement": _BYTES,
+        "policy_digest": _BYTES,
+    },
+}
+"""Members of the provenance after the version, by version."""
 
 
 def read(der: bytes) -> CertificateView:
@@ -92,39 +78,61 @@ def read(der: bytes) -> CertificateView:
         ValueError: it cannot be read, or a known extension has another form than the profiles use.
     """
     try:
-        return _certificate(asn1.Certificate.load(der, strict=True))
+        return _certificate(der)
     except (TypeError, KeyError, IndexError, AttributeError) as error:
         raise ValueError(f"asn1crypto cannot read it: {type(error).__name__}") from error
 
 
-def _certificate(certificate: Any) -> CertificateView:
-    tbs = certificate["tbs_certificate"]
-    algorithm = tbs["signature"].dump()
-    if certificate["signature_algorithm"].dump() != algorithm:
+def _certificate(der: bytes) -> CertificateView:
+    tbs, outer_algorithm, _ = _elements(_inside(der, _SEQUENCE))
+    parts = _elements(_inside(tbs, _SEQUENCE))
+    version = _version(parts.pop(0)) if parts[0][0] == _EXPLICIT_0 else 1
+    serial, algorithm, issuer, validity, subject, spki, *rest = parts
+    if outer_algorithm != algorithm:
         raise ValueError("inner and outer signature algorithm differ")
-    if tbs["issuer_unique_id"].native is not None or tbs["subject_unique_id"].native is not None:
+    if rest and rest[0][0] in _UNIQUE_IDENTIFIERS:
         raise ValueError("has unique identifiers")
-    not_before, not_after = _validity(tbs["validity"].dump())
+    if len(rest) > 1:
+        raise ValueError("has more parts than a certificate")
+    not_before, not_after = _validity(validity)
     return CertificateView(
-        version=_VERSIONS[tbs["version"].native],
-        serial=tbs["serial_number"].native,
+        version=version,
+        serial=_number(serial),
         signature_algorithm=algorithm,
-        issuer=_whole_name(tbs["issuer"].dump()),
+        issuer=_whole_name(issuer),
         not_before=not_before,
         not_after=not_after,
-        subject=_whole_name(tbs["subject"].dump()),
-        spki=tbs["subject_public_key_info"].dump(),
-        extensions=tuple(map(_extension, _elements(tbs["extensions"]))),
+        subject=_whole_name(subject),
+        spki=spki,
+        extensions=tuple(map(_extension, _extensions_of(rest[0]))) if rest else (),
     )
 
 
-def _elements(sequence: Any) -> Iterator[bytes]:
-    """The elements of a SEQUENCE OF, each with tag and length."""
-    rest = sequence.contents
-    while rest:
-        size = parser.peek(rest)
-        yield rest[:size]
-        rest = rest[size:]
+def _inside(der: bytes, head: int) -> bytes:
+    """The contents of the one value that the bytes are; `head` is its first octet, class, form and tag."""
+    if der[0] != head:
+        raise ValueError(f"has {der[0]:02x} in the place of {head:02x}")
+    contents: bytes = parser.parse(der, strict=True)[4]
+    return contents
+
+
+def _elements(contents: bytes) -> list[bytes]:
+    """The values that stand one after the other, each with tag and length."""
+    elements = []
+    while contents:
+        size = parser.peek(contents)
+        elements.append(contents[:size])
+        contents = contents[size:]
+    return elements
+
+
+def _extensions_of(der: bytes) -> list[bytes]:
+    return _elements(_inside(_inside(der, _EXPLICIT_3), _SEQUENCE))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _version(der: bytes) -> int:
+    return _VERSIONS[asn1.Version.load(der, strict=True, explicit=0).native]
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -144,8 +152,30 @@ def _whole_name(der: bytes) -> NameView:
 
 @lru_cache(maxsize=REMEMBERED)
 def _extension(der: bytes) -> ExtensionView:
-    e = asn1.Extension.load(der, strict=True)
-    return ExtensionView(e["extn_id"].dotted, e["critical"].native, e["extn_value"].contents, _value(e))
+    oid, *mark, octets = _elements(_inside(der, _SEQUENCE))
+    dotted, contents = _dotted(oid), _inside(octets, _OCTETS)
+    if mark not in ([], [_TRUE]):
+        raise ValueError("criticality is stated by TRUE alone")
+    own = _OWN.get(dotted)
+    value = _value(asn1.Extension.load(der, strict=True)) if own is None else own(contents)
+    return ExtensionView(dotted, bool(mark), contents, value)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _dotted(der: bytes) -> str:
+    return str(core.ObjectIdentifier.load(der, strict=True).dotted)
+
+
+def _number(der: bytes) -> int:
+    return int.from_bytes(_inside(der, _INTEGER), "big", signed=True)
+
+
+def _octets(der: bytes) -> bytes:
+    return _inside(der, _OCTETS)
+
+
+def _text(der: bytes) -> str:
+    return _inside(der, _UTF8).decode("utf-8")
 
 
 def _name(name: Any) -> NameView:
@@ -155,7 +185,7 @@ def _name(name: Any) -> NameView:
     )
 
 
-def _value(extension: Any) -> ExtensionValue:  # noqa: C901, PLR0911 - one return per kind of extension
+def _value(extension: Any) -> ExtensionValue:  # noqa: PLR0911 - one return per kind of extension
     parsed = extension["extn_value"].parsed
     match extension["extn_id"].native:
         case "basic_constraints":
@@ -166,8 +196,6 @@ def _value(extension: Any) -> ExtensionValue:  # noqa: C901, PLR0911 - one retur
             )
         case "extended_key_usage":
             return tuple(purpose.dotted for purpose in parsed)
-        case "key_identifier":
-            return bytes(parsed.native)
         case "authority_key_identifier":
             names_issuer = (
                 parsed["authority_cert_issuer"].native is not None
@@ -183,12 +211,8 @@ def _value(extension: Any) -> ExtensionValue:  # noqa: C901, PLR0911 - one retur
                 tuple(p["policy_identifier"].dotted for p in parsed),
                 any(p["policy_qualifiers"].native is not None for p in parsed),
             )
-        case "subject_alt_name":
-            return tuple(_general_name(name) for name in parsed)
         case "subject_directory_attributes":
             return _specification(parsed)
-        case str(dotted) if dotted == _PROVENANCE:
-            return _provenance(extension["extn_value"].contents)
         case _:
             return bytes(extension["extn_value"].contents)
 
@@ -217,20 +241,35 @@ def _distribution(points: Any) -> DistributionView:
     return DistributionView(tuple(urls), plain)
 
 
-def _general_name(name: Any) -> GeneralNameView:
+def _alternative_names(der: bytes) -> tuple[GeneralNameView, ...]:
+    return tuple(map(_alternative_name, _elements(_inside(der, _SEQUENCE))))
+
+
+def _alternative_name(der: bytes) -> GeneralNameView:
+    if der[0] == _EXPLICIT_0:  # otherName; its value is under such a tag again
+        kind, value = _elements(_inside(der, _EXPLICIT_0))
+        read_value = _OTHER_NAMES.get(_dotted(kind))
+        if read_value is not None:
+            return read_value(*_elements(_inside(_inside(value, _EXPLICIT_0), _SEQUENCE)))
+        return OtherNameView(_dotted(kind), value)
+    name = asn1.GeneralName.load(der, strict=True)
     if name.name == "directory_name":
         return _name(name.chosen.untag())
-    if name.name == "other_name":
-        kind = name.chosen["type_id"].dotted
-        der = name.chosen["value"].dump()  # with the explicit tag [0] around it
-        if kind == _HARDWARE_MODULE_NAME:
-            module = _HardwareModuleName.load(der, strict=True, explicit=0)
-            return HardwareModuleView(module["hw_type"].dotted, module["hw_serial_num"].native)
-        if kind == _PERMANENT_IDENTIFIER:
-            permanent = _PermanentIdentifier.load(der, strict=True, explicit=0)
-            return PermanentIdentifierView(permanent["identifier_value"].native, permanent["assigner"].dotted)
-        return OtherNameView(kind, der)
     return OtherNameView(name.name, str(name.native).encode())
+
+
+def _hardware_module(kind: bytes, serial: bytes) -> HardwareModuleView:
+    return HardwareModuleView(_dotted(kind), _octets(serial))
+
+
+def _permanent_identifier(identifier: bytes, assigner: bytes) -> PermanentIdentifierView:
+    return PermanentIdentifierView(_text(identifier), _dotted(assigner))
+
+
+_OTHER_NAMES: Final[dict[str, Callable[[bytes, bytes], GeneralNameView]]] = {
+    _HARDWARE_MODULE_NAME: _hardware_module,
+    _PERMANENT_IDENTIFIER: _permanent_identifier,
+}
 
 
 def _specification(attributes: Any) -> SpecificationView:
@@ -245,7 +284,17 @@ def _specification(attributes: Any) -> SpecificationView:
 
 
 def _provenance(der: bytes) -> ProvenanceView:
-    version = core.Sequence.load(der, strict=True)[0].native
-    stated = _PROVENANCES[version].load(der, strict=True).native
-    absent = {"kbs_thumbprint": None, "resource": None, "decision_id": None}
-    return ProvenanceView(**(absent | stated))
+    version, *stated = _elements(_inside(der, _SEQUENCE))
+    number = _number(version)
+    members: dict[str, Any] = {"kbs_thumbprint": None, "resource": None, "decision_id": None}
+    for (name, form), value in zip(_PROVENANCES[number].items(), stated, strict=True):
+        members[name] = _text(value) if form == _TEXT else _octets(value)
+    return ProvenanceView(version=number, **members)
+
+
+_OWN: Final[dict[str, Callable[[bytes], ExtensionValue]]] = {
+    "2.5.29.14": _octets,
+    "2.5.29.17": _alternative_names,
+    _PROVENANCE: _provenance,
+}
+"""Extensions that are new in nearly every certificate: their few parts are taken out one by one."""

@@ -3,8 +3,7 @@
 It encodes every extension anew; what an extension of these bytes means is remembered, see `reader_asn1crypto`.
 """
 
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections import OrderedDict
 from typing import Final
 
 from cryptography import x509
@@ -68,33 +67,35 @@ def _certificate(certificate: x509.Certificate) -> CertificateView:
         spki=certificate.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         ),
-        extensions=tuple(
-            _extension(_Encoded(e.oid.dotted_string, e.critical, e.value.public_bytes(), e.value))
-            for e in certificate.extensions
-        ),
+        extensions=tuple(map(_extension, certificate.extensions)),
     )
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """An extension, known by its encoding: two names may be equal to `cryptography` and differ in their bytes."""
-
-    id: str
-    critical: bool
-    der: bytes
-    value: x509.ExtensionType = field(compare=False)
+_known: OrderedDict[tuple[str, bool, bytes], ExtensionView] = OrderedDict()
+_known_names: OrderedDict[bytes, NameView] = OrderedDict()
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _extension(encoded: _Encoded) -> ExtensionView:
-    return ExtensionView(encoded.id, encoded.critical, encoded.der, _value(encoded.value))
+def _extension(extension: x509.Extension[x509.ExtensionType]) -> ExtensionView:
+    """Known by its encoding: two names may be equal to `cryptography` and differ in their bytes."""
+    value = extension.value
+    key = (extension.oid.dotted_string, extension.critical, value.public_bytes())
+    view = _known.get(key)
+    if view is None:
+        view = _known[key] = ExtensionView(*key, _value(value))
+        if len(_known) > REMEMBERED:
+            _known.popitem(last=False)
+    return view
 
 
 def _name(name: x509.Name) -> NameView:
-    return NameView(
-        name.public_bytes(),
-        tuple(tuple((a.oid.dotted_string, _text(a.value)) for a in rdn) for rdn in name.rdns),
-    )
+    der = name.public_bytes()
+    view = _known_names.get(der)
+    if view is None:
+        rdns = tuple(tuple((a.oid.dotted_string, _text(a.value)) for a in rdn) for rdn in name.rdns)
+        view = _known_names[der] = NameView(der, rdns)
+        if len(_known_names) > REMEMBERED:
+            _known_names.popitem(last=False)
+    return view
 
 
 def _text(value: str | bytes) -> str:

@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from ca_service.judgment import Finding, failed, passed
 from ca_service.profiles import oids
+from ca_service.profiles.contract_subject import ContractSubject
 from ca_service.profiles.model import CaContent, DevidContent, Draft, EkContent, IssuerInfo, Profile
+from ca_service.profiles.sizes import signed_size
 from ca_service.profiles.view import CertificateView, ExtensionValue
 
 AKI, SKI, KU, BC = "2.5.29.35", "2.5.29.14", "2.5.29.15", "2.5.29.19"
@@ -48,6 +50,11 @@ class LintSubject:
     def key(self) -> PublicKeyTypes:
         """The certified key, as it stands in the bytes."""
         return serialization.load_der_public_key(self.view.spki)
+
+    @cached_property
+    def consumers(self) -> ContractSubject:
+        """What consumers get to see of it."""
+        return ContractSubject(self.draft.profile, self.view, signed_size(self.draft.tbs))
 
     def value(self, dotted: str) -> ExtensionValue | None:
         """The value of an extension, None if it is not there."""

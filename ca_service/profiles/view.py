@@ -4,8 +4,10 @@ Nothing here knows a parsing library; `reader_cryptography` and `reader_asn1cryp
 code.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 Attribute = tuple[str, str]
 """Dotted attribute type and its text."""
@@ -151,4 +153,8 @@ class CertificateView:
 
     def extension(self, dotted: str) -> ExtensionView | None:
         """The extension of that id, if it is there."""
-        return next((e for e in self.extensions if e.id == dotted), None)
+        return self._by_id.get(dotted)
+
+    @cached_property
+    def _by_id(self) -> Mapping[str, ExtensionView]:
+        return {e.id: e for e in reversed(self.extensions)}  # of several of one id the first counts

@@ -6,14 +6,16 @@ Structures: TPM 2.0 Library, Part 2, sections 10.12.12 (TPMS_ATTEST), 10.12.3 (T
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 # libtss2 writes a line to stderr for each malformed structure: a way for strangers to fill the log. It takes its
 # level from the environment at the first line, so this must stand before its import. An operator's setting counts.
 os.environ.setdefault("TSS2_LOG", "all+none")
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from tpm2_pytss import TPMS_ATTEST, TPMT_SIGNATURE, TSS2_Exception
 
 MAGIC = 0xFF544347
@@ -27,6 +29,18 @@ MAX_SIZE = 1024
 
 ALG_RSAPSS = 0x0016
 ALG_ECDSA = 0x0018
+
+_HASHES: Final[dict[int, hashes.HashAlgorithm]] = {
+    0x000B: hashes.SHA256(),
+    0x000C: hashes.SHA384(),
+    0x000D: hashes.SHA512(),
+}
+"""By TPM_ALG_ID, those that the TCG's templates sign ECDSA with."""
+
+_ATTEST_HEAD: Final = 6
+_CLOCK_INFO: Final = 17
+_FIRMWARE: Final = 8
+_SIGNATURE_HEAD: Final = 4
 
 _NOT_READABLE = (TSS2_Exception, ValueError, TypeError, OverflowError, MemoryError)
 
@@ -69,16 +83,7 @@ class Attest:
         type_ = int.from_bytes(raw[4:6], "big") if len(raw) >= 6 else None  # noqa: PLR2004 - then TPM_ST
         info = None
         if magic == MAGIC and type_ == ATTEST_CERTIFY:
-            attest = _unmarshal(TPMS_ATTEST, raw)
-            if attest is not None:
-                certify = attest.attested.certify
-                info = CertifyInfo(
-                    qualified_signer=bytes(attest.qualifiedSigner),
-                    extra_data=bytes(attest.extraData),
-                    firmware=int(attest.firmwareVersion),
-                    name=bytes(certify.name),
-                    qualified_name=bytes(certify.qualifiedName),
-                )
+            info = None if _unmarshal(TPMS_ATTEST, raw) is None else _certify_info(raw)
         return cls(raw, magic, type_, info)
 
 
@@ -86,11 +91,13 @@ class Attest:
 class Signature:
     """A TPMT_SIGNATURE: the scheme and hash that stand in front, and the rest if it is well-formed.
 
-    `scheme` is a pair of TPM_ALG_ID, None where the bytes end before it.
+    `scheme` is a pair of TPM_ALG_ID, None where the bytes end before it. `numbers` are r and s of ECDSA, or the one
+    number of RSASSA-PSS, as they stand.
     """
 
     scheme: tuple[int, int] | None
     parsed: Any = field(repr=False)  # a tpm2_pytss.TPMT_SIGNATURE, which has no types, or None
+    numbers: tuple[bytes, ...] = field(default=(), repr=False)
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
@@ -99,25 +106,28 @@ class Signature:
             return cls(None, None)
         scheme = (int.from_bytes(raw[:2], "big"), int.from_bytes(raw[2:4], "big"))
         parsed = _unmarshal(TPMT_SIGNATURE, raw) if scheme[0] in (ALG_RSAPSS, ALG_ECDSA) else None
-        return cls(scheme, parsed)
+        return cls(scheme, parsed, () if parsed is None else _numbers(raw, scheme[0]))
 
     def fits(self, key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> bool:
         """Whether the signature's numbers have a length that the key can make."""
         if self.scheme is None or self.parsed is None:
             return False
         size = (key.key_size + 7) // 8
-        inside = self.parsed.signature
         if isinstance(key, rsa.RSAPublicKey):
-            return self.scheme[0] == ALG_RSAPSS and len(bytes(inside.rsapss.sig)) == size
-        numbers = (bytes(inside.ecdsa.signatureR), bytes(inside.ecdsa.signatureS))
-        return self.scheme[0] == ALG_ECDSA and all(1 <= len(number) <= size for number in numbers)
+            return self.scheme[0] == ALG_RSAPSS and len(self.numbers[0]) == size
+        return self.scheme[0] == ALG_ECDSA and all(1 <= len(number) <= size for number in self.numbers)
 
     def holds(self, key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey, signed: bytes) -> bool:
         """Whether this is the key's signature over the bytes, under the signature's own scheme and hash."""
         if not self.fits(key):
             return False
+        algorithm = _HASHES.get(self.scheme[1]) if self.scheme is not None else None
         try:
-            self.parsed.verify_signature(key, signed)
+            if isinstance(key, ec.EllipticCurvePublicKey) and algorithm is not None:
+                r, s = (int.from_bytes(number, "big") for number in self.numbers)
+                key.verify(encode_dss_signature(r, s), signed, ec.ECDSA(algorithm))
+            else:
+                self.parsed.verify_signature(key, signed)
         except (InvalidSignature, UnsupportedAlgorithm, *_NOT_READABLE):
             return False
         return True
@@ -133,3 +143,31 @@ def _unmarshal(structure: Any, raw: bytes) -> Any:
     except _NOT_READABLE:
         return None
     return parsed if exact else None
+
+
+def _sized(raw: bytes, at: int) -> tuple[bytes, int]:
+    """The TPM2B at an offset, and where it ends."""
+    start = at + 2
+    end = start + int.from_bytes(raw[at:start], "big")
+    return raw[start:end], end
+
+
+# tpm2-pytss has judged the whole form, byte for byte, before the following take the fields from where they then stand:
+# its own way to a field costs as much as a signature on P-256.
+
+
+def _certify_info(raw: bytes) -> CertifyInfo | None:
+    """The fields of a well-formed TPMS_ATTEST of type Certify."""
+    signer, at = _sized(raw, _ATTEST_HEAD)
+    extra_data, at = _sized(raw, at)
+    at += _CLOCK_INFO
+    firmware = int.from_bytes(raw[at : at + _FIRMWARE], "big")
+    name, at = _sized(raw, at + _FIRMWARE)
+    qualified_name, at = _sized(raw, at)
+    return CertifyInfo(signer, extra_data, firmware, name, qualified_name) if at == len(raw) else None
+
+
+def _numbers(raw: bytes, algorithm: int) -> tuple[bytes, ...]:
+    """The numbers of a well-formed TPMT_SIGNATURE."""
+    first, at = _sized(raw, _SIGNATURE_HEAD)
+    return (first,) if algorithm == ALG_RSAPSS else (first, _sized(raw, at)[0])

@@ -17,6 +17,8 @@ from vtpm.wire.errors import WireError
 _MAX_SAFE_INTEGER = 2**53 - 1
 """Largest integer that every JSON reader keeps exact (RFC 7493, section 2.2)."""
 
+_TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
+
 _HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
 
 
@@ -30,7 +32,7 @@ def _check_size(data: bytes, path: str, size: int | None, most: int | None) -> b
 
 def b64url(data: bytes) -> str:
     """Encode as base64url without padding (RFC 7515, section 2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode("ascii")
 
 
 def unb64url(text: str, path: str, *, size: int | None = None, most: int | None = None) -> bytes:
@@ -45,13 +47,23 @@ def unb64url(text: str, path: str, *, size: int | None = None, most: int | None 
     Raises:
         WireError: not canonical base64url, or of another size.
     """
+    data = _lenient(text)
+    # What encodes to this text again is the one thing that it can mean; only of other texts one asks what is wrong.
+    if data is not None and b64url(data) == text:
+        return _check_size(data, path, size, most)
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
         raise WireError(path, "must be base64url without padding") from error
-    if b64url(data) != text:
-        raise WireError(path, "must be base64url without padding, in its canonical form")
-    return _check_size(data, path, size, most)
+    raise WireError(path, "must be base64url without padding, in its canonical form")
+
+
+def _lenient(text: str) -> bytes | None:
+    """What a forgiving reader takes the text for."""
+    try:
+        return binascii.a2b_base64(text.encode("ascii").translate(_FROM_URL) + b"=" * (-len(text) % 4))
+    except ValueError:
+        return None
 
 
 def b64std(data: bytes) -> str:

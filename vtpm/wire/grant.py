@@ -209,9 +209,14 @@ class Grant:
 
 
 @lru_cache(maxsize=REMEMBERED)
+def _verifying_key(jwk: EcJwk) -> ECKey:
+    return ECKey.import_key(jwk.public_key())
+
+
+@lru_cache(maxsize=REMEMBERED)
 def _signature_holds(compact: str, alg: str, jwk: EcJwk) -> bool:
     try:
-        jws.deserialize_compact(compact, ECKey.import_key(jwk.public_key()), algorithms=[alg])
+        jws.deserialize_compact(compact, _verifying_key(jwk), algorithms=[alg])
     except (JoseError, ValueError):
         return False
     return True

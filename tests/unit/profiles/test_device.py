@@ -4,6 +4,7 @@ import hashlib
 import os
 import ssl
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -320,16 +321,33 @@ def test_the_key_identifier_is_sha256_of_the_key_bits(make_ek, publics):
     assert extensions["key_identifier"]["extn_value"].parsed.native == expected
 
 
-def test_neither_throwaway_key_nor_its_curve_changes_the_bytes(make_ek, make_devid, serial, cas):
-    """The CAs sign on P-384, drafts are made by a P-256 key: the bytes must be those of a P-384 key."""
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("year", [2027, 2049, 2050, 9999])
+def test_the_bytes_are_those_of_cryptographys_builder(
+    make_ek, make_devid, make_webauthn, changed, provenance, kind, year
+):
+    """Which signs each of them with another key, on the curve that the CAs sign on."""
+    ends = {"validity": Validity(NOW, datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC))}
+    long = {"provenance": replace(provenance, resource="default/" + "x" * 200)}
+    drafts = [
+        make(kind=kind, **ends, **more)
+        for more in ({}, long)
+        for make in (make_ek, make_devid, make_webauthn)
+    ]
+    drafts += [
+        make_devid(Role.IDEVID, kind, **ends),
+        make_ek(kind, serial=1),
+        make_ek(kind, serial=0x80 << 128),
+    ]
+    for draft in drafts:
+        assert changed(draft).tbs == draft.tbs
+
+
+def test_neither_throwaway_key_nor_its_curve_changes_the_bytes(serial, cas):
+    """The CAs sign on P-384, drafts of their own certificates are made by a P-256 key."""
     keys = [*(ec.generate_private_key(ec.SECP384R1()) for _ in range(2)), None]
-    number, ek_number = serial(), serial()
-    assert len({make_ek(serial=number, throwaway=k).tbs for k in keys}) == 1
-    for role in (Role.IAK, Role.IDEVID):
-        drafts = {make_devid(role, serial=number, ek_serial=ek_number, throwaway=k).tbs for k in keys}
-        assert len(drafts) == 1
     common = {"organization": "E", "mode": "production", "validity": Validity.device_lifetime(NOW)}
-    common |= {"public_key": keys[0].public_key(), "serial": number}
+    common |= {"public_key": keys[0].public_key(), "serial": serial()}
     assert len({draft_root(throwaway=k, **common).tbs for k in keys}) == 1
     issuing = {"pair": "default", "issuer": cas.root.info, **common}
     assert len({draft_issuing("ek", throwaway=k, **issuing).tbs for k in keys}) == 1

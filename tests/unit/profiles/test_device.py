@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca_service.judgment import BadRequest
+from ca_service.judgment import BadRequest, Unavailable
 from ca_service.profiles import (
     DEVICE_LIFETIME,
     EMPTY_SLOT,
@@ -428,6 +428,14 @@ def test_validity_never_overflows():
     assert Validity.bounded(late, 365000).not_after == DEVICE_LIFETIME
     whole = Validity.device_lifetime(NOW)
     assert whole.lies_within(whole)
+
+
+@pytest.mark.parametrize("past", [timedelta(0), timedelta(seconds=1), timedelta(days=400)])
+def test_nothing_comes_from_a_ca_that_has_expired(past):
+    for make in (Validity.bounded, Validity.ephemeral):
+        with pytest.raises(Unavailable) as caught:
+            make(NOW, 3, NOW - past)
+        assert caught.value.code == "issuer-expired"
     assert not Validity(NOW - timedelta(seconds=1), near).lies_within(whole)
     assert not whole.lies_within(Validity(NOW, near))
     assert Validity.device_lifetime(NOW.replace(microsecond=7)).not_before == NOW

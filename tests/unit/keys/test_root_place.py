@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -57,7 +58,7 @@ class TestFolder:
         flushed, real = [], os.fsync
 
         def fsync(descriptor):
-            flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
             real(descriptor)
 
         monkeypatch.setattr(os, "fsync", fsync)

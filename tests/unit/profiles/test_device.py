@@ -428,6 +428,12 @@ def test_validity_never_overflows():
     assert Validity.bounded(late, 365000).not_after == DEVICE_LIFETIME
     whole = Validity.device_lifetime(NOW)
     assert whole.lies_within(whole)
+    assert not Validity(NOW - timedelta(seconds=1), near).lies_within(whole)
+    assert not whole.lies_within(Validity(NOW, near))
+    assert Validity.device_lifetime(NOW.replace(microsecond=7)).not_before == NOW
+    for bad in (NOW.replace(tzinfo=None), NOW.replace(microsecond=1)):
+        with pytest.raises(ValueError, match="aware"):
+            Validity(bad, DEVICE_LIFETIME)
 
 
 @pytest.mark.parametrize("past", [timedelta(0), timedelta(seconds=1), timedelta(days=400)])
@@ -436,9 +442,3 @@ def test_nothing_comes_from_a_ca_that_has_expired(past):
         with pytest.raises(Unavailable) as caught:
             make(NOW, 3, NOW - past)
         assert caught.value.code == "issuer-expired"
-    assert not Validity(NOW - timedelta(seconds=1), near).lies_within(whole)
-    assert not whole.lies_within(Validity(NOW, near))
-    assert Validity.device_lifetime(NOW.replace(microsecond=7)).not_before == NOW
-    for bad in (NOW.replace(tzinfo=None), NOW.replace(microsecond=1)):
-        with pytest.raises(ValueError, match="aware"):
-            Validity(bad, DEVICE_LIFETIME)

@@ -154,7 +154,7 @@ class PublicAuthority:
         return new_serial(self.serial_prefix, entropy)
 
     def device_validity(self, at: datetime, issuer: PublicIssuer) -> Validity:
-        """Validity of a device certificate that `issuer` signs at `at`."""
+        """Validity of a device certificate that `issuer` signs at `at`; raises Unavailable if the issuer has ended."""
         return self.validity.device(at, issuer.info.validity)
 
 

@@ -100,7 +100,7 @@ def run_ceremony(
     root_sealer = sealer if root_passphrase in (None, passphrase) else Sealer(root_passphrase)
     building = directory.parent / f".{directory.name}.ceremony-{entropy(8).hex()}"
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
+        files.make_parents(directory)
         files.make_directory(building, files.PRIVATE_DIRECTORY)
         secrets = _Secrets(sealer, root_sealer, pin, root_pin)
         ceremony = _Ceremony(building, directory, config, secrets, clock(), entropy, occasion)

@@ -3,6 +3,7 @@
 A key is named by a reference: the name of a sealed file, or a PKCS#11 URI. Only this module tells the two apart.
 """
 
+import contextlib
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -68,9 +69,10 @@ class FileCustody:
         return NewKey(FileSigner(key), path.name)
 
     def discard(self) -> None:
-        """Delete the files that this object wrote."""
+        """Delete the files that this object wrote, each if it can be."""
         for path in self._made:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 class KeyRing:

@@ -72,9 +72,18 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def make_directory(path: Path, mode: int) -> None:
-    """Create a directory with exactly these permissions."""
+    """Create a directory with exactly these permissions; its entry in the parent is durable."""
     path.mkdir(mode=mode)
     path.chmod(mode)
+    flush_directory(path.parent)
+
+
+def make_parents(path: Path) -> None:
+    """Make the directories above `path` that are missing, each one durable."""
+    missing = [parent for parent in path.parents if not parent.exists()]
+    for parent in reversed(missing):
+        parent.mkdir(exist_ok=True)
+        flush_directory(parent.parent)
 
 
 def flush_directory(path: Path) -> None:

@@ -102,8 +102,8 @@ def prepare_issuing(
 
     Raises:
         NotFound: there is no CA in that directory.
-        BadRequest: `roles` or `pair` is no good; `root` is of another CA (code ``authority``); the passphrase is
-            not the one of the other keys (``passphrase``).
+        BadRequest: `roles` or `pair` is no good; `root` is of another CA or has expired (code ``authority``); the
+            passphrase is not the one of the other keys (``passphrase``).
         LintFailed: the certificate would be none that the profiles allow.
         Unavailable: the directory cannot be written (``storage``), or another process works on it (``busy``).
     """
@@ -130,6 +130,13 @@ def _prepare(
     facts, public = read_facts(directory), load_public(directory)
     if root.certificate != public.root:
         raise BadRequest("root", "is not the root of this CA", code="authority")
+    if root.certificate.not_valid_after_utc <= at:
+        raise BadRequest(
+            "root",
+            "has expired",
+            code="authority",
+            remedy="Only a new CA helps: a root has no successor.",
+        )
     # A key under a mistyped passphrase would be of no use to anybody.
     sealer.unseal(files.read_private(directory / PRIVATE / NONCE_KEY_FILE), purpose=NONCE_PURPOSE)
     custody = key_ring(facts, directory / PRIVATE, sealer, pin).custody(facts.keys.issuing, entropy)

@@ -15,6 +15,9 @@ CREDENTIAL_NAME = "vtpm-ca-passphrase"
 
 _LONGEST = 4096
 
+_pipes: dict[tuple[int, int], bytes] = {}
+"""What came out of pipes, by device and inode: a pipe gives its content once, and a command may need it again."""
+
 
 @dataclass(frozen=True)
 class _Secret:
@@ -54,6 +57,10 @@ class _Secret:
 
     def _from_file(self, path: Path) -> bytes:
         try:
+            seen = path.stat()
+            pipe = (seen.st_dev, seen.st_ino) if stat.S_ISFIFO(seen.st_mode) else None
+            if pipe is not None and pipe in _pipes:
+                return _pipes[pipe]
             with path.open("rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
                 if mode & (stat.S_IRWXO | stat.S_IWGRP):
@@ -71,6 +78,8 @@ class _Secret:
         secret = text.removesuffix(b"\n").removesuffix(b"\r")
         if not secret:
             raise BadRequest(str(path), f"holds no {self.word}", code=self.code)
+        if pipe is not None:
+            _pipes[pipe] = secret
         return secret
 
 
@@ -91,7 +100,8 @@ def find_passphrase(environ: Mapping[str, str]) -> bytes:
     """The passphrase of the CA's sealed files.
 
     Looked for in this order: the file that VTPM_CA_PASSPHRASE_FILE names, the text of VTPM_CA_PASSPHRASE, the
-    systemd credential ``vtpm-ca-passphrase``. One line end at the end of a file does not count.
+    systemd credential ``vtpm-ca-passphrase``. One line end at the end of a file does not count. The file may be a pipe:
+    it is read once.
 
     Args:
         environ: environment variables.

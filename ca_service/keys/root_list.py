@@ -31,7 +31,6 @@ def replace_root_list(directory: Path, make: Callable[[bytes | None], bytes]) ->
             following = make(path.read_bytes() if path.exists() else None)
             if not path.parent.exists():
                 files.make_directory(path.parent, files.PUBLIC_DIRECTORY)
-                files.flush_directory(directory)
             files.replace_file(path, following, files.PUBLIC_FILE)
             return following
     except OSError as error:

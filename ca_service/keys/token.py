@@ -248,9 +248,9 @@ class TokenCustody:
         return NewKey(TokenSigner(self._token, key, public_key), str(key))
 
     def discard(self) -> None:
-        """Destroy the keys that this object made, unless the token is out of reach."""
-        with contextlib.suppress(VtpmCaError):
-            for identity in self._made:
+        """Destroy the keys that this object made, each unless the token is out of reach."""
+        for identity in self._made:
+            with contextlib.suppress(VtpmCaError):
                 self._token.destroy(identity)
 
 

@@ -252,6 +252,6 @@ def _taint_active(context: OperationContext, change: Change, authority: Authorit
 OPERATIONS = (
     Operation("issuer-preparable", preparable),
     Operation("issuer-announce", announce, publishes=True),
-    Operation("issuer-activate", activate),
-    Operation("issuer-taint", taint),
+    Operation("issuer-activate", activate, publishes=True),
+    Operation("issuer-taint", taint, publishes=True),
 )

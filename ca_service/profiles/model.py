@@ -9,7 +9,7 @@ from typing import Literal, Self
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ca_service.judgment import BadRequest
+from ca_service.judgment import BadRequest, Unavailable
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role
 
@@ -75,8 +75,17 @@ class Validity:
         """From `at` on for `days`, but never beyond `within`, the issuer's own end.
 
         The comparison is made on the distance, because a sum may lie beyond the year 9999.
+
+        Raises:
+            Unavailable: the issuer has ended (code ``issuer-expired``).
         """
         start = at.astimezone(UTC).replace(microsecond=0)
+        if within <= start:
+            raise Unavailable(
+                "the CA that would sign has expired",
+                code="issuer-expired",
+                remedy="Prepare and activate its successor: `vtpm-ca ca prepare`, `vtpm-ca ca activate`.",
+            )
         if within - start <= timedelta(days=days):
             return cls(start, within)
         return cls(start, start + timedelta(days=days))
@@ -87,6 +96,7 @@ class Validity:
 
         Raises:
             ValueError: `days` is more than `EPHEMERAL_LIMIT`, or none.
+            Unavailable: as `bounded`.
         """
         if not 1 <= days <= EPHEMERAL_LIMIT.days:
             raise ValueError(f"an ephemeral certificate holds for 1 to {EPHEMERAL_LIMIT.days} days")

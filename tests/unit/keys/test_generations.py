@@ -4,12 +4,20 @@ import os
 import signal
 import stat
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ca_service.judgment import BadRequest, NotFound, Unavailable
-from ca_service.keys import files, load_authority, load_public, load_root, prepare_issuing, sign_and_check
+from ca_service.keys import (
+    CeremonyConfig,
+    files,
+    load_authority,
+    load_public,
+    load_root,
+    prepare_issuing,
+    sign_and_check,
+)
 from ca_service.keys.layout import issuer_purpose, issuer_stem
 from ca_service.profiles import ca_name
 
@@ -165,6 +173,31 @@ class TestAllOrNothing:
             prepare(root=load_root(tmp_path / "other", PASSPHRASE))
         assert caught.value.code == "authority"
         assert content(ca) == before
+
+    def test_an_expired_root_makes_nothing(self, perform, tmp_path):
+        bounded = """
+        mode = "simulation"
+        organization = "Example Organisation"
+        publication_url = "http://127.0.0.1:8443"
+        [validity]
+        kind = "bounded"
+        root_days = 30
+        issuing_days = 20
+        device_days = 10
+        """
+        perform(tmp_path / "bounded", CeremonyConfig.from_toml(bounded))
+        before = content(tmp_path / "bounded")
+        for days in (30, 31):
+            with pytest.raises(BadRequest, match="expired") as caught:
+                prepare_issuing(
+                    tmp_path / "bounded",
+                    load_root(tmp_path / "bounded", PASSPHRASE),
+                    passphrase=PASSPHRASE,
+                    clock=lambda days=days: NOW + timedelta(days=days),
+                    entropy=os.urandom,
+                )
+            assert caught.value.code == "authority"
+        assert content(tmp_path / "bounded") == before
 
     @pytest.mark.parametrize("pair", ["", "G", "a b", "-a", "x" * 25, "g2", "g10", "a.g2", "../x"])
     def test_other_names_of_pairs_are_refused(self, ca, prepare, pair):

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from ca_service.judgment import BadRequest
-from ca_service.keys import find_passphrase
+from ca_service.keys import find_passphrase, find_root_passphrase
 
 
 def written(path, data, mode=0o600):
@@ -88,3 +88,16 @@ def test_a_pipe_will_do(tmp_path):
     os.close(write)
     assert find_passphrase({"VTPM_CA_PASSPHRASE_FILE": f"/dev/fd/{read}"}) == b"through a pipe"
     os.close(read)
+
+
+def test_a_pipe_is_read_once_and_serves_all_who_ask():
+    """As `VTPM_CA_PASSPHRASE_FILE=<(command)` of a shell gives it."""
+    reader, writer = os.pipe()
+    os.fchmod(reader, 0o600)
+    os.write(writer, b"through a pipe\n")
+    os.close(writer)
+    environ = {"VTPM_CA_PASSPHRASE_FILE": f"/dev/fd/{reader}"}
+    assert find_passphrase(environ) == b"through a pipe"
+    assert find_root_passphrase(environ) == b"through a pipe"
+    assert find_passphrase(environ) == b"through a pipe"
+    os.close(reader)

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,18 @@ class TestFolder:
         text = (tmp_path / "ca" / "transcript.txt").read_text()
         assert f"sealed file {key}" in text
         assert f"Take {key} off this machine: it lies on the same file system" in text
+
+    def test_a_power_cut_does_not_take_the_new_folder_away(self, tmp_path, medium, perform, monkeypatch):
+        flushed, real = [], os.fsync
+
+        def fsync(descriptor):
+            flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        perform(tmp_path / "new" / "place" / "ca", config_for(medium))
+        made_durable = {str(medium.parent), str(medium), str(tmp_path), str(tmp_path / "new")}
+        assert made_durable <= set(flushed)
 
     def test_two_cas_may_share_a_medium(self, tmp_path, medium, perform):
         perform(tmp_path / "one", config_for(medium))

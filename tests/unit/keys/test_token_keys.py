@@ -26,6 +26,7 @@ from ca_service.keys import (
     sign_and_check,
     token,
 )
+from ca_service.keys.uri import TokenUri
 from ca_service.status import RevokedEntry, build_crl
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
@@ -389,3 +390,25 @@ module = "{softhsm.module}"
         assert "SIMULATION" not in (tmp_path / "ca" / "transcript.txt").read_text()
         with pytest.raises(NotFound):
             load_public(tmp_path / "none")
+
+
+def test_one_key_that_cannot_be_destroyed_does_not_save_the_others():
+    tried = []
+
+    class Token:
+        def destroy(self, identity):
+            tried.append(identity)
+            if len(tried) == 1:
+                raise Unavailable("away for a moment", code="token")
+
+        def generate(self, label, identity, *, alone):
+            raise Unavailable("away", code="token")
+
+        uri = TokenUri("t")
+
+    custody = token.TokenCustody(Token(), os.urandom)
+    for name in "abc":
+        with pytest.raises(Unavailable):
+            custody.generate(name, name)
+    custody.discard()
+    assert len(tried) == 3

@@ -180,6 +180,12 @@ class TestTheOrder:
         with rolled.store.read() as tx:
             assert tx.crls.latest(skids(rolled, 1)["ek"]).number == before + 1
 
+    @pytest.mark.parametrize(("verb", "given"), [("issuer-activate", {}), ("issuer-taint", {"active": True})])
+    def test_the_lists_of_those_that_begin_to_sign_are_remembered(self, rolled, verb, given):
+        rolled(verb, **given)
+        kept = {path.name for path in (rolled.world.directory / "ca" / "state").iterdir()}
+        assert {f"crl-{skid}.der" for skid in skids(rolled, 2).values()} <= kept
+
     def test_what_nobody_announced_has_its_crl_when_it_begins_to_sign(self, rolled):
         rolled("issuer-activate")
         with rolled.store.read() as tx:

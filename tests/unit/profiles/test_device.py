@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca_service.judgment import BadRequest
+from ca_service.judgment import BadRequest, Unavailable
 from ca_service.profiles import (
     DEVICE_LIFETIME,
     EMPTY_SLOT,
@@ -452,3 +452,11 @@ def test_validity_never_overflows():
     for bad in (NOW.replace(tzinfo=None), NOW.replace(microsecond=1)):
         with pytest.raises(ValueError, match="aware"):
             Validity(bad, DEVICE_LIFETIME)
+
+
+@pytest.mark.parametrize("past", [timedelta(0), timedelta(seconds=1), timedelta(days=400)])
+def test_nothing_comes_from_a_ca_that_has_expired(past):
+    for make in (Validity.bounded, Validity.ephemeral):
+        with pytest.raises(Unavailable) as caught:
+            make(NOW, 3, NOW - past)
+        assert caught.value.code == "issuer-expired"

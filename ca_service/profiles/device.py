@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ca_service.judgment import BadRequest
@@ -80,8 +79,8 @@ def draft_ek(
         WireError: `public` or a text member is malformed.
     """
     content = EkContent(public, manufacturer, vendor, firmware, spec, serial, validity, provenance)
-    key = parse_public(public, "ek.public").public_key()
-    spki = _spki(key)
+    area = parse_public(public, "ek.public")
+    key, spki = area.public_key(), area.spki()
     extensions = [
         _authority_key_id(issuer.key_id),
         _subject_key_id(key, spki),
@@ -136,9 +135,9 @@ def draft_devid(
     content = DevidContent(
         role, public, ek_name, manufacturer, ek_serial, ek_aki, ek_digest, serial, validity, provenance
     )
-    key = parse_public(public, f"{role.value}.public").public_key()
+    area = parse_public(public, f"{role.value}.public")
+    key, spki = area.public_key(), area.spki()
     digest = EMPTY_SLOT.decode() if ek_digest is None else ek_digest
-    spki = _spki(key)
     extensions = [
         _authority_key_id(issuer.key_id),
         _subject_key_id(key, spki),
@@ -207,12 +206,12 @@ def draft_iak_webauthn(
         vendor,
         firmware,
     )
-    key = parse_public(public, "iak.public").public_key()
+    area = parse_public(public, "iak.public")
+    key, spki = area.public_key(), area.spki()
     digest = EMPTY_SLOT.decode() if ek_digest is None else ek_digest
     names = x509.SubjectAlternativeName(
         [_tpm_name(manufacturer, vendor, firmware), _permanent_identifier(digest)]
     )
-    spki = _spki(key)
     extensions = [
         _authority_key_id(issuer.key_id),
         _subject_key_id(key, spki),
@@ -292,10 +291,6 @@ def _identity_tbs(frame: Frame, key: PublicKey, extensions: Sequence[bytes], ori
     if origin.resource is None or signed_size(tbs) < identity_room(key):
         return tbs
     return tbs_certificate(frame, [*extensions, encoded(*brief_provenance_extension(origin))])
-
-
-def _spki(key: PublicKey) -> bytes:
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _subject_key_id(key: PublicKey, spki: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final, Self
 
 from ca_service.evidence.profiles import Claims, read
@@ -90,4 +90,8 @@ class Submission:
 
     def ek_set(self) -> str:
         """What identifies the TPM: SHA-256 over its sorted EK Names, hex."""
+        return self._ek_set
+
+    @cached_property
+    def _ek_set(self) -> str:
         return hashlib.sha256("\n".join(sorted(self.ek_names())).encode("ascii")).hexdigest()

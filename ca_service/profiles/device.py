@@ -8,24 +8,15 @@ lower-case hex.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ca_service.judgment import BadRequest
+from ca_service.profiles import device_parts as parts
 from ca_service.profiles import oids, structures
-from ca_service.profiles.encoding import REMEMBERED, Frame, encoded, tbs_certificate
-from ca_service.profiles.extensions import (
-    PublicKey,
-    authority_key_id,
-    brief_provenance_extension,
-    key_bits,
-    key_usage,
-    provenance_extension,
-    publication,
-)
+from ca_service.profiles.encoding import Frame, encoded, tbs_certificate
+from ca_service.profiles.extensions import PublicKey, brief_provenance_extension
 from ca_service.profiles.model import (
     DevidContent,
     Draft,
@@ -36,9 +27,8 @@ from ca_service.profiles.model import (
     Validity,
     WebauthnContent,
 )
-from ca_service.profiles.naming import device_name, hardware_serial, key_id
+from ca_service.profiles.naming import hardware_serial
 from ca_service.profiles.sizes import identity_room, signed_size
-from ca_service.profiles.structures import KeyUsageName
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role, parse_public
 
@@ -46,7 +36,6 @@ DIGEST_DIGITS = 64
 EMPTY_SLOT = b"0" * DIGEST_DIGITS
 """What stands in the place of the EK certificate's digest until that certificate is signed."""
 
-_POLICY_OF_ROLE = {Role.IAK: oids.VERIFIED_TPM_RESTRICTED, Role.IDEVID: oids.VERIFIED_TPM_FIXED}
 _PROFILE_OF_ROLE: dict[Role, Profile] = {Role.IAK: "iak", Role.IDEVID: "idevid"}
 
 
@@ -80,20 +69,20 @@ def draft_ek(
         WireError: `public` or a text member is malformed.
     """
     content = EkContent(public, manufacturer, vendor, firmware, spec, serial, validity, provenance)
-    key = parse_public(public, "ek.public").public_key()
-    spki = _spki(key)
+    area = parse_public(public, "ek.public")
+    key, spki = area.public_key(), area.spki()
     extensions = [
-        _authority_key_id(issuer.key_id),
-        _subject_key_id(key, spki),
-        _key_usage("key_encipherment" if isinstance(key, rsa.RSAPublicKey) else "key_agreement"),
-        _no_ca(),
-        _tpm_names(manufacturer, vendor, firmware),
-        _purpose(oids.EK_CERTIFICATE),
-        _tpm_specification(spec),
-        *_publication(issuer.certificate_url, issuer.crl_url),
-        _provenance(provenance),
+        parts.authority_key_id(issuer.key_id),
+        parts.subject_key_id(key, spki),
+        parts.key_usage("key_encipherment" if isinstance(key, rsa.RSAPublicKey) else "key_agreement"),
+        parts.no_ca(),
+        parts.tpm_names(manufacturer, vendor, firmware),
+        parts.purpose(oids.EK_CERTIFICATE),
+        parts.tpm_specification(spec),
+        *parts.publication(issuer.certificate_url, issuer.crl_url),
+        parts.provenance(provenance),
     ]
-    tbs = tbs_certificate(Frame(_subject(None), spki, serial, validity, issuer.name), extensions)
+    tbs = tbs_certificate(Frame(parts.subject(None), spki, serial, validity, issuer.name), extensions)
     return Draft("ek", tbs, None, serial, content)
 
 
@@ -136,21 +125,21 @@ def draft_devid(
     content = DevidContent(
         role, public, ek_name, manufacturer, ek_serial, ek_aki, ek_digest, serial, validity, provenance
     )
-    key = parse_public(public, f"{role.value}.public").public_key()
+    area = parse_public(public, f"{role.value}.public")
+    key, spki = area.public_key(), area.spki()
     digest = EMPTY_SLOT.decode() if ek_digest is None else ek_digest
-    spki = _spki(key)
     extensions = [
-        _authority_key_id(issuer.key_id),
-        _subject_key_id(key, spki),
-        _key_usage("digital_signature"),
-        _policies(role),
-        _device_names(hardware_serial(manufacturer, ek_aki, ek_serial), digest),
+        parts.authority_key_id(issuer.key_id),
+        parts.subject_key_id(key, spki),
+        parts.key_usage("digital_signature"),
+        parts.policies(role),
+        parts.device_names(hardware_serial(manufacturer, ek_aki, ek_serial), digest),
     ]
     if role is Role.IAK:
-        extensions.append(_purpose(oids.AIK_CERTIFICATE))
-    frame = Frame(_subject(ek_name), spki, serial, validity, issuer.name)
+        extensions.append(parts.purpose(oids.AIK_CERTIFICATE))
+    frame = Frame(parts.subject(ek_name), spki, serial, validity, issuer.name)
     tbs = _identity_tbs(
-        frame, key, [*extensions, *_publication(issuer.certificate_url, issuer.crl_url)], provenance
+        frame, key, [*extensions, *parts.publication(issuer.certificate_url, issuer.crl_url)], provenance
     )
     slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
     return Draft(_PROFILE_OF_ROLE[role], tbs, slot, serial, content)
@@ -207,24 +196,24 @@ def draft_iak_webauthn(
         vendor,
         firmware,
     )
-    key = parse_public(public, "iak.public").public_key()
+    area = parse_public(public, "iak.public")
+    key, spki = area.public_key(), area.spki()
     digest = EMPTY_SLOT.decode() if ek_digest is None else ek_digest
     names = x509.SubjectAlternativeName(
-        [_tpm_name(manufacturer, vendor, firmware), _permanent_identifier(digest)]
+        [parts.tpm_name(manufacturer, vendor, firmware), parts.permanent_identifier(digest)]
     )
-    spki = _spki(key)
     extensions = [
-        _authority_key_id(issuer.key_id),
-        _subject_key_id(key, spki),
-        _key_usage("digital_signature"),
-        _no_ca(),
-        _policies(Role.IAK),
+        parts.authority_key_id(issuer.key_id),
+        parts.subject_key_id(key, spki),
+        parts.key_usage("digital_signature"),
+        parts.no_ca(),
+        parts.policies(Role.IAK),
         encoded(names, critical=True),
-        _purpose(oids.AIK_CERTIFICATE),
-        *_publication(issuer.certificate_url, issuer.crl_url),
+        parts.purpose(oids.AIK_CERTIFICATE),
+        *parts.publication(issuer.certificate_url, issuer.crl_url),
     ]
     tbs = _identity_tbs(
-        Frame(_subject(None), spki, serial, validity, issuer.name), key, extensions, provenance
+        Frame(parts.subject(None), spki, serial, validity, issuer.name), key, extensions, provenance
     )
     slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
     return Draft("iak-webauthn", tbs, slot, serial, content)
@@ -288,111 +277,7 @@ def _identity_tbs(frame: Frame, key: PublicKey, extensions: Sequence[bytes], ori
 
     The EK certificate, which has room for everything, is named by its digest.
     """
-    tbs = tbs_certificate(frame, [*extensions, _provenance(origin)])
+    tbs = tbs_certificate(frame, [*extensions, parts.provenance(origin)])
     if origin.resource is None or signed_size(tbs) < identity_room(key):
         return tbs
     return tbs_certificate(frame, [*extensions, encoded(*brief_provenance_extension(origin))])
-
-
-def _spki(key: PublicKey) -> bytes:
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def _subject_key_id(key: PublicKey, spki: bytes) -> bytes:
-    return encoded(x509.SubjectKeyIdentifier(key_id(key_bits(key, spki))), critical=False)
-
-
-# What follows is the same in many certificates: in all under an issuer, in all of a kind of TPM, or in both of a TPM.
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _authority_key_id(issuer_key_id: bytes) -> bytes:
-    return encoded(*authority_key_id(issuer_key_id))
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _publication(certificate_url: str, crl_url: str) -> tuple[bytes, ...]:
-    return tuple(encoded(*extension) for extension in publication(certificate_url, crl_url))
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _key_usage(name: KeyUsageName) -> bytes:
-    return encoded(*key_usage(name))
-
-
-@lru_cache(maxsize=1)
-def _no_ca() -> bytes:
-    return encoded(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _purpose(purpose: x509.ObjectIdentifier) -> bytes:
-    return encoded(x509.ExtendedKeyUsage([purpose]), critical=False)
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _subject(ek_name: bytes | None) -> bytes:
-    return (x509.Name([]) if ek_name is None else device_name(ek_name)).public_bytes()
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _provenance(origin: Provenance) -> bytes:
-    return encoded(*provenance_extension(origin))
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _tpm_names(manufacturer: str, vendor: str, firmware: str) -> bytes:
-    names = x509.SubjectAlternativeName([_tpm_name(manufacturer, vendor, firmware)])
-    return encoded(names, critical=True)
-
-
-def _tpm_name(manufacturer: str, vendor: str, firmware: str) -> x509.DirectoryName:
-    """Three single-valued RDNs, so that the order of a SET needs no care; as swtpm writes them."""
-    return x509.DirectoryName(
-        x509.Name(
-            [
-                x509.NameAttribute(oids.TPM_MANUFACTURER, f"id:{manufacturer.upper()}"),
-                x509.NameAttribute(oids.TPM_MODEL, vendor),
-                x509.NameAttribute(oids.TPM_VERSION, f"id:{firmware[:8].upper()}"),
-            ]
-        )
-    )
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _tpm_specification(spec: TpmSpec) -> bytes:
-    value = structures.TpmSpecification(
-        family=spec.family, level=int(spec.level), revision=int(spec.revision)
-    )
-    attribute = structures.TpmSpecificationAttribute(
-        type=oids.TPM_SPECIFICATION, values=structures.set_of(value)
-    )
-    der = structures.encode(structures.SubjectDirectoryAttributes(specification=attribute))
-    return encoded(x509.UnrecognizedExtension(oids.SUBJECT_DIRECTORY_ATTRIBUTES, der), critical=False)
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _policies(role: Role) -> bytes:
-    policies = (oids.VERIFIED_TPM_RESIDENCY, _POLICY_OF_ROLE[role])
-    stated = x509.CertificatePolicies([x509.PolicyInformation(policy, None) for policy in policies])
-    return encoded(stated, critical=False)
-
-
-def _permanent_identifier(ek_digest: str) -> x509.OtherName:
-    permanent = structures.PermanentIdentifier(
-        identifier_value=ek_digest, assigner=oids.EK_PERMANENT_ID_SHA256
-    )
-    return x509.OtherName(oids.PERMANENT_IDENTIFIER, structures.encode(permanent))
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _device_names(hardware: bytes, ek_digest: str) -> bytes:
-    """HardwareModuleName stands first: keylime up to 7.9 looks at the first otherName only."""
-    module = structures.HardwareModuleName(hw_type=oids.TPM_20, hw_serial_num=hardware)
-    names = x509.SubjectAlternativeName(
-        [
-            x509.OtherName(oids.HARDWARE_MODULE_NAME, structures.encode(module)),
-            _permanent_identifier(ek_digest),
-        ]
-    )
-    return encoded(names, critical=False)

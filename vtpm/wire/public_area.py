@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from vtpm.wire.errors import WireError
 from vtpm.wire.policy_digests import HASH_ALGORITHMS, digest
@@ -105,6 +106,14 @@ class PublicArea:
             WireError: the point is not on the curve, or modulus and exponent can be no RSA key.
         """
         return self._public_key
+
+    def spki(self) -> bytes:
+        """The key's SubjectPublicKeyInfo in DER (RFC 5280, section 4.1); raises as `public_key`."""
+        return self._spki
+
+    @cached_property
+    def _spki(self) -> bytes:
+        return self._public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     @cached_property
     def _public_key(self) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:

@@ -132,6 +132,18 @@ def test_only_a_simulation_ca_serves_simulated_platforms(content, facts, refusal
     assert refusals(content, facts, mode) == ["launch.simulated"]
 
 
+def test_checks_are_made_once_for_a_policy_and_remember_no_verdict(content, launch, launched, toml):
+    policy = load(toml(content))
+    rules = launch_checks(policy, "simulation")
+    assert launch_checks(policy, "simulation") is rules
+    assert launch_checks(policy, "production") is not rules
+    assert launch_checks(load(toml(content)), "simulation") is not rules
+    other = launched(measurement=bytes(48))
+    for _ in range(2):
+        assert judge_all(rules, other).refusal.rule == "launch.measurement"
+        assert judge_all(rules, launch).admitted
+
+
 def test_every_rule_has_one_finding_and_its_own_id(content, facts, toml, judge):
     policy = load(toml(content))
     rules = (*launch_checks(policy, "simulation"), *checks(policy, "simulation"))

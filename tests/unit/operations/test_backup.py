@@ -1,5 +1,6 @@
 """Backup and restore: nothing is lost unnoticed, nothing revoked comes back, no nonce of before is good again."""
 
+import errno
 import json
 import os
 import shutil
@@ -89,6 +90,28 @@ class TestBackup:
         assert error.value.code == "exists"
         assert file.read_bytes() == before
 
+    def test_a_medium_without_hard_links(self, desk, ca, tmp_path, monkeypatch):
+        def link(*_arguments: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", link)
+        path = tmp_path / "stick"
+        make_backup(ca, desk.store, path, desk.world.time)
+        assert read_manifest(path).ca_id == ca.ca_id
+        assert path.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(BadRequest):
+            make_backup(ca, desk.store, path, desk.world.time)
+
+    @pytest.mark.parametrize("call", ["link", "fsync"])
+    def test_a_disk_that_fails_leaves_nothing(self, desk, ca, tmp_path, monkeypatch, call):
+        def fail(*_arguments: object) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(os, call, fail)
+        with pytest.raises(Unavailable, match="Input/output error"):
+            make_backup(ca, desk.store, tmp_path / "stick", desk.world.time)
+        assert not [path for path in tmp_path.iterdir() if "stick" in path.name]
+
     def test_a_folder_that_is_not_there(self, desk, ca, tmp_path):
         with pytest.raises(BadRequest, match="cannot be written"):
             make_backup(ca, desk.store, tmp_path / "nowhere" / "backup", desk.world.time)
@@ -103,6 +126,15 @@ class TestBackup:
             f"DROP TABLE {MANIFEST}",
             "UPDATE vtpm_ca_backup SET manifest = '{}'",
             "UPDATE vtpm_ca_backup SET manifest = '[]'",
+            "UPDATE vtpm_ca_backup SET manifest = json_set(manifest, '$.epoch', '9')",
+            "UPDATE vtpm_ca_backup SET manifest = json_set(manifest, '$.epoch', 2147483647)",
+            "UPDATE vtpm_ca_backup SET manifest = json_set(manifest, '$.epoch', NULL)",
+            "UPDATE vtpm_ca_backup SET manifest = json_set(manifest, '$.rows', 5)",
+            "UPDATE vtpm_ca_backup SET manifest = json_set(manifest, '$.more', 5)",
+            "UPDATE vtpm_ca_backup SET manifest = json_set(manifest, '$.at', hex(zeroblob(50000)))",
+            "UPDATE vtpm_ca_backup SET manifest = x'ff'",
+            "CREATE TRIGGER t AFTER INSERT ON revocations BEGIN DELETE FROM revocations; END",
+            "CREATE VIEW v AS SELECT * FROM revocations",
         ],
     )
     def test_a_changed_one_is_not_taken(self, desk, ca, file, change):

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +32,7 @@ _BATCH = 500
 _MAX_MANIFEST = 64 * 1024
 _MAX_ROWS = 2**53 - 1
 _MAX_TABLES = 100
+_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
@@ -89,11 +91,7 @@ class Scratch:
 
     def flush(self) -> None:
         """Have all of it on the disk; raises `OSError`."""
-        descriptor = os.open(self.file, os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _flush(self.file)
 
     def publish(self) -> None:
         """Give the file its name.
@@ -109,6 +107,14 @@ class Scratch:
             raise BadRequest(str(self.path), "is there already; name another file", code="exists") from None
         except OSError as error:
             raise Unavailable(f"the backup cannot be written: {error.strerror}") from None
+
+
+def _flush(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def second_name(file: Path, name: Path) -> None:
@@ -137,6 +143,71 @@ def _copy(file: Path, name: Path) -> None:
     except BaseException:
         name.unlink(missing_ok=True)
         raise
+
+
+def put_in_place(file: Path, target: Path, at: datetime) -> None:
+    """Let a new SQLite database take the place of the present one, which stays beside it under its name and the time.
+
+    At every moment the one or the other is there, whole. The present one's log is folded in first, for a new
+    database must never meet the log of an old one.
+
+    Raises:
+        Unavailable: it cannot be done, or somebody works with the present one; it is in its place then.
+    """
+    try:
+        with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")
+        _flush(file)
+        if target.exists():
+            _keep_beside(target, at)
+        file.rename(target)
+        flush_directory(target.parent)
+    except OSError as error:
+        raise Unavailable(f"the database cannot be replaced: {error.strerror}") from None
+    except sqlite3.Error:
+        raise Unavailable("the database cannot be replaced: its disk fails or is full") from None
+
+
+def _keep_beside(target: Path, at: datetime) -> None:
+    folded = _fold(target)
+    for name in target.parent.glob(f"{target.name}.*"):
+        if os.path.samestat(name.lstat(), target.lstat()):
+            # A restore that was killed before its last step left it: two names for one database would part.
+            name.unlink()
+    stamp = at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    number = 0
+    while True:
+        kept = target.with_name(f"{target.name}.{stamp}" + (f".{number}" if number else ""))
+        try:
+            second_name(target, kept)
+            break
+        except FileExistsError:
+            number += 1
+    if folded:
+        return
+    # A damaged one cannot be folded; its log goes along.
+    for suffix in ("-wal", "-shm"):
+        part = target.with_name(target.name + suffix)
+        if part.exists():
+            second_name(part, kept.with_name(kept.name + suffix))
+            part.unlink()
+    flush_directory(target.parent)
+
+
+def _fold(target: Path) -> bool:
+    """Make one file of a database and its log; False if it is damaged."""
+    try:
+        with closing(sqlite3.connect(target, isolation_level=None, timeout=5)) as connection:
+            (mode,) = connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING:
+            raise Unavailable(
+                "the database cannot be replaced: somebody works with it, or its disk is full"
+            ) from None
+        return False
+    if mode != "delete":
+        raise Unavailable("the database cannot be replaced: somebody works with it")
+    return True
 
 
 def seal(file: Path, ca_id: str, root: str, at: str, rows: Mapping[str, int]) -> Manifest:
@@ -206,7 +277,7 @@ def _names(members: Members) -> list[str]:
 def _only_tables(connection: sqlite3.Connection) -> bool:
     """Whether nothing is there that would act by itself: the digests are about rows."""
     query = "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%'"
-    return connection.execute(query).fetchone() == (0,)
+    return bool(connection.execute(query).fetchone() == (0,))
 
 
 def unseal(file: Path) -> None:

@@ -455,7 +455,7 @@ class TestReplacing:
         backup_file.put_in_place(new, target, desk.world.time)
         kept = {path.read_bytes() for path in tmp_path.glob("db.*")}
         assert kept == {b"old", b"its log", b"its index"}
-        assert not [path for path in tmp_path.glob("db-*")]
+        assert not list(tmp_path.glob("db-*"))
 
     def test_nobody_may_work_with_it(self, desk, ca, file):
         with desk.store.read() as tx:
@@ -511,6 +511,19 @@ class TestLog:
         with desk.store.read() as tx:
             assert not list(tx.log.unlogged_certificates())
             assert not list(tx.log.unlogged_decisions())
+
+    def test_a_certificate_without_its_leaf_is_the_ca_s_fault(self, desk):
+        """Not a 404: the client has named nothing that could be wrong."""
+        tpm, boot = w.SoftTpm(), w.Boot(resource="default/vtpm/new", secret=bytes(32))
+        enroller = desk.world.enroller(desk.store)
+        w.issue(desk.world, enroller, tpm, boot)
+        with desk.store.write() as tx:
+            leaves = schema.log_leaves
+            tx.connection.execute(leaves.delete().where(leaves.c.kind == "certificate"))
+        desk.world.later(seconds=5)
+        with pytest.raises(Unavailable) as error:
+            w.issue(desk.world, enroller, tpm, replace(boot, counter=2))
+        assert error.value.code == "log"
 
 
 class TestPostgresql:

@@ -162,6 +162,9 @@ def restore(
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         target = Path(parsed.database or "")
+        for left in target.parent.glob(f".{target.name}.*.part*"):
+            # Of a restore that was killed: what it holds is as secret as the database.
+            left.unlink(missing_ok=True)
         with Scratch(target, give=True) as old, Scratch(target, give=True) as new:
             _unpack(path, old.file)
             _load(old.file, f"sqlite:///{new.file.absolute()}", finish)
@@ -271,6 +274,12 @@ def _new_revocations(path: Path, revocations: Sequence[RevocationRow]) -> int:
         )
 
 
+def _policy_text(losses: Losses) -> str:
+    if losses.policy_lost:
+        return _LOST_POLICY
+    return "the present one stays in force" if losses.policy_version else "none was ever applied"
+
+
 def as_json(losses: Losses) -> Mapping[str, object]:
     """The same for scripts."""
     manifest = losses.manifest
@@ -285,6 +294,6 @@ def as_json(losses: Losses) -> Mapping[str, object]:
         "epoch": losses.epoch,
         "policies_added": losses.policies,
         "policy_version": losses.policy_version,
-        "policy": _LOST_POLICY if losses.policy_lost else "the present one stays in force",
+        "policy": _policy_text(losses),
         "own_database": None if losses.own_database is None else str(losses.own_database),
     }

@@ -410,6 +410,8 @@ class TestReplacing:
 
             return call
 
+        left_over = Path(desk.world.url.removeprefix("sqlite:///")).with_name(".ca.sqlite3.0123.part-wal")
+        left_over.touch()
         with desk.store.write() as tx:
             tx.blocked_keys.add(BlockedKeyRow("ab" * 32, desk.world.time, "alice", "stolen"))
         module = "ca_service.operations.backup_file"
@@ -428,6 +430,7 @@ class TestReplacing:
             assert tx.blocked_keys.among(["ab" * 32])
         check_not_rolled_back(ca, store)
         assert len(kept_beside(desk)) == (2 if step == 3 else 1)
+        assert not left_over.exists()
 
     def test_each_keeps_its_own_copy(self, desk, ca, file):
         for _ in range(3):

@@ -69,13 +69,14 @@ class Enroller:
         return count
 
     def _open_log(self) -> None:
-        """See that the log can be gone on with; a database that has none yet gets all that it knows logged."""
+        """See that the log can be gone on with; what the database knows and the log does not is logged first."""
         desk = self.desk
         with desk.store.read() as tx:
-            new = tx.log.head() is None
-            if not new:
+            behind = tx.log.head() is None
+            if not behind:
                 desk.log.check_head(tx)
-        if new:
+                behind = tx.log.lacks_an_end()
+        if behind:
             with desk.store.write() as tx:
                 desk.log.catch_up(tx, desk.now())
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ca_service.audit import CERTIFICATE, Leaf, Proof
+from ca_service.audit import CERTIFICATE, Leaf, Proof, Receipt
 from ca_service.enrollment.desk import Desk
 from ca_service.enrollment.ledger import LedgerFacts
+from ca_service.judgment import NotFound, Unavailable
 from ca_service.store import Transaction
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import CertificateEntry, CertificatesReply
@@ -38,14 +39,26 @@ def log_certificates(desk: Desk, tx: Transaction, leaves: Sequence[Leaf], kept: 
         kept: certificates that were logged before.
 
     Raises:
-        Unavailable: the log cannot be written, so nothing may be (code ``log``).
+        Unavailable: the log cannot be written, or lacks one of those that are kept, so nothing may be (code ``log``).
     """
     receipt = desk.log.append(tx, leaves, desk.now())
     proofs = {leaf.subject: proof for leaf, proof in zip(leaves, receipt.proofs, strict=True)}
     if kept:
-        older = desk.log.proofs(tx, [(CERTIFICATE, certificate.serial) for certificate in kept])
+        older = _older(desk, tx, kept)
         proofs |= {certificate.serial: proof for certificate, proof in zip(kept, older.proofs, strict=True)}
     return Logged(receipt.checkpoint, proofs)
+
+
+def _older(desk: Desk, tx: Transaction, kept: Sequence[Issued]) -> Receipt:
+    try:
+        return desk.log.proofs(tx, [(CERTIFICATE, certificate.serial) for certificate in kept])
+    except NotFound:
+        # It is the CA's fault, and not a name that the client has got wrong.
+        raise Unavailable(
+            "the log is not complete: a certificate that was issued is not in it",
+            code="log",
+            remedy="Start the CA again: it logs what is missing. Run `vtpm-ca audit verify`.",
+        ) from None
 
 
 def reply_bytes(

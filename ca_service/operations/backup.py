@@ -9,38 +9,31 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography import x509
+import sqlalchemy as sa
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca_service.audit import Log, open_checkpoint, restore_leaf
-from ca_service.enrollment import Limits, publish
-from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
+from ca_service.enrollment import Limits
+from ca_service.judgment import BadRequest, Unavailable
 from ca_service.keys import Authority, PublicAuthority
-from ca_service.keys.files import flush_directory
-from ca_service.operations.audit import log_key
-from ca_service.operations.backup_file import Manifest, Scratch, read_manifest, seal, unseal
+from ca_service.operations.backup_file import Manifest, Scratch, put_in_place, read_manifest, seal, unseal
 from ca_service.operations.context import instant
-from ca_service.operations.kept import (
-    KeptState,
-    check_crl,
-    crl_number,
-    read_state,
-    state_of,
-    write_state,
+from ca_service.operations.kept import read_state, state_of, write_state
+from ca_service.operations.survivors import (
+    NOTHING_ADMITTED,
+    Survivors,
+    gather,
+    later_policies,
+    own_database,
+    readable,
+    settle,
 )
-from ca_service.profiles import Entropy, serial_hex
+from ca_service.profiles import Entropy
 from ca_service.store import (
-    BlockedKeyRow,
-    CertificateState,
-    CrlRow,
-    EpochRow,
-    IssuerRow,
-    IssuerState,
+    PolicyRow,
     RevocationRow,
     Store,
     Transaction,
@@ -48,12 +41,11 @@ from ca_service.store import (
     copy_rows,
     create_store,
     parse_url,
+    take_time,
 )
 
-_SALT_SIZE = 32
 _PAGE = 500
-_GIVEN_UP = (IssuerState.TAINTED, IssuerState.RETIRED)
-_GOOD = (CertificateState.ISSUED, CertificateState.SUPERSEDED)
+_LOST_POLICY = "NOTHING IS ADMITTED until a policy is applied: what is in force now cannot be read"
 
 
 def make_backup(public: PublicAuthority, store: Store, path: Path, at: datetime) -> Manifest:
@@ -92,6 +84,11 @@ class Losses:
         decisions: the same of decisions.
         revocations: how many serials come from outside the backup and stay revoked.
         epoch: the epoch that begins.
+        policies: how many policy versions come after those of the backup.
+        policy_version: the one in force afterwards; 0 for none.
+        policy_lost: whether nothing is admitted until a policy is applied, since the present one is not known.
+        own_database: the database in the CA's directory, if it is there and is not the one that is replaced. It is
+            read as the present ones are, and stays as it is.
     """
 
     manifest: Manifest
@@ -100,18 +97,10 @@ class Losses:
     decisions: int
     revocations: int
     epoch: int
-
-
-@dataclass(frozen=True)
-class _Survivors:
-    """What of the time since the backup is kept."""
-
-    epoch: int
-    revocations: Sequence[RevocationRow] = field(repr=False)
-    crls: Sequence[CrlRow] = field(repr=False)
-    issuers: Sequence[IssuerRow] = field(repr=False)
-    blocked: Sequence[BlockedKeyRow] = field(repr=False)
-    known: KeptState
+    policies: int
+    policy_version: int
+    policy_lost: bool
+    own_database: Path | None
 
 
 def plan_restore(public: PublicAuthority, url: str, path: Path, crls: Iterable[bytes] = ()) -> Losses:
@@ -122,15 +111,26 @@ def plan_restore(public: PublicAuthority, url: str, path: Path, crls: Iterable[b
         Unavailable: what the CA remembers cannot be read.
     """
     manifest = _read(public, path)
-    present = _present(url)
-    try:
-        survivors = _survivors(public, manifest, present, crls)
-        lost = (0, 0) if present is None else _lost(present, path)
-    finally:
-        if present is not None:
-            present.close()
+    return _losses(public, url, path, manifest, gather(public, url, manifest.epoch, crls))
+
+
+def _losses(
+    public: PublicAuthority, url: str, path: Path, manifest: Manifest, survivors: Survivors
+) -> Losses:
+    newest = survivors.newest
+    at = datetime.now(UTC)
+    before = _policies(path, at)
+    after = [*before, *(added := later_policies(before, survivors, at))]
     return Losses(
-        manifest, present is not None, *lost, _new_revocations(path, survivors.revocations), survivors.epoch
+        manifest,
+        newest is not None,
+        *((0, 0) if newest is None else _lost(newest.url, path)),
+        revocations=_new_revocations(path, survivors.revocations),
+        epoch=survivors.epoch,
+        policies=len(added),
+        policy_version=after[-1].version if after else 0,
+        policy_lost=bool(after) and after[-1].text == NOTHING_ADMITTED,
+        own_database=own_database(public, url),
     )
 
 
@@ -152,27 +152,27 @@ def restore(
     Raises:
         BadRequest, Unavailable: as `plan_restore`, and if the database cannot be written; it is as it was then.
     """
-    losses = plan_restore(authority, url, path, crls)
-    present = _present(url)
-    try:
-        survivors = _survivors(authority, losses.manifest, present, crls)
-    finally:
-        if present is not None:
-            present.close()
-    target = Path(parse_url(url).database or "")
+    manifest = _read(authority, path)
+    survivors = gather(authority, url, manifest.epoch, crls)
+    losses = _losses(authority, url, path, manifest, survivors)
 
     def finish(tx: Transaction) -> None:
-        _settle(tx, authority, survivors, at, entropy, limits)
+        settle(tx, authority, survivors, at, entropy, limits)
 
-    if parse_url(url).get_backend_name() == "sqlite":
-        with Scratch(target) as scratch:
-            _unpack(path, scratch.file, finish)
-            scratch.flush()
-            _take_place(scratch.file, target, at)
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        target = Path(parsed.database or "")
+        for left in target.parent.glob(f".{target.name}.*.part*"):
+            # Of a restore that was killed: what it holds is as secret as the database.
+            left.unlink(missing_ok=True)
+        with Scratch(target, give=True) as old, Scratch(target, give=True) as new:
+            _unpack(path, old.file)
+            _load(old.file, f"sqlite:///{new.file.absolute()}", finish)
+            put_in_place(new.file, target, at)
     else:
-        with Scratch(authority.directory / "restore") as scratch:
-            _unpack(path, scratch.file, None)
-            _load(scratch.file, url, finish)
+        with Scratch(authority.directory / "restore") as old:
+            _unpack(path, old.file)
+            _load(old.file, url, finish)
     store = Store(url)
     try:
         with store.read() as tx:
@@ -194,198 +194,63 @@ def _read(public: PublicAuthority, path: Path) -> Manifest:
     return manifest
 
 
-def _present(url: str) -> Store | None:
-    """The present database if it can be read with this program's schema."""
-    parsed = parse_url(url)
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-        return None
-    store = Store(url)
-    try:
-        store.check()
-    except VtpmCaError:
-        store.close()
-        return None
-    return store
-
-
-def _survivors(
-    public: PublicAuthority, manifest: Manifest, present: Store | None, crls: Iterable[bytes]
-) -> _Survivors:
-    kept = read_state(public)
-    known, epochs = kept, [kept.epoch, manifest.epoch]
-    revocations: dict[tuple[str, str], RevocationRow] = {}
-    issuers: list[IssuerRow] = []
-    blocked: list[BlockedKeyRow] = []
-    lists = [(f"{kept_of} of the CA's memory", der) for kept_of, der in kept.crls.items()]
-    if present is not None:
-        with present.read() as tx:
-            now = _state_if_sound(tx, public)
-            issuers, blocked = tx.issuers.all(), tx.blocked_keys.all()
-            epoch = tx.epochs.current()
-            epochs.append(0 if epoch is None else epoch.number)
-            for issuer in public.issuers:
-                row = tx.crls.latest(issuer.skid)
-                lists += [] if row is None else [(f"{issuer.skid} of the present database", row.der)]
-                for revoked in tx.revocations.of_issuer(issuer.skid):
-                    revocations[revoked.issuer, revoked.serial] = revoked
-        if now is not None and (now.epoch, now.log_size) > (known.epoch, known.log_size):
-            known = now
-    lists += [("--crl", der) for der in crls]
-    newest: dict[str, CrlRow] = {}
-    for what, der in lists:
-        row, entries = _read_crl(public, what, der)
-        if row.issuer not in newest or newest[row.issuer].number < row.number:
-            newest[row.issuer] = row
-        for entry in entries:
-            revocations.setdefault((entry.issuer, entry.serial), entry)
-    return _Survivors(
-        max(epochs) + 1, tuple(revocations.values()), tuple(newest.values()), issuers, blocked, known
-    )
-
-
-def _state_if_sound(tx: Transaction, public: PublicAuthority) -> KeptState | None:
-    try:
-        return state_of(tx, public)
-    except (VtpmCaError, ValueError):
-        # A damaged log may be the reason for the restore.
-        return None
-
-
-def _read_crl(public: PublicAuthority, what: str, given: bytes) -> tuple[CrlRow, list[RevocationRow]]:
-    try:
-        crl = x509.load_pem_x509_crl(given) if given.startswith(b"-----") else x509.load_der_x509_crl(given)
-        der = crl.public_bytes(Encoding.DER)
-        identifier = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-        skid = (identifier or b"").hex()
-        check_crl(public, skid, der)
-        row = CrlRow(
-            skid, crl_number(der), crl.last_update_utc, crl.next_update_utc or crl.last_update_utc, der
-        )
-        return row, [_revocation(skid, entry) for entry in crl]
-    except (ValueError, x509.ExtensionNotFound):
-        raise BadRequest(
-            what, "is no revocation list that an issuing CA of this CA has signed", code="crl"
-        ) from None
-
-
-def _revocation(skid: str, entry: x509.RevokedCertificate) -> RevocationRow:
-    try:
-        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
-    except x509.ExtensionNotFound:
-        reason = "unspecified"
-    return RevocationRow(
-        skid, serial_hex(entry.serial_number), entry.revocation_date_utc, reason, "stood on a published list"
-    )
-
-
-def _settle(
-    tx: Transaction,
-    authority: Authority,
-    survivors: _Survivors,
-    at: datetime,
-    entropy: Entropy,
-    limits: Limits,
-) -> None:
-    """Everything that must hold from the restored database's first moment on."""
-    at = at.astimezone(UTC).replace(microsecond=0)
-    for crl in survivors.crls:
-        latest = tx.crls.latest(crl.issuer)
-        if latest is None or latest.number < crl.number:
-            tx.crls.add(crl)
-    for row in survivors.revocations:
-        tx.revocations.add(row)
-        certificate = tx.certificates.get(row.serial)
-        if certificate is not None and certificate.state in _GOOD:
-            tx.certificates.end(row.serial, CertificateState.REVOKED)
-    _keep_refusals(tx, survivors, at)
-    tx.epochs.begin(EpochRow(survivors.epoch, entropy(_SALT_SIZE).hex(), at, "restored from a backup"))
-    known = survivors.known
-    checkpoint = (
-        open_checkpoint(known.checkpoint.encode("utf-8"), log_key(authority)) if known.checkpoint else None
-    )
-    log = Log(log_key(authority).name, authority.log_key)
-    log.append(tx, [restore_leaf(survivors.epoch, at, checkpoint)], at)
-    publish(tx, authority, [issuer.skid for issuer in authority.issuers], at, limits)
-
-
-def _keep_refusals(tx: Transaction, survivors: _Survivors, at: datetime) -> None:
-    """Keys stay blocked, and an issuing CA that was given up signs no more; one that took over signs on."""
-    known = tx.blocked_keys.among([row.spki for row in survivors.blocked])
-    for key in survivors.blocked:
-        if key.spki not in known:
-            tx.blocked_keys.add(key)
-    states = tx.issuers.states()
-    for row in survivors.issuers:
-        if row.state in _GIVEN_UP and states.get(row.skid) not in (None, row.state, IssuerState.RETIRED):
-            tx.issuers.move(row.skid, row.state, at)
-    for row in survivors.issuers:
-        free = row.active is not None and row.active not in tx.issuers.active()
-        if free and tx.issuers.states().get(row.skid) is IssuerState.PREPARED:
-            tx.issuers.move(row.skid, IssuerState.ACTIVE, at)
-
-
-def _unpack(path: Path, file: Path, finish: Callable[[Transaction], None] | None) -> None:
+def _unpack(path: Path, file: Path) -> None:
     """A database with this program's schema from a backup of this or an earlier one."""
     try:
         shutil.copyfile(path, file)
         unseal(file)
     except (OSError, sqlite3.Error):
         raise Unavailable("the backup cannot be copied: the disk fails or is full") from None
-    store = create_store(f"sqlite:///{file.absolute()}")
-    try:
-        if finish is not None:
-            with store.write() as tx:
-                finish(tx)
-    finally:
-        store.close()
-    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode=DELETE")
+    create_store(f"sqlite:///{file.absolute()}").close()
 
 
 def _load(file: Path, url: str, finish: Callable[[Transaction], None]) -> None:
+    """Only rows come out of a backup: tables, indexes and constraints are this program's own."""
     source, target = Store(f"sqlite:///{file.absolute()}"), create_store(url)
     try:
         with source.read() as rows, target.write() as tx:
+            take_time(tx)
             clear_rows(tx)
-            copy_rows(rows, tx)
+            try:
+                copy_rows(rows, tx)
+            except sa.exc.IntegrityError:
+                raise BadRequest("backup", "holds rows that contradict each other", code="damaged") from None
             finish(tx)
     finally:
         source.close()
         target.close()
 
 
-def _take_place(file: Path, target: Path, at: datetime) -> None:
-    """Rename the new database over the present one, which stays beside it."""
-    stamp = at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    try:
-        for suffix in ("-wal", "-shm", ""):
-            old = target.with_name(target.name + suffix)
-            if old.exists():
-                # The log goes first: a new database must never meet the log of the old one.
-                old.rename(target.with_name(f"{target.name}.{stamp}{suffix}"))
-        file.rename(target)
-        flush_directory(target.parent)
-    except OSError as error:
-        raise Unavailable(f"the database cannot be replaced: {error.strerror}") from None
-
-
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
-def _lost(present: Store, path: Path) -> tuple[int, int]:
-    """How many certificates and decisions of the present database the backup lacks."""
-    with closing(_connect(path)) as backup, present.read() as tx:
-        return (
-            _missing(
-                tx,
-                backup,
-                "SELECT serial FROM certificates WHERE der IS NOT NULL",
-                "certificates",
-                "serial",
-            ),
-            _missing(tx, backup, "SELECT id FROM decisions", "decisions", "id"),
-        )
+def _policies(path: Path, at: datetime) -> list[PolicyRow]:
+    """The versions in a backup; only what a plan needs of them is read."""
+    query = "SELECT version, digest, text FROM policies ORDER BY version"
+    with closing(_connect(path)) as backup:
+        return [PolicyRow(version, digest, text, at, "") for version, digest, text in backup.execute(query)]
+
+
+def _lost(url: str, path: Path) -> tuple[int, int]:
+    """How many certificates and decisions of a database the backup lacks."""
+    store = readable(url)
+    if store is None:
+        return 0, 0
+    try:
+        with closing(_connect(path)) as backup, store.read() as tx:
+            return (
+                _missing(
+                    tx,
+                    backup,
+                    "SELECT serial FROM certificates WHERE der IS NOT NULL",
+                    "certificates",
+                    "serial",
+                ),
+                _missing(tx, backup, "SELECT id FROM decisions", "decisions", "id"),
+            )
+    finally:
+        store.close()
 
 
 def _missing(tx: Transaction, backup: sqlite3.Connection, query: str, table: str, key: str) -> int:
@@ -409,6 +274,12 @@ def _new_revocations(path: Path, revocations: Sequence[RevocationRow]) -> int:
         )
 
 
+def _policy_text(losses: Losses) -> str:
+    if losses.policy_lost:
+        return _LOST_POLICY
+    return "the present one stays in force" if losses.policy_version else "none was ever applied"
+
+
 def as_json(losses: Losses) -> Mapping[str, object]:
     """The same for scripts."""
     manifest = losses.manifest
@@ -421,4 +292,8 @@ def as_json(losses: Losses) -> Mapping[str, object]:
         "decisions_lost": losses.decisions,
         "revocations_kept": losses.revocations,
         "epoch": losses.epoch,
+        "policies_added": losses.policies,
+        "policy_version": losses.policy_version,
+        "policy": _policy_text(losses),
+        "own_database": None if losses.own_database is None else str(losses.own_database),
     }

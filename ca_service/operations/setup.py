@@ -49,8 +49,31 @@ def open_database(url: str) -> Store:
 
 
 def upgrade_database(url: str) -> None:
-    """Bring a CA's database to this program's schema; raises as `open_database` does."""
-    _existing(url, create_store).close()
+    """Bring a CA's database to this program's schema; raises as `open_database` does.
+
+    A database without tables is refused: `init` and a restore make them. An empty one would not know what is revoked.
+    """
+    _existing(url, _upgraded).close()
+
+
+def _upgraded(url: str) -> Store:
+    store = Store(url)
+    try:
+        _require_tables(store)
+        store.upgrade()
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _require_tables(store: Store) -> None:
+    if store.revision() is None:
+        raise Unavailable(
+            "the database is empty: no CA's tables are in it",
+            code="empty",
+            remedy="Bring the CA's database into it from a backup, with `vtpm-ca db restore`.",
+        )
 
 
 def _existing(url: str, open_: Callable[[str], Store]) -> Store:

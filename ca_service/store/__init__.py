@@ -6,7 +6,7 @@ view, `Store.write` one durable transaction; both hand out a `Transaction` with 
 
 from ca_service.store.authority import active_key, spki_digest
 from ca_service.store.backends import parse_url
-from ca_service.store.copying import clear_rows, copy_rows
+from ca_service.store.copying import clear_rows, copy_rows, take_time
 from ca_service.store.counters import precedes
 from ca_service.store.database import Faults, Store, create_store, no_faults, open_store
 from ca_service.store.failures import Taken
@@ -86,4 +86,5 @@ __all__ = [
     "parse_url",
     "precedes",
     "spki_digest",
+    "take_time",
 ]

@@ -31,9 +31,21 @@ def copy_rows(source: Transaction, target: Transaction) -> dict[str, int]:
 
 
 def clear_rows(target: Transaction) -> None:
-    """Remove every row of every table, within the transaction."""
+    """Remove every row of every table, within the transaction; on PostgreSQL nobody may read meanwhile."""
+    connection = target.connection
+    if connection.dialect.name == "postgresql":
+        # To delete rows would look up, without an index, what refers to each of them.
+        quote = connection.dialect.identifier_preparer.format_table
+        connection.exec_driver_sql("TRUNCATE " + ", ".join(quote(table) for table in _ORDER))
+        return
     for table in reversed(_ORDER):
         target.connection.execute(table.delete())
+
+
+def take_time(target: Transaction) -> None:
+    """Let a statement of this transaction take as long as it needs: nobody waits for a whole database's rows."""
+    if target.connection.dialect.name == "postgresql":
+        target.connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
 
 
 def _count_on(connection: sa.Connection) -> None:

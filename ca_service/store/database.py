@@ -138,8 +138,7 @@ class Store:
         Raises:
             Unavailable: with the reason and the remedy.
         """
-        with self.read() as tx:
-            found = MigrationContext.configure(tx.connection).get_current_revision()
+        found = self.revision()
         wanted = self._scripts().get_current_head()
         if found == wanted:
             return
@@ -148,6 +147,11 @@ class Store:
             code="schema",
             remedy="Run `vtpm-ca db upgrade`.",
         )
+
+    def revision(self) -> str | None:
+        """The schema of the database; None if it has none. Raises `Unavailable`."""
+        with self.read() as tx:
+            return MigrationContext.configure(tx.connection).get_current_revision()
 
     def _scripts(self) -> ScriptDirectory:
         return ScriptDirectory.from_config(_alembic())

@@ -161,6 +161,15 @@ class LogTables(Repository):
         rows = self._all(LoggedCertificate, _certificates().where(schema.certificates.c.serial.in_(serials)))
         return {row.serial: row for row in rows}
 
+    def lacks_an_end(self) -> bool:
+        """Whether the first or the last decision has no leaf: cheap, and what a log that was begun late shows."""
+        table = schema.decisions
+        ends = [
+            self._connection.execute(sa.select(table.c.id).order_by(*order).limit(1)).scalar()
+            for order in ((table.c.at, table.c.id), (table.c.at.desc(), table.c.id.desc()))
+        ]
+        return any(end is not None and self.leaf("decision", end) is None for end in ends)
+
     def unlogged_decisions(self) -> Iterator[tuple[datetime, str]]:
         """Time and id of the decisions without a leaf, in that order, as they are read."""
         table = schema.decisions

@@ -72,6 +72,15 @@ def test_upgrade_makes_no_database(here, ca):
     assert not (ca / "ca.sqlite3").exists()
 
 
+def test_upgrade_makes_no_database_of_an_empty_file(here, ca):
+    (ca / "ca.sqlite3").write_bytes(b"")
+    done = here("db", "upgrade", "--dir", ca)
+    assert done.code == 3
+    assert "vtpm-ca db restore" in done.err
+    with closing(sqlite3.connect(ca / "ca.sqlite3")) as database:
+        assert database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
 def test_a_backup_while_the_server_runs(serve, here, ca, tmp_path):
     serve(ca)
     done = here("db", "backup", tmp_path / "b", "--dir", ca, "--json")

@@ -1,5 +1,6 @@
 """Backup and restore: nothing is lost unnoticed, nothing revoked comes back, no nonce of before is good again."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,11 +13,12 @@ import enrollment_world as w
 import pytest
 from cryptography import x509
 
+from ca_service.audit import Log, restore_leaf
 from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, Refused, Unavailable
-from ca_service.operations import open_database
+from ca_service.operations import backup_file, ensure_issuers, open_database, upgrade_database
 from ca_service.operations.audit import audit_ca
-from ca_service.operations.backup import make_backup, plan_restore, restore
+from ca_service.operations.backup import as_json, make_backup, plan_restore, restore
 from ca_service.operations.backup_file import MANIFEST, read_manifest
 from ca_service.operations.kept import (
     FOLDER,
@@ -26,7 +28,16 @@ from ca_service.operations.kept import (
     keep_state,
     read_state,
 )
-from ca_service.store import CertificateState, IssuerState, Store, create_store, schema
+from ca_service.store import (
+    BlockedKeyRow,
+    CertificateState,
+    IssuerState,
+    Store,
+    clear_rows,
+    create_store,
+    schema,
+    take_time,
+)
 
 
 @pytest.fixture
@@ -89,6 +100,28 @@ class TestBackup:
         assert error.value.code == "exists"
         assert file.read_bytes() == before
 
+    def test_a_medium_without_hard_links(self, desk, ca, tmp_path, monkeypatch):
+        def link(*_arguments: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", link)
+        path = tmp_path / "stick"
+        make_backup(ca, desk.store, path, desk.world.time)
+        assert read_manifest(path).ca_id == ca.ca_id
+        assert path.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(BadRequest):
+            make_backup(ca, desk.store, path, desk.world.time)
+
+    @pytest.mark.parametrize("call", ["link", "fsync"])
+    def test_a_disk_that_fails_leaves_nothing(self, desk, ca, tmp_path, monkeypatch, call):
+        def fail(*_arguments: object) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(os, call, fail)
+        with pytest.raises(Unavailable, match="Input/output error"):
+            make_backup(ca, desk.store, tmp_path / "stick", desk.world.time)
+        assert not [path for path in tmp_path.iterdir() if "stick" in path.name]
+
     def test_a_folder_that_is_not_there(self, desk, ca, tmp_path):
         with pytest.raises(BadRequest, match="cannot be written"):
             make_backup(ca, desk.store, tmp_path / "nowhere" / "backup", desk.world.time)
@@ -103,6 +136,15 @@ class TestBackup:
             f"DROP TABLE {MANIFEST}",
             "UPDATE vtpm_ca_backup SET manifest = '{}'",
             "UPDATE vtpm_ca_backup SET manifest = '[]'",
+            "UPDATE vtpm_ca_backup SET manifest = json_set(manifest, '$.epoch', '9')",
+            "UPDATE vtpm_ca_backup SET manifest = json_set(manifest, '$.epoch', 2147483647)",
+            "UPDATE vtpm_ca_backup SET manifest = json_set(manifest, '$.epoch', NULL)",
+            "UPDATE vtpm_ca_backup SET manifest = json_set(manifest, '$.rows', 5)",
+            "UPDATE vtpm_ca_backup SET manifest = json_set(manifest, '$.more', 5)",
+            "UPDATE vtpm_ca_backup SET manifest = json_set(manifest, '$.at', hex(zeroblob(50000)))",
+            "UPDATE vtpm_ca_backup SET manifest = x'ff'",
+            "CREATE TRIGGER t AFTER INSERT ON revocations BEGIN DELETE FROM revocations; END",
+            "CREATE VIEW v AS SELECT * FROM revocations",
         ],
     )
     def test_a_changed_one_is_not_taken(self, desk, ca, file, change):
@@ -227,7 +269,7 @@ class TestRestore:
 
     def test_a_restore_that_fails_leaves_all_as_it_was(self, desk, ca, file, monkeypatch):
         before = rows(desk.store)
-        monkeypatch.setattr("ca_service.operations.backup.publish", _fail)
+        monkeypatch.setattr("ca_service.operations.survivors.publish", _fail)
         with pytest.raises(RuntimeError):
             bring_back(desk, ca, file)
         store = open_database(desk.world.url)
@@ -244,6 +286,247 @@ class TestRestore:
         assert w.issue(world, enroller, w.SoftTpm(), w.Boot(resource="default/vtpm/new", secret=bytes(32)))
         world.close()
         check_not_rolled_back(ca, store)
+
+
+class TestPolicies:
+    """An old allow-list does not come back, and no version number means two documents."""
+
+    def versions(self, store: Store) -> list[tuple[int, str]]:
+        with store.read() as tx:
+            return [(row.version, row.text) for row in tx.policies.all()]
+
+    def suspend(self, desk) -> None:
+        desk.world.apply(desk.store, desk.world.policy(status="suspended"))
+
+    def refused(self, desk, store: Store) -> str:
+        boot = w.Boot(resource="default/vtpm/new", secret=bytes(32))
+        enroller = desk.world.enroller(store)
+        with pytest.raises(Refused) as refusal:
+            enroller.enroll(desk.world.body(enroller.new_nonce().nonce, w.SoftTpm(), boot))
+        return refusal.value.rule
+
+    def test_what_was_narrowed_stays_narrow(self, desk, ca, file):
+        self.suspend(desk)
+        before = self.versions(desk.store)
+        losses = plan_restore(ca, desk.world.url, file)
+        assert (losses.policies, losses.policy_version, losses.policy_lost) == (1, 2, False)
+        store = bring_back(desk, ca, file)
+        assert self.versions(store) == before
+        assert self.refused(desk, store) == "kbs.status"
+
+    @pytest.mark.parametrize("present", ["gone", "old", "empty"])
+    def test_without_the_present_policy_nothing_is_admitted(self, desk, ca, file, tmp_path, present):
+        """Its database is lost, is an old copy, or is one that never knew a policy."""
+        path = Path(desk.world.url.removeprefix("sqlite:///"))
+        if present == "old":
+            desk.store.close()
+            shutil.copyfile(path, tmp_path / "old")
+            desk.context = replace(desk.context, store=(store := open_database(desk.world.url)))
+            desk.store = store
+        desk("cert-revoke", serial=serial_of(desk), yes=True)
+        self.suspend(desk)
+        desk.store.close()
+        path.unlink()
+        if present == "old":
+            shutil.copyfile(tmp_path / "old", path)
+        if present == "empty":
+            create_store(desk.world.url).close()
+        losses = plan_restore(ca, desk.world.url, file)
+        assert (losses.policies, losses.policy_version, losses.policy_lost) == (1, 2, True)
+        assert "NOTHING IS ADMITTED" in as_json(losses)["policy"]
+        store = bring_back(desk, ca, file)
+        self.refused(desk, store)
+        applied = desk("policy-apply", text=desk.world.policy())
+        assert (applied["version"], applied["changed"]) == (3, True)
+
+    def test_what_differs_follows_with_new_numbers(self, desk, ca, file, tmp_path):
+        """A backup of another line of versions than the present one."""
+        Path(desk.world.url.removeprefix("sqlite:///")).unlink()
+        bring_back(desk, ca, file)
+        keep_state(ca, desk.store)
+        self.suspend(desk)
+        present = self.versions(desk.store)
+        other = tmp_path / "other"
+        shutil.copytree(desk.world.directory, other)
+        with Store(f"sqlite:///{other}/ca/ca.sqlite3").write() as tx:
+            tx.connection.exec_driver_sql("DELETE FROM policies WHERE version > 1")
+            tx.policies.append("00" * 32, "another", desk.world.time, "me")
+        source = Store(f"sqlite:///{other}/ca/ca.sqlite3")
+        make_backup(ca, source, tmp_path / "other.sqlite3", desk.world.time)
+        source.close()
+        texts = [text for _, text in present]
+        assert self.versions(bring_back(desk, ca, tmp_path / "other.sqlite3")) == list(
+            enumerate([texts[0], "another", *texts[1:]], start=1)
+        )
+
+
+class TestIssuers:
+    """An issuing CA goes on its way and never back."""
+
+    def states(self, store: Store) -> dict[str, IssuerState]:
+        with store.read() as tx:
+            return tx.issuers.states()
+
+    def test_a_rollover_is_not_undone(self, rolled, new_ca, tmp_path):
+        """The backup does not know of the second generation, and of the first one that it still signs."""
+        desk, ca = rolled, rolled.world.authority
+
+        def issuer(role: str, generation: int):
+            return next(i for i in ca.issuers if (i.role, i.generation) == (role, generation))
+
+        path = tmp_path / "backup.sqlite3"
+        keep_state(ca, desk.store)
+        make_backup(ca, desk.store, path, desk.world.time)
+        new, devid = issuer("ek", 2), issuer("devid", 2)
+        old = issuer("ek", 1)
+        ensure_issuers(desk.store, ca, desk.world.time)
+        with desk.store.write() as tx:
+            tx.issuers.move(old.skid, IssuerState.OLD, desk.world.time)
+            tx.issuers.move(new.skid, IssuerState.ACTIVE, desk.world.time)
+            tx.issuers.move(devid.skid, IssuerState.TAINTED, desk.world.time)
+        before = self.states(desk.store)
+        store = bring_back(desk, ca, path)
+        ensure_issuers(store, ca, desk.world.time)
+        assert self.states(store) == before
+        with store.read() as tx:
+            assert tx.issuers.active()["ek:default"] == new.skid
+
+
+class TestReplacing:
+    """At every moment the old database or the new one is there, and nothing that was kept is overwritten."""
+
+    @pytest.mark.parametrize("step", range(4))
+    def test_one_that_is_killed_loses_nothing(self, desk, ca, file, monkeypatch, step):
+        class Killed(BaseException):
+            pass
+
+        steps = iter(range(100))
+
+        def dying(real):
+            def call(*arguments, **named):
+                if next(steps) == step:
+                    raise Killed
+                return real(*arguments, **named)
+
+            return call
+
+        left_over = Path(desk.world.url.removeprefix("sqlite:///")).with_name(".ca.sqlite3.0123.part-wal")
+        left_over.touch()
+        with desk.store.write() as tx:
+            tx.blocked_keys.add(BlockedKeyRow("ab" * 32, desk.world.time, "alice", "stolen"))
+        module = "ca_service.operations.backup_file"
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{module}.second_name", dying(backup_file.second_name))
+            patch.setattr(f"{module}.flush_directory", dying(backup_file.flush_directory))
+            patch.setattr(Path, "rename", dying(Path.rename))
+            with pytest.raises(Killed):
+                bring_back(desk, ca, file)
+        left = open_database(desk.world.url)
+        with left.read() as tx:
+            assert tx.blocked_keys.among(["ab" * 32])
+        left.close()
+        store = bring_back(desk, ca, file)
+        with store.read() as tx:
+            assert tx.blocked_keys.among(["ab" * 32])
+        check_not_rolled_back(ca, store)
+        assert len(kept_beside(desk)) == (2 if step == 3 else 1)
+        assert not left_over.exists()
+
+    def test_each_keeps_its_own_copy(self, desk, ca, file):
+        for _ in range(3):
+            bring_back(desk, ca, file)
+        epochs = set()
+        for path in kept_beside(desk):
+            with closing(sqlite3.connect(path)) as database:
+                epochs |= {database.execute("SELECT max(number) FROM epochs").fetchone()}
+        assert epochs == {(1,), (2,), (3,)}
+
+    def test_a_damaged_one_is_kept(self, desk, ca, file):
+        path = Path(desk.world.url.removeprefix("sqlite:///"))
+        desk.store.close()
+        path.write_bytes(b"no database" * 1000)
+        bring_back(desk, ca, file)
+        (kept,) = kept_beside(desk)
+        assert kept.read_bytes() == b"no database" * 1000
+
+    def test_the_log_of_one_that_cannot_be_folded_goes_along(self, desk, tmp_path, monkeypatch):
+        monkeypatch.setattr(backup_file, "_fold", lambda _: False)
+        target, new = tmp_path / "db", tmp_path / "new"
+        for name, data in (("db", b"old"), ("db-wal", b"its log"), ("db-shm", b"its index")):
+            (tmp_path / name).write_bytes(data)
+        create_store(f"sqlite:///{new}").close()
+        backup_file.put_in_place(new, target, desk.world.time)
+        kept = {path.read_bytes() for path in tmp_path.glob("db.*")}
+        assert kept == {b"old", b"its log", b"its index"}
+        assert not list(tmp_path.glob("db-*"))
+
+    def test_nobody_may_work_with_it(self, desk, ca, file):
+        with desk.store.read() as tx:
+            tx.policies.all()
+            with pytest.raises(Unavailable, match="somebody works with it"):
+                restore(ca, desk.world.url, file, at=desk.world.time, entropy=os.urandom, limits=Limits())
+        assert not kept_beside(desk)
+        check_not_rolled_back(ca, desk.store)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_what_root_restores_the_ca_s_user_can_open(self, desk, ca, file):
+        folder = Path(desk.world.url.removeprefix("sqlite:///")).parent
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, 65534, 65534)
+        bring_back(desk, ca, file)
+        assert {path.stat().st_uid for path in folder.glob("ca.sqlite3*")} == {65534}
+
+    def test_only_rows_come_out_of_a_backup(self, desk, ca, file, monkeypatch):
+        with closing(sqlite3.connect(file)) as database:
+            database.execute(
+                "CREATE TRIGGER t AFTER INSERT ON revocations BEGIN DELETE FROM revocations; END"
+            )
+            database.execute("DROP INDEX ix_decisions_at")
+        monkeypatch.setattr(backup_file, "_only_tables", lambda _: True)
+        with bring_back(desk, ca, file).read() as tx:
+            query = "SELECT type, name FROM sqlite_master"
+            found = {tuple(row) for row in tx.connection.exec_driver_sql(query)}
+        assert ("index", "ix_decisions_at") in found
+        assert "trigger" not in {kind for kind, _ in found}
+
+
+class TestLog:
+    def test_a_backup_without_a_log_gets_the_whole(self, desk, ca, tmp_path):
+        """As `db upgrade` leaves a database of release 0.3, before the first start."""
+        with desk.store.write() as tx:
+            for table in ("log_leaves", "log_nodes", "log_head"):
+                tx.connection.execute(schema.metadata.tables[table].delete())
+        make_backup(ca, desk.store, tmp_path / "backup", desk.world.time)
+        store = bring_back(desk, ca, tmp_path / "backup")
+        with store.read() as tx:
+            assert not list(tx.log.unlogged_certificates())
+            assert not list(tx.log.unlogged_decisions())
+        assert not audit_ca(ca, store).findings
+
+    def test_a_start_logs_what_is_missing(self, desk, ca):
+        with desk.store.write() as tx:
+            for table in ("log_leaves", "log_nodes", "log_head"):
+                tx.connection.execute(schema.metadata.tables[table].delete())
+            Log(ca.log.origin, ca.log_key).append(
+                tx, [restore_leaf(1, desk.world.time, None)], desk.world.time
+            )
+        desk.world.enroller(desk.store).recover()
+        with desk.store.read() as tx:
+            assert not list(tx.log.unlogged_certificates())
+            assert not list(tx.log.unlogged_decisions())
+
+    def test_a_certificate_without_its_leaf_is_the_ca_s_fault(self, desk):
+        """Not a 404: the client has named nothing that could be wrong."""
+        tpm, boot = w.SoftTpm(), w.Boot(resource="default/vtpm/new", secret=bytes(32))
+        enroller = desk.world.enroller(desk.store)
+        w.issue(desk.world, enroller, tpm, boot)
+        with desk.store.write() as tx:
+            leaves = schema.log_leaves
+            tx.connection.execute(leaves.delete().where(leaves.c.kind == "certificate"))
+        desk.world.later(seconds=5)
+        with pytest.raises(Unavailable) as error:
+            w.issue(desk.world, enroller, tpm, replace(boot, counter=2))
+        assert error.value.code == "log"
 
 
 class TestPostgresql:
@@ -273,11 +556,57 @@ class TestPostgresql:
         with store.read() as tx:
             assert tx.epochs.current().number == 4
 
+    def test_the_ca_s_own_database_counts_while_it_moves(self, desk, ca, file, postgres):
+        desk.world.apply(desk.store, desk.world.policy(status="suspended"))
+        with desk.store.write() as tx:
+            tx.blocked_keys.add(BlockedKeyRow("ab" * 32, desk.world.time, "alice", "stolen"))
+        server = postgres.url(postgres.new_database())
+        losses = plan_restore(ca, server, file)
+        own = Path(desk.world.url.removeprefix("sqlite:///"))
+        assert (losses.own_database, losses.present_readable, losses.policy_lost) == (own, True, False)
+        with bring_back(desk, ca, file, server).read() as tx:
+            assert tx.policies.in_force().version == 2
+            assert tx.blocked_keys.among(["ab" * 32])
+
+    def test_rows_are_cleared_in_one_statement_that_takes_its_time(self, postgres):
+        """To delete them would look for what refers to each, without an index: some ten thousand took minutes."""
+        store = create_store(postgres.url(postgres.new_database()))
+        at = "'2026-01-01T00:00:00Z'"
+        with store.write() as tx:
+            for table, values in (
+                ("evidence", f"'d'||i, '\\x00', {at}"),
+                ("decisions", f"'x'||i, {at}, '', 1, '', '', 1, '', 'd'||i, 'k', 'r'"),
+                ("submissions", f"'n'||i, '', {at}, 'x'||i, 201, '\\x00'"),
+                ("enrollments", f"'e'||i, 'n'||i, 'issued', {at}, 'x'||i, 1, 'd'||i"),
+            ):
+                tx.connection.exec_driver_sql(
+                    f"INSERT INTO {table} SELECT {values} FROM generate_series(1, 10000) i"  # noqa: S608 - constants
+                )
+        with store.write() as tx:
+            # A quadratic one takes longer than this by far.
+            tx.connection.exec_driver_sql("SET LOCAL statement_timeout = '3s'")
+            clear_rows(tx)
+        with store.write() as tx:
+            assert tx.connection.exec_driver_sql("SHOW statement_timeout").scalar() == "1min"
+            take_time(tx)
+            assert tx.connection.exec_driver_sql("SHOW statement_timeout").scalar() == "0"
+        assert not any(rows(store)[name] for name in ("evidence", "decisions", "submissions", "enrollments"))
+        store.close()
+
+    def test_an_empty_one_is_not_upgraded_to_a_ca_s(self, postgres):
+        server = postgres.url(postgres.new_database())
+        with pytest.raises(Unavailable) as error:
+            upgrade_database(server)
+        assert error.value.code == "empty"
+        store = Store(server)
+        assert store.revision() is None
+        store.close()
+
     def test_a_failure_changes_nothing(self, desk, ca, file, postgres, monkeypatch):
         server = postgres.url(postgres.new_database())
         target = create_store(server)
         before = rows(target)
-        monkeypatch.setattr("ca_service.operations.backup.publish", _fail)
+        monkeypatch.setattr("ca_service.operations.survivors.publish", _fail)
         with pytest.raises(RuntimeError):
             restore(ca, server, file, at=desk.world.time, entropy=os.urandom, limits=Limits())
         assert rows(target) == before
@@ -393,6 +722,11 @@ class TestCompare:
     )
     def test_what_is_behind_is_named(self, now, change):
         assert compare(now, replace(now, **change))
+
+
+def kept_beside(desk) -> list[Path]:
+    folder = Path(desk.world.url.removeprefix("sqlite:///")).parent
+    return [path for path in folder.glob("ca.sqlite3.2*") if not path.name.endswith(("-wal", "-shm"))]
 
 
 def _wrong(desk) -> bytes:

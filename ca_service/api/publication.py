@@ -156,9 +156,10 @@ def _check_ready(services: Services) -> None:
     """Raise `Unavailable` unless the CA could issue now."""
     services.store.check()
     services.store.check_writable()
-    at = services.enroller.desk.now()
+    at, log = services.enroller.desk.now(), services.enroller.desk.log
+    before = log.seen
     with services.store.read() as tx:
-        services.enroller.desk.log.check_head(tx)
+        log.check_head(tx, before)
         rows = tx.issuers.all()
     for row in rows:
         if row.state is IssuerState.ACTIVE:

@@ -72,10 +72,11 @@ class Enroller:
     def _open_log(self) -> None:
         """See that the log can be gone on with; a database that has none yet gets all that it knows logged."""
         desk = self.desk
+        before = desk.log.seen
         with desk.store.read() as tx:
             new = tx.log.head() is None
             if not new:
-                desk.log.check_head(tx)
+                desk.log.check_head(tx, before)
         if new:
             with desk.store.write() as tx:
                 desk.log.catch_up(tx, desk.now())

@@ -3,6 +3,7 @@
 import secrets
 
 from flask import Flask, Response, request
+from werkzeug.routing import BaseConverter
 
 from ca_service.api import problems
 from ca_service.api.enrolment import enrolment
@@ -11,6 +12,13 @@ from ca_service.api.operator import operator
 from ca_service.api.publication import publication
 from ca_service.api.services import Services
 from vtpm.wire.enrollment import MAX_BODY
+
+
+class HexName(BaseConverter):
+    """Serial numbers, key ids and ids of enrolments: what is none is not there, and no database is asked for it."""
+
+    regex = "[0-9a-f]{1,64}"
+
 
 _ALWAYS = ("/healthz",)
 """What is answered even when the database has turned out to be an old one."""
@@ -26,6 +34,7 @@ def create_app(services: Services) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = 0
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.strict_slashes = True
+    app.url_map.converters["hex"] = HexName
     problems.install(app)
 
     @app.before_request

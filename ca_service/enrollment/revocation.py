@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from ca_service.enrollment.limits import Limits
-from ca_service.judgment import NotFound, Unavailable
+from ca_service.judgment import NotFound, Unavailable, VtpmCaError
 from ca_service.keys import Authority, IssuingCa
 from ca_service.status import RevokedEntry, build_crl
 from ca_service.store import (
@@ -77,7 +77,13 @@ def _is_due(row: CrlRow | None, at: datetime) -> bool:
 
 
 def publish_due(store: Store, authority: Authority, at: datetime, limits: Limits) -> list[CrlRow]:
-    """Make the next CRL of those issuing CAs that have none, or whose last one is past half of its life."""
+    """Make the next CRL of those issuing CAs that have none, or whose last one is past half of its life.
+
+    An issuing CA whose key cannot be used does not keep the others from theirs.
+
+    Raises:
+        Unavailable: the key of one cannot be used, and all others have their lists; or the database cannot be used.
+    """
     with store.read() as tx:
         due = [ca.skid for ca in authority.issuers if _is_due(tx.crls.latest(ca.skid), at)]
     if not due:
@@ -85,7 +91,16 @@ def publish_due(store: Store, authority: Authority, at: datetime, limits: Limits
     with store.write() as tx:
         # Another process may have been faster.
         due = [skid for skid in due if _is_due(tx.crls.latest(skid), at)]
-        return publish(tx, authority, due, at, limits)
+        made, failures = list[CrlRow](), list[VtpmCaError]()
+        for skid in due:
+            try:
+                made += publish(tx, authority, [skid], at, limits)
+            except VtpmCaError as error:
+                # It was to be signed before anything is written. What the database refuses ends the whole transaction.
+                failures.append(error)
+    if failures:
+        raise failures[0]
+    return made
 
 
 def _end(

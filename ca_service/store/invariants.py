@@ -54,7 +54,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         "certificate.live-key",
-        "a live certificate is marked by its profile and key, an ephemeral one also by its launch; one that ended is not",
+        "a live certificate is marked by its profile and key, an ephemeral one by its launch too; an ended one is not",
         # The mark of an ephemeral one is a hash, which SQL cannot make: its form, and that the instance is such a one.
         "SELECT serial FROM certificates c WHERE live IS NOT NULL"
         " AND (state NOT IN ('issued', 'intended') OR live <> profile || ':' || key_name AND NOT"

@@ -204,7 +204,7 @@ def _abandon(tx: Transaction, intent: IntentRow, at: datetime, then: EnrollmentS
 
 def abandon(
     store: Store, authority: Authority, intents: Iterable[IntentRow], at: datetime, limits: Limits
-) -> int:
+) -> set[str]:
     """Give up intents that nobody signs any more, and put their serials on the CRL.
 
     Whether a signature was made before the end of the process that wanted to make it, nobody knows; so the
@@ -212,9 +212,9 @@ def abandon(
     whose key this node lacks are left to a node that can publish their serials.
 
     Returns:
-        How many were still open.
+        The ids of those that were still open and are abandoned now.
     """
-    count = 0
+    closed = set[str]()
     with store.write() as tx:
         touched: set[str] = set()
         for intent in intents:
@@ -223,6 +223,6 @@ def abandon(
                 continue
             if {row.issuer for row in tx.certificates.of_intent(fresh.id)} <= _held(authority):
                 touched |= _abandon(tx, fresh, at, EnrollmentState.PENDING)
-                count += 1
+                closed.add(fresh.id)
         publish(tx, authority, touched, at, limits)
-    return count
+    return closed

@@ -2,7 +2,8 @@
 
 import secrets
 
-from flask import Flask, Response
+from flask import Flask, Response, request
+from werkzeug.routing import BaseConverter
 
 from ca_service.api import problems
 from ca_service.api.enrolment import enrolment
@@ -11,6 +12,16 @@ from ca_service.api.operator import operator
 from ca_service.api.publication import publication
 from ca_service.api.services import Services
 from vtpm.wire.enrollment import MAX_BODY
+
+
+class HexName(BaseConverter):
+    """Serial numbers, key ids and ids of enrolments: what is none is not there, and no database is asked for it."""
+
+    regex = "[0-9a-f]{1,64}"
+
+
+_ALWAYS = ("/healthz",)
+"""What is answered even when the database has turned out to be an old one."""
 
 
 def create_app(services: Services) -> Flask:
@@ -23,7 +34,15 @@ def create_app(services: Services) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = 0
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.strict_slashes = True
+    app.url_map.converters["hex"] = HexName
     problems.install(app)
+
+    @app.before_request
+    def on_the_present_database() -> None:
+        # An old database gives out old lists and certificates as if they were in force.
+        if request.path not in _ALWAYS:
+            services.enroller.desk.log.check_going()
+
     app.register_blueprint(enrolment(services))
     app.register_blueprint(publication(services))
     app.register_blueprint(log(services))

@@ -49,13 +49,13 @@ def enrolment(services: Services) -> Blueprint:
             reply = enroller.enroll(body)
             return _json(reply.body, reply.status)
 
-    @blueprint.post("/enrollments/<enrollment_id>/activation")
+    @blueprint.post("/enrollments/<hex:enrollment_id>/activation")
     def activation(enrollment_id: str) -> Response:
         body = _body()
         with room.place():
             return _json(enroller.activate(enrollment_id, body), HTTPStatus.OK)
 
-    @blueprint.get("/enrollments/<enrollment_id>")
+    @blueprint.get("/enrollments/<hex:enrollment_id>")
     def state(enrollment_id: str) -> Response:
         return _json(canonical(enroller.state(enrollment_id).to_json()), HTTPStatus.OK)
 

@@ -1,10 +1,12 @@
 """Keeping one client, or all together, from asking more than the process can do."""
 
+import math
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ca_service.judgment import Unavailable
+from ca_service.judgment import Unavailable, VtpmCaError
 
 
 class Room:
@@ -22,3 +24,42 @@ class Room:
             yield
         finally:
             self._places.release()
+
+
+class Remembered:
+    """A dear check whose outcome holds for a moment, however many ask. They wait for the one that is under way."""
+
+    def __init__(
+        self,
+        check: Callable[[], None],
+        age_s: float,
+        *,
+        only_failures: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._check = check
+        self._age_s = age_s
+        self._only_failures = only_failures
+        self._monotonic = monotonic
+        self._guard = threading.Lock()
+        self._good_until = -math.inf
+        self._failure: VtpmCaError | None = None
+
+    def __call__(self) -> None:
+        """Check, or go by what was found a moment ago; raises as the check does."""
+        with self._guard:
+            if self._monotonic() >= self._good_until:
+                self._ask()
+            failure = self._failure
+        if failure is not None:
+            raise failure
+
+    def _ask(self) -> None:
+        self._failure = None
+        try:
+            self._check()
+        except VtpmCaError as error:
+            self._failure = error.with_traceback(None)
+        if self._failure is not None or not self._only_failures:
+            # From now on, and not from when it began: a check that waits long is not to be asked all the time.
+            self._good_until = self._monotonic() + self._age_s

@@ -1,19 +1,22 @@
 """What everybody may read: the directory, certificates, CRLs, and whether the service is well."""
 
 import hashlib
+from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
 
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import NotAcceptable
 
+from ca_service.api.limiting import Remembered
 from ca_service.api.services import Services
 from ca_service.enrollment import publish_due
 from ca_service.evidence.profiles import ISSUED_PROFILES
-from ca_service.judgment import NotFound, Unavailable
+from ca_service.judgment import NotFound, Unavailable, VtpmCaError
 from ca_service.keys import Authority, sign_and_check
 from ca_service.keys.layout import LISTS, ROOT_LIST_FILE
 from ca_service.operations import ROLES, TRUSTED
@@ -21,6 +24,8 @@ from ca_service.operations.audit import log_key
 from ca_service.store import CrlRow, IssuerState
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import MAX_BODY, Directory, DirectoryIssuer
+
+_log = structlog.get_logger(__name__)
 
 PKIX_CERT = "application/pkix-cert"
 PKIX_CRL = "application/pkix-crl"
@@ -94,12 +99,23 @@ def _directory(services: Services) -> Directory:
     )
 
 
-def _crl(services: Services, skid: str) -> CrlRow:
-    """The CRL in force, renewed if it is past half of its life."""
+def _publish_due(services: Services) -> None:
     desk = services.enroller.desk
     publish_due(services.store, services.authority, desk.now(), desk.limits)
+
+
+def _crl(services: Services, renew: Callable[[], None], skid: str) -> CrlRow:
+    """The CRL in force, renewed if it is past half of its life. One that cannot be renewed is good to its end."""
+    failure = None
+    try:
+        renew()
+    except VtpmCaError as error:
+        failure = error
+        _log.warning("revocation lists cannot be renewed", reason=error.detail)
     with services.store.read() as tx:
         row = tx.crls.latest(skid)
+    if failure is not None and (row is None or row.next_update <= services.enroller.desk.now()):
+        raise failure
     if row is None:
         raise NotFound("there is no CA with this key id")
     return row
@@ -152,44 +168,48 @@ def _wants_pem() -> bool:
     return best == PEM_CHAIN
 
 
-def _check_ready(services: Services) -> None:
+def _check_ready(services: Services, renew: Callable[[], None]) -> None:
     """Raise `Unavailable` unless the CA could issue now."""
     services.store.check()
     services.store.check_writable()
-    at = services.enroller.desk.now()
+    at, log = services.enroller.desk.now(), services.enroller.desk.log
+    before = log.seen
     with services.store.read() as tx:
-        services.enroller.desk.log.check_head(tx)
+        log.check_head(tx, before)
         rows = tx.issuers.all()
     for row in rows:
         if row.state is IssuerState.ACTIVE:
             authority = services.enroller.desk.source.holding(row.skid)
             sign_and_check(authority.issuer_of(row.skid).signer, b"ready?")
-        if row.state in TRUSTED and _crl(services, row.skid).next_update <= at:
+        if row.state in TRUSTED and _crl(services, renew, row.skid).next_update <= at:
             raise Unavailable(f"a CRL of the {row.role} CA has expired")
 
 
 def publication(services: Services) -> Blueprint:
     """The blueprint of everything that is public."""
     blueprint = Blueprint("publication", __name__)
+    moment = services.limits.verdict_s
+    renew = Remembered(lambda: _publish_due(services), moment, only_failures=True)
+    ready = Remembered(lambda: _check_ready(services, renew), moment)
 
     @blueprint.get("/.well-known/vtpm-ca")
     def directory() -> Response:
         return Response(canonical(_directory(services).to_json()), mimetype="application/json")
 
-    @blueprint.get("/ca/<skid>.cer")
+    @blueprint.get("/ca/<hex:skid>.cer")
     def ca_certificate(skid: str) -> Response:
         return _published(_ca_certificate(services, skid), PKIX_CERT, _CA_CERTIFICATE_AGE_S)
 
-    @blueprint.get("/crl/<skid>/0.crl")
+    @blueprint.get("/crl/<hex:skid>/0.crl")
     def crl(skid: str) -> Response:
         if skid == _skid(services.authority.root):
             return _root_crl(services)
-        row = _crl(services, skid)
+        row = _crl(services, renew, skid)
         response = _published(row.der, PKIX_CRL, _crl_age(row.next_update, services.enroller.desk.now()))
         response.last_modified = row.this_update
         return response
 
-    @blueprint.get("/v1/certificates/<serial>")
+    @blueprint.get("/v1/certificates/<hex:serial>")
     def certificate(serial: str) -> Response:
         with services.store.read() as tx:
             row = tx.certificates.get(serial)
@@ -208,7 +228,7 @@ def publication(services: Services) -> Blueprint:
 
     @blueprint.get("/readyz")
     def readyz() -> Response:
-        _check_ready(services)
+        ready()
         return Response(b'{"status":"ready"}', mimetype="application/json")
 
     return blueprint

@@ -25,11 +25,13 @@ class HttpLimits:
         requests_per_second: of one client address, sustained, for requests that cost work.
         burst: how many of them at once.
         at_work: enrolments and activations of this process at the same time.
+        verdict_s: how long a process goes by what it found when it last asked whether it can issue, in seconds.
     """
 
     requests_per_second: float = 200.0
     burst: int = 1000
     at_work: int = 128
+    verdict_s: float = 2.0
 
 
 @dataclass(frozen=True)

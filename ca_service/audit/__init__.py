@@ -17,7 +17,7 @@ from ca_service.audit.leaf import (
     decision_leaf,
     restore_leaf,
 )
-from ca_service.audit.log import Log, Receipt
+from ca_service.audit.log import Log, Receipt, Seen
 from ca_service.audit.note import NoteSigner, verifier_key
 from vtpm.wire.log import Checkpoint, Proof, open_checkpoint
 from vtpm.wire.note import VerifierKey
@@ -36,6 +36,7 @@ __all__ = [
     "NoteSigner",
     "Proof",
     "Receipt",
+    "Seen",
     "VerifierKey",
     "audit_database",
     "audit_folder",

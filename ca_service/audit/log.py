@@ -6,6 +6,7 @@ is signed before the commit and leaves the process only after it.
 """
 
 import heapq
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,6 +24,8 @@ from vtpm.wire.note import VerifierKey
 
 BATCH = 500
 """How many leaves `Log.catch_up` takes at once."""
+
+_OLDER = "the database is older than what this CA has done"
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,76 @@ def damaged(what: str) -> Unavailable:
     )
 
 
+@dataclass(frozen=True, order=True)
+class Seen:
+    """How far a log has come: of two, the later one is the greater one.
+
+    Attributes:
+        epoch: number of the database's epoch. A restore begins a new one, and the log may be shorter then.
+        size: leaves of the log.
+        root: root hash of the tree of that size.
+        checkpoint: the signed note that says so.
+    """
+
+    epoch: int = 0
+    size: int = 0
+    root: bytes = field(default=b"", compare=False)
+    checkpoint: str = field(default="", compare=False, repr=False)
+
+
 class Log:
     """One log: its name, its key, and the tables of whichever transaction it is given.
 
-    Safe for threads: it remembers nothing but which checkpoint it signed or verified last, to save a verification.
+    Safe for threads. It remembers which checkpoint it signed or verified last, to save a verification, and how far
+    the log had come at the most: a database that is behind that has been put into the place of the present one while
+    this process lived, for example by a failover to a standby that had not got the last commits. The log stops then.
     """
 
     def __init__(self, origin: str, signer: NoteSigner) -> None:
         self.key = verifier_key(origin, signer)
         self._signer = signer
         self._vouched = ""
+        self._guard = threading.Lock()
+        self._seen = Seen()
+        self._stopped = ""
+
+    @property
+    def seen(self) -> Seen:
+        """How far this process has seen the log come. Only what was committed counts."""
+        return self._seen
+
+    @property
+    def stopped(self) -> str:
+        """Why nothing may rest on this database any more; empty if nothing is wrong."""
+        return self._stopped
+
+    def stop(self, why: str) -> None:
+        """Let this process append no more, and call nothing ready: its database is not the one that it was."""
+        self._stopped = self._stopped or why
+
+    def check_going(self) -> None:
+        """Raises `Unavailable` (code ``rolled-back``) once the log was stopped."""
+        if self._stopped:
+            raise Unavailable(
+                self._stopped,
+                code="rolled-back",
+                remedy="Stop all servers. Bring the newest database back, or a backup by `vtpm-ca db restore`.",
+            )
+
+    def _note(self, seen: Seen) -> None:
+        with self._guard:
+            self._seen = max(self._seen, seen)
+
+    def _check_forward(self, present: Seen, before: Seen) -> None:
+        """Stop unless the present database goes on from where the log was before its transaction began."""
+        if present < before:
+            self.stop(
+                f"{_OLDER}: its log has {present.size} leaves in epoch {present.epoch},"
+                f" {before.size} in epoch {before.epoch} were seen"
+            )
+        elif present == before and present.root != before.root and before.root:
+            self.stop(f"{_OLDER}: its log of {before.size} leaves is another than the one that was seen")
+        self.check_going()
 
     def __repr__(self) -> str:
         return f"Log({self.key})"
@@ -70,7 +133,8 @@ class Log:
 
         Raises:
             Taken: one of them is in the log already; by the transaction's end.
-            Unavailable: the log contradicts itself (code ``log``); nothing was written.
+            Unavailable: the log contradicts itself (code ``log``), or the database was rolled back under this process
+                (code ``rolled-back``); nothing was written.
         """
         first, frontier, nodes, checkpoint = self._grow(tx, leaves, at)
         proofs = tuple(
@@ -85,6 +149,9 @@ class Log:
         """Append; gives the first position, the new frontier, the hashes at hand, and the checkpoint."""
         row = tx.log.head(lock=True)
         frontier = self._frontier(tx, row)
+        present = Seen() if row is None else Seen(row.epoch, row.size, frontier.root(), row.checkpoint)
+        # No other transaction writes now, so what was seen until now was committed before.
+        self._check_forward(present, self._seen)
         nodes = frontier.nodes()
         first, made = frontier.size, list[Node]()
         for leaf in leaves:
@@ -100,6 +167,8 @@ class Log:
         tx.log.add_nodes(made)
         head = HeadRow(frontier.size, frontier.to_bytes(), checkpoint.decode("utf-8"), at)
         tx.log.set_head(head, first=row is None)
+        grown_to = Seen(present.epoch, frontier.size, frontier.root(), head.checkpoint)
+        tx.when_committed(lambda: self._note(grown_to))
         return first, frontier, nodes, checkpoint
 
     def proofs(self, tx: Transaction, wanted: Sequence[tuple[str, str]]) -> Receipt:
@@ -138,13 +207,23 @@ class Log:
         """The same for one leaf."""
         return self.proofs(tx, [(kind, subject)])
 
-    def check_head(self, tx: Transaction) -> Checkpoint:
+    def check_head(self, tx: Transaction, before: Seen | None = None) -> Checkpoint:
         """The present checkpoint, after holding frontier, root, signature and the number of leaves together.
 
+        Args:
+            tx: any transaction.
+            before: `seen` as it was before the transaction began, if that only reads; it goes on from here then.
+
         Raises:
-            Unavailable: they do not fit, or there is no log (code ``log``).
+            Unavailable: they do not fit, or there is no log (code ``log``); or the database was rolled back under
+                this process (code ``rolled-back``).
         """
-        return check_head(tx, self.key)
+        row, checkpoint = _checked_head(tx, self.key)
+        present = Seen(row.epoch, row.size, checkpoint.root, row.checkpoint)
+        self._check_forward(present, before or Seen())
+        if before is not None:
+            self._note(present)
+        return checkpoint
 
     def catch_up(self, tx: Transaction, at: datetime) -> int:
         """Append what has no leaf yet, in the order of time: what releases without a log decided and issued.
@@ -188,6 +267,10 @@ class Log:
 
 def check_head(tx: Transaction, key: VerifierKey) -> Checkpoint:
     """The present checkpoint, for whoever has no more than the log's public key; raises as `Log.check_head`."""
+    return _checked_head(tx, key)[1]
+
+
+def _checked_head(tx: Transaction, key: VerifierKey) -> tuple[HeadRow, Checkpoint]:
     row = tx.log.head()
     if row is None:
         raise damaged("it has no head")
@@ -195,7 +278,7 @@ def check_head(tx: Transaction, key: VerifierKey) -> Checkpoint:
     _compare(_parse_frontier(row), checkpoint)
     if tx.log.length() != row.size:
         raise damaged("its head counts other leaves than there are")
-    return checkpoint
+    return row, checkpoint
 
 
 def _open(row: HeadRow, key: VerifierKey) -> Checkpoint:

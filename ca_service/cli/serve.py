@@ -43,6 +43,7 @@ from ca_service.operations import (
     check_not_rolled_back,
     database_url,
     ensure_issuers,
+    keep_seen,
     keep_state,
     missing_keys,
     open_database,
@@ -54,7 +55,7 @@ from ca_service.store import Store
 _THREADS = 16
 _GRACE_S = 20
 _ROUND_S = 600.0
-_KEEP_S = 60.0
+_KEEP_S = 10.0
 _LOOK_S = 2.0
 _RETRY_S = 60.0
 _PAUSE_S = 0.1
@@ -310,13 +311,15 @@ def _start_worker(enroller: Enroller) -> None:
 def _keep_up(enroller: Enroller, pause: threading.Event) -> None:
     """Close the intents of workers that were killed, publish CRLs in time, take up new issuing CAs, remember the state.
 
-    Whatever goes wrong once is tried again.
+    Whatever goes wrong once is tried again. Only a database that was rolled back stops the process: it answers so
+    until it is started anew, on the right one.
     """
     log = structlog.get_logger(__name__)
     desk, known, due, keeping = enroller.desk, None, 0.0, 0.0
     while True:
         wait = _LOOK_S
         try:
+            desk.log.check_going()
             authority = desk.source.fresh()
             if authority is not known:
                 ensure_issuers(desk.store, authority, desk.now())
@@ -332,10 +335,23 @@ def _keep_up(enroller: Enroller, pause: threading.Event) -> None:
                 keep_state(authority, desk.store)
                 keeping = time.monotonic() + _KEEP_S
         except Exception as error:  # noqa: BLE001 - a thread that dies here would let the CRLs expire
+            if isinstance(error, Unavailable) and error.code == "rolled-back":
+                _stop(enroller, error)
             log.warning("upkeep failed", error=type(error).__name__, reason=getattr(error, "detail", ""))
             wait = _RETRY_S
         if pause.wait(wait):
             break
+
+
+def _stop(enroller: Enroller, error: Unavailable) -> None:
+    """Serve nothing from a database that was rolled back, and let nobody start on it unawares."""
+    desk = enroller.desk
+    desk.log.stop(error.detail)
+    try:
+        keep_seen(desk.authority, desk.log.seen)
+    except (VtpmCaError, OSError) as failure:
+        reason = getattr(failure, "detail", type(failure).__name__)
+        structlog.get_logger(__name__).warning("the state could not be kept", reason=reason)
 
 
 def _log_json() -> None:

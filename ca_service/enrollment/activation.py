@@ -86,11 +86,12 @@ class Activation:
         dead = [i for i in intents if i.id in self._lost or not desk.liveness.is_alive(i.owner)]
         if not dead:
             return 0
-        count = abandon(desk.store, desk.authority, dead, desk.now(), desk.limits)
-        self._lost -= {intent.id for intent in dead}
+        closed = abandon(desk.store, desk.authority, dead, desk.now(), desk.limits)
+        self._lost -= closed
         for intent in dead:
-            _log.warning("intent abandoned", intent=intent.id, enrollment=intent.enrollment_id)
-        return count
+            if intent.id in closed:
+                _log.warning("intent abandoned", intent=intent.id, enrollment=intent.enrollment_id)
+        return len(closed)
 
     def _row(self, enrollment_id: str) -> EnrollmentRow:
         with self._desk.store.read() as tx:

@@ -71,10 +71,11 @@ class Enroller:
     def _open_log(self) -> None:
         """See that the log can be gone on with; what the database knows and the log does not is logged first."""
         desk = self.desk
+        before = desk.log.seen
         with desk.store.read() as tx:
             behind = tx.log.head() is None
             if not behind:
-                desk.log.check_head(tx)
+                desk.log.check_head(tx, before)
                 behind = tx.log.lacks_an_end()
         if behind:
             with desk.store.write() as tx:

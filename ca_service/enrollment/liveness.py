@@ -90,9 +90,20 @@ class FileLiveness:
     def _sweep(self) -> None:
         """Remove the files of the dead: they mean the same as no file."""
         for path in self._directory.glob("owner-*.lock"):
-            owner = path.name.removeprefix("owner-").removesuffix(".lock")
-            if owner != self._name and not self.is_alive(owner):
+            if path == self._path(self._name):
+                continue
+            try:
+                file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # With the lock in hand: who has just made the file and waits for its lock sees then that it is gone.
                 path.unlink(missing_ok=True)
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(file)
 
     def close(self) -> None:
         """End this process's claim."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from ca_service.enrollment.limits import Limits
-from ca_service.judgment import NotFound, Unavailable
+from ca_service.judgment import NotFound, Unavailable, VtpmCaError
 from ca_service.keys import Authority, IssuingCa
 from ca_service.status import RevokedEntry, build_crl
 from ca_service.store import (
@@ -77,7 +77,13 @@ def _is_due(row: CrlRow | None, at: datetime) -> bool:
 
 
 def publish_due(store: Store, authority: Authority, at: datetime, limits: Limits) -> list[CrlRow]:
-    """Make the next CRL of those issuing CAs that have none, or whose last one is past half of its life."""
+    """Make the next CRL of those issuing CAs that have none, or whose last one is past half of its life.
+
+    An issuing CA whose key cannot be used does not keep the others from theirs.
+
+    Raises:
+        Unavailable: the key of one cannot be used, and all others have their lists; or the database cannot be used.
+    """
     with store.read() as tx:
         due = [ca.skid for ca in authority.issuers if _is_due(tx.crls.latest(ca.skid), at)]
     if not due:
@@ -85,7 +91,16 @@ def publish_due(store: Store, authority: Authority, at: datetime, limits: Limits
     with store.write() as tx:
         # Another process may have been faster.
         due = [skid for skid in due if _is_due(tx.crls.latest(skid), at)]
-        return publish(tx, authority, due, at, limits)
+        made, failures = list[CrlRow](), list[VtpmCaError]()
+        for skid in due:
+            try:
+                made += publish(tx, authority, [skid], at, limits)
+            except VtpmCaError as error:
+                # It was to be signed before anything is written. What the database refuses ends the whole transaction.
+                failures.append(error)
+    if failures:
+        raise failures[0]
+    return made
 
 
 def _end(
@@ -189,7 +204,7 @@ def _abandon(tx: Transaction, intent: IntentRow, at: datetime, then: EnrollmentS
 
 def abandon(
     store: Store, authority: Authority, intents: Iterable[IntentRow], at: datetime, limits: Limits
-) -> int:
+) -> set[str]:
     """Give up intents that nobody signs any more, and put their serials on the CRL.
 
     Whether a signature was made before the end of the process that wanted to make it, nobody knows; so the
@@ -197,9 +212,9 @@ def abandon(
     whose key this node lacks are left to a node that can publish their serials.
 
     Returns:
-        How many were still open.
+        The ids of those that were still open and are abandoned now.
     """
-    count = 0
+    closed = set[str]()
     with store.write() as tx:
         touched: set[str] = set()
         for intent in intents:
@@ -208,6 +223,6 @@ def abandon(
                 continue
             if {row.issuer for row in tx.certificates.of_intent(fresh.id)} <= _held(authority):
                 touched |= _abandon(tx, fresh, at, EnrollmentState.PENDING)
-                count += 1
+                closed.add(fresh.id)
         publish(tx, authority, touched, at, limits)
-    return count
+    return closed

@@ -19,7 +19,7 @@ from ca_service.operations import (
 )
 from ca_service.operations.context import Json, Operation, OperationContext
 from ca_service.operations.issuers import ROLES, TRUSTED, ensure_issuers, missing_keys
-from ca_service.operations.kept import check_not_rolled_back, keep_state
+from ca_service.operations.kept import check_not_rolled_back, keep_seen, keep_state
 from ca_service.operations.policies import MAX_POLICY, unanswered
 from ca_service.operations.root_list import publish_root_list
 from ca_service.operations.setup import database_url, init, open_database, upgrade_database
@@ -97,6 +97,7 @@ __all__ = [
     "database_url",
     "ensure_issuers",
     "init",
+    "keep_seen",
     "keep_state",
     "missing_keys",
     "open_database",

@@ -7,11 +7,11 @@ and `keep_state` do the reading and writing around it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cryptography import x509
 
-from ca_service.audit import open_checkpoint
+from ca_service.audit import Seen, open_checkpoint
 from ca_service.audit.merkle import root_of
 from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.keys import PublicAuthority, files
@@ -181,6 +181,24 @@ def keep_state(public: PublicAuthority, store: Store) -> KeptState:
             )
         write_state(public, kept, present)
     return present
+
+
+def keep_seen(public: PublicAuthority, seen: Seen) -> None:
+    """Remember how far a process has seen the log come, now that its database turns out to be an older one.
+
+    The next start, and the other processes, then refuse that database too. Raises as `keep_state`.
+    """
+    with files.locked(public.directory / RUN / _LOCK):
+        kept = read_state(public)
+        if (seen.epoch, seen.size) > (kept.epoch, kept.log_size):
+            further = replace(
+                kept,
+                epoch=seen.epoch,
+                log_size=seen.size,
+                log_root=seen.root.hex(),
+                checkpoint=seen.checkpoint,
+            )
+            write_state(public, kept, further)
 
 
 def write_state(public: PublicAuthority, kept: KeptState, present: KeptState) -> None:

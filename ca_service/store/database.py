@@ -111,9 +111,11 @@ class Store:
         """
         try:
             with self._exclusive() as connection:
-                yield Transaction(connection)
+                tx = Transaction(connection)
+                yield tx
                 self._faults("before commit")
                 connection.commit()
+                tx.committed()
             self._faults("after commit")
         except (DBAPIError, PoolTimeout) as error:
             raise failure("written", error) from None

@@ -49,15 +49,18 @@ class Invariant:
 INVARIANTS: tuple[Invariant, ...] = (
     Invariant(
         "certificate.one-live",
-        "one live certificate per profile and key",
-        "SELECT min(serial) FROM certificates WHERE state IN ('issued', 'intended') AND live IS NOT NULL"
-        " GROUP BY profile, key_name HAVING count(*) > 1",
+        "one live certificate per profile and key, of ephemeral ones one per launch",
+        "SELECT min(serial) FROM certificates WHERE live IS NOT NULL GROUP BY live HAVING count(*) > 1",
     ),
     Invariant(
         "certificate.live-key",
-        "a live certificate is marked by its profile and key, one that ended is not",
-        "SELECT serial FROM certificates WHERE live IS NOT NULL"
-        " AND (live <> profile || ':' || key_name OR state NOT IN ('issued', 'intended'))",
+        "a live certificate is marked by its profile and key, an ephemeral one by its launch too; an ended one is not",
+        # The mark of an ephemeral one is a hash, which SQL cannot make: its form, and that the instance is such a one.
+        "SELECT serial FROM certificates c WHERE live IS NOT NULL"
+        " AND (state NOT IN ('issued', 'intended') OR live <> profile || ':' || key_name AND NOT"
+        " (substr(live, 1, length(profile) + 11) = 'ephemeral-' || profile || ':'"
+        " AND length(live) = length(profile) + 75 AND EXISTS (SELECT 1 FROM tpms t JOIN instances i"
+        " ON i.id = t.instance_id WHERE t.id = c.tpm_id AND i.kbs_id = 'ephemeral:')))",
     ),
     Invariant(
         "certificate.stored",

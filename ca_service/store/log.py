@@ -18,8 +18,9 @@ _PLACES = 500
 """Most places in one query; databases bound how many parameters a statement has."""
 
 # Statements are made once: every enrolment runs them, and making one costs more than running it.
-_READ_HEAD = sa.select(schema.log_head).where(schema.log_head.c.id == _HEAD)
-_LOCK_HEAD = _READ_HEAD.with_for_update()
+_EPOCH = sa.select(sa.func.coalesce(sa.func.max(schema.epochs.c.number), 0)).scalar_subquery()
+_READ_HEAD = sa.select(schema.log_head, _EPOCH.label("epoch")).where(schema.log_head.c.id == _HEAD)
+_LOCK_HEAD = _READ_HEAD.with_for_update(of=schema.log_head)
 _FIRST_HEAD = schema.log_head.insert()
 _NEXT_HEAD = schema.log_head.update().where(schema.log_head.c.id == _HEAD)
 _ADD_LEAVES = schema.log_leaves.insert()

@@ -272,9 +272,13 @@ class LeafRow:
 
 @dataclass(frozen=True)
 class HeadRow:
-    """The log's present state; `frontier` is the roots of its complete subtrees, 32 bytes each, largest first."""
+    """The log's present state; `frontier` is the roots of its complete subtrees, 32 bytes each, largest first.
+
+    `epoch` is the number of the database's present epoch, 0 if it has none; it comes with what is read.
+    """
 
     size: int
     frontier: bytes = field(repr=False)
     checkpoint: str
     at: datetime
+    epoch: int = 0

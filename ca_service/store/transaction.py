@@ -1,5 +1,6 @@
 """One transaction with all repositories at hand."""
 
+from collections.abc import Callable
 from functools import cached_property
 
 import sqlalchemy as sa
@@ -19,6 +20,16 @@ class Transaction:
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
+        self._then: list[Callable[[], None]] = []
+
+    def when_committed(self, do: Callable[[], None]) -> None:
+        """Call `do` when the disk has what this transaction writes; never if it is rolled back or in doubt."""
+        self._then.append(do)
+
+    def committed(self) -> None:
+        """The disk has it; called once, by the store."""
+        for do in self._then:
+            do()
 
     @cached_property
     def policies(self) -> Policies:

@@ -237,14 +237,35 @@ def _nonce_in(body: bytes) -> str | None:
 
 @_invariant("certificate.one-live")
 def _certificate_one_live(e: Evidence) -> Iterator[str]:
-    live = Counter((row.profile, row.key_name) for row in e.certificates if row.state in (ISSUED, INTENDED))
-    for (profile, name), count in live.items():
+    launches = _launches(e)
+    live = Counter(
+        (row.profile, row.key_name, launches[row.tpm_id])
+        for row in e.certificates
+        if row.state in (ISSUED, INTENDED)
+    )
+    for (profile, name, _), count in live.items():
         if count > 1:
             yield f"{count} live certificates of profile {profile} for key {name[:16]}"
     for row in e.certificates:
-        wanted = f"{row.profile}:{row.key_name}" if row.state in (ISSUED, INTENDED) else None
+        wanted = _mark(row, launches[row.tpm_id]) if row.state in (ISSUED, INTENDED) else None
         if row.live != wanted:
             yield f"certificate {row.serial} is {row.state}, and its column live is {row.live}"
+
+
+def _launches(e: Evidence) -> dict[int, str]:
+    """By TPM: the launch that it is ephemeral in, or nothing for one that comes back."""
+    found = {}
+    instances = {row.id: row for row in e.instances}
+    for row in e.tpms:
+        instance = instances[row.instance_id]
+        found[row.id] = instance.resource.split("/")[1] if instance.kbs_id == "ephemeral:" else ""
+    return found
+
+
+def _mark(row: Row, launch: str) -> str:
+    if not launch:
+        return f"{row.profile}:{row.key_name}"
+    return f"ephemeral-{row.profile}:{hashlib.sha256(f'{launch}:{row.key_name}'.encode()).hexdigest()}"
 
 
 @_invariant("tpm.one-live")
@@ -271,7 +292,11 @@ def _tpm_backed(e: Evidence) -> Iterator[str]:
 def _key_one_instance(e: Evidence) -> Iterator[str]:
     tpms = {row.id: row.instance_id for row in e.tpms}
     bound = {row.name: row.instance_id for row in e.tpm_keys}
+    launches = _launches(e)
     for row in e.certificates:
+        # An ephemeral TPM may come back elsewhere, so its keys are bound to nothing.
+        if launches[row.tpm_id]:
+            continue
         if bound.get(row.key_name) != tpms[row.tpm_id]:
             yield f"the key of certificate {row.serial} is bound to another instance"
 

@@ -5,7 +5,7 @@ import enrollment_world as w
 import pytest
 
 from ca_service.api import Services, create_app
-from ca_service.api.services import no_operations
+from ca_service.api.services import HttpLimits, no_operations
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,8 @@ def services(world):
     world.apply(store, world.policy())
     enroller = world.enroller(store)
     enroller.recover()
-    yield Services(store, enroller, operations)
+    # Tests change something and look at once what is said about it.
+    yield Services(store, enroller, operations, HttpLimits(verdict_s=0.0))
     store.close()
 
 

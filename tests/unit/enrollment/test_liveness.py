@@ -1,5 +1,6 @@
 """Who is alive: by locks that the kernel takes back, not by promises."""
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -124,4 +125,28 @@ def test_the_files_of_the_dead_are_swept(tmp_path: Path):
     other.owner()
     assert len(list((tmp_path / "run").iterdir())) == 2
     other.close()
+    liveness.close()
+
+
+def test_nobody_claims_a_file_that_is_being_swept(tmp_path: Path, monkeypatch):
+    """Between the look at the lock and the removal, another process could take it for its own."""
+    path = tmp_path / "run" / "owner-new.lock"
+    path.parent.mkdir()
+    path.touch()
+    real, tried = Path.unlink, []
+
+    def claim_first(self, **options):
+        with self.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                tried.append("claimed")
+            except BlockingIOError:
+                tried.append("must wait")
+        real(self, **options)
+
+    monkeypatch.setattr(Path, "unlink", claim_first)
+    liveness = FileLiveness(path.parent)
+    liveness.owner()
+    assert (tried, path.exists()) == (["must wait"], False)
+    monkeypatch.undo()
     liveness.close()

@@ -12,6 +12,7 @@ import pytest
 from amd_guest import Guest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from structlog.testing import capture_logs
 
 from ca_service.enrollment import Enroller, reset_instance
 from ca_service.judgment import Refused, Unavailable
@@ -359,3 +360,33 @@ class TestANodeThatIsBehind:
         reply = lagging.activate(*helpers.answer(tpm, challenge.body))
         assert helpers.signers(world.authority, reply) == SECOND
         check_chains(world, reply)
+
+
+def test_an_intent_that_is_left_to_another_node_is_not_called_abandoned(
+    world, store, operate, behind, tpm, monkeypatch
+):
+    operate("activate")
+
+    def die(point: str) -> None:
+        if "sign" in point:
+            raise RuntimeError(point)
+
+    def fail(*_arguments: object) -> None:
+        raise Unavailable("the database is gone")
+
+    enroller = world.enroller(store, die)
+    monkeypatch.setattr("ca_service.enrollment.activation.abandon", fail)
+    with pytest.raises(Unavailable, match="gone"):
+        w.issue(world, enroller, tpm)
+    monkeypatch.undo()
+    with store.read() as tx:
+        (intent,) = tx.intents.open()
+    node = behind.enroller(store)
+    with capture_logs() as logs:
+        node._activation._lost.add(intent.id)
+        assert node._activation.abandon_dead([intent]) == 0
+    assert (logs, node._activation._lost) == ([], {intent.id})
+    with capture_logs() as logs:
+        assert enroller._activation.abandon_dead([intent]) == 1
+    assert [line["intent"] for line in logs] == [intent.id]
+    assert not enroller._activation._lost

@@ -21,6 +21,9 @@ _GOOD = (
             "'02', 'ca', 'ek', 'L-1', 'bb', NULL, 'i1', 1, 'revoked', '', 'd'",
             "'03', 'ca', 'ek', 'L-1', 'cc', NULL, 'i2', 1, 'abandoned', '', NULL",
             "'04', 'ca', 'ek', 'L-1', 'dd', NULL, 'i1', 1, 'superseded', '', 'd'",
+            # The same key in two launches has a live ephemeral certificate in each.
+            f"'05', 'ca', 'ek', 'L-1', 'aa', 'ephemeral-ek:{'0' * 64}', 'i1', 2, 'issued', '', 'd'",
+            f"'06', 'ca', 'ek', 'L-1', 'aa', 'ephemeral-ek:{'1' * 64}', 'i1', 2, 'issued', '', 'd'",
         )
     ),
     f"INSERT INTO revocations VALUES ('ca', '02', {_AT}, 'superseded', '')",
@@ -38,7 +41,7 @@ _BREACHES = {
     "certificate.revoked-ended": "UPDATE certificates SET state = 'superseded' WHERE serial = '02'",
     "intent.whole": "UPDATE certificates SET state = 'intended', live = 'ek:dd' WHERE serial = '04'",
     "intent.closed": "UPDATE intents SET state = 'open', created_at = '2026-11-23T11:00:00Z' WHERE id = 'i2'",
-    "instance.one-tpm": "INSERT INTO tpms SELECT 2, instance_id, occupies, ek_set, counter, root, salt, report_id,"
+    "instance.one-tpm": "INSERT INTO tpms SELECT 3, instance_id, occupies, ek_set, counter, root, salt, report_id,"
     " first_at, last_at, freed_at FROM tpms WHERE id = 1",
     "instance.occupied": "UPDATE tpms SET freed_at = last_at WHERE id = 1",
     "issuer.one-active": "UPDATE issuers SET state = 'active' WHERE skid = '02'",
@@ -58,6 +61,9 @@ def worked(databases):
         for statement in (
             f"INSERT INTO epochs VALUES (1, 'aa', {_AT}, '')",
             f"INSERT INTO tpms VALUES (1, 1, 1, 'ek-set', '{7:039}', '00', '01', '02', {_AT}, {_AT}, NULL)",
+            f"INSERT INTO tpms VALUES (2, 2, 2, 'ek-set', '{7:039}', '00', '01', '02', {_AT}, {_AT}, NULL)",
+            f"INSERT INTO instances VALUES (1, 'org', 'default/vtpm/a', '', {_AT})",
+            f"INSERT INTO instances VALUES (2, 'ephemeral:', 'ephemeral/00/11', '', {_AT})",
             *_GOOD,
         ):
             tx.connection.execute(sa.text(statement))
@@ -91,6 +97,30 @@ def test_each_finds_its_breach(worked, at, name):
     breaches = found(worked, at)
     assert name in breaches
     assert breaches[name][0] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # of a TPM that is not ephemeral; of another profile; of no hash; ended
+        "tpm_id = 1",
+        "profile = 'iak'",
+        "live = 'ephemeral-ek:00'",
+        "state = 'superseded'",
+    ],
+)
+def test_the_mark_of_an_ephemeral_certificate_is_looked_at_too(worked, at, change):
+    with worked.write() as tx:
+        tx.connection.execute(sa.text(f"UPDATE certificates SET {change} WHERE serial = '05'"))
+    assert found(worked, at) == {"certificate.live-key": (1, ("05",))}
+
+
+def test_two_live_ephemeral_certificates_of_one_launch_are_found(worked, at):
+    with worked.write() as tx:
+        tx.connection.execute(
+            sa.text(f"UPDATE certificates SET live = 'ephemeral-ek:{'0' * 64}' WHERE serial = '06'")
+        )
+    assert found(worked, at) == {"certificate.one-live": (1, ("05",))}
 
 
 def test_a_few_examples_are_named(worked, at):

@@ -13,6 +13,7 @@ import pytest
 
 from ca_service.audit import Log, audit_folder, export_log, layout, open_checkpoint
 from ca_service.judgment import BadRequest, Conflict, Unavailable
+from ca_service.policy import load
 
 PEMS = {a.ISSUER: b"issuing", "00" * 20: b"root"}
 
@@ -446,6 +447,37 @@ def test_a_changed_folder_is_found(filled, dest, damage, expected):
     export(filled, dest)
     damage(dest)
     assert verify(filled, dest).counts == expected
+
+
+HOSTILE_POLICIES = {
+    "long": b"#" + b"x" * layout.MAX_POLICY,
+    "deep": b"a=" + b"[" * 100_000,
+    "a key of many parts": b"a." * 100_000 + b"b = 1",
+    "a quoted key of many parts": b'"=".' + b"a." * 100_000 + b"b = 1",
+    "a table's name of many parts": b"[" + b"a." * 1_000_000 + b"b]",
+    "a long number": b"a = " + b"1" * 5000,
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("content", HOSTILE_POLICIES.values(), ids=HOSTILE_POLICIES)
+def test_a_policy_that_costs_much_to_read_is_not_read(filled, dest, content):
+    export(filled, dest)
+    _first(dest, "policies/*").write_bytes(content)
+    assert verify(filled, dest).counts == {"policy.unreadable": 1}
+
+
+def test_what_nobody_signed_does_not_say_what_is_read(filled, dest, monkeypatch):
+    export(filled, dest)
+    read = []
+    monkeypatch.setattr("ca_service.audit.folder.load", lambda text: read.append(text) or load(text))
+    assert verify(filled, dest).clean
+    assert read == [a.POLICY]
+    (dest / "leaves/000000000000008.jsonl").write_bytes(b"")
+    assert verify(filled, dest).counts == {"log.leaf-missing": 1}
+    (dest / "checkpoint").write_bytes(b"nothing")
+    assert verify(filled, dest).counts == {"log.checkpoint": 1}
+    assert read == [a.POLICY]
 
 
 def test_an_older_checkpoint_finds_what_was_computed_anew(filled, other, dest, tmp_path):

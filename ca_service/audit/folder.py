@@ -7,15 +7,12 @@ from pathlib import Path
 from ca_service.audit import layout
 from ca_service.audit.findings import AuditReport, Findings
 from ca_service.audit.leaf import CERTIFICATE, DECISION, Leaf
+from ca_service.audit.policies import MAX_POLICY, digest_of_policy
 from ca_service.audit.rebuild import Rebuild
 from ca_service.judgment import BadRequest
-from ca_service.policy import load
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import Checkpoint, open_checkpoint
 from vtpm.wire.note import VerifierKey
-
-_MOST_DOTS = 1000
-"""Most dots in a line of a policy: the time to read a key of TOML grows with the square of its parts."""
 
 
 def audit_folder(path: Path, key: VerifierKey, since: Checkpoint | None = None) -> AuditReport:
@@ -99,12 +96,12 @@ class _Files:
 
     def _check_policy(self, digest: str) -> None:
         name = layout.policy_name(digest)
-        content = layout.read(self._path / layout.POLICIES / name, layout.MAX_POLICY)
+        content = layout.read(self._path / layout.POLICIES / name, MAX_POLICY)
         if content is None:
             self._findings.add("policy.missing", digest, f"{layout.POLICIES}/{name} is not there")
             return
         try:
-            found = _digest_of_policy(content)
+            found = digest_of_policy(content)
         except (BadRequest, ValueError):
             self._findings.add("policy.unreadable", digest, f"{layout.POLICIES}/{name} cannot be read")
             return
@@ -116,12 +113,3 @@ class _Files:
         first = (part, name) not in self._seen
         self._seen.add((part, name))
         return first
-
-
-def _digest_of_policy(content: bytes) -> str:
-    """The digest of a policy that may come from anybody; raises BadRequest or ValueError."""
-    if len(content) > layout.MAX_POLICY or any(
-        line.count(b".") > _MOST_DOTS for line in content.split(b"\n")
-    ):
-        raise ValueError("no policy is like this")
-    return load(content.decode("utf-8")).digest

@@ -28,9 +28,6 @@ BUNDLE = 10_000
 MAX_FILE = 16 * 1024 * 1024
 """Largest file of an export that is read at once, in bytes."""
 
-MAX_POLICY = 4 * 1024 * 1024
-"""Largest policy, in bytes; a CA puts none in force that is longer."""
-
 _TEMPORARY = ".new"
 # Evidence and traces tell whose TPMs run where: the operator hands the folder to whom he wants.
 _FOLDER_MODE = 0o700

@@ -12,6 +12,7 @@ import audit_stage as a
 import pytest
 
 from ca_service.audit import Log, audit_folder, export_log, layout, open_checkpoint
+from ca_service.audit.policies import MAX_POLICY
 from ca_service.judgment import BadRequest, Conflict, Unavailable
 from ca_service.policy import load
 
@@ -450,7 +451,7 @@ def test_a_changed_folder_is_found(filled, dest, damage, expected):
 
 
 HOSTILE_POLICIES = {
-    "long": b"#" + b"x" * layout.MAX_POLICY,
+    "long": b"#" + b"x" * MAX_POLICY,
     "deep": b"a=" + b"[" * 100_000,
     "a key of many parts": b"a." * 100_000 + b"b = 1",
     "a quoted key of many parts": b'"=".' + b"a." * 100_000 + b"b = 1",
@@ -470,7 +471,7 @@ def test_a_policy_that_costs_much_to_read_is_not_read(filled, dest, content):
 def test_what_nobody_signed_does_not_say_what_is_read(filled, dest, monkeypatch):
     export(filled, dest)
     read = []
-    monkeypatch.setattr("ca_service.audit.folder.load", lambda text: read.append(text) or load(text))
+    monkeypatch.setattr("ca_service.audit.policies.load", lambda text: read.append(text) or load(text))
     assert verify(filled, dest).clean
     assert read == [a.POLICY]
     (dest / "leaves/000000000000008.jsonl").write_bytes(b"")

@@ -6,16 +6,18 @@ found by an older checkpoint that somebody else keeps.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 
 from ca_service.audit.findings import AuditReport, Findings
 from ca_service.audit.leaf import CERTIFICATE, DECISION, RESTORE, Leaf, decision_leaf, parse_leaf
 from ca_service.audit.log import leaf_of_certificate
-from ca_service.audit.merkle import Frontier, Node, leaf_hash
+from ca_service.audit.merkle import Frontier, Node, Place, leaf_hash
+from ca_service.audit.policies import digest_of_policy
 from ca_service.audit.rebuild import Rebuild, differing
 from ca_service.audit.revocations import audit_revocations
+from ca_service.audit.salvage import read_each, tolerated
 from ca_service.judgment import BadRequest
-from ca_service.policy import load
 from ca_service.store import HeadRow, LeafRow, Transaction
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import Checkpoint, open_checkpoint
@@ -36,17 +38,31 @@ def audit_database(tx: Transaction, key: VerifierKey, since: Checkpoint | None =
         since: an older checkpoint of this log whose signature was verified.
     """
     findings = Findings()
-    row = tx.log.head()
-    head = _head(row, key, findings)
+    row, head = None, None
+    with tolerated(findings, "log.head-unreadable", "", "the log's head cannot be read"):
+        row = tx.log.head()
+        head = _head(row, key, findings)
     rebuild = Rebuild(head, since, findings)
-    _Tree(tx, rebuild).read()
+    with _part(findings, "log"):
+        _Tree(tx, rebuild).read()
     if row is not None and not rebuild.broken:
         _compare_frontier(row, rebuild.frontier, findings)
-    _audit_unlogged(tx, findings)
-    _audit_evidence(tx, findings)
-    _audit_policies(tx, findings)
-    audit_revocations(tx, findings)
+    for kind in (DECISION, CERTIFICATE):
+        with _part(findings, f"{kind}s"):
+            _audit_unlogged(tx, kind, findings)
+    with _part(findings, "evidence"):
+        _audit_evidence(tx, findings)
+    with _part(findings, "policies"):
+        _audit_policies(tx, findings)
+    with _part(findings, "revocations"):
+        audit_revocations(tx, findings)
     return rebuild.finish(key.name)
+
+
+def _part(findings: Findings, table: str) -> AbstractContextManager[None]:
+    """The last resort: what cannot be read even row by row must not hide the rest."""
+    detail = "a key in this part of the database cannot be read: what follows there was not looked at"
+    return tolerated(findings, "database.unreadable", table, detail)
 
 
 def _head(row: HeadRow | None, key: VerifierKey, findings: Findings) -> Checkpoint | None:
@@ -79,30 +95,48 @@ class _Tree:
         self._found = 0
 
     def read(self) -> None:
-        first, end = -MAX_TREE_SIZE, MAX_TREE_SIZE
+        after: object = None
+        end = MAX_TREE_SIZE
         if self._rebuild.head is not None:
             end = self._rebuild.head.size
-        while rows := self._tx.log.leaves(first, BATCH):
-            first = rows[-1].position + 1
-            inside = [row for row in rows if 0 <= row.position < end]
-            for row in rows:
-                if not 0 <= row.position < end:
+        while positions := self._tx.log.positions(after, BATCH):
+            after, inside = positions[-1], list[int]()
+            for position in positions:
+                if isinstance(position, int) and 0 <= position < end:
+                    inside.append(position)
+                else:
                     detail = "the leaf stands outside the tree that was signed"
-                    self._findings.add("log.leaf-surplus", row.position, detail)
-            if inside and not self._rebuild.broken:
-                self._grow(inside)
-            self._compare_rows(inside)
+                    self._findings.add("log.leaf-surplus", position, detail)
+            rows = self._leaves(inside)
+            if rows and not self._rebuild.broken:
+                self._grow(rows)
+            self._compare_rows(rows)
         surplus = self._tx.log.count_nodes() - self._found
         if surplus and not self._rebuild.broken:
             detail = f"{surplus} hashes are stored that do not belong to the tree"
             self._findings.add("log.node-surplus", surplus, detail)
+
+    def _leaves(self, positions: list[int]) -> list[LeafRow]:
+        found, _ = read_each(self._tx.log.leaves_at, positions)
+        # One that cannot be read is none: empty, it is found to be altered and malformed.
+        return [found.get(position, LeafRow(position, "", "", b"")) for position in positions]
+
+    def _nodes(self, start: int, end: int) -> dict[Place, bytes]:
+        bounds = _bounds(start, end)
+        try:
+            return self._tx.log.nodes_between(bounds)
+        except TypeError:
+            # Somewhere stands what is no hash, which counts as a wrong one.
+            places = [(level, i) for level, first, last in bounds for i in range(first, last)]
+            found, unreadable = read_each(self._tx.log.nodes, places)
+            return found | dict.fromkeys(unreadable, b"")
 
     def _grow(self, rows: list[LeafRow]) -> None:
         start, end = self._rebuild.position, rows[-1].position + 1
         if end - start > len(rows):
             self._gap(start, rows)
             return
-        stored = self._tx.log.nodes_between(_bounds(start, end))
+        stored = self._nodes(start, end)
         self._found += len(stored)
         for row in rows:
             hash_ = leaf_hash(row.data)
@@ -110,7 +144,9 @@ class _Tree:
             if kept != hash_:
                 detail = "the leaf is not the one whose hash is in the tree"
                 self._findings.add("log.leaf-altered", row.position, detail)
-            self._compare_nodes(self._rebuild.add(row.data, kept), stored)
+            self._compare_nodes(
+                self._rebuild.add(row.data, kept if len(kept) == len(hash_) else hash_), stored
+            )
 
     def _gap(self, start: int, rows: list[LeafRow]) -> None:
         """A leaf is not there: from here on no root can be recomputed."""
@@ -139,23 +175,30 @@ class _Tree:
                 detail = f"the leaf is about {leaf.kind} {leaf.subject}, its row says another thing"
                 self._findings.add("log.leaf-misplaced", row.position, detail)
             leaves.append(read)
-        self._compare(leaves, DECISION, self._decisions(leaves))
-        self._compare(leaves, CERTIFICATE, self._certificates(leaves))
-        self._compare_restores(leaves)
+        self._compare(leaves, DECISION, self._decisions)
+        self._compare(leaves, CERTIFICATE, self._certificates)
+        with tolerated(self._findings, "database.unreadable", "epochs", "an epoch cannot be read"):
+            self._compare_restores(leaves)
 
-    def _decisions(self, leaves: list[tuple[Leaf, dict[str, str]]]) -> dict[str, Leaf]:
-        rows = self._tx.log.decisions(_subjects(leaves, DECISION))
-        return {id_: decision_leaf(row) for id_, row in rows.items()}
+    def _decisions(self, ids: Collection[str]) -> dict[str, Leaf]:
+        return {id_: decision_leaf(row) for id_, row in self._tx.log.decisions(ids).items()}
 
-    def _certificates(self, leaves: list[tuple[Leaf, dict[str, str]]]) -> dict[str, Leaf]:
-        rows = self._tx.log.certificates(_subjects(leaves, CERTIFICATE))
-        return {serial: leaf_of_certificate(row) for serial, row in rows.items()}
+    def _certificates(self, serials: Collection[str]) -> dict[str, Leaf]:
+        return {
+            serial: leaf_of_certificate(row) for serial, row in self._tx.log.certificates(serials).items()
+        }
 
     def _compare(
-        self, leaves: list[tuple[Leaf, dict[str, str]]], kind: str, expected: Mapping[str, Leaf]
+        self,
+        leaves: list[tuple[Leaf, dict[str, str]]],
+        kind: str,
+        fetch: Callable[[Collection[str]], Mapping[str, Leaf]],
     ) -> None:
+        expected, unreadable = read_each(fetch, _subjects(leaves, kind))
+        for subject in unreadable:
+            self._findings.add(f"{kind}.unreadable", subject, f"the {kind} holds what cannot be read")
         for leaf, members in leaves:
-            if leaf.kind != kind:
+            if leaf.kind != kind or leaf.subject in unreadable:
                 continue
             now = expected.get(leaf.subject)
             if now is None:
@@ -196,41 +239,51 @@ def _bounds(start: int, end: int) -> list[tuple[int, int, int]]:
     return [(level, start >> level, end >> level) for level in levels if end >> level > start >> level]
 
 
-def _audit_unlogged(tx: Transaction, findings: Findings) -> None:
-    for _, id_ in tx.log.unlogged_decisions():
-        findings.add("decision.unlogged", id_, "the decision has no leaf in the log")
-    for _, serial in tx.log.unlogged_certificates():
-        findings.add("certificate.unlogged", serial, "the certificate has no leaf in the log")
+def _audit_unlogged(tx: Transaction, kind: str, findings: Findings) -> None:
+    for subject in tx.log.without_leaf(kind):
+        findings.add(f"{kind}.unlogged", subject, f"the {kind} has no leaf in the log")
 
 
 def _audit_evidence(tx: Transaction, findings: Findings) -> None:
     after = ""
-    while rows := tx.log.evidence_after(after, BATCH // 10):
-        for digest, body in rows:
-            if hashlib.sha256(body).hexdigest() != digest:
+    while digests := tx.log.evidence_digests(after, BATCH // 10):
+        after = digests[-1]
+        found, _ = read_each(tx.log.evidence, digests)
+        for digest in digests:
+            body = found.get(digest)
+            if body is None or hashlib.sha256(body).hexdigest() != digest:
                 findings.add("evidence.altered", digest, "the evidence is not the one with this digest")
-        after = rows[-1][0]
     for digest in tx.log.missing_evidence(BATCH):
         findings.add("evidence.missing", digest, "a decision rests on evidence that is gone")
 
 
 def _audit_policies(tx: Transaction, findings: Findings) -> None:
-    known = {(0, "")}
-    for version in range(1, tx.policies.version_in_force() + 1):
-        row = tx.policies.get(version)
-        if row is None:
-            findings.add("policy.missing", version, "this version of the policy is gone")
-            continue
-        known.add((version, row.digest))
-        try:
-            digest = load(row.text).digest
-        except BadRequest:
-            detail = "the policy cannot be read, so it cannot be compared with its digest"
-            findings.add("policy.unreadable", version, detail)
-            continue
-        if digest != row.digest:
-            findings.add("policy.altered", version, "the policy is not the one with this digest")
-    for version, digest in tx.log.policies_of_decisions():
-        if (version, digest) not in known:
-            detail = f"decisions rest on a version {version} that the policies do not have"
-            findings.add("policy.missing", version, detail)
+    known: set[tuple[object, object]] = {(0, "")}
+    next_ = 1
+    for version in tx.log.policy_versions():
+        if version != next_:
+            findings.add("policy.missing", next_, "this version of the policy is gone")
+        next_ = version + 1
+        with tolerated(findings, "policy.unreadable", version, "the policy's row cannot be read"):
+            _audit_policy(tx, version, known, findings)
+    for number, digest in tx.log.policies_of_decisions():
+        if (number, digest) not in known:
+            detail = f"decisions rest on a version {number} that the policies do not have"
+            findings.add("policy.missing", number, detail)
+
+
+def _audit_policy(
+    tx: Transaction, version: int, known: set[tuple[object, object]], findings: Findings
+) -> None:
+    row = tx.policies.get(version)
+    if row is None:
+        return
+    known.add((version, row.digest))
+    try:
+        digest = digest_of_policy(row.text.encode("utf-8"))
+    except (BadRequest, ValueError):
+        detail = "the policy cannot be read, so it cannot be compared with its digest"
+        findings.add("policy.unreadable", version, detail)
+        return
+    if digest != row.digest:
+        findings.add("policy.altered", version, "the policy is not the one with this digest")

@@ -81,19 +81,19 @@ def export_log(
     note = tx.log.head()
     if note is None:
         raise damaged("it has no head")
-    folder = layout.Folder(path)
-    folder.prepare()
-    with _alone(path):
-        old = _old_checkpoint(path, key)
-        _compare_histories(tx, old, head)
-        tail, frontier = _resume(path, old)
-        root = _Export(tx, folder).append(frontier, tail, head.size)
-        if root != head.root:
-            raise damaged("its leaves have another root than the one that was signed")
-        for skid, pem in authorities.items():
-            folder.put(layout.ISSUERS, layout.issuer_name(skid), pem)
-        folder.put("", layout.README, GUIDE.encode("utf-8"))
-        folder.seal(note.checkpoint.encode("utf-8"))
+    with layout.Folder(path) as folder:
+        folder.prepare()
+        with _alone(path):
+            old = _old_checkpoint(path, key)
+            _compare_histories(tx, old, head)
+            tail, frontier = _resume(path, old)
+            root = _Export(tx, folder).append(frontier, tail, head.size)
+            if root != head.root:
+                raise damaged("its leaves have another root than the one that was signed")
+            for skid, pem in authorities.items():
+                folder.put(layout.ISSUERS, layout.issuer_name(skid), pem)
+            folder.put("", layout.README, GUIDE.encode("utf-8"))
+            folder.seal(note.checkpoint.encode("utf-8"))
     return ExportReport(path, str(key), old.size, head.size, folder.written)
 
 

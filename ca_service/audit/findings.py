@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 MOST_KEPT = 1000
 """How many findings are kept; the others are counted."""
 
+_SHOWN = 300
+"""How much of a value a finding repeats, in characters."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -33,7 +36,12 @@ class Findings:
         """Note a finding."""
         self.counts[code] += 1
         if len(self.kept) < MOST_KEPT:
-            self.kept.append(Finding(code, str(subject), detail))
+            self.kept.append(Finding(code, _shown(subject), _shown(detail)))
+
+
+def _shown(value: object) -> str:
+    """What a finding repeats may come from whoever edited the database: nothing of it may move a cursor."""
+    return "".join(c if c.isprintable() else "?" for c in str(value)[:_SHOWN])
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """How an export lies in its folder, and reading and writing there without trusting what lies there."""
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Self
 
 from ca_service.judgment import BadRequest, Unavailable
 from vtpm.wire.log import MAX_LEAF
@@ -27,8 +29,10 @@ MAX_FILE = 16 * 1024 * 1024
 """Largest file of an export that is read at once, in bytes."""
 
 _TEMPORARY = ".new"
-_FOLDER_MODE = 0o755
-_FILE_MODE = 0o644
+# Evidence and traces tell whose TPMs run where: the operator hands the folder to whom he wants.
+_FOLDER_MODE = 0o700
+_FILE_MODE = 0o600
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def bundle_name(position: int) -> str:
@@ -92,70 +96,108 @@ def read_leaves(folder: Path) -> Iterator[bytes]:
 
 
 class Folder:
-    """Writes an export. Files appear whole or not at all, and `seal` makes all of them durable."""
+    """Writes an export; to be closed by `with`.
+
+    Files appear whole or not at all, and are on the disk before they get their names. Everything is reached through
+    the folders that `prepare` has opened, so no link that somebody puts into the tree leads a write elsewhere.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.written = 0
+        self._parts = dict[str, int]()
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_about: object) -> None:
+        self._open.close()
 
     def prepare(self) -> None:
-        """Make the folder with its parts, if they are not there.
+        """Make the folder with its parts, if they are not there, and open them; nobody else may read them.
 
         Raises:
-            BadRequest: it holds something that is not an export's.
+            BadRequest: it holds something that is not an export's, or a link.
+            Unavailable: it cannot be made or opened.
         """
-        self.path.mkdir(mode=_FOLDER_MODE, exist_ok=True)
-        known = {CHECKPOINT, README, *FOLDERS}
-        for name in os.listdir(self.path):  # noqa: PTH208 - names, not paths
-            if name.removesuffix(_TEMPORARY) not in known:
-                raise BadRequest(
-                    str(self.path),
-                    "holds something that does not belong to an export",
-                    code="export",
-                    remedy="Name an empty folder, or one that an earlier export filled.",
-                )
-        for name in FOLDERS:
-            part = self.path / name
-            part.mkdir(mode=_FOLDER_MODE, exist_ok=True)
-            if part.is_symlink():
-                raise BadRequest(str(part), "must be a folder, not a link", code="export")
+        with self._complaints():
+            self.path.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+            known = {CHECKPOINT, README, *FOLDERS}
+            for name in os.listdir(self.path):  # noqa: PTH208 - names, not paths
+                if name.removesuffix(_TEMPORARY) not in known:
+                    raise BadRequest(
+                        str(self.path),
+                        "holds something that does not belong to an export",
+                        code="export",
+                        remedy="Name an empty folder, or one that an earlier export filled.",
+                    )
+            self._refuse_links(self.path)
+            # The folder itself may be named through a link; what it holds may not.
+            self._parts[""] = self._keep_open(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY))
+            for name in FOLDERS:
+                (self.path / name).mkdir(mode=_FOLDER_MODE, exist_ok=True)
+                self._parts[name] = self._keep_open(os.open(name, _OPEN_FOLDER, dir_fd=self._parts[""]))
+                self._refuse_links(self.path / name)
 
     def put(self, part: str, name: str, content: bytes) -> None:
         """Write a file, unless it is there with this content."""
-        path = self.path / part / name
-        if read(path, len(content)) != content:
-            self._replace(path, content)
+        if read(self.path / part / name, len(content)) != content:
+            self._replace(part, name, content)
             self.written += 1
 
     def put_leaves(self, position: int, leaves: Iterable[bytes]) -> None:
         """Write one bundle."""
-        self._replace(self.path / LEAVES / bundle_name(position), b"".join(leaf + b"\n" for leaf in leaves))
+        self._replace(LEAVES, bundle_name(position), b"".join(leaf + b"\n" for leaf in leaves))
 
     def seal(self, checkpoint: bytes) -> None:
-        """Make everything durable, and then say up to where it is complete."""
-        # One flush of everything costs less than one per file, of which there may be millions.
-        os.sync()
-        path = self.path / CHECKPOINT
-        temporary = path.with_name(CHECKPOINT + _TEMPORARY)
-        with temporary.open("wb") as file:
-            file.write(checkpoint)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        """Make all names durable, and then say up to where it is complete."""
+        self._flush_names()
+        self._replace("", CHECKPOINT, checkpoint)
+        self._flush_names()
 
-    def _replace(self, path: Path, content: bytes) -> None:
-        temporary = path.with_name(path.name + _TEMPORARY)
-        temporary.unlink(missing_ok=True)
-        try:
+    def _keep_open(self, descriptor: int) -> int:
+        self._open.callback(os.close, descriptor)
+        os.fchmod(descriptor, _FOLDER_MODE)
+        return descriptor
+
+    def _refuse_links(self, folder: Path) -> None:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise BadRequest(entry.path, "must be a file or folder, not a link", code="export")
+
+    def _flush_names(self) -> None:
+        with self._complaints():
+            for descriptor in self._parts.values():
+                os.fsync(descriptor)
+
+    def _replace(self, part: str, name: str, content: bytes) -> None:
+        folder, temporary = self._parts[part], name + _TEMPORARY
+        with self._complaints(), _gone(temporary, folder):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-            with os.fdopen(os.open(temporary, flags, _FILE_MODE), "wb") as file:
+            with os.fdopen(os.open(temporary, flags, _FILE_MODE, dir_fd=folder), "wb") as file:
                 file.write(content)
-            temporary.replace(path)
+                file.flush()
+                # Before the new name: else a crash could leave an empty file in the place of an older, whole one.
+                os.fsync(file.fileno())
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+    @contextlib.contextmanager
+    def _complaints(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise Unavailable(f"{path} cannot be written: {error.strerror}", code="export") from None
+            raise Unavailable(f"{self.path} cannot be written: {error.strerror}", code="export") from None
+
+
+@contextlib.contextmanager
+def _gone(name: str, folder: int) -> Iterator[None]:
+    """The name is free at the beginning, and again at the end."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=folder)

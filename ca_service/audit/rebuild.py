@@ -79,6 +79,11 @@ class Rebuild:
                 self.findings.add(
                     "log.root", head.size, "the leaves have another root than the one that was signed"
                 )
+        return self.report(origin)
+
+    def report(self, origin: str) -> AuditReport:
+        """What was found so far."""
+        head = self.head
         return AuditReport(
             origin=origin,
             size=0 if head is None else head.size,

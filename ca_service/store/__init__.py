@@ -9,7 +9,7 @@ from ca_service.store.backends import parse_url
 from ca_service.store.copying import clear_rows, copy_rows, take_time
 from ca_service.store.counters import precedes
 from ca_service.store.database import Faults, Store, create_store, no_faults, open_store
-from ca_service.store.failures import Taken
+from ca_service.store.failures import Taken, is_bad_value
 from ca_service.store.invariants import INVARIANTS, Breach, check_invariants
 from ca_service.store.issuance import live_key
 from ca_service.store.log import LoggedCertificate
@@ -80,6 +80,7 @@ __all__ = [
     "clear_rows",
     "copy_rows",
     "create_store",
+    "is_bad_value",
     "live_key",
     "no_faults",
     "open_store",

@@ -87,3 +87,13 @@ def _condition(sqlstate: str | None, sqlite: str | None) -> tuple[str, str]:
     # Extended codes begin with their primary one.
     names = [name for name in _SQLITE_NAMES if (sqlite or "").startswith(name)]
     return _SQLITE_NAMES[names[0]] if names else ("", "")
+
+
+def is_bad_value(error: Exception) -> bool:
+    """Whether a row could be fetched, but holds what this program never wrote there.
+
+    SQLite keeps any value in any column, so whoever edits a database by hand can make a row that cannot be read.
+    """
+    if isinstance(error, DBAPIError):
+        return "decode to UTF-8" in str(error.orig)
+    return isinstance(error, (ValueError, TypeError, AttributeError, LookupError, ArithmeticError))

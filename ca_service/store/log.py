@@ -102,7 +102,7 @@ class LogTables(Repository):
             for i, (level, positions) in enumerate(by_level.items()):
                 values |= {f"level{i}": level, f"positions{i}": positions}
             rows = self._connection.execute(_nodes_of(len(by_level)), values)
-            found |= {(row.level, row.position): bytes(row.hash) for row in rows}
+            found |= {(row.level, row.position): _octets(row.hash) for row in rows}
         return found
 
     def nodes_between(self, bounds: Collection[tuple[int, int, int]]) -> dict[tuple[int, int], bytes]:
@@ -117,7 +117,7 @@ class LogTables(Repository):
             )
         )
         rows = self._connection.execute(sa.select(table).where(condition))
-        return {(row.level, row.position): bytes(row.hash) for row in rows}
+        return {(row.level, row.position): _octets(row.hash) for row in rows}
 
     def count_nodes(self) -> int:
         """How many hashes are stored."""
@@ -150,6 +150,20 @@ class LogTables(Repository):
         table = schema.log_leaves
         query = sa.select(table).where(table.c.position >= first).order_by(table.c.position).limit(count)
         return self._all(LeafRow, query)
+
+    def positions(self, after: object, count: int) -> list[object]:
+        """At most `count` positions of leaves in their order, those after `after`; whatever stands there."""
+        column = schema.log_leaves.c.position
+        query = sa.select(column).order_by(column).limit(count)
+        return list(
+            self._connection.execute(query if after is None else query.where(column > after)).scalars()
+        )
+
+    def leaves_at(self, positions: Collection[int]) -> dict[int, LeafRow]:
+        """The leaves at these positions."""
+        table = schema.log_leaves
+        rows = self._connection.execute(sa.select(table).where(table.c.position.in_(positions)))
+        return {row.position: LeafRow(row.position, row.kind, row.subject, _octets(row.data)) for row in rows}
 
     def decisions(self, ids: Collection[str]) -> dict[str, DecisionRow]:
         """The decisions with these ids."""
@@ -190,12 +204,35 @@ class LogTables(Repository):
         for row in self._connection.execute(query):
             yield row[0], row[1]
 
-    def evidence_after(self, digest: str, count: int) -> list[tuple[str, bytes]]:
-        """Evidence in order of its digest, that after `digest`: (digest, body)."""
+    def without_leaf(self, kind: str) -> Iterator[str]:
+        """Ids of the decisions, or serials of the issued certificates, that have no leaf; as they are read."""
+        decisions, certificates = schema.decisions.c, schema.certificates.c
+        key, condition = decisions.id, _no_leaf(kind, decisions.id)
+        if kind == "certificate":
+            key = certificates.serial
+            condition = sa.and_(certificates.der.is_not(None), _no_leaf(kind, key))
+        query = sa.select(key).where(condition).order_by(key)
+        for row in self._connection.execute(query.execution_options(yield_per=_PAGE)):
+            yield row[0]
+
+    def evidence_digests(self, after: str, count: int) -> list[str]:
+        """At most `count` digests of evidence in their order, those after `after`."""
+        column = schema.evidence.c.digest
+        query = sa.select(column).where(column > after).order_by(column).limit(count)
+        return list(self._connection.execute(query).scalars())
+
+    def evidence(self, digests: Collection[str]) -> dict[str, bytes]:
+        """The evidence under these digests."""
         table = schema.evidence
-        query = sa.select(table.c.digest, table.c.body).where(table.c.digest > digest)
-        rows = self._connection.execute(query.order_by(table.c.digest).limit(count))
-        return [(row.digest, bytes(row.body)) for row in rows]
+        rows = self._connection.execute(
+            sa.select(table.c.digest, table.c.body).where(table.c.digest.in_(digests))
+        )
+        return {row.digest: _octets(row.body) for row in rows}
+
+    def policy_versions(self) -> list[int]:
+        """All versions of the policy, in their order."""
+        column = schema.policies.c.version
+        return list(self._connection.execute(sa.select(column).order_by(column)).scalars())
 
     def missing_evidence(self, count: int) -> list[str]:
         """Digests on which decisions rest, and whose evidence is not there."""
@@ -232,6 +269,13 @@ class LogTables(Repository):
         table = schema.revocations
         query = sa.select(table.c.serial).where(table.c.issuer == issuer, table.c.serial.in_(serials))
         return set(self._connection.execute(query).scalars())
+
+
+def _octets(value: object) -> bytes:
+    """What stands in a column of bytes. SQLite may hold a number there, of which `bytes` would make as many zeros."""
+    if not isinstance(value, bytes | memoryview):
+        raise TypeError("the column holds no bytes")
+    return bytes(value)
 
 
 _ENDED = (CertificateState.REVOKED, CertificateState.ABANDONED)

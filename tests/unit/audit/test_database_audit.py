@@ -65,7 +65,7 @@ EDITS = {
     "decision inserted": (
         (
             "INSERT INTO decisions SELECT 'ff', at, stage, admitted, rule, trace, policy_version, policy_digest,"
-            " evidence_digest, kbs_id, resource FROM decisions WHERE id = :first"
+            " evidence_digest, kbs_id, resource, salt FROM decisions WHERE id = :first"
         ),
         {"decision.unlogged": 1},
     ),
@@ -176,6 +176,88 @@ def test_an_edit_by_sql_is_found(filled, statement, expected):
     assert not report.clean
     assert {finding.code for finding in report.findings} == set(expected)
     assert report.to_json()["verdict"] == "INVALID"
+
+
+NONSENSE = {
+    "a position at the end of numbers": (
+        "INSERT INTO log_leaves VALUES (9223372036854775807, 'decision', 'x', x'00')",
+        {"log.leaf-surplus": 1},
+    ),
+    "a position that is no number": (
+        "INSERT INTO log_leaves VALUES ('x' || char(27), 'decision', 'x', x'00')",
+        {"log.leaf-surplus": 1},
+    ),
+    "a leaf that is text": (
+        "UPDATE log_leaves SET data = 'text' WHERE position = 1",
+        {"log.leaf-altered": 1, "log.leaf-malformed": 1},
+    ),
+    "a leaf that is a large number": (
+        "UPDATE log_leaves SET data = 1000000000000000000 WHERE position = 1",
+        {"log.leaf-altered": 1, "log.leaf-malformed": 1},
+    ),
+    "a leaf about what is no UTF-8": (
+        "UPDATE log_leaves SET subject = CAST(x'ff' AS TEXT) WHERE position = 0",
+        {"log.leaf-altered": 1, "log.leaf-malformed": 1, "decision.unlogged": 1},
+    ),
+    "a hash that is text": (
+        "UPDATE log_nodes SET hash = 'text' WHERE level = 1 AND position = 2",
+        {"log.node-altered": 1},
+    ),
+    "a frontier that is text": ("UPDATE log_head SET frontier = 'abc'", {"log.frontier": 1}),
+    "a checkpoint that is no text": ("UPDATE log_head SET checkpoint = x'ff'", {"log.head-unreadable": 1}),
+    "a hash that is a large number": (
+        "UPDATE log_nodes SET hash = 1000000000000 WHERE level = 1 AND position = 2",
+        {"log.node-altered": 1},
+    ),
+    "a size that is text": ("UPDATE log_head SET size = 'abc'", {"log.head-size": 1}),
+    "a time of a decision": (
+        "UPDATE decisions SET at = 'garbage' WHERE id = :first",
+        {"decision.unreadable": 1},
+    ),
+    "a trace that is no text": (
+        "UPDATE decisions SET trace = x'ff' WHERE id = :first",
+        {"decision.unreadable": 1},
+    ),
+    "a trace that is no UTF-8": (
+        "UPDATE decisions SET trace = CAST(x'ff' AS TEXT) WHERE id = :first",
+        {"decision.unreadable": 1},
+    ),
+    "a policy's number": (
+        "UPDATE decisions SET policy_version = 9007199254740993 WHERE id = :first",
+        {"decision.unreadable": 1, "policy.missing": 1},
+    ),
+    "a time of a certificate": (
+        "UPDATE certificates SET issued_at = 'garbage' WHERE serial = :serial",
+        {"certificate.unreadable": 1},
+    ),
+    "evidence that is text": (
+        "UPDATE evidence SET body = 'text' WHERE digest = (SELECT min(digest) FROM evidence)",
+        {"evidence.altered": 1},
+    ),
+    "a policy that is no text": ("UPDATE policies SET text = x'ff'", {"policy.unreadable": 1}),
+    "a policy of a far version": (
+        "INSERT INTO policies SELECT 9223372036854775807, digest, text, applied_at, applied_by FROM policies",
+        {"policy.missing": 1},
+    ),
+    "a time of a policy": (
+        "UPDATE policies SET applied_at = 'garbage'",
+        {"policy.unreadable": 1, "policy.missing": 1},
+    ),
+    "a decision without a readable name": (
+        "UPDATE decisions SET id = CAST(x'ff' AS TEXT) WHERE id = :first",
+        {"decision.missing": 1, "database.unreadable": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "expected"), NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_in_a_row_is_named_and_all_else_is_looked_at(filled, statement, expected):
+    edit(filled, statement)
+    edit(filled, "UPDATE decisions SET admitted = 1 WHERE admitted = 0")
+    report = audit(filled)
+    assert report.counts == {"decision.altered": 1, **expected}
+    for finding in report.findings:
+        assert (finding.subject + finding.detail).isprintable()
 
 
 def test_a_finding_says_what_differs(filled):

@@ -12,7 +12,9 @@ import audit_stage as a
 import pytest
 
 from ca_service.audit import Log, audit_folder, export_log, layout, open_checkpoint
+from ca_service.audit.policies import MAX_POLICY
 from ca_service.judgment import BadRequest, Conflict, Unavailable
+from ca_service.policy import load
 
 PEMS = {a.ISSUER: b"issuing", "00" * 20: b"root"}
 
@@ -203,6 +205,92 @@ def test_links_lead_nowhere(filled, dest, tmp_path):
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.parametrize(
+    "name", ["checkpoint", "checkpoint.new", "evidence/x", "leaves/000000000000008.jsonl.new"]
+)
+def test_a_link_in_the_folder_is_not_written_through(filled, dest, tmp_path, name):
+    export(filled, dest)
+    filled.decide(60)
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"mine")
+    (dest / name).unlink(missing_ok=True)
+    (dest / name).symlink_to(precious)
+    with pytest.raises(BadRequest, match="not a link"):
+        export(filled, dest)
+    assert precious.read_bytes() == b"mine"
+    assert (dest / name).is_symlink()
+
+
+def test_a_link_that_comes_meanwhile_is_not_written_through(filled, dest, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "checkpoint.new").write_bytes(b"mine")
+    prepare = layout.Folder.prepare
+
+    def swapped(folder):
+        prepare(folder)
+        (dest / "checkpoint.new").symlink_to(elsewhere / "checkpoint.new")
+        (dest / "evidence").rename(tmp_path / "aside")
+        (dest / "evidence").symlink_to(elsewhere)
+
+    monkeypatch.setattr(layout.Folder, "prepare", swapped)
+    export(filled, dest)
+    assert [(path.name, path.read_bytes()) for path in elsewhere.iterdir()] == [("checkpoint.new", b"mine")]
+    assert not (dest / "checkpoint").is_symlink()
+
+
+def test_an_export_is_nobody_elses_to_read(filled, dest):
+    old = os.umask(0)
+    try:
+        export(filled, dest)
+        (dest / "traces").chmod(0o755)
+        export(filled, dest)
+    finally:
+        os.umask(old)
+    modes = {path: path.stat().st_mode & 0o777 for path in (dest, *dest.rglob("*"))}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+    assert {mode for path, mode in modes.items() if not path.is_dir()} == {0o600}
+
+
+def test_files_are_on_the_disk_before_they_get_their_names(filled, dest, monkeypatch):
+    flushed, renamed = set(), []
+    fsync, rename = os.fsync, os.rename
+
+    def watched_fsync(descriptor):
+        flushed.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def watched_rename(old, new, **folders):
+        assert os.stat(old, dir_fd=folders["src_dir_fd"]).st_ino in flushed
+        if new == "checkpoint":
+            # The names of all the others are durable by now.
+            assert {path.stat().st_ino for path in (dest, *dest.iterdir()) if path.is_dir()} <= flushed
+        renamed.append(new)
+        rename(old, new, **folders)
+        flushed.discard(os.fstat(folders["dst_dir_fd"]).st_ino)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "rename", watched_rename)
+    export(filled, dest)
+    assert renamed[-1] == "checkpoint"
+    assert {path.stat().st_ino for path in (dest, *dest.iterdir()) if path.is_dir()} <= flushed
+
+
+def test_a_disk_that_does_not_flush_is_named_and_nothing_is_sealed(filled, dest, monkeypatch):
+    export(filled, dest)
+    before = tree(dest)
+    filled.issue(60)
+
+    def broken(_descriptor):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", broken)
+        with pytest.raises(Unavailable, match="Input/output error"):
+            export(filled, dest)
+    assert tree(dest) == before
+
+
 def test_two_exports_do_not_mix(filled, dest):
     export(filled, dest)
     entered, leave = threading.Event(), threading.Event()
@@ -234,17 +322,17 @@ def test_an_interrupted_export_is_as_complete_as_its_checkpoint_says(filled, des
     kept = checkpoint(filled, dest)
     for number in (60, 70, 80):
         filled.issue(number)
-    replace, calls = type(dest).replace, 0
+    rename, calls = os.rename, 0
 
-    def broken(self, target):
+    def broken(*names, **folders):
         nonlocal calls
         calls += 1
         if calls == step:
             raise KeyboardInterrupt
-        return replace(self, target)
+        return rename(*names, **folders)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(dest), "replace", broken)
+        patch.setattr(os, "rename", broken)
         try:
             export(filled, dest)
         except KeyboardInterrupt:
@@ -259,11 +347,11 @@ def test_a_full_disk_is_no_damage(filled, dest, monkeypatch):
     before = tree(dest)
     filled.issue(60)
 
-    def full(*_arguments):
+    def full(*_arguments, **_folders):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(dest), "replace", full)
+        patch.setattr(os, "rename", full)
         with pytest.raises(Unavailable, match="No space left"):
             export(filled, dest)
     assert tree(dest) == before
@@ -360,6 +448,37 @@ def test_a_changed_folder_is_found(filled, dest, damage, expected):
     export(filled, dest)
     damage(dest)
     assert verify(filled, dest).counts == expected
+
+
+HOSTILE_POLICIES = {
+    "long": b"#" + b"x" * MAX_POLICY,
+    "deep": b"a=" + b"[" * 100_000,
+    "a key of many parts": b"a." * 100_000 + b"b = 1",
+    "a quoted key of many parts": b'"=".' + b"a." * 100_000 + b"b = 1",
+    "a table's name of many parts": b"[" + b"a." * 1_000_000 + b"b]",
+    "a long number": b"a = " + b"1" * 5000,
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("content", HOSTILE_POLICIES.values(), ids=HOSTILE_POLICIES)
+def test_a_policy_that_costs_much_to_read_is_not_read(filled, dest, content):
+    export(filled, dest)
+    _first(dest, "policies/*").write_bytes(content)
+    assert verify(filled, dest).counts == {"policy.unreadable": 1}
+
+
+def test_what_nobody_signed_does_not_say_what_is_read(filled, dest, monkeypatch):
+    export(filled, dest)
+    read = []
+    monkeypatch.setattr("ca_service.audit.policies.load", lambda text: read.append(text) or load(text))
+    assert verify(filled, dest).clean
+    assert read == [a.POLICY]
+    (dest / "leaves/000000000000008.jsonl").write_bytes(b"")
+    assert verify(filled, dest).counts == {"log.leaf-missing": 1}
+    (dest / "checkpoint").write_bytes(b"nothing")
+    assert verify(filled, dest).counts == {"log.checkpoint": 1}
+    assert read == [a.POLICY]
 
 
 def test_an_older_checkpoint_finds_what_was_computed_anew(filled, other, dest, tmp_path):

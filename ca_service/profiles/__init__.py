@@ -37,10 +37,12 @@ from ca_service.profiles.model import (
 from ca_service.profiles.naming import (
     DEFAULT_PAIR,
     SIMULATION_MARK,
+    CaTitle,
     ca_name,
     device_serial,
     hardware_serial,
     printable_manufacturer,
+    read_ca_name,
 )
 from ca_service.profiles.structures import assemble, certified_key
 from ca_service.profiles.token import LintPassed
@@ -53,6 +55,7 @@ __all__ = [
     "EPHEMERAL_LIMIT",
     "SIMULATION_MARK",
     "CaRole",
+    "CaTitle",
     "Consumer",
     "ConsumerReport",
     "ContractRule",
@@ -85,5 +88,6 @@ __all__ = [
     "new_serial",
     "patch_slot",
     "printable_manufacturer",
+    "read_ca_name",
     "serial_hex",
 ]

@@ -48,6 +48,12 @@ def read_root_list(public: PublicAuthority) -> RootList | None:
     return _joined(public, held_root_lists(public.directory, lambda der: _read(public, der).number))
 
 
+def revoked_issuers(public: PublicAuthority) -> frozenset[int]:
+    """Serial numbers of the issuing CAs that the root has revoked; raises as `read_root_list`."""
+    listed = read_root_list(public)
+    return frozenset() if listed is None else frozenset(entry.serial for entry in listed.entries)
+
+
 def publish_root_list(
     directory: Path, root: RootCa, at: datetime, *, revoke: Sequence[str] = (), reason: str = "unspecified"
 ) -> TranscriptList:

@@ -138,13 +138,9 @@ def _publish_root(
     public = open_public(directory)
     named = [public.issuer_of(skid) for skid in skids]
     if named:
-        active = {row["skid"] for row in run(directory, "issuer-list") if row["state"] == "active"}
-        if signing := [ca.skid for ca in named if ca.skid in active]:
-            raise Conflict(
-                f"the issuing CA {signing[0]} signs",
-                code="rollover",
-                remedy="Let another one sign first: `vtpm-ca ca prepare`, `vtpm-ca ca activate`.",
-            )
+        states = {row["skid"]: row["state"] for row in run(directory, "issuer-list")}
+        for ca in named:
+            _check_given_up(ca.skid, states.get(ca.skid))
         if not yes:
             for ca in named:
                 echo(f"would revoke {ca.certificate.subject.rfc4514_string()} ({ca.skid})")
@@ -154,6 +150,18 @@ def _publish_root(
     made = operations.publish_root_list(directory, opened, now(), revoke=skids, reason=reason)
     values = made.to_json()
     return [{"issuer": values["skid"], **{k: values[k] for k in ("number", "this_update", "next_update")}}]
+
+
+def _check_given_up(skid: str, state: str | None) -> None:
+    """What could still sign, or what a TPM that enrols again would keep, is not revoked behind the CA's back."""
+    remedies = {
+        "active": "Let another one sign first: `vtpm-ca ca prepare`, `vtpm-ca ca taint --active`.",
+        "old": "Taint it first, so that TPMs which enrol again get other certificates: `vtpm-ca ca taint`.",
+        "prepared": "Retire it first: `vtpm-ca ca retire --generation N --yes`.",
+    }
+    if state in remedies:
+        word = "signs" if state == "active" else f"is {state}"
+        raise Conflict(f"the issuing CA {skid} {word}", code="rollover", remedy=remedies[state])
 
 
 @click.group()

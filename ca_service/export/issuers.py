@@ -1,14 +1,13 @@
 """Which issuing CAs consumers are to trust: what the CA's database says, checked against the root."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from ca_service.judgment import VtpmCaError
 from ca_service.keys import PublicAuthority, PublicIssuer
-from ca_service.profiles import IssuerInfo, IssuerRole
+from ca_service.profiles import IssuerInfo, read_ca_name
 
 
 def trusted_issuers(public: PublicAuthority, entries: Sequence[Mapping[str, str]]) -> list[PublicIssuer]:
@@ -19,8 +18,8 @@ def trusted_issuers(public: PublicAuthority, entries: Sequence[Mapping[str, str]
         entries: `role`, `pair` and `pem` of each, as the operation ``issuer-certificates`` gives them.
 
     Raises:
-        VtpmCaError: one of them is not this root's (code ``store``). What stands in a store of trust must not be
-            decided by a database alone.
+        VtpmCaError: one of them is not this root's, or its certificate names another role or pair (code
+            ``store``). What stands in a store of trust must not be decided by a database alone.
     """
     found = []
     for entry in entries:
@@ -31,7 +30,11 @@ def trusted_issuers(public: PublicAuthority, entries: Sequence[Mapping[str, str]
             raise VtpmCaError(
                 "the database names an issuing CA that this root did not sign", code="store"
             ) from None
-        role = cast("IssuerRole", entry["role"])
-        info = IssuerInfo(certificate, public.publication_url, role)
-        found.append(PublicIssuer(entry["pair"], role, certificate, info))
+        title = read_ca_name(public.organization, public.mode, certificate.subject)
+        if title is None or (entry["role"], entry["pair"]) != (title.role, title.pair):
+            raise VtpmCaError(
+                "the database states another role or pair of an issuing CA than its certificate", code="store"
+            )
+        info = IssuerInfo(certificate, public.publication_url, title.role)
+        found.append(PublicIssuer(title.pair, title.role, certificate, info, generation=title.generation))
     return found

@@ -26,7 +26,7 @@ from ca_service.keys.passphrase import (
     find_root_pin,
     no_pin,
 )
-from ca_service.keys.root_list import replace_root_list
+from ca_service.keys.root_list import held_root_lists, replace_root_list
 from ca_service.keys.sealed import Sealer, seal, unseal
 from ca_service.keys.signer import FileSigner, Signer, sign_and_check
 from ca_service.keys.source import AuthoritySource
@@ -59,6 +59,7 @@ __all__ = [
     "find_pin",
     "find_root_passphrase",
     "find_root_pin",
+    "held_root_lists",
     "load_authority",
     "load_public",
     "load_root",

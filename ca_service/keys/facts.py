@@ -25,12 +25,14 @@ from ca_service.profiles import IssuerRole, Mode
 class RootEntry(Strict):
     """The root in ``ca.toml``: file name below ``certs/``, and the SHA-256 of its DER.
 
-    `key` is stated if the root's key lives on a token.
+    `key` is stated if the root's key lives on a token, `list_number` once the root has made a revocation list: the
+    number of the newest.
     """
 
     certificate: FileName
     sha256: Digest
     key: KeyReference | None = None
+    list_number: Annotated[int, Field(ge=1)] | None = None
 
 
 class LogEntry(Strict):

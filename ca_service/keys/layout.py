@@ -5,7 +5,7 @@ Layout of the directory::
     ca.toml                      public facts
     transcript.json, .txt        what the ceremony did
     certs/root.pem               and certs/<role>-<pair>.pem; later generations: certs/<role>-<pair>.g<N>.pem
-    crl/root.crl                 the root's revocation list
+    crl/root.crl                 the root's revocation list; certs/root.crl is a copy of it
     private/<role>-<pair>.sealed keys of the issuing CAs, named like their certificates
     private/nonce.sealed         key from which the keys of the nonces' MAC are made
     private/activation.sealed    key from which activation secrets are derived

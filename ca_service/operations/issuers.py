@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ca_service.judgment import BadRequest
 from ca_service.keys import DEFAULT_PAIR, Authority, PublicAuthority
 from ca_service.operations.context import Json, Operation, OperationContext, instant
+from ca_service.operations.root_list import revoked_issuers
 from ca_service.profiles import IssuerRole
 from ca_service.store import IssuerRow, IssuerState, Store, Transaction, active_key
 from vtpm.wire.encoding import Members
@@ -148,12 +149,18 @@ def list_(context: OperationContext, arguments: Members) -> Json:
 
 
 def certificates(context: OperationContext, arguments: Members) -> Json:
-    """The certificates of all issuing CAs that consumers are to trust, as PEM, and the key ids of those retired."""
+    """The certificates of all issuing CAs that consumers are to trust, as PEM, and the key ids of those retired.
+
+    One that the root has revoked is neither: its key id is in `revoked`.
+    """
     arguments.end()
+    fallen = revoked_issuers(context.public)
     at = context.clock()
     with context.store.read() as tx:
         rows = tx.issuers.all()
     rows += unknown_issuers(context.public, rows, at)
+    trusted = [row for row in rows if row.state in TRUSTED]
+    revoked = [row for row in trusted if _serial(row) in fallen]
     return {
         "trusted": [
             {
@@ -165,11 +172,16 @@ def certificates(context: OperationContext, arguments: Members) -> Json:
                 .public_bytes(Encoding.PEM)
                 .decode("ascii"),
             }
-            for row in rows
-            if row.state in TRUSTED
+            for row in trusted
+            if row not in revoked
         ],
+        "revoked": [row.skid for row in revoked],
         "retired": [row.skid for row in rows if row.state is IssuerState.RETIRED],
     }
+
+
+def _serial(row: IssuerRow) -> int:
+    return x509.load_der_x509_certificate(row.certificate).serial_number
 
 
 OPERATIONS = (Operation("issuer-list", list_), Operation("issuer-certificates", certificates))

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from cryptography import x509
+
 from ca_service.enrollment import publish
 from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
 from ca_service.keys import DEFAULT_PAIR, Authority, sign_and_check
@@ -21,6 +23,7 @@ from ca_service.operations.issuers import (
     generation_of,
     take_up,
 )
+from ca_service.operations.root_list import revoked_issuers
 from ca_service.profiles import IssuerRole
 from ca_service.store import IssuerRow, IssuerState, Transaction
 from vtpm.wire.encoding import Members
@@ -187,7 +190,14 @@ def _activate(
             code="rollover",
             remedy="Name one with --generation.",
         )
+    revoked = revoked_issuers(context.public)
     for row in candidates:
+        if x509.load_der_x509_certificate(row.certificate).serial_number in revoked:
+            raise Conflict(
+                f"the {change.name(row)} is revoked on the root's list",
+                code="revoked",
+                remedy="Retire it by its generation, and prepare another one.",
+            )
         try:
             ca = authority.issuer_of(row.skid)
         except NotFound:

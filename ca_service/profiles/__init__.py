@@ -38,10 +38,12 @@ from ca_service.profiles.model import (
 from ca_service.profiles.naming import (
     DEFAULT_PAIR,
     SIMULATION_MARK,
+    CaTitle,
     ca_name,
     device_serial,
     hardware_serial,
     printable_manufacturer,
+    read_ca_name,
 )
 from ca_service.profiles.structures import assemble, certified_key
 from ca_service.profiles.token import LintPassed
@@ -54,6 +56,7 @@ __all__ = [
     "EPHEMERAL_LIMIT",
     "SIMULATION_MARK",
     "CaRole",
+    "CaTitle",
     "Consumer",
     "ConsumerReport",
     "ContractRule",
@@ -86,5 +89,6 @@ __all__ = [
     "new_serial",
     "patch_slot",
     "printable_manufacturer",
+    "read_ca_name",
     "serial_hex",
 ]

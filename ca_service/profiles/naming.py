@@ -1,11 +1,13 @@
 """Names that the profiles put together, each in one place."""
 
 import hashlib
+import re
+from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from ca_service.profiles.model import CaRole, Mode, serial_hex
+from ca_service.profiles.model import CaRole, IssuerRole, Mode, serial_hex
 
 SIMULATION_MARK = "SIMULATION"
 """Stands in every name of a simulation CA, and in no name of a production CA."""
@@ -23,14 +25,16 @@ _TITLES: dict[CaRole, str] = {
     "ephemeral": "Ephemeral CA",
 }
 
+_ISSUING: tuple[IssuerRole, ...] = ("ek", "devid", "ephemeral")
+_GENERATION = re.compile(r"G([1-9][0-9]{0,2})\Z")
+
 
 def ca_name(organization: str, mode: Mode, role: CaRole, pair: str, generation: int = 1) -> x509.Name:
     """Subject of a CA: the organisation; the mode's mark, the role and, but for the first, pair and generation.
 
     Generations differ in their names because keylime finds an issuer by its name and then tries one signature.
     """
-    words = [SIMULATION_MARK] if mode == "simulation" else []
-    words += ["vTPM", _TITLES[role]]
+    words = [_beginning(mode, role)]
     words += [pair] if pair not in ("", DEFAULT_PAIR) else []
     words += [f"G{generation}"] if generation > 1 else []
     return x509.Name(
@@ -39,6 +43,37 @@ def ca_name(organization: str, mode: Mode, role: CaRole, pair: str, generation: 
             x509.NameAttribute(NameOID.COMMON_NAME, " ".join(words)),
         ]
     )
+
+
+def _beginning(mode: Mode, role: CaRole) -> str:
+    mark = f"{SIMULATION_MARK} " if mode == "simulation" else ""
+    return f"{mark}vTPM {_TITLES[role]}"
+
+
+@dataclass(frozen=True)
+class CaTitle:
+    """What the subject of an issuing CA says that it is."""
+
+    role: IssuerRole
+    pair: str
+    generation: int
+
+
+def read_ca_name(organization: str, mode: Mode, name: x509.Name) -> CaTitle | None:
+    """Role, pair and generation of an issuing CA of this hierarchy from its subject; None if it has another form.
+
+    The opposite of `ca_name`: whatever it returns gives, by `ca_name`, exactly `name`.
+    """
+    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    text = str(found[0].value) if found else ""
+    for role in _ISSUING:
+        words = text.removeprefix(_beginning(mode, role)).split()
+        last = _GENERATION.match(words[-1]) if words else None
+        generation = int(last[1]) if last else 1
+        pair = words[0] if len(words) > bool(last) else DEFAULT_PAIR
+        if ca_name(organization, mode, role, pair, generation) == name:
+            return CaTitle(role, pair, generation)
+    return None
 
 
 def device_serial(ek_name: bytes) -> str:

@@ -269,9 +269,15 @@ class TestTrustedIssuers:
             with pytest.raises(VtpmCaError, match="this root did not sign"):
                 trusted_issuers(public, [*self.entries(public), foreign])
         root = public.root.public_bytes(Encoding.PEM).decode("ascii")
-        with pytest.raises(BadRequest, match="root"):
-            export_keylime(
-                Path("nowhere"),
-                trusted_issuers(public, [{"role": "ek", "pair": "default", "pem": root}]),
-                None,
-            )
+        with pytest.raises(VtpmCaError, match="another role"):
+            trusted_issuers(public, [{"role": "ek", "pair": "default", "pem": root}])
+
+    @pytest.mark.parametrize(
+        "change", [{"role": "ek"}, {"role": "devid"}, {"pair": "blue"}, {"role": "root"}]
+    )
+    def test_what_it_is_the_certificate_says(self, public, change):
+        """Else one changed row would have keylime take ephemeral TPMs for persistent ones."""
+        *others, ephemeral = self.entries(public)
+        with pytest.raises(VtpmCaError, match="another role or pair") as caught:
+            trusted_issuers(public, [*others, {**ephemeral, **change}])
+        assert caught.value.code == "store"

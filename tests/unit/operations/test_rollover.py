@@ -10,7 +10,15 @@ from cryptography import x509
 
 from ca_service.enrollment import Limits, activation
 from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable, VtpmCaError
-from ca_service.operations import OperationContext, ensure_issuers, missing_keys, open_database, perform
+from ca_service.keys import load_root
+from ca_service.operations import (
+    OperationContext,
+    ensure_issuers,
+    missing_keys,
+    open_database,
+    perform,
+    publish_root_list,
+)
 from ca_service.store import IssuerState
 from vtpm.wire.enrollment import CertificatesReply
 
@@ -185,6 +193,31 @@ class TestTheOrder:
         rolled(verb, **given)
         kept = {path.name for path in (rolled.world.directory / "ca" / "state").iterdir()}
         assert {f"crl-{skid}.der" for skid in skids(rolled, 2).values()} <= kept
+
+    def test_one_that_the_root_has_revoked_never_signs_and_is_not_exported(self, rolled):
+        announce(rolled)
+        ca, bad = rolled.world.directory / "ca", skids(rolled, 2)["ek"]
+        publish_root_list(ca, load_root(ca, w.PASSPHRASE), rolled.world.time, revoke=[bad])
+        before = states(rolled)
+        for verb, given in (
+            ("issuer-activate", {}),
+            ("issuer-activate", {"roles": ["ek"], "generation": 2}),
+            ("issuer-taint", {"active": True}),
+        ):
+            with pytest.raises(Conflict, match="revoked on the root's list") as caught:
+                rolled(verb, **given)
+            assert caught.value.code == "revoked"
+        assert states(rolled) == before
+        given = rolled("issuer-certificates")
+        assert bad not in {row["skid"] for row in given["trusted"]}
+        assert (len(given["trusted"]), given["revoked"]) == (4, [bad])
+        # Who cannot know what is revoked neither lets sign nor exports.
+        shutil.rmtree(ca / "crl")
+        (ca / "certs" / "root.crl").unlink()
+        for verb, given in (("issuer-activate", {"roles": ["devid"]}), ("issuer-certificates", {})):
+            with pytest.raises(Unavailable) as lost:
+                rolled(verb, **given)
+            assert lost.value.code == "crl"
 
     def test_what_nobody_announced_has_its_crl_when_it_begins_to_sign(self, rolled):
         rolled("issuer-activate")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -12,8 +13,8 @@ import pytest
 from cryptography import x509
 
 from ca_service.judgment import BadRequest, NotFound, Unavailable
-from ca_service.keys import CeremonyConfig, load_public, load_root
-from ca_service.operations import init, publish_root_list
+from ca_service.keys import CeremonyConfig, files, load_public, load_root
+from ca_service.operations import init, publish_root_list, read_root_list
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
 PASSPHRASE = s.w.PASSPHRASE
@@ -95,9 +96,87 @@ def test_a_revoked_issuing_ca_falls_and_stays_fallen(ca, root, tmp_path):
 
 def test_without_a_list_it_is_the_first(ca, root):
     """As in a directory of release 0.3."""
-    shutil.rmtree(ca / "crl")
+    forget(ca)
+    facts = ca / "ca.toml"
+    facts.write_text(re.sub(r"list_number = .*\n", "", facts.read_text()))
     assert publish_root_list(ca, root, NOW).number == 1
     assert number(read(ca)) == 1
+    assert "list_number = 1\n" in facts.read_text()
+
+
+def forget(ca):
+    shutil.rmtree(ca / "crl")
+    (ca / "certs" / "root.crl").unlink()
+
+
+class TestALostList:
+    """Whoever loses or exchanges a file must not thereby take a revocation back."""
+
+    @pytest.fixture
+    def revoked(self, ca, root):
+        ek = load_public(ca).issuer("ek")
+        publish_root_list(ca, root, NOW, revoke=[ek.skid], reason="cACompromise")
+        return ek.certificate.serial_number
+
+    def test_the_copy_takes_its_place(self, ca, root, revoked):
+        shutil.rmtree(ca / "crl")
+        assert publish_root_list(ca, root, NOW).number == 3
+        assert [entry.serial_number for entry in read(ca)] == [revoked]
+
+    @pytest.mark.parametrize("stays", [True, False])
+    def test_an_older_one_does_not(self, ca, bounded, root, revoked, stays):
+        shutil.copy(bounded / "crl" / "root.crl", ca / "crl" / "root.crl")
+        if stays:
+            assert publish_root_list(ca, root, NOW).number == 3
+            assert [entry.serial_number for entry in read(ca)] == [revoked]
+        else:
+            (ca / "certs" / "root.crl").unlink()
+            self.refused(ca, root, "number 2 is missing; what is there is number 1")
+
+    def test_one_number_given_twice_takes_nothing_back(self, ca, bounded, root, revoked, tmp_path):
+        """Two nodes made one each, and one file was copied."""
+        node = shutil.copytree(bounded, tmp_path / "node")
+        devid = load_public(node).issuer("devid")
+        assert publish_root_list(node, root, NOW, revoke=[devid.skid]).number == 2
+        shutil.copy(node / "crl" / "root.crl", ca / "crl" / "root.crl")
+        assert publish_root_list(ca, root, NOW).number == 3
+        assert {entry.serial_number for entry in read(ca)} == {revoked, devid.certificate.serial_number}
+
+    def test_without_any_there_is_no_first(self, ca, root, revoked):
+        published = (ca / "crl" / "root.crl").read_bytes()
+        forget(ca)
+        self.refused(ca, root, "number 2 is missing")
+        (ca / "crl").mkdir()
+        (ca / "crl" / "root.crl").write_bytes(published)
+        assert publish_root_list(ca, root, NOW).number == 3
+        assert [entry.serial_number for entry in read(ca)] == [revoked]
+
+    @pytest.mark.parametrize("last", [1, 2, 3])
+    def test_after_a_failure_at_any_write_nothing_is_forgotten(self, ca, root, last, monkeypatch):
+        ek = load_public(ca).issuer("ek")
+        count, real = 0, files.write_new
+
+        def write_new(path, data, mode):
+            nonlocal count
+            count += 1
+            real(path, data, mode)
+            if count == last:
+                raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "write_new", write_new)
+            with pytest.raises(Unavailable):
+                publish_root_list(ca, root, NOW, revoke=[ek.skid])
+        made = publish_root_list(ca, root, NOW)
+        assert (made.number, len(list(read(ca)))) == ((2, 0) if last == 1 else (3, 1))
+
+    def refused(self, ca, root, match):
+        with pytest.raises(Unavailable, match=match) as caught:
+            publish_root_list(ca, root, NOW)
+        assert caught.value.code == "crl"
+        assert "backup" in caught.value.remedy
+        with pytest.raises(Unavailable):
+            read_root_list(load_public(ca))
 
 
 def test_a_damaged_list_is_not_forgotten(ca, root, tmp_path):

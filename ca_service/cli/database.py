@@ -61,7 +61,9 @@ def upgrade(directory: Path) -> None:
                 directory, find_passphrase(os.environ), secrets.token_bytes
             ):
                 echo(added)
-        operations.upgrade_database(find_database(directory))
+        url = find_database(directory)
+        operations.upgrade_database(url)
+        operations.remember(directory, url)
     echo("the database has this program's schema")
 
 

@@ -31,7 +31,7 @@ from ca_service.keys.sealed import Sealer, seal, unseal
 from ca_service.keys.signer import FileSigner, Signer, sign_and_check
 from ca_service.keys.source import AuthoritySource
 from ca_service.keys.transcript import NOBODY, Occasion, Transcript, TranscriptEntry, TranscriptList
-from ca_service.keys.upgrade import upgrade_directory
+from ca_service.keys.upgrade import promise_state, upgrade_directory
 from ca_service.profiles import DEFAULT_PAIR
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "load_root",
     "no_pin",
     "prepare_issuing",
+    "promise_state",
     "replace_root_list",
     "run_ceremony",
     "seal",

@@ -116,6 +116,7 @@ class PublicAuthority:
         root: the root's certificate.
         issuers: the issuing CAs of all generations.
         log: its log; None in a directory of an earlier release, which cannot work before it is upgraded.
+        state_kept: whether it remembers in ``state/`` what its database must not fall behind.
     """
 
     directory: Path
@@ -128,6 +129,7 @@ class PublicAuthority:
     root: x509.Certificate
     issuers: Sequence[PublicIssuer]
     log: LogIdentity | None = field(default=None, kw_only=True)
+    state_kept: bool = field(default=False, kw_only=True)
 
     @property
     def root_info(self) -> IssuerInfo:

@@ -57,7 +57,8 @@ class CaFacts(Strict):
     """The content of ``ca.toml``: public facts about a CA.
 
     `serial_prefix` (1 to 127) starts each serial number, so that two instances of one CA never draw the same.
-    `keys` says where the keys of further issuing CAs shall live.
+    `keys` says where the keys of further issuing CAs shall live. `state_kept` says that the CA remembers in ``state/``
+    what its database must not fall behind: without that folder no database is opened then.
     """
 
     version: Literal[1]
@@ -66,6 +67,7 @@ class CaFacts(Strict):
     organization: Organization
     publication_url: str
     serial_prefix: Annotated[int, Field(ge=1, le=127)]
+    state_kept: bool = False
     validity: ValidityRule
     keys: KeysRule = KeysRule()
     pkcs11: ModuleRule | None = None
@@ -96,7 +98,7 @@ class CaFacts(Strict):
 
     def to_toml(self) -> str:
         """The facts as TOML; `from_toml` reads them back."""
-        top = {
+        top: dict[str, object] = {
             "version": self.version,
             "ca_id": self.ca_id,
             "mode": self.mode,
@@ -104,6 +106,8 @@ class CaFacts(Strict):
             "publication_url": self.publication_url,
             "serial_prefix": self.serial_prefix,
         }
+        if self.state_kept:
+            top["state_kept"] = True
         tables: list[tuple[str, BaseModel | None]] = [("[validity]", self.validity), ("[keys]", self.keys)]
         tables += [("[pkcs11]", self.pkcs11), ("[log]", self.log), ("[root]", self.root)]
         tables += [("[[issuer]]", issuer) for issuer in self.issuer]

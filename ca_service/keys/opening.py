@@ -109,6 +109,7 @@ def open_authority(directory: Path, sealer: Sealer, pin: PinSource) -> Authority
         activation_key=_secret(sealer, private / ACTIVATION_KEY_FILE, ACTIVATION_PURPOSE),
         log_key=_log_key(sealer, private / LOG_KEY_FILE, public.log),
         log=public.log,
+        state_kept=public.state_kept,
     )
 
 
@@ -173,6 +174,7 @@ def _public(directory: Path, facts: CaFacts) -> PublicAuthority:
         root=_read_certificate(directory, facts.root.certificate, facts.root.sha256),
         issuers=tuple(_public_issuer(directory, facts, entry) for entry in facts.issuer),
         log=_log_identity(facts),
+        state_kept=facts.state_kept,
     )
     _check_hierarchy(public)
     return public

@@ -49,6 +49,29 @@ def upgrade_directory(directory: Path, passphrase: bytes, entropy: Entropy) -> l
         raise Unavailable(f"{directory} cannot be written: {error.strerror}", code="storage") from error
 
 
+def promise_state(directory: Path) -> None:
+    """Note in ``ca.toml`` that the CA remembers in ``state/``, once it does. Running it again does nothing.
+
+    Raises:
+        NotFound: there is no CA in that directory.
+        BadRequest: the directory is malformed.
+        Unavailable: the directory cannot be written (``storage``), or another process works on it (``busy``).
+    """
+    try:
+        with files.locked(directory / RUN / KEYS_LOCK_FILE):
+            facts = read_facts(directory)
+            if not facts.state_kept:
+                _write_facts(directory, facts.model_copy(update={"state_kept": True}))
+    except OSError as error:
+        raise Unavailable(f"{directory} cannot be written: {error.strerror}", code="storage") from error
+
+
+def _write_facts(directory: Path, facts: CaFacts) -> None:
+    text = facts.to_toml()
+    CaFacts.from_toml(text)
+    files.replace_file(directory / FACTS_FILE, text.encode(), files.PUBLIC_FILE)
+
+
 def _add_log(directory: Path, facts: CaFacts, sealer: Sealer, entropy: Entropy) -> str:
     private = directory / PRIVATE
     # A key under a mistyped passphrase would lock the CA out of its own log.
@@ -58,7 +81,5 @@ def _add_log(directory: Path, facts: CaFacts, sealer: Sealer, entropy: Entropy) 
     # A key that ca.toml does not name has signed nothing yet: a try that died may have left it.
     files.replace_file(private / LOG_KEY_FILE, sealed, files.PRIVATE_FILE)
     log = log_entry(facts.ca_id, seed)
-    upgraded = facts.model_copy(update={"log": log}).to_toml()
-    CaFacts.from_toml(upgraded)
-    files.replace_file(directory / FACTS_FILE, upgraded.encode(), files.PUBLIC_FILE)
+    _write_facts(directory, facts.model_copy(update={"log": log}))
     return f"the log {log.origin} has a key: Ed25519 {log.public}"

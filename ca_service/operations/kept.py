@@ -101,7 +101,7 @@ def read_state(public: PublicAuthority) -> KeptState:
         Unavailable: it is there and cannot be read (code ``kept-state``).
     """
     folder = public.directory / FOLDER
-    if not folder.exists():
+    if not folder.exists() and not public.state_kept:
         return KeptState()
     try:
         members = Members(parse_json((folder / _FACTS).read_bytes(), "kept", most=_MAX_FACTS), "kept")

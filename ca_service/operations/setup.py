@@ -18,7 +18,9 @@ from ca_service.keys import (
     RootCa,
     Transcript,
     TranscriptList,
+    load_public,
     no_pin,
+    promise_state,
     run_ceremony,
 )
 from ca_service.operations.issuers import ensure_issuers
@@ -54,6 +56,20 @@ def upgrade_database(url: str) -> None:
     A database without tables is refused: `init` and a restore make them. An empty one would not know what is revoked.
     """
     _existing(url, _upgraded).close()
+
+
+def remember(directory: Path, url: str) -> None:
+    """Let a CA of an earlier release remember where its database stands, from now on.
+
+    Raises:
+        Unavailable: the database is older than what it remembers already, or something cannot be read or written.
+    """
+    store = open_database(url)
+    try:
+        keep_state(load_public(directory), store)
+    finally:
+        store.close()
+    promise_state(directory)
 
 
 def _upgraded(url: str) -> Store:
@@ -113,6 +129,7 @@ def init(
             ensure_issuers(store, authority, at)
             rows = publish_all(store, authority, at, Limits())
             keep_state(authority, store)
+            promise_state(authority.directory)
         finally:
             store.close()
         return [first, *(_entry(authority, row) for row in rows)]

@@ -61,7 +61,7 @@ class Site:
             self.database = cluster.new_database()
             self.url = cluster.url(self.database)
             # It begins anew on this database, so what it remembers of the one it was made with does not count.
-            shutil.rmtree(self.ca / "state", ignore_errors=True)
+            stage.forget(self.ca)
             founding.prepare(self.url)
         self.world = load.load_world(self.folder)
         self._notes = Path(tempfile.mkdtemp(prefix="vn"))

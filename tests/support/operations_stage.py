@@ -42,6 +42,13 @@ def world_in(directory: Path, authority=None):
     return world
 
 
+def forget(ca: Path) -> None:
+    """Let a CA not remember what its database must not fall behind, as before it ever had one."""
+    shutil.rmtree(ca / "state", ignore_errors=True)
+    facts = ca / "ca.toml"
+    facts.write_text(facts.read_text().replace("state_kept = true\n", ""))
+
+
 def fill(world) -> None:
     """Let the CA work: policy, one TPM with certificates, one refused request, one alarm."""
     store = open_store(world.url)

@@ -743,3 +743,20 @@ def _on(der: bytes, serial: str) -> bool:
 
 def _fail(*_arguments: object, **_named: object) -> None:
     raise RuntimeError("the power went")
+
+
+def test_without_its_memory_a_ca_opens_no_database(new_ca, tmp_path):
+    """Else whoever can take a folder away could bring an old database back."""
+    directory = tmp_path / "ca"
+    shutil.copytree(new_ca.directory / "ca", directory)
+    public, store = load_public(directory), open_database(f"sqlite:///{directory / 'ca.sqlite3'}")
+    check_not_rolled_back(public, store)
+    shutil.move(directory / "state", tmp_path / "elsewhere")
+    for attempt in (check_not_rolled_back, keep_state):
+        with pytest.raises(Unavailable) as error:
+            attempt(public, store)
+        assert error.value.code == "kept-state"
+    assert not (directory / "state").exists()
+    shutil.move(tmp_path / "elsewhere", directory / "state")
+    check_not_rolled_back(public, store)
+    store.close()

@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 
 import enrollment_world as w
+import operations_stage as s
 import pytest
 from cryptography import x509
 
@@ -389,7 +390,8 @@ def anywhere(rolled_ca, tmp_path, database):
     world = w.World(shutil.copytree(rolled_ca.directory, tmp_path / "world"), rolled_ca.authority, database)
     world.time = rolled_ca.time
     # What the CA remembers of the database in its directory does not fit this one.
-    shutil.rmtree(world.authority.directory / "state")
+    s.forget(world.authority.directory)
+    world.authority = replace(world.authority, state_kept=False)
     store = open_database(database)
     world.apply(store, world.policy())
     desk = Desk(world, store)

@@ -3,9 +3,10 @@
 import contextlib
 import fcntl
 import os
+import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ca_service.judgment import BadRequest, NotFound, Unavailable
@@ -43,6 +44,27 @@ def replace_file(path: Path, data: bytes, mode: int) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+    flush_directory(path.parent)
+
+
+def write_directory(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Create a private directory with these files: durable, and whole or not there at all.
+
+    It gets the owner of the folder that it lies in. What a try that ended half-way has left is taken away.
+    """
+    beside = path.with_name(f".{path.name}.new")
+    if beside.exists():
+        shutil.rmtree(beside)
+    make_directory(beside, PRIVATE_DIRECTORY)
+    descriptor = os.open(beside, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _give_to_owner(descriptor, path.parent)
+        for name, data in contents.items():
+            write_new(beside / name, data, PRIVATE_FILE)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    beside.rename(path)
     flush_directory(path.parent)
 
 

@@ -74,6 +74,11 @@ def compare(kept: KeptState, present: KeptState) -> list[str]:
     for skid, number in sorted(kept.numbers().items()):
         if numbers.get(skid, 0) < number:
             behind.append(f"its list of {skid} is number {numbers.get(skid, 0)}, {number} was published")
+        elif numbers[skid] == number and present.crls[skid] != kept.crls[skid]:
+            # Each may revoke what the other one does not.
+            behind.append(
+                f"its list of {skid} with number {number} is another than the one that was published"
+            )
     if present.epoch == kept.epoch:
         if present.log_size < kept.log_size:
             behind.append(f"its log has {present.log_size} leaves, {kept.log_size} were seen")
@@ -202,18 +207,25 @@ def keep_seen(public: PublicAuthority, seen: Seen) -> None:
 
 
 def write_state(public: PublicAuthority, kept: KeptState, present: KeptState) -> None:
-    """Replace what is remembered, each file whole or not at all; the revocation lists first, the facts last."""
+    """Replace what is remembered, each file whole or not at all; the revocation lists first, the facts last.
+
+    The first time the folder comes with all its files or not at all: one without facts has been tampered with.
+    """
     folder = public.directory / FOLDER
+    record = {"v": _VERSION, "epoch": present.epoch, "checkpoint": b64std(present.checkpoint.encode())}
+    facts = json.dumps(record).encode("ascii")
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        if not folder.exists():
+            lists = {f"crl-{skid}.der": der for skid, der in present.crls.items()}
+            files.write_directory(folder, {**lists, _FACTS: facts})
+            return
         for skid, der in present.crls.items():
             if kept.crls.get(skid) != der:
                 files.replace_file(folder / f"crl-{skid}.der", der, files.PRIVATE_FILE)
         if (kept.epoch, kept.checkpoint) != (present.epoch, present.checkpoint) or not (
             folder / _FACTS
         ).exists():
-            facts = {"v": _VERSION, "epoch": present.epoch, "checkpoint": b64std(present.checkpoint.encode())}
-            files.replace_file(folder / _FACTS, json.dumps(facts).encode("ascii"), files.PRIVATE_FILE)
+            files.replace_file(folder / _FACTS, facts, files.PRIVATE_FILE)
     except OSError as error:
         raise Unavailable(
             f"what the CA remembers cannot be written: {error.strerror}", code="kept-state"

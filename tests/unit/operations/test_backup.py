@@ -16,7 +16,12 @@ from cryptography import x509
 from ca_service.audit import Log, restore_leaf
 from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, Refused, Unavailable
+<<<<<<< HEAD
 from ca_service.operations import backup_file, ensure_issuers, open_database, upgrade_database
+=======
+from ca_service.keys import files
+from ca_service.operations import open_database
+>>>>>>> wip-fixB
 from ca_service.operations.audit import audit_ca
 from ca_service.operations.backup import as_json, make_backup, plan_restore, restore
 from ca_service.operations.backup_file import MANIFEST, read_manifest
@@ -28,6 +33,7 @@ from ca_service.operations.kept import (
     keep_state,
     read_state,
 )
+<<<<<<< HEAD
 from ca_service.store import (
     BlockedKeyRow,
     CertificateState,
@@ -38,6 +44,10 @@ from ca_service.store import (
     schema,
     take_time,
 )
+=======
+from ca_service.status import build_crl
+from ca_service.store import CertificateState, IssuerState, Store, create_store, schema
+>>>>>>> wip-fixB
 
 
 @pytest.fixture
@@ -677,6 +687,49 @@ class TestRolledBack:
         times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
         keep_state(ca, desk.store)
         assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
+
+    @pytest.mark.parametrize("write", range(1, 6))
+    def test_a_full_disk_at_the_first_time_locks_nobody_out(self, desk, ca, write, monkeypatch):
+        shutil.rmtree(ca.directory / FOLDER)
+        real, writes = files.write_new, []
+
+        def full(*arguments: object) -> None:
+            writes.append(1)
+            if len(writes) == write:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(*arguments)
+
+        monkeypatch.setattr(files, "write_new", full)
+        if write <= 1 + len(ca.issuers):
+            with pytest.raises(Unavailable, match="cannot be written") as error:
+                keep_state(ca, desk.store)
+            assert error.value.code == "kept-state"
+            check_not_rolled_back(ca, desk.store)
+        kept = keep_state(ca, desk.store)
+        assert read_state(ca) == kept
+        assert not (ca.directory / ".state.new").exists()
+
+    def test_root_makes_it_for_the_owner_of_the_directory(self, desk, ca):
+        if os.geteuid() != 0:
+            pytest.skip("only root can give something away")
+        shutil.rmtree(ca.directory / FOLDER)
+        os.chown(ca.directory, 65534, 65534)
+        keep_state(ca, desk.store)
+        folder = ca.directory / FOLDER
+        assert {path.stat().st_uid for path in (folder, *folder.iterdir())} == {65534}
+
+    def test_another_list_with_the_same_number_is_refused(self, desk, ca):
+        """Two nodes: one had published what the database of the other one, restored since, knows nothing of."""
+        kept = keep_state(ca, desk.store)
+        with desk.store.write() as tx:
+            row = tx.crls.latest(ca.issuers[0].skid)
+            signed = build_crl(ca.issuers[0], [], row.number, row.this_update, row.next_update)
+            tx.connection.execute(
+                schema.crls.update().where(schema.crls.c.issuer == row.issuer), {"der": signed}
+            )
+        assert signed != kept.crls[row.issuer]
+        with pytest.raises(Unavailable, match="is another than the one that was published"):
+            check_not_rolled_back(ca, desk.store)
 
     @pytest.mark.parametrize("damage", ["facts", "note", "list", "foreign", "gone"])
     def test_a_memory_that_cannot_be_read_stops_the_ca(self, desk, ca, damage):

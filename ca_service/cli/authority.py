@@ -13,7 +13,7 @@ from ca_service.cli.access import now, open_public, run, user_name, with_directo
 from ca_service.cli.files import read_text
 from ca_service.cli.options import PathName
 from ca_service.cli.output import echo, show_json, show_rows, with_json
-from ca_service.export import ExportRole, export_keylime, trusted_issuers
+from ca_service.export import AGENT_NOTE, ExportRole, export_keylime, trusted_issuers
 from ca_service.judgment import BadRequest, Conflict
 from ca_service.keys import (
     CeremonyConfig,
@@ -194,6 +194,7 @@ def keylime(dest: Path, role: ExportRole | None, directory: Path, *, check: bool
             echo(f"HAZARD {name}: keylime cannot read it, which disables the whole store", err=True)
         if report.in_order:
             echo(f"{dest} is as it should be")
+        echo(AGENT_NOTE)
     if not report.in_order:
         raise Conflict(
             f"{dest} is not as it should be",

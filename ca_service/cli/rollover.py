@@ -110,6 +110,8 @@ def prepare(
         clock=now,
         entropy=secrets.token_bytes,
         pin=find_pin(os.environ),
+        generations=allowed["generations"],
+        known=allowed["known"],
     )
     changed = run(directory, "issuer-announce", skids=[ca.skid for ca in made])
     _changed({"changed": changed}, as_json=as_json)

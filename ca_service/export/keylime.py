@@ -23,6 +23,12 @@ ExportRole = Literal["ek", "devid"]
 EXPORT_ROLES: tuple[ExportRole, ...] = ("ek", "devid")
 """What keylime's hosts need; certificates of the Ephemeral CA must not count as a TPM's for good."""
 
+AGENT_NOTE = (
+    'Agents with IAK and IDevID on P-256 (template H-2) need iak_idevid_template = "H-2" in their [agent] section: '
+    "by themselves they take such keys for SM2. All others are found by the default, detect."
+)
+"""What a store cannot give: an agent's own setting, without which keylime does not use certificates that are good."""
+
 _OURS = re.compile(r"vtpm-ca-(?:ek|devid|ephemeral)-[a-z0-9-]{1,24}-[0-9a-f]{16}\.pem\Z")
 _FILE_MODE = 0o644
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
@@ -67,6 +73,9 @@ class ExportReport:
             "hazards": list(self.hazards),
             "checked_only": self.checked_only,
             "in_order": self.in_order,
+            "agent_settings": [
+                {"template": "H-2", "option": "iak_idevid_template", "value": "H-2", "note": AGENT_NOTE}
+            ],
         }
 
 

@@ -1,14 +1,15 @@
 """Issuing CAs, one at a time: as the ceremony makes the first of each, and as an operator prepares the next."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca_service.judgment import BadRequest, Unavailable
+from ca_service.judgment import BadRequest, Conflict, Unavailable
 from ca_service.keys import files
 from ca_service.keys.authority import PublicAuthority, PublicIssuer, RootCa
 from ca_service.keys.custody import Custody
@@ -81,10 +82,12 @@ def prepare_issuing(
     clock: Callable[[], datetime],
     entropy: Entropy,
     pin: PinSource = no_pin,
+    generations: Mapping[IssuerRole, int] | None = None,
+    known: Collection[str] = (),
 ) -> list[PublicIssuer]:
     """Make the next generation of issuing CAs: key, certificate and entry in ``ca.toml``, all of them or none.
 
-    The directory names them only when everything else is durable. What a try that died has left is replaced. Who
+    The directory names them only when everything else is durable. What a try that died has left gives way. Who
     runs the CA takes notice of them when it opens the directory the next time.
 
     Args:
@@ -96,11 +99,16 @@ def prepare_issuing(
         clock: gives the aware present time.
         entropy: source of serials and salts.
         pin: of the token, if the CA has its issuing CAs' keys on one.
+        generations: for each role the number that its next one was allowed to have, which is beyond all that the
+            CA's database knows; by default one more than the directory knows.
+        known: key ids (hex) of the issuing CAs that the database knows; none of their files is touched.
 
     Returns:
         The new issuing CAs, in the order of `roles`.
 
     Raises:
+        Conflict: the directory has had a next generation since `generations` was asked for (code ``rollover``), or
+            holds files of a known issuing CA that ``ca.toml`` does not name (``issuer``).
         NotFound: there is no CA in that directory.
         BadRequest: `roles` or `pair` is no good; `root` is of another CA or has expired (code ``authority``); the
             passphrase is not the one of the other keys (``passphrase``).
@@ -112,16 +120,43 @@ def prepare_issuing(
     check_pair(pair)
     try:
         with files.locked(directory / RUN / KEYS_LOCK_FILE):
-            return _prepare(directory, root, roles, pair, Sealer(passphrase), clock(), entropy, pin)
+            wanted = _Wanted(roles, pair, generations or {}, frozenset(known))
+            return _prepare(directory, root, wanted, Sealer(passphrase), clock(), entropy, pin)
     except OSError as error:
         raise Unavailable(f"{directory} cannot be written: {error.strerror}", code="storage") from error
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be made, and what must not be touched."""
+
+    roles: Sequence[IssuerRole]
+    pair: str
+    generations: Mapping[IssuerRole, int]
+    known: frozenset[str]
+
+    def generation(self, public: PublicAuthority, role: IssuerRole) -> int:
+        """The number of the next one; the lock on the directory is held."""
+        there = [ca.generation for ca in public.issuers if ca.role == role and ca.pair == self.pair]
+        following = max(there, default=0) + 1
+        allowed = self.generations.get(role, following)
+        if following > allowed:
+            raise Conflict(
+                f"another command has prepared the {role} CA of the pair {self.pair} meanwhile",
+                code="rollover",
+                remedy="See `vtpm-ca ca list`.",
+            )
+        if allowed > _MOST_GENERATIONS:
+            raise BadRequest(
+                "pair", f"has {_MOST_GENERATIONS} generations of the {role} CA; begin another pair"
+            )
+        return allowed
 
 
 def _prepare(
     directory: Path,
     root: RootCa,
-    roles: Sequence[IssuerRole],
-    pair: str,
+    wanted: _Wanted,
     sealer: Sealer,
     at: datetime,
     entropy: Entropy,
@@ -144,10 +179,11 @@ def _prepare(
     made: list[MadeIssuer] = []
     text = ""
     try:
-        for role in roles:
-            generation = _next_generation(public, role, pair)
-            _clear(directory, facts, issuer_stem(role, pair, generation))
-            made.append(make_issuer(directory, hierarchy, custody, root, role, pair, generation))
+        for role in wanted.roles:
+            generation = wanted.generation(public, role)
+            stem = issuer_stem(role, wanted.pair, generation)
+            _clear(directory, facts, stem, wanted.known, entropy(4).hex())
+            made.append(make_issuer(directory, hierarchy, custody, root, role, wanted.pair, generation))
         entries = [*facts.issuer, *(one.entry for one in made)]
         text = facts.model_copy(update={"issuer": entries}).to_toml()
         CaFacts.from_toml(text)
@@ -161,18 +197,30 @@ def _prepare(
     return [one.issuer for one in made]
 
 
-def _next_generation(public: PublicAuthority, role: IssuerRole, pair: str) -> int:
-    known = [ca.generation for ca in public.issuers if ca.role == role and ca.pair == pair]
-    generation = max(known, default=0) + 1
-    if generation > _MOST_GENERATIONS:
-        raise BadRequest("pair", f"has {_MOST_GENERATIONS} generations of the {role} CA; begin another pair")
-    return generation
+def _clear(directory: Path, facts: CaFacts, stem: str, known: frozenset[str], mark: str) -> None:
+    """Put aside what a try that died has left. Nothing that ``ca.toml`` or the database knows is ever touched.
 
-
-def _clear(directory: Path, facts: CaFacts, stem: str) -> None:
-    """Take away what a try that died has left. Nothing that ``ca.toml`` names is ever touched."""
-    leftovers = ((PRIVATE, f"{stem}.sealed"), (CERTIFICATES, f"{stem}.pem"))
+    A key is never deleted: whose it is shows only in its certificate, which may be missing.
+    """
     named = {name for entry in facts.issuer for name in (entry.key, entry.certificate)}
-    for folder, name in leftovers:
-        if name not in named:
-            (directory / folder / name).unlink(missing_ok=True)
+    key, certificate = directory / PRIVATE / f"{stem}.sealed", directory / CERTIFICATES / f"{stem}.pem"
+    if certificate.name not in named and certificate.exists():
+        if _skid(certificate) in known:
+            raise Conflict(
+                f"{FACTS_FILE} does not name {CERTIFICATES}/{certificate.name}, which the database knows",
+                code="issuer",
+                remedy=f"Copy {FACTS_FILE} too from the node on which it was prepared.",
+            )
+        certificate.unlink()
+    if key.name not in named and key.exists():
+        key.rename(key.with_name(f"{key.name}.left-{mark}"))
+        files.flush_directory(key.parent)
+
+
+def _skid(path: Path) -> str | None:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        found = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except (ValueError, x509.ExtensionNotFound):
+        return None
+    return found.value.digest.hex()

@@ -8,11 +8,12 @@ from typing import cast
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca_service.judgment import BadRequest
-from ca_service.keys import DEFAULT_PAIR, Authority, PublicAuthority
+from ca_service.judgment import BadRequest, Conflict
+from ca_service.keys import DEFAULT_PAIR, Authority, PublicAuthority, PublicIssuer
+from ca_service.keys.layout import CERTIFICATES, PRIVATE, issuer_stem
 from ca_service.operations.context import Json, Operation, OperationContext, instant
 from ca_service.operations.root_list import revoked_issuers
-from ca_service.profiles import IssuerRole
+from ca_service.profiles import IssuerRole, read_ca_name
 from ca_service.store import IssuerRow, IssuerState, Store, Transaction, active_key
 from vtpm.wire.encoding import Members
 
@@ -31,6 +32,8 @@ def unknown_issuers(public: PublicAuthority, rows: Sequence[IssuerRow], at: date
 
     Raises:
         BadRequest: the database knows issuing CAs, but none of this directory (code ``authority``).
+        Conflict: one of the directory has the name of another that the database knows (``issuer-name``): relying
+            parties could not tell them apart.
     """
     known = {row.skid for row in rows}
     if rows and not any(ca.skid in known for ca in public.issuers):
@@ -40,6 +43,8 @@ def unknown_issuers(public: PublicAuthority, rows: Sequence[IssuerRow], at: date
             code="authority",
             remedy="Name the database of this CA, or the directory of that one.",
         )
+    if unknown := [ca for ca in public.issuers if ca.skid not in known]:
+        _check_names(unknown, rows)
     found: list[IssuerRow] = []
     taken: set[str] = set()
     for ca in sorted(public.issuers, key=lambda ca: ca.generation):
@@ -62,6 +67,20 @@ def unknown_issuers(public: PublicAuthority, rows: Sequence[IssuerRow], at: date
     return found
 
 
+def _check_names(issuers: Iterable[PublicIssuer], rows: Iterable[IssuerRow]) -> None:
+    names = {x509.load_der_x509_certificate(row.certificate).subject for row in rows}
+    for ca in issuers:
+        if ca.certificate.subject in names:
+            stem = issuer_stem(ca.role, ca.pair, ca.generation)
+            raise Conflict(
+                f"another node has prepared a {ca.certificate.subject.rfc4514_string()} as well as this one, whose is "
+                f"{ca.skid}",
+                code="issuer-name",
+                remedy=f"This node's has signed nothing. Move {CERTIFICATES}/{stem}.pem and, unless the key is on a "
+                f"token, {PRIVATE}/{stem}.sealed out of its directory, and copy the other node's; ca.toml last.",
+            )
+
+
 def ensure_issuers(store: Store, public: PublicAuthority, at: datetime) -> list[IssuerRow]:
     """Make the directory's issuing CAs known to the database, as `unknown_issuers` says.
 
@@ -72,6 +91,7 @@ def ensure_issuers(store: Store, public: PublicAuthority, at: datetime) -> list[
 
     Raises:
         BadRequest: the database is another CA's.
+        Conflict: as `unknown_issuers`.
         Unavailable: the database cannot be written.
     """
     with store.read() as tx:
@@ -97,11 +117,13 @@ def missing_keys(store: Store, authority: Authority) -> list[str]:
 
 
 def generation_of(public: PublicAuthority, row: IssuerRow) -> int | None:
-    """Which generation of its role and pair an issuing CA is; None if the directory does not know it."""
+    """Which generation of its role and pair an issuing CA is, as its certificate says; None if it says nothing."""
     for ca in public.issuers:
         if ca.skid == row.skid:
             return ca.generation
-    return None
+    subject = x509.load_der_x509_certificate(row.certificate).subject
+    title = read_ca_name(public.organization, public.mode, subject)
+    return None if title is None else title.generation
 
 
 def _entry(public: PublicAuthority, row: IssuerRow, live: int) -> dict[str, Json]:

@@ -13,7 +13,7 @@ from cryptography import x509
 
 from ca_service.enrollment import publish
 from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
-from ca_service.keys import DEFAULT_PAIR, Authority, sign_and_check
+from ca_service.keys import DEFAULT_PAIR, Authority, PublicAuthority, sign_and_check
 from ca_service.operations.context import Json, Operation, OperationContext, optional_flag
 from ca_service.operations.issuers import (
     MOST_GENERATION,
@@ -100,17 +100,20 @@ class Change:
 
 
 def preparable(context: OperationContext, arguments: Members) -> Json:
-    """Say whether a next generation may be made: not while one is prepared already. Changes no state."""
+    """Say whether a next generation may be made, and which: not while one is prepared already. Changes no state.
+
+    Returns:
+        `generations`, the number that each role's next one has, and `known`, the key ids of all issuing CAs that the
+        database knows, see `prepare_issuing`.
+    """
     choice = Choice.read(arguments)
     arguments.end()
     ensure_issuers(context.store, context.public, context.clock())
     roles = choice.roles
     with context.store.read() as tx:
-        waiting = [
-            row
-            for row in tx.issuers.all()
-            if row.pair == choice.pair and row.role in roles and row.state is IssuerState.PREPARED
-        ]
+        known = tx.issuers.all()
+    rows = [row for row in known if row.pair == choice.pair and row.role in roles]
+    waiting = [row for row in rows if row.state is IssuerState.PREPARED]
     if waiting:
         names = ", ".join(f"{row.role} CA {row.skid}" for row in waiting)
         raise Conflict(
@@ -118,7 +121,27 @@ def preparable(context: OperationContext, arguments: Members) -> Json:
             code="rollover",
             remedy="Activate it, or retire it by its generation.",
         )
-    return {"pair": choice.pair, "roles": list(roles)}
+    held = {ca.skid for ca in context.public.issuers}
+    if lacking := [row for row in rows if row.skid not in held]:
+        names = ", ".join(f"{row.role} CA {row.skid}" for row in lacking)
+        raise Conflict(
+            f"this node's directory lacks what another node has prepared: {names}",
+            code="issuer",
+            remedy="Copy what is new in certs/ and private/, and then ca.toml, from that node, or prepare there.",
+        )
+    return {
+        "pair": choice.pair,
+        "roles": list(roles),
+        "generations": {role: _next_generation(context.public, rows, role, choice.pair) for role in roles},
+        "known": [row.skid for row in known],
+    }
+
+
+def _next_generation(public: PublicAuthority, rows: Iterable[IssuerRow], role: str, pair: str) -> int:
+    """One more than the directory or the database knows."""
+    numbers = [ca.generation for ca in public.issuers if (ca.role, ca.pair) == (role, pair)]
+    numbers += [generation_of(public, row) or 0 for row in rows if row.role == role]
+    return max(numbers, default=0) + 1
 
 
 def announce(context: OperationContext, arguments: Members) -> Json:

@@ -278,8 +278,13 @@ class TestKeylime:
         assert (done.code, len(list(store.iterdir()))) == (0, 2)
         assert here(*words, "--check").code == 0
         assert here(*words, "--role", "ek", "--check").code == 1
+        # Without this setting keylime's agent cannot use what is good for its servers.
+        assert 'iak_idevid_template = "H-2"' in done.out
         next(store.iterdir()).write_text("something else")
-        assert rows_of_export(here(*words, "--check", "--json"))["in_order"] is False
+        report = rows_of_export(here(*words, "--check", "--json"))
+        assert report["in_order"] is False
+        (setting,) = report["agent_settings"]
+        assert (setting["option"], setting["value"]) == ("iak_idevid_template", "H-2")
         assert here(*words).code == 0
 
     def test_a_hazard_is_named(self, here, empty, tmp_path):

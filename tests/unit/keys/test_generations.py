@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ca_service.judgment import BadRequest, NotFound, Unavailable
+from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
 from ca_service.keys import (
     CeremonyConfig,
     files,
@@ -158,6 +158,44 @@ class TestAllOrNothing:
         assert len(load_authority(ca, PASSPHRASE).issuers) == 3
         assert [i.generation for i in prepare()] == [2, 2]
         assert len(load_authority(ca, PASSPHRASE).issuers) == 5
+
+    def test_a_key_is_put_aside_and_never_deleted(self, ca, prepare):
+        """A key whose certificate is missing may be the only one of an issuing CA that signs elsewhere."""
+        left = ca / "private" / "ek-default.g2.sealed"
+        left.touch(mode=0o600)
+        left.write_bytes(b"somebody's key")
+        prepare("ek")
+        assert [p.read_bytes() for p in left.parent.glob("ek-default.g2.sealed.left-*")] == [
+            b"somebody's key"
+        ]
+        assert len(load_authority(ca, PASSPHRASE).issuers) == 4
+
+    def test_files_of_an_issuing_ca_that_the_database_knows_are_not_touched(self, ca, prepare, tmp_path):
+        """Copied from another node, but for ca.toml."""
+        facts = (ca / "ca.toml").read_bytes()
+        (made,) = prepare("ek")
+        (ca / "ca.toml").write_bytes(facts)
+        before = content(ca)
+        with pytest.raises(Conflict, match="which the database knows") as caught:
+            prepare("devid", "ek", known=[made.skid])
+        assert caught.value.code == "issuer"
+        assert content(ca) == before
+        (again,) = prepare("ek", known=["00" * 20])
+        assert again.skid != made.skid
+
+    def test_two_that_asked_at_once_make_one(self, ca, prepare):
+        allowed = {"generations": {"ek": 2, "devid": 2}}
+        assert len(prepare(**allowed)) == 2
+        before = content(ca)
+        with pytest.raises(Conflict, match="meanwhile") as caught:
+            prepare(**allowed)
+        assert caught.value.code == "rollover"
+        assert content(ca) == before
+
+    def test_a_number_that_the_database_has_seen_is_not_given_twice(self, ca, prepare):
+        assert [i.generation for i in prepare("ek", generations={"ek": 7})] == [7]
+        with pytest.raises(BadRequest, match="999 generations"):
+            prepare("ek", generations={"ek": 1000})
 
     def test_another_passphrase_makes_nothing(self, ca, prepare):
         before = content(ca)

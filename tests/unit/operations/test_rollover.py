@@ -1,5 +1,6 @@
 """Issuing CAs from prepared to retired: what each verb does, what it refuses, and that issuance agrees."""
 
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -11,7 +12,7 @@ from cryptography import x509
 
 from ca_service.enrollment import Limits, activation
 from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable, VtpmCaError
-from ca_service.keys import load_root
+from ca_service.keys import load_authority, load_root, prepare_issuing
 from ca_service.operations import (
     OperationContext,
     ensure_issuers,
@@ -132,7 +133,9 @@ class TestTakingUp:
             rolled("issuer-announce", skids=["00" * 20])
 
     def test_a_first_preparation_may_begin(self, desk):
-        assert desk("issuer-preparable") == {"pair": "default", "roles": ["ek", "devid"]}
+        allowed = desk("issuer-preparable")
+        assert (allowed["pair"], allowed["roles"]) == ("default", ["ek", "devid"])
+        assert allowed["generations"] == {"ek": 2, "devid": 2}
 
     def test_a_second_one_waits_for_the_first(self, rolled):
         with pytest.raises(Conflict, match="prepared already"):
@@ -444,3 +447,74 @@ def test_on_every_kind_of_database(anywhere, tpms, monkeypatch):
     assert issuers_of(anywhere, w.issue(world, enroller, tpms[1], other)) == [2, 2, 2]
     assert drafts == [{1}, {2}]
     assert counts(anywhere) == {("ek", 1): 1, ("devid", 1): 2, ("ek", 2): 1, ("devid", 2): 2}
+
+
+class TestTwoNodes:
+    """Two directories, one database: no two issuing CAs may have one name."""
+
+    @pytest.fixture
+    def behind(self, rolled):
+        """A node whose directory has only what there was at first."""
+        authority = rolled.world.authority
+        first = tuple(ca for ca in authority.issuers if ca.generation == 1)
+        return replace(rolled.context, public=replace(authority, issuers=first))
+
+    def test_the_node_that_is_behind_prepares_nothing(self, rolled, behind):
+        allowed = perform(behind, "issuer-preparable", {})
+        assert allowed["generations"] == {"ek": 2, "devid": 2}
+        assert set(allowed["known"]) == set(skids(rolled, 1).values())
+        announce(rolled)
+        self.refused(behind, "prepared already")
+        rolled("issuer-activate")
+        self.refused(behind, "lacks what another node has prepared")
+        rolled("issuer-activate", generation=1)
+        rolled("issuer-retire", generation=2, yes=True)
+        self.refused(behind, "lacks what another node has prepared")
+        assert rolled("issuer-preparable")["generations"] == {"ek": 3, "devid": 3}
+        assert perform(behind, "issuer-preparable", {"roles": ["ephemeral"]})["generations"] == {
+            "ephemeral": 2
+        }
+
+    def refused(self, context, match):
+        with pytest.raises(Conflict, match=match):
+            perform(context, "issuer-preparable", {})
+
+    def test_the_generation_is_the_certificates_where_the_directory_knows_none(self, rolled, behind):
+        announce(rolled)
+        listed = {row["skid"]: row["generation"] for row in perform(behind, "issuer-list", {})}
+        assert {listed[skid] for skid in skids(rolled, 2).values()} == {2}
+
+    def test_the_second_of_one_name_is_never_known(self, worked_ca, rolled, tmp_path):
+        """Both asked before either told."""
+        node = tmp_path / "node" / "ca"
+        shutil.copytree(worked_ca.directory / "ca", node, ignore=shutil.ignore_patterns("state"))
+        root = load_root(node, w.PASSPHRASE)
+        made = prepare_issuing(
+            node, root, ["ek"], passphrase=w.PASSPHRASE, clock=lambda: rolled.world.time, entropy=os.urandom
+        )
+        announce(rolled)
+        theirs = load_authority(node, w.PASSPHRASE)
+        context = replace(rolled.context, public=theirs, unlock=lambda: theirs)
+        for verb, given in (
+            ("issuer-announce", {"skids": [made[0].skid]}),
+            ("issuer-activate", {}),
+            ("issuer-list", {}),
+        ):
+            with pytest.raises(Conflict, match=r"G2.* as well as this one") as caught:
+                perform(context, verb, given)
+            assert caught.value.code == "issuer-name"
+            assert "private/ek-default.g2.sealed" in caught.value.remedy
+        with pytest.raises(Conflict):
+            ensure_issuers(rolled.store, theirs, rolled.world.time)
+        assert len(rolled("issuer-list")) == 5
+        # As the remedy says it: out of the way, the other node's, ca.toml last.
+        (node / "certs" / "ek-default.g2.pem").unlink()
+        (node / "private" / "ek-default.g2.sealed").rename(tmp_path / "aside")
+        for folder in ("certs", "private"):
+            for path in (rolled.world.directory / "ca" / folder).iterdir():
+                if not (node / folder / path.name).exists():
+                    shutil.copy2(path, node / folder)
+        shutil.copy2(rolled.world.directory / "ca" / "ca.toml", node)
+        theirs = load_authority(node, w.PASSPHRASE)
+        context = replace(rolled.context, public=theirs, unlock=lambda: theirs)
+        assert len(perform(context, "issuer-activate", {})["changed"]) == 4

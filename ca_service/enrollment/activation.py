@@ -195,7 +195,7 @@ class Activation:
         intent_id = desk.new_id()
         try:
             with desk.store.write() as tx:
-                if desk.view(tx, submission, at) != view:
+                if desk.view(tx, submission, at, view) != view:
                     return None
                 if again:
                     keep_and_log(desk, tx, Decision(decision_id, submission, view, trace, "activate", at))

@@ -168,7 +168,7 @@ def _refuse(desk: Desk, decision: Decision) -> Reply | None:
         raise VtpmCaError("an admission is no refusal", code="internal")
     error = refused(decision.trace.refusal, decision.id)
     with desk.store.write() as tx:
-        if desk.view(tx, decision.submission, decision.at) != decision.view:
+        if desk.view(tx, decision.submission, decision.at, decision.view) != decision.view:
             return None
         _consume(desk, tx, decision, Reply(FORBIDDEN, _refusal_bytes(error)))
     raise error
@@ -179,7 +179,7 @@ def _challenge(desk: Desk, decision: Decision) -> Reply | None:
     enrollment_id, expires = desk.new_id(), decision.at + desk.limits.pending_lifetime
     reply = Reply(CREATED, _challenges(desk, decision.submission, enrollment_id, expires))
     with desk.store.write() as tx:
-        if desk.view(tx, decision.submission, decision.at) != decision.view:
+        if desk.view(tx, decision.submission, decision.at, decision.view) != decision.view:
             return None
         _consume(desk, tx, decision, reply)
         tx.enrollments.add(_row(decision, enrollment_id, EnrollmentState.PENDING, expires, None))
@@ -192,7 +192,7 @@ def _return_known(desk: Desk, decision: Decision) -> Reply | None:
     if facts is None:
         raise VtpmCaError("a known TPM has no claim", code="internal")
     with desk.store.write() as tx:
-        if desk.view(tx, decision.submission, decision.at) != decision.view:
+        if desk.view(tx, decision.submission, decision.at, decision.view) != decision.view:
             return None
         settle(tx, facts, decision.at)
         keep_and_log(desk, tx, decision)

@@ -12,8 +12,6 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Self
 
-from cryptography.hazmat.primitives import serialization
-
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.profiles import is_ephemeral
 from ca_service.policy import Policy, kbs_for
@@ -168,9 +166,6 @@ def _keys(submission: Submission, policy: Policy, *, launch: str) -> tuple[KeyCl
 def spki_of(public: bytes) -> str:
     """The block list's name of a TPM key; empty for one that is no key at all, which the checks of keys refuse."""
     try:
-        key = parse_public(public).public_key()
+        return spki_digest(parse_public(public).spki())
     except WireError:
         return ""
-    return spki_digest(
-        key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )

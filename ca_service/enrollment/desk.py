@@ -102,12 +102,19 @@ class Desk:
         """A random id: 128 bits in hex, so that no id looks like an option on a command line."""
         return self.entropy(_ID_SIZE).hex()
 
-    def view(self, tx: Transaction, submission: Submission, at: datetime) -> View:
-        """What a decision about the submission rests on, as this transaction sees it."""
+    def view(self, tx: Transaction, submission: Submission, at: datetime, before: View | None = None) -> View:
+        """What a decision about the submission rests on, as this transaction sees it.
+
+        Args:
+            tx: the transaction to read in.
+            submission: the evidence.
+            at: now.
+            before: what an earlier transaction saw, about the same submission.
+        """
         # What is asked depends on the policy, so the one that was in force last is tried first.
         version, policy = next(iter(tuple(self._policies.items())), (0, None))
         while True:
-            claim = None if policy is None else Claim.of(submission, policy)
+            claim = None if policy is None else _claim(submission, policy, before)
             standing, seen = tx.views.look(LedgerQuery() if claim is None else claim.query())
             if standing.policy_version == version:
                 break
@@ -193,6 +200,12 @@ class Desk:
             )[:SECRET_SIZE]
             for index in range(count)
         )
+
+
+def _claim(submission: Submission, policy: Policy, before: View | None) -> Claim:
+    if before is not None and before.facts is not None and before.policy is policy:
+        return before.facts.claim
+    return Claim.of(submission, policy)
 
 
 def refused(finding: Finding, decision_id: str = "") -> Refused:

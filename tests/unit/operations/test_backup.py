@@ -16,12 +16,8 @@ from cryptography import x509
 from ca_service.audit import Log, restore_leaf
 from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, Refused, Unavailable
-<<<<<<< HEAD
+from ca_service.keys import files, load_public
 from ca_service.operations import backup_file, ensure_issuers, open_database, upgrade_database
-=======
-from ca_service.keys import files
-from ca_service.operations import open_database
->>>>>>> wip-fixB
 from ca_service.operations.audit import audit_ca
 from ca_service.operations.backup import as_json, make_backup, plan_restore, restore
 from ca_service.operations.backup_file import MANIFEST, read_manifest
@@ -33,7 +29,7 @@ from ca_service.operations.kept import (
     keep_state,
     read_state,
 )
-<<<<<<< HEAD
+from ca_service.status import build_crl
 from ca_service.store import (
     BlockedKeyRow,
     CertificateState,
@@ -44,10 +40,6 @@ from ca_service.store import (
     schema,
     take_time,
 )
-=======
-from ca_service.status import build_crl
-from ca_service.store import CertificateState, IssuerState, Store, create_store, schema
->>>>>>> wip-fixB
 
 
 @pytest.fixture
@@ -690,6 +682,7 @@ class TestRolledBack:
 
     @pytest.mark.parametrize("write", range(1, 6))
     def test_a_full_disk_at_the_first_time_locks_nobody_out(self, desk, ca, write, monkeypatch):
+        ca = replace(ca, state_kept=False)
         shutil.rmtree(ca.directory / FOLDER)
         real, writes = files.write_new, []
 
@@ -712,6 +705,7 @@ class TestRolledBack:
     def test_root_makes_it_for_the_owner_of_the_directory(self, desk, ca):
         if os.geteuid() != 0:
             pytest.skip("only root can give something away")
+        ca = replace(ca, state_kept=False)
         shutil.rmtree(ca.directory / FOLDER)
         os.chown(ca.directory, 65534, 65534)
         keep_state(ca, desk.store)

@@ -203,10 +203,6 @@ class Log:
         )
         return Receipt(row.size, row.checkpoint.encode("utf-8"), proofs)
 
-    def proof(self, tx: Transaction, kind: str, subject: str) -> Receipt:
-        """The same for one leaf."""
-        return self.proofs(tx, [(kind, subject)])
-
     def check_head(self, tx: Transaction, before: Seen | None = None) -> Checkpoint:
         """The present checkpoint, after holding frontier, root, signature and the number of leaves together.
 

@@ -1,6 +1,6 @@
 """Intents and certificates: what was about to be signed, and what was."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -49,12 +49,8 @@ class Certificates(Repository):
 
     enums: ClassVar[Mapping[str, Any]] = {"state": CertificateState}
 
-    def add(self, row: CertificateRow) -> None:
-        """Reserve the serial and keep the bytes to be signed; the database refuses a second live one."""
-        self._insert(schema.certificates, row)
-
     def add_all(self, rows: Sequence[CertificateRow]) -> None:
-        """The same for several at once."""
+        """Reserve the serials and keep the bytes to be signed; the database refuses a second live one of a key."""
         self._insert_all(schema.certificates, rows)
 
     def supersede(self, serial: str) -> None:
@@ -79,12 +75,6 @@ class Certificates(Repository):
         """All certificates that were intended for a TPM during this life in its instance."""
         return self._find(CertificateRow, schema.certificates, tpm_id=tpm_id)
 
-    def live(self, keys: Collection[str]) -> dict[str, CertificateRow]:
-        """The intended or issued certificates among these `live_key` values."""
-        table = schema.certificates
-        rows = self._all(CertificateRow, sa.select(table).where(table.c.live.in_(keys)))
-        return {row.live: row for row in rows if row.live is not None}
-
     def latest(self, limit: int = PAGE, *, state: CertificateState | None = None) -> list[CertificateRow]:
         """The newest certificates first, of one state or of all."""
         table = schema.certificates
@@ -99,13 +89,8 @@ class Certificates(Repository):
         query = sa.select(table).where(condition).order_by(table.c.serial).limit(limit)
         return self._all(CertificateRow, query)
 
-    def issued(self, serial: str, der: bytes, at: datetime) -> bool:
-        """Store the signed certificate; says whether it was still intended."""
-        this, state = {"serial": serial, "state": CertificateState.INTENDED}, CertificateState.ISSUED
-        return self._update(schema.certificates, this, state=state, der=der, issued_at=at) == 1
-
     def issued_all(self, ders: Mapping[str, bytes], at: datetime) -> bool:
-        """The same for several at once, by serial; says whether all of them were still intended."""
+        """Store the signed certificates by serial; says whether all of them were still intended."""
         state, before = CertificateState.ISSUED, CertificateState.INTENDED
         changes = [
             ({"serial": serial, "state": before}, {"state": state, "der": der, "issued_at": at})

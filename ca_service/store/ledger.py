@@ -22,10 +22,6 @@ class Ledger(Repository):
         """The instance of this KBS and resource (and salt, for shared resources)."""
         return self._get(InstanceRow, schema.instances, kbs_id=kbs_id, resource=resource, salt=salt)
 
-    def instance_by_id(self, instance_id: int) -> InstanceRow | None:
-        """The instance with this number."""
-        return self._get(InstanceRow, schema.instances, id=instance_id)
-
     def instances(self) -> list[InstanceRow]:
         """All instances, oldest first."""
         return self._all(InstanceRow, sa.select(schema.instances).order_by(schema.instances.c.id))
@@ -84,21 +80,8 @@ class Ledger(Repository):
         """End a TPM's life in its instance."""
         self._update(schema.tpms, {"id": tpm_id}, occupies=None, freed_at=at)
 
-    def key_instances(self, names: Collection[str]) -> dict[str, int]:
-        """For those of the Names that are known: the instance that each is bound to."""
-        table = schema.tpm_keys
-        rows = self._connection.execute(
-            sa.select(table.c.name, table.c.instance_id).where(table.c.name.in_(names))
-        )
-        return {row.name: row.instance_id for row in rows}
-
-    def bind_key(self, name: str, instance_id: int, role: str, template: str) -> None:
-        """Bind a Name to an instance for good."""
-        values = {"name": name, "instance_id": instance_id, "role": role, "template": template}
-        self._connection.execute(insert_into(schema.tpm_keys), values)
-
     def bind_keys(self, keys: Iterable[tuple[str, str, str]], instance_id: int) -> None:
-        """The same for several at once: (Name, role, template) of each."""
+        """Bind keys to an instance for good: (Name, role, template) of each; the database refuses a bound one."""
         values = [
             {"name": name, "instance_id": instance_id, "role": role, "template": template}
             for name, role, template in keys
@@ -113,12 +96,6 @@ class Ledger(Repository):
             sa.select(table).where(table.c.instance_id == instance_id).order_by(table.c.role, table.c.name)
         )
         return [(row.role, row.template, row.name) for row in self._connection.execute(query)]
-
-    def key_id_owner(self, key_id: str) -> tuple[str, str] | None:
-        """(KBS id, resource) that a persistence key is bound to."""
-        table = schema.key_ids
-        row = self._connection.execute(sa.select(table).where(table.c.key_id == key_id)).first()
-        return None if row is None else (row.kbs_id, row.resource)
 
     def bind_key_id(self, key_id: str, kbs_id: str, resource: str) -> None:
         """Bind a persistence key to a resource for good."""

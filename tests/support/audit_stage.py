@@ -91,8 +91,7 @@ class Stage:
             intent = IntentRow(row.id, row.id, tpm, row.id, 1, digest, "me", IntentState.ISSUED, at, at)
             tx.intents.add(intent)
             rows = [self._certificate(number, i, intent, at) for i in range(count)]
-            for certificate in rows:
-                tx.certificates.add(certificate)
+            tx.certificates.add_all(rows)
             if logged:
                 self.log.append(tx, [leaf_of(certificate, row.id) for certificate in rows], at)
         return rows

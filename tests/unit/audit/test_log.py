@@ -107,10 +107,10 @@ def test_two_processes_append_to_one_history(stage):
 
 def test_there_is_no_proof_of_what_is_not_logged(stage):
     with stage.store.read() as tx, pytest.raises(NotFound, match="empty"):
-        stage.log.proof(tx, "decision", "none")
+        stage.log.proofs(tx, [("decision", "none")])
     stage.append(*leaves(0, 1))
     with stage.store.read() as tx, pytest.raises(NotFound, match="no such leaf"):
-        stage.log.proof(tx, "certificate", a.decision(0).id)
+        stage.log.proofs(tx, [("certificate", a.decision(0).id)])
 
 
 DAMAGE = {
@@ -155,7 +155,7 @@ def test_a_proof_needs_its_hashes(stage):
     stage.append(*leaves(0, 3))
     sql(stage, "DELETE FROM log_nodes WHERE level = 0 AND position = 1")
     with stage.store.read() as tx, pytest.raises(Unavailable, match="a hash of the tree is missing"):
-        stage.log.proof(tx, "decision", a.decision(0).id)
+        stage.log.proofs(tx, [("decision", a.decision(0).id)])
 
 
 def test_a_signature_that_does_not_verify_leaves_nothing(stage):

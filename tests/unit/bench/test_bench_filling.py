@@ -50,7 +50,7 @@ def test_the_ca_goes_on_with_a_filled_database(tmp_path):
         w.issue(world, enroller, w.SoftTpm())
         with store.read() as tx:
             assert log.check_head(tx).size == 48
-            receipt = log.proof(tx, "certificate", filling._serial(3, 1, 11))
+            receipt = log.proofs(tx, [("certificate", filling._serial(3, 1, 11))])
         root = open_checkpoint(receipt.checkpoint, log.key).root
         (proof,) = receipt.proofs
         assert verify_inclusion(leaf_hash(proof.leaf), proof.position, receipt.size, proof.path, root)

@@ -12,6 +12,7 @@ from ca_service.store import (
     EnrollmentState,
     IntentRow,
     IntentState,
+    LedgerQuery,
     RevocationRow,
     Store,
     SubmissionRow,
@@ -74,16 +75,17 @@ def test_one_live_tpm_per_instance(store: Store, enrolled: int, at: datetime):
 
 def test_a_key_and_a_secret_are_bound_once(store: Store, enrolled: int, at: datetime):
     with store.write() as tx:
-        tx.ledger.bind_key("000b", 1, "ek", "L-1")
+        tx.ledger.bind_keys([("000b", "ek", "L-1")], 1)
         tx.ledger.bind_key_id("k", "org", "default/vtpm/a")
         tx.ledger.add_instance("org", "default/vtpm/b", "", at)
     with pytest.raises(Taken), store.write() as tx:
-        tx.ledger.bind_key("000b", 2, "ek", "L-1")
+        tx.ledger.bind_keys([("000c", "iak", "H-3"), ("000b", "ek", "L-1")], 2)
     with pytest.raises(Taken), store.write() as tx:
         tx.ledger.bind_key_id("k", "org", "default/vtpm/b")
     with store.read() as tx:
-        assert tx.ledger.key_instances(["000b", "000c"]) == {"000b": 1}
-        assert tx.ledger.key_id_owner("k") == ("org", "default/vtpm/a")
+        _, view = tx.views.look(LedgerQuery(key_id="k", names=("000b", "000c")))
+        assert view.key_instances == {"000b": 1}
+        assert view.key_id_owner == ("org", "default/vtpm/a")
         assert tx.ledger.keys(1) == [("ek", "L-1", "000b")]
 
 
@@ -112,17 +114,19 @@ def test_the_counter_never_goes_back_and_goes_round(store: Store, enrolled: int,
 def test_one_live_certificate_per_profile_and_key(store: Store, enrolled: int, at: datetime):
     with store.write() as tx:
         tx.intents.add(intent(enrolled, at))
-        tx.certificates.add(certificate(enrolled, "01"))
+        tx.certificates.add_all([certificate(enrolled, "01")])
     with pytest.raises(Taken), store.write() as tx:
-        tx.certificates.add(certificate(enrolled, "02"))
+        tx.certificates.add_all([certificate(enrolled, "03", key="000b33"), certificate(enrolled, "02")])
     with store.write() as tx:
         tx.certificates.end("01", CertificateState.ABANDONED)
-        tx.certificates.add(certificate(enrolled, "02"))
-        assert tx.certificates.issued("02", b"der", at)
-        assert not tx.certificates.issued("02", b"other", at)
-        assert not tx.certificates.issued("01", b"der", at)
+        tx.certificates.add_all([certificate(enrolled, "02")])
+        assert tx.certificates.issued_all({"02": b"der"}, at)
+        assert not tx.certificates.issued_all({"02": b"other"}, at)
+        assert not tx.certificates.issued_all({"01": b"der"}, at)
     with store.read() as tx:
-        assert list(tx.certificates.live([live_key("ek", "000b11")])) == ["ek:000b11"]
+        key = live_key("ek", "000b11")
+        _, view = tx.views.look(LedgerQuery(lives=(key, live_key("ek", "000b33"))))
+        assert {live: row.serial for live, row in view.live.items()} == {key: "02"}
         assert tx.certificates.get("02").der == b"der"
         assert [row.serial for row in tx.certificates.latest(state=CertificateState.ISSUED)] == ["02"]
 
@@ -130,9 +134,9 @@ def test_one_live_certificate_per_profile_and_key(store: Store, enrolled: int, a
 def test_a_serial_is_used_once(store: Store, enrolled: int, at: datetime):
     with store.write() as tx:
         tx.intents.add(intent(enrolled, at))
-        tx.certificates.add(certificate(enrolled, "01"))
+        tx.certificates.add_all([certificate(enrolled, "01")])
     with pytest.raises(Taken), store.write() as tx:
-        tx.certificates.add(certificate(enrolled, "01", key="000b22"))
+        tx.certificates.add_all([certificate(enrolled, "01", key="000b22")])
 
 
 def test_an_intent_closes_once(store: Store, enrolled: int, at: datetime):

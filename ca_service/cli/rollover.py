@@ -22,6 +22,7 @@ from ca_service.keys import (
     load_root,
     prepare_issuing,
 )
+from ca_service.operations import root_list_warning
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,8 +62,11 @@ def _with_generation(command: F) -> F:
 @with_directory
 @with_json
 def list_cas(directory: Path, *, root_pem: bool, as_json: bool) -> None:
-    """List root and issuing CAs: state, and how many live certificates rest on each."""
-    public = open_public(directory)
+    """List root and issuing CAs: state, and how many live certificates rest on each.
+
+    Warns, on standard error, 60 days before the root's revocation list ends, or if it is missing.
+    """
+    public, at = open_public(directory), now()
     if root_pem:
         echo(public.root.public_bytes(Encoding.PEM).decode("ascii"), nl=False)
         return
@@ -79,6 +83,8 @@ def list_cas(directory: Path, *, root_pem: bool, as_json: bool) -> None:
         "changed_at": None,
     }
     show_rows([root, *run(directory, "issuer-list")], _COLUMNS, as_json=as_json, empty="")
+    if warning := root_list_warning(public, at):
+        echo(f"WARNING {warning}", err=True)
 
 
 @ca.command()

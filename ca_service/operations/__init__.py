@@ -21,7 +21,7 @@ from ca_service.operations.context import Json, Operation, OperationContext
 from ca_service.operations.issuers import ROLES, TRUSTED, ensure_issuers, missing_keys
 from ca_service.operations.kept import check_not_rolled_back, keep_seen, keep_state
 from ca_service.operations.policies import MAX_POLICY, unanswered
-from ca_service.operations.root_list import publish_root_list, read_root_list
+from ca_service.operations.root_list import publish_root_list, read_root_list, root_list_warning
 from ca_service.operations.setup import database_url, init, open_database, remember, upgrade_database
 from ca_service.store import Taken
 from vtpm.wire.encoding import Members
@@ -105,6 +105,7 @@ __all__ = [
     "publish_root_list",
     "read_root_list",
     "remember",
+    "root_list_warning",
     "unanswered",
     "upgrade_database",
     "upgrade_directory",

@@ -18,10 +18,16 @@ from ca_service.keys import (
     load_public,
     replace_root_list,
 )
+from ca_service.keys.layout import LISTS, ROOT_LIST_FILE
+from ca_service.operations.context import instant
 from ca_service.status import RevokedEntry, build_crl
 
 ROOT_LIST_LIFETIME = timedelta(days=365)
 """How long a list of the root holds: its key lies in a safe, from which once a year is often enough."""
+
+
+ROOT_LIST_NOTICE = timedelta(days=60)
+"""How long before its end a list of the root is to be replaced: somebody has to go to a safe."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,29 @@ def revoked_issuers(public: PublicAuthority) -> frozenset[int]:
     """Serial numbers of the issuing CAs that the root has revoked; raises as `read_root_list`."""
     listed = read_root_list(public)
     return frozenset() if listed is None else frozenset(entry.serial for entry in listed.entries)
+
+
+def root_list_warning(public: PublicAuthority, at: datetime) -> str | None:
+    """What is wrong with the root's list, or soon will be, one sentence; None if all is well. Never raises for a list.
+
+    Args:
+        public: the CA.
+        at: now, aware.
+    """
+    path = public.directory / LISTS / ROOT_LIST_FILE
+    try:
+        newest = read_root_list(public)
+        published = _read(public, path.read_bytes()) if path.exists() else None
+    except (Unavailable, OSError) as error:
+        return error.detail if isinstance(error, Unavailable) else f"{path} cannot be read: {error.strerror}"
+    if newest is None:
+        return "the root has made no revocation list; `vtpm-ca crl publish --root` makes it"
+    if published is None or published.number < newest.number:
+        return f"{LISTS}/{ROOT_LIST_FILE} is not the root's newest revocation list, number {newest.number}"
+    if newest.next_update - at > ROOT_LIST_NOTICE:
+        return None
+    word = "ends" if newest.next_update > at else "has ended"
+    return f"the root's revocation list {word} at {instant(newest.next_update)}; run `vtpm-ca crl publish --root`"
 
 
 def publish_root_list(

@@ -142,8 +142,9 @@ class Node:
         workers = self.workers
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self.wait()
-        until(lambda: not any(_runs(worker) for worker in workers), 20.0)
+        # One that waits for the disk ends only when the disk has answered.
+        self.wait(120.0)
+        until(lambda: not any(_runs(worker) for worker in workers), 120.0)
 
     def kill_worker(self, chance: random.Random) -> bool:
         """SIGKILL to one worker; says whether there was one."""

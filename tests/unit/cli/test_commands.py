@@ -186,6 +186,13 @@ class TestLists:
         for limit in ("0", "-1", "x", "100001", "9" * 5000):
             assert here("cert", "list", "--limit", limit, "--dir", ca).code == 2
 
+    def test_a_root_list_that_is_lost_is_seen(self, here, ca):
+        assert here("ca", "list", "--dir", ca).err == ""
+        (ca / "crl" / "root.crl").unlink()
+        done = here("ca", "list", "--json", "--dir", ca)
+        assert (done.code, len(json.loads(done.out))) == (0, 4)
+        assert done.err.startswith("WARNING crl/root.crl is not the root's newest")
+
     def test_the_root_as_pem(self, here, ca):
         assert here("ca", "list", "--root-pem", "--dir", ca).out == (ca / "certs" / "root.pem").read_text()
 

@@ -1,6 +1,7 @@
 """Rollover end to end: a running server, real enrolments over HTTP, and OpenSSL as the relying party."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ca_service import keys
 from ca_service.cli.main import commands
 from vtpm.wire.enrollment import CertificatesReply, Directory, NonceReply
 
@@ -229,6 +231,51 @@ def test_a_node_whose_directory_lacks_the_new_key(serve, here, world, tpms, shor
     assert f"{key_id(reply.ek[0].certificate)}.cer" == active[0]
     assert json.loads(ask(server, "/readyz")) == {"status": "ready"}
     assert server.end(signal.SIGTERM) == 0
+
+
+def test_what_the_root_revokes_was_given_up_before(here, ca, tmp_path):
+    def revoke(skid: str, *words: str):
+        return here("crl", "publish", "--root", "--revoke", skid, *words, "--dir", ca)
+
+    def skid(generation: int) -> str:
+        listed = json.loads(here("ca", "list", "--json", "--dir", ca).out)
+        return next(r["skid"] for r in listed if (r["role"], r["generation"]) == ("ek", generation))
+
+    words = ("--role", "ek", "--dir", ca)
+    assert here("ca", "prepare", *words).code == 0
+    for generation, word in ((1, "signs"), (2, "is prepared")):
+        done = revoke(skid(generation), "--yes")
+        assert (done.code, done.out) == (1, "")
+        assert word in done.err
+    assert here("ca", "activate", *words).code == 0
+    assert "is old" in revoke(skid(1), "--yes").err
+    assert here("ca", "taint", *words).code == 0
+    assert "Dry run" in revoke(skid(1)).out
+    assert revoke(skid(1), "--yes").code == 0
+    assert here("export", "keylime", tmp_path / "store", *words).code == 0
+    assert [path.name[-20:-4] for path in (tmp_path / "store").iterdir()] == [skid(2)[:16]]
+
+
+def test_two_that_prepare_at_once_make_one(here, ca, monkeypatch):
+    """The second has asked already when the first makes its own."""
+
+    def load_root(directory: Path, passphrase: bytes, *rest: object):
+        root = keys.load_root(directory, passphrase, *rest)
+        if not made:
+            made.extend(
+                keys.prepare_issuing(
+                    directory, root, ["ek"], passphrase=passphrase, clock=s.now, entropy=os.urandom
+                )
+            )
+        return root
+
+    made: list[keys.PublicIssuer] = []
+    monkeypatch.setattr("ca_service.cli.rollover.load_root", load_root)
+    done = here("ca", "prepare", "--dir", ca)
+    assert (done.code, done.out) == (1, "")
+    assert "meanwhile" in done.err
+    listed = json.loads(here("ca", "list", "--json", "--dir", ca).out)
+    assert [row["skid"] for row in listed if row["generation"] == 2] == [made[0].skid]
 
 
 def test_the_commands_of_the_document(monkeypatch, tmp_path):

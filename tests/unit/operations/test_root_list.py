@@ -14,7 +14,7 @@ from cryptography import x509
 
 from ca_service.judgment import BadRequest, NotFound, Unavailable
 from ca_service.keys import CeremonyConfig, files, load_public, load_root
-from ca_service.operations import init, publish_root_list, read_root_list
+from ca_service.operations import init, publish_root_list, read_root_list, root_list_warning
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
 PASSPHRASE = s.w.PASSPHRASE
@@ -208,3 +208,26 @@ def test_what_it_is_asked_for_must_be_there(ca, root):
     with pytest.raises(BadRequest, match="expired"):
         publish_root_list(ca, root, NOW + timedelta(days=101))
     assert (ca / "crl" / "root.crl").read_bytes() == before
+
+
+def test_its_end_is_announced_in_time(ca, root):
+    def warning(days):
+        return root_list_warning(load_public(ca), NOW + timedelta(days=days))
+
+    # The root of these tests ends after 100 days, and its list with it.
+    assert warning(39) is None
+    assert "ends at 2026-11-09T12:00:00Z" in warning(41)
+    assert "has ended" in warning(100)
+    published = ca / "crl" / "root.crl"
+    older = published.read_bytes()
+    publish_root_list(ca, root, NOW)
+    published.write_bytes(older)
+    assert "not the root's newest" in warning(0)
+    published.unlink()
+    assert "not the root's newest" in warning(0)
+    published.write_bytes(b"junk")
+    assert "damaged" in warning(0)
+    forget(ca)
+    assert "number 2 is missing" in warning(0)
+    (ca / "ca.toml").write_text((ca / "ca.toml").read_text().replace("list_number = 2\n", ""))
+    assert "made no revocation list" in warning(0)

@@ -257,8 +257,9 @@ def _launches(e: Evidence) -> dict[int, str]:
     found = {}
     instances = {row.id: row for row in e.instances}
     for row in e.tpms:
-        instance = instances[row.instance_id]
-        found[row.id] = instance.resource.split("/")[1] if instance.kbs_id == "ephemeral:" else ""
+        instance = instances.get(row.instance_id)
+        ephemeral = instance is not None and instance.kbs_id == "ephemeral:"
+        found[row.id] = instance.resource.split("/")[1] if ephemeral else ""
     return found
 
 

@@ -7,6 +7,7 @@ from ca_service.audit.database import audit_database
 from ca_service.audit.export import ExportReport, export_log
 from ca_service.audit.findings import AuditReport, Finding
 from ca_service.audit.folder import audit_folder
+from ca_service.audit.issuers import Issuers
 from ca_service.audit.leaf import (
     CERTIFICATE,
     DECISION,
@@ -31,6 +32,7 @@ __all__ = [
     "Checkpoint",
     "ExportReport",
     "Finding",
+    "Issuers",
     "Leaf",
     "Log",
     "NoteSigner",

@@ -8,8 +8,10 @@ found by an older checkpoint that somebody else keeps.
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 
 from ca_service.audit.findings import AuditReport, Findings
+from ca_service.audit.issuers import Issuers
 from ca_service.audit.leaf import CERTIFICATE, DECISION, RESTORE, Leaf, decision_leaf, parse_leaf
 from ca_service.audit.log import leaf_of_certificate
 from ca_service.audit.merkle import Frontier, Node, Place, leaf_hash
@@ -29,13 +31,22 @@ BATCH = 1000
 """How many rows are held in memory at once."""
 
 
-def audit_database(tx: Transaction, key: VerifierKey, since: Checkpoint | None = None) -> AuditReport:
+def audit_database(
+    tx: Transaction,
+    key: VerifierKey,
+    issuers: Issuers,
+    since: Checkpoint | None = None,
+    *,
+    kept: Mapping[str, bytes] = MappingProxyType({}),
+) -> AuditReport:
     """Recompute the log, and compare it with what the database holds.
 
     Args:
         tx: a read transaction; nothing is changed.
         key: verifier key of the log.
+        issuers: the CA's certificates: whose revocation lists are believed.
         since: an older checkpoint of this log whose signature was verified.
+        kept: the newest CRL (DER) of each issuer as it is remembered outside the database.
     """
     findings = Findings()
     row, head = None, None
@@ -55,7 +66,7 @@ def audit_database(tx: Transaction, key: VerifierKey, since: Checkpoint | None =
     with _part(findings, "policies"):
         _audit_policies(tx, findings)
     with _part(findings, "revocations"):
-        audit_revocations(tx, findings)
+        audit_revocations(tx, issuers, kept, rebuild.restores, findings)
     return rebuild.finish(key.name)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ca_service.audit.findings import AuditReport, Findings
-from ca_service.audit.leaf import Leaf, parse_leaf
+from ca_service.audit.leaf import RESTORE, Leaf, parse_leaf
 from ca_service.audit.merkle import EMPTY_ROOT, Frontier, Node, leaf_hash
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import Checkpoint
@@ -43,6 +43,11 @@ class Rebuild:
     def position(self) -> int:
         """Where the next leaf belongs."""
         return self.frontier.size
+
+    @property
+    def restores(self) -> int:
+        """How many restores the leaves admit so far."""
+        return self._kinds[RESTORE]
 
     def add(self, data: bytes, hash_: bytes | None = None) -> tuple[Node, ...]:
         """Let the tree grow by a leaf.

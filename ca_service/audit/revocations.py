@@ -1,38 +1,152 @@
-"""Has a revocation been taken back? The published CRLs are signed and say what was revoked."""
+"""Has a revocation been taken back? The published CRLs are signed and say what was revoked.
 
+Lists are kept for good, and none drops what an earlier one names. So every stored list is believed as far as its
+signature goes, and the last one, the revocations and the states of certificates are held against all of them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from itertools import islice
 
 from cryptography import x509
 
 from ca_service.audit.findings import Findings
+from ca_service.audit.issuers import Issuers
+from ca_service.audit.salvage import tolerated
 from ca_service.profiles import serial_hex
-from ca_service.store import Transaction
+from ca_service.store import CrlRow, Transaction
 
 BATCH = 500
 
 
-def audit_revocations(tx: Transaction, findings: Findings) -> None:
-    """Hold states of certificates, revocations, and the last CRL of each issuer against each other."""
+def audit_revocations(
+    tx: Transaction, issuers: Issuers, kept: Mapping[str, bytes], restores: int, findings: Findings
+) -> None:
+    """Hold states of certificates, revocations, and all CRLs of each issuer against each other.
+
+    Args:
+        tx: a read transaction.
+        issuers: whose lists are believed.
+        kept: the newest CRL (DER) of issuers, from outside the database.
+        restores: how often the database was restored; each may have left one gap in the numbers of an issuer's lists.
+        findings: where what is wrong goes.
+    """
     for serial in tx.log.unrevoked(BATCH):
         detail = "the certificate counts as revoked, and its revocation is gone"
         findings.add("revocation.missing", serial, detail)
     for serial in tx.log.revived(BATCH):
-        detail = "the certificate is revoked, and counts as issued"
-        findings.add("revocation.ignored", serial, detail)
-    for issuer in tx.log.crl_issuers():
-        row = tx.crls.latest(issuer)
-        if row is not None:
-            _audit_crl(tx, issuer, row.der, findings)
+        _ignored(serial, findings)
+    for issuer in sorted({*tx.log.crl_issuers(), *tx.log.revoking_issuers(), *kept}):
+        with tolerated(
+            findings, "crl.unreadable", issuer, "a list or revocation of this issuer cannot be read"
+        ):
+            certificate = issuers.find(tx, issuer)
+            if certificate is None:
+                detail = "lists or revocations name an issuing CA that this root has not signed"
+                findings.add("crl.foreign", issuer, detail)
+            _Issuer(tx, issuer, certificate, findings).audit(kept.get(issuer), restores)
 
 
-def _audit_crl(tx: Transaction, issuer: str, der: bytes, findings: Findings) -> None:
-    try:
-        listed = iter(x509.load_der_x509_crl(der))
-        while batch := [serial_hex(entry.serial_number) for entry in islice(listed, BATCH)]:
-            known = tx.log.revoked_among(issuer, batch)
-            for serial in batch:
-                if serial not in known:
-                    detail = "the serial stands on the last CRL, and its revocation is gone"
-                    findings.add("revocation.missing", serial, detail)
-    except (ValueError, OverflowError):
-        findings.add("crl.unreadable", issuer, "the last CRL of this issuer cannot be read")
+def _ignored(serial: str, findings: Findings) -> None:
+    findings.add("revocation.ignored", serial, "the certificate is revoked, and counts as good")
+
+
+class _Issuer:
+    """Looks through everything that one issuer has revoked."""
+
+    def __init__(
+        self, tx: Transaction, skid: str, certificate: x509.Certificate | None, findings: Findings
+    ) -> None:
+        self._tx = tx
+        self._skid = skid
+        self._certificate = certificate
+        self._findings = findings
+        self._last_update: datetime | None = None
+
+    def audit(self, kept: bytes | None, restores: int) -> None:
+        ever, last = self._walk(restores)
+        if kept is not None and self._certificate is not None:
+            ever |= _serials(_load(kept, self._certificate))
+        recorded = set(self._tx.log.revoked_by(self._skid))
+        for serial in sorted(ever - recorded):
+            where = "the last CRL" if serial in last else "a CRL"
+            detail = f"the serial stands on {where}, and its revocation is gone"
+            self._findings.add("revocation.missing", serial, detail)
+        for serial in sorted(recorded - last):
+            if not self._expired(serial, self._last_update):
+                self._findings.add("revocation.unpublished", serial, "the revocation is not on the last CRL")
+        # What has a revocation is asked of the database above.
+        for batch in _batches(sorted(ever - recorded)):
+            for serial in sorted(self._tx.log.good_among(self._skid, batch)):
+                _ignored(serial, self._findings)
+
+    def _walk(self, restores: int) -> tuple[set[str], set[str]]:
+        """All serials on lists that this issuer has signed, and those on the last one."""
+        ever, last, previous, gaps = set[str](), set[str](), 0, 0
+        for number in self._tx.log.crl_numbers(self._skid):
+            gaps += number != previous + 1
+            previous = number
+            last = set()
+            with tolerated(
+                self._findings, "crl.unreadable", f"{self._skid}/{number}", "the list cannot be read"
+            ):
+                row = self._tx.crls.get(self._skid, number)
+                if row is None or self._certificate is None:
+                    continue
+                try:
+                    crl = self._checked(row, self._certificate)
+                except _NotOursError as error:
+                    self._findings.add("crl.forged", f"{self._skid}/{number}", str(error))
+                    continue
+                last, self._last_update = _serials(crl), row.this_update
+                for serial in sorted(ever - last):
+                    if not self._expired(serial, row.this_update):
+                        detail = (
+                            f"list {number} of issuer {self._skid} does not name what an earlier one does"
+                        )
+                        self._findings.add("crl.dropped", serial, detail)
+                ever |= last
+        if gaps > restores:
+            detail = f"the numbers of its lists have {gaps} gaps, and restores explain {restores}"
+            self._findings.add("crl.missing", self._skid, detail)
+        return ever, last
+
+    def _checked(self, row: CrlRow, issuer: x509.Certificate) -> x509.CertificateRevocationList:
+        crl = _load(row.der, issuer)
+        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        if (number, crl.last_update_utc, crl.next_update_utc) != (
+            row.number,
+            row.this_update,
+            row.next_update,
+        ):
+            raise _NotOursError("the list has another number or other times than its row")
+        return crl
+
+    def _expired(self, serial: str, at: datetime | None) -> bool:
+        """Whether a certificate had expired at that time: a list need not name it any more (RFC 5280, section 3.3)."""
+        found = self._tx.log.certificates([serial]).get(serial)
+        if found is None or at is None:
+            return False
+        return x509.load_der_x509_certificate(found.der).not_valid_after_utc < at
+
+
+class _NotOursError(ValueError):
+    """A list is not what its place in the database says."""
+
+
+def _load(der: bytes, issuer: x509.Certificate) -> x509.CertificateRevocationList:
+    crl = x509.load_der_x509_crl(der)
+    key = issuer.public_key()
+    if crl.issuer != issuer.subject or not crl.is_signature_valid(key):  # type: ignore[arg-type] # an issuer's key is one that signs
+        raise _NotOursError("the list is not signed by this issuer")
+    return crl
+
+
+def _serials(crl: x509.CertificateRevocationList) -> set[str]:
+    return {serial_hex(entry.serial_number) for entry in crl}
+
+
+def _batches(serials: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(serials)
+    while batch := list(islice(rest, BATCH)):
+        yield batch

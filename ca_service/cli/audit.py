@@ -22,7 +22,8 @@ from ca_service.cli.options import PathName, directory_option
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.judgment import Conflict, Unavailable
 from ca_service.operations import open_database
-from ca_service.operations.audit import audit_ca, audit_export, export_ca, parse_key
+from ca_service.operations.audit import audit_export, export_ca, parse_key
+from ca_service.operations.verification import verify_ca
 from ca_service.store import Store
 from vtpm.wire.note import MAX_NOTE
 
@@ -71,7 +72,7 @@ def verify(
             raise click.UsageError("--key is for an export in DEST; a CA's directory holds its own", context)
         place = find_directory(context, directory)
         with _database(place) as store:
-            report = audit_ca(open_public(place), store, older)
+            report = verify_ca(open_public(place), store, older)
     _show(report, as_json=as_json)
     if not report.clean:
         count = sum(report.counts.values())

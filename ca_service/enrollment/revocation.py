@@ -7,6 +7,8 @@ commit.
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from cryptography import x509
+
 from ca_service.enrollment.limits import Limits
 from ca_service.judgment import NotFound, Unavailable, VtpmCaError
 from ca_service.keys import Authority, IssuingCa
@@ -34,7 +36,8 @@ def publish(
     """Make the next CRL of the issuing CAs with these subject key ids (hex).
 
     Raises:
-        Unavailable: this node lacks the key of one (code ``issuer``). What would have to stand on its list must then
+        Unavailable: a list would drop what the one before names, or that one is forged (code ``log``); or this node
+            lacks the key of one (code ``issuer``). What would have to stand on its list must then
             not be recorded either, so the caller's transaction ends here.
     """
     wanted = set(skids)
@@ -58,10 +61,33 @@ def _publish_one(tx: Transaction, ca: IssuingCa, at: datetime, lifetime: timedel
         RevokedEntry(serial=int(row.serial, 16), at=row.at, reason=row.reason)
         for row in tx.revocations.of_issuer(ca.skid)
     ]
+    if latest is not None and not _listed(ca, latest.der) <= {entry.serial for entry in revoked}:
+        # Somebody has taken a revocation out of the database. To sign the list would make that come true.
+        raise Unavailable(
+            "the next revocation list would drop what the last one names",
+            code="log",
+            remedy="Run `vtpm-ca audit verify`. Bring back what is gone with `vtpm-ca db restore`.",
+        )
     der = build_crl(ca, revoked, number, at, at + lifetime)
     row = CrlRow(ca.skid, number, at, at + lifetime, der)
     tx.crls.add(row)
     return row
+
+
+def _listed(ca: IssuingCa, der: bytes) -> set[int]:
+    """Serials on the CRL of this issuer; raises `Unavailable` if it is none."""
+    key = ca.certificate.public_key()
+    try:
+        crl = x509.load_der_x509_crl(der)
+        if crl.is_signature_valid(key):  # type: ignore[arg-type] # an issuer's key is one that signs
+            return {entry.serial_number for entry in crl}
+    except ValueError:
+        pass
+    raise Unavailable(
+        "the last revocation list in the database is not one that its issuing CA has signed",
+        code="log",
+        remedy="Run `vtpm-ca audit verify`. Bring back what is gone with `vtpm-ca db restore`.",
+    )
 
 
 def publish_all(store: Store, authority: Authority, at: datetime, limits: Limits) -> list[CrlRow]:

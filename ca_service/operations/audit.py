@@ -6,6 +6,7 @@ nothing, and a database of a million certificates takes longer than a request ma
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -13,6 +14,7 @@ from ca_service.audit import (
     AuditReport,
     Checkpoint,
     ExportReport,
+    Issuers,
     VerifierKey,
     audit_database,
     audit_folder,
@@ -44,13 +46,20 @@ def parse_key(text: str) -> VerifierKey:
         raise BadRequest(error.path, error.problem) from None
 
 
-def audit_ca(public: PublicAuthority, store: Store, since: bytes | None = None) -> AuditReport:
+def audit_ca(
+    public: PublicAuthority,
+    store: Store,
+    since: bytes | None = None,
+    *,
+    kept: Mapping[str, bytes] = MappingProxyType({}),
+) -> AuditReport:
     """Recompute a CA's log and hold the database against it.
 
     Args:
         public: the CA.
         store: its database.
         since: an older signed checkpoint, which must be of the same history.
+        kept: the newest revocation list (DER) of each issuing CA as it is remembered outside the database.
 
     Raises:
         BadRequest: `since` is no checkpoint of this log.
@@ -59,7 +68,7 @@ def audit_ca(public: PublicAuthority, store: Store, since: bytes | None = None) 
     key = log_key(public)
     older = _older(since, key)
     with store.read() as tx:
-        return audit_database(tx, key, older)
+        return audit_database(tx, key, _issuers(public), older, kept=kept)
 
 
 def audit_export(folder: Path, key: VerifierKey, since: bytes | None = None) -> AuditReport:
@@ -76,6 +85,10 @@ def export_ca(public: PublicAuthority, store: Store, folder: Path) -> ExportRepo
     key = log_key(public)
     with store.read() as tx:
         return export_log(tx, key, folder, _authorities(public))
+
+
+def _issuers(public: PublicAuthority) -> Issuers:
+    return Issuers(public.root, {ca.skid: ca.certificate for ca in public.issuers})
 
 
 def _authorities(public: PublicAuthority) -> Mapping[str, bytes]:

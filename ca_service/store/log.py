@@ -254,9 +254,9 @@ class LogTables(Repository):
         return list(self._connection.execute(query.limit(count)).scalars())
 
     def revived(self, count: int) -> list[str]:
-        """Serials of certificates that are revoked and count as issued."""
+        """Serials of certificates that are revoked and count as good."""
         table = schema.certificates
-        query = sa.select(table.c.serial).where(table.c.state == CertificateState.ISSUED, _revoked())
+        query = sa.select(table.c.serial).where(table.c.state.in_(_GOOD), _revoked())
         return list(self._connection.execute(query.limit(count)).scalars())
 
     def crl_issuers(self) -> list[str]:
@@ -264,10 +264,29 @@ class LogTables(Repository):
         query = sa.select(schema.crls.c.issuer).distinct().order_by(schema.crls.c.issuer)
         return list(self._connection.execute(query).scalars())
 
-    def revoked_among(self, issuer: str, serials: Collection[str]) -> set[str]:
-        """Those of the serials that the issuer has revoked."""
+    def revoking_issuers(self) -> list[str]:
+        """Subject key ids of the issuers that have revoked anything."""
+        return list(self._connection.execute(sa.select(schema.revocations.c.issuer).distinct()).scalars())
+
+    def crl_numbers(self, issuer: str) -> list[int]:
+        """Numbers of all CRLs of an issuer, in their order."""
+        table = schema.crls
+        query = sa.select(table.c.number).where(table.c.issuer == issuer).order_by(table.c.number)
+        return list(self._connection.execute(query).scalars())
+
+    def revoked_by(self, issuer: str) -> list[str]:
+        """Serials of everything that an issuer has revoked."""
         table = schema.revocations
-        query = sa.select(table.c.serial).where(table.c.issuer == issuer, table.c.serial.in_(serials))
+        return list(
+            self._connection.execute(sa.select(table.c.serial).where(table.c.issuer == issuer)).scalars()
+        )
+
+    def good_among(self, issuer: str, serials: Collection[str]) -> set[str]:
+        """Those of the serials that are of certificates of this issuer that count as good."""
+        table = schema.certificates
+        query = sa.select(table.c.serial).where(
+            table.c.issuer == issuer, table.c.serial.in_(serials), table.c.state.in_(_GOOD)
+        )
         return set(self._connection.execute(query).scalars())
 
 
@@ -278,6 +297,7 @@ def _octets(value: object) -> bytes:
     return bytes(value)
 
 
+_GOOD = (CertificateState.ISSUED, CertificateState.SUPERSEDED)
 _ENDED = (CertificateState.REVOKED, CertificateState.ABANDONED)
 
 

@@ -38,6 +38,10 @@ class Crls(Repository):
         query = sa.select(table).where(table.c.issuer == issuer).order_by(table.c.number.desc()).limit(1)
         return self._one(CrlRow, query)
 
+    def get(self, issuer: str, number: int) -> CrlRow | None:
+        """An issuer's CRL of this number."""
+        return self._get(CrlRow, schema.crls, issuer=issuer, number=number)
+
     def add(self, row: CrlRow) -> None:
         """Publish a CRL; the database refuses a number twice."""
         self._insert(schema.crls, row)

@@ -6,13 +6,19 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
-from ca_service.audit import Leaf, Log, Receipt, certificate_leaf, decision_leaf
+from ca_service.audit import Issuers, Leaf, Log, Receipt, certificate_leaf, decision_leaf
 from ca_service.policy import load
 from ca_service.store import (
     CertificateRow,
     CertificateState,
+    CrlRow,
     DecisionRow,
     EnrollmentRow,
     EnrollmentState,
@@ -21,6 +27,7 @@ from ca_service.store import (
     Store,
     SubmissionRow,
     TpmState,
+    live_key,
 )
 
 AT = datetime(2026, 11, 26, 12, 0, 0, tzinfo=UTC)
@@ -28,6 +35,30 @@ ORIGIN = "test-ca/log"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 POLICY = "schema = 1\n"
 ISSUER = "ab" * 20
+ISSUER_KEY = ec.derive_private_key(0x1234567, ec.SECP256R1())
+NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issuing CA")])
+END = AT + timedelta(days=365)
+
+
+def sign_certificate(serial: int, name: x509.Name = NAME, end: datetime = END) -> x509.Certificate:
+    """A certificate of the issuing CA; its key is the issuer's own, which nobody asks."""
+    builder = x509.CertificateBuilder(NAME, name, ISSUER_KEY.public_key(), serial, AT, end)
+    identifier = x509.AuthorityKeyIdentifier(bytes.fromhex(ISSUER), None, None)
+    return builder.add_extension(identifier, critical=False).sign(ISSUER_KEY, hashes.SHA256())
+
+
+ISSUING = sign_certificate(1)
+ISSUERS = Issuers(ISSUING, {ISSUER: ISSUING})
+
+
+def crl(number: int, serials, *, key=ISSUER_KEY, at: datetime = AT) -> CrlRow:
+    """A revocation list of the issuing CA, or one that somebody else has signed."""
+    builder = x509.CertificateRevocationListBuilder(NAME, at, at + timedelta(days=7))
+    for serial in serials:
+        entry = x509.RevokedCertificateBuilder(int(serial, 16), at).build()
+        builder = builder.add_revoked_certificate(entry)
+    signed = builder.add_extension(x509.CRLNumber(number), critical=False).sign(key, hashes.SHA256())
+    return CrlRow(ISSUER, number, at, at + timedelta(days=7), signed.public_bytes(Encoding.DER))
 
 
 def decision(number: int, *, admitted: bool = True) -> DecisionRow:
@@ -99,20 +130,23 @@ class Stage:
     @staticmethod
     def _certificate(number: int, index: int, intent: IntentRow, at: datetime) -> CertificateRow:
         serial = f"{number:030x}{index:04x}"
+        certificate = sign_certificate(int(serial, 16))
+        profile, key_name = ("ek", "iak", "idevid")[index % 3], f"000b{number:060x}{index:04x}"
         return CertificateRow(
             serial=serial,
             issuer=ISSUER,
-            profile=("ek", "iak", "idevid")[index % 3],
+            profile=profile,
             template="H-3",
-            key_name=f"000b{number:060x}{index:04x}",
-            live=serial,
+            key_name=key_name,
+            live=live_key(profile, key_name),
             intent_id=intent.id,
             tpm_id=intent.tpm_id,
             state=CertificateState.ISSUED,
-            tbs=b"tbs",
+            tbs=certificate.tbs_certificate_bytes,
             slot=None,
-            der=b"certificate " + serial.encode(),
+            der=certificate.public_bytes(Encoding.DER),
             issued_at=at,
+            not_after=certificate.not_valid_after_utc,
         )
 
     def edit(self, statement: str, **values: object) -> None:

@@ -24,7 +24,7 @@ def stages(database):
 def audit(stage):
     with stage.store.read() as tx:
         stage.log.check_head(tx)
-        return audit_database(tx, stage.log.key)
+        return audit_database(tx, stage.log.key, a.ISSUERS)
 
 
 def test_logging_catching_up_and_auditing(stages, tmp_path):
@@ -89,4 +89,4 @@ def test_nodes_that_write_at_once_write_one_history(stages):
         checkpoint = open_checkpoint(receipt.checkpoint, stages[0].log.key)
         assert receipt.proofs[0].holds(checkpoint)
         with stages[0].store.read() as tx:
-            assert audit_database(tx, stages[0].log.key, checkpoint).clean
+            assert audit_database(tx, stages[0].log.key, a.ISSUERS, checkpoint).clean

@@ -1,17 +1,14 @@
 """Whoever edits the database by SQL is found, and the finding has a name."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import audit_stage as a
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.audit import Log, audit_database, decision_leaf, open_checkpoint, restore_leaf
-from ca_service.store import CertificateState, CrlRow, EpochRow, RevocationRow, schema
+from ca_service.store import CertificateState, EpochRow, RevocationRow, schema
 
 FIRST = f"{1:032x}"
 """A decision on which nothing rests."""
@@ -25,9 +22,9 @@ VALUES = {
 }
 
 
-def audit(stage, since=None):
+def audit(stage, since=None, **more):
     with stage.store.read() as tx:
-        return audit_database(tx, stage.log.key, since)
+        return audit_database(tx, stage.log.key, a.ISSUERS, since, **more)
 
 
 def edit(stage, statement: str) -> None:
@@ -159,7 +156,7 @@ EDITS = {
     ),
     "certificate revoked by hal": (
         "INSERT INTO revocations VALUES (:issuer, :serial, '2026-01-01T00:00:00Z', 'keyCompromise', 'x')",
-        {"revocation.ignored": 1},
+        {"revocation.ignored": 1, "revocation.unpublished": 1},
     ),
     "crl": (
         "INSERT INTO crls VALUES (:issuer, 1, '2026-01-01T00:00:00Z', '2026-01-01T00:00:00Z', x'00')",
@@ -343,33 +340,98 @@ def test_findings_beyond_the_first_ones_are_counted(filled, monkeypatch):
 class TestRevocations:
     @pytest.fixture
     def revoked(self, filled):
-        """One certificate is revoked, and on a CRL."""
-        at = datetime(2026, 11, 26, tzinfo=UTC)
-        key = ec.generate_private_key(ec.SECP256R1())
-        entry = x509.RevokedCertificateBuilder().serial_number(int(SERIAL, 16)).revocation_date(at).build()
-        crl = (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(x509.Name([]))
-            .last_update(at)
-            .next_update(at + timedelta(days=7))
-            .add_revoked_certificate(entry)
-            .sign(key, hashes.SHA256())
-        )
+        """One certificate is revoked, and on the second CRL."""
         with filled.store.write() as tx:
+            tx.crls.add(a.crl(1, []))
             tx.certificates.end(SERIAL, CertificateState.REVOKED)
-            tx.revocations.add(RevocationRow(a.ISSUER, SERIAL, at, "keyCompromise", "x"))
-            tx.crls.add(CrlRow(a.ISSUER, 1, at, at, crl.public_bytes(Encoding.DER)))
+            tx.revocations.add(RevocationRow(a.ISSUER, SERIAL, a.AT, "keyCompromise", "x"))
+            tx.crls.add(a.crl(2, [SERIAL]))
         return filled
 
+    @staticmethod
+    def unrevoke(stage, *, state: str = "issued"):
+        edit(stage, "DELETE FROM revocations")
+        live = "NULL" if state == "superseded" else "profile || ':' || key_name"
+        edit(stage, f"UPDATE certificates SET state = '{state}', live = {live} WHERE serial = :serial")  # noqa: S608
+
+    @staticmethod
+    def put(stage, *rows):
+        edit(stage, f"DELETE FROM crls WHERE number >= {rows[0].number}")  # noqa: S608
+        with stage.store.write() as tx:
+            for row in rows:
+                tx.crls.add(row)
+
     def test_in_order(self, revoked):
-        assert audit(revoked).clean
+        assert audit(revoked, kept={a.ISSUER: a.crl(2, [SERIAL]).der}).clean
 
     def test_a_revocation_taken_back_whole_still_stands_on_the_crl(self, revoked):
-        edit(revoked, "DELETE FROM revocations")
-        edit(revoked, "UPDATE certificates SET state = 'issued' WHERE serial = :serial")
-        (finding,) = audit(revoked).findings
-        assert (finding.code, finding.subject) == ("revocation.missing", SERIAL)
-        assert "last CRL" in finding.detail
+        self.unrevoke(revoked)
+        missing, ignored = audit(revoked).findings
+        assert (missing.code, missing.subject) == ("revocation.missing", SERIAL)
+        assert "last CRL" in missing.detail
+        assert (ignored.code, ignored.subject) == ("revocation.ignored", SERIAL)
+
+    def test_an_empty_list_of_another_key_in_the_place_of_the_last_one(self, revoked):
+        self.unrevoke(revoked)
+        self.put(revoked, a.crl(2, [], key=ec.generate_private_key(ec.SECP256R1())))
+        assert audit(revoked).counts == {"crl.forged": 1}
+
+    @pytest.mark.parametrize("state", ["issued", "superseded"])
+    def test_an_empty_list_of_the_issuer_itself_after_the_last_one(self, revoked, state):
+        """The CA has published once more after somebody took the revocation out of the database."""
+        self.unrevoke(revoked, state=state)
+        with revoked.store.write() as tx:
+            tx.crls.add(a.crl(3, []))
+        counts = audit(revoked).counts
+        assert counts.pop("certificate.state", 1) == 1
+        assert counts == {"crl.dropped": 1, "revocation.missing": 1, "revocation.ignored": 1}
+
+    def test_what_has_expired_may_be_dropped(self, revoked):
+        later = a.END + timedelta(days=1)
+        with revoked.store.write() as tx:
+            tx.crls.add(a.crl(3, [], at=later))
+        assert audit(revoked).clean
+
+    def test_a_revocation_that_is_not_on_the_last_list(self, revoked):
+        self.put(revoked, a.crl(2, []))
+        assert audit(revoked).counts == {"revocation.unpublished": 1}
+
+    def test_a_list_that_is_gone_leaves_a_gap(self, revoked):
+        edit(revoked, "DELETE FROM crls WHERE number = 1")
+        assert audit(revoked).counts == {"crl.missing": 1}
+
+    def test_a_restore_may_leave_a_gap_and_no_more_than_one(self, revoked):
+        known = checkpoint(revoked)
+        with revoked.store.write() as tx:
+            tx.epochs.begin(EpochRow(2, "00" * 32, a.AT, "restore"))
+            revoked.log.append(tx, [restore_leaf(2, a.AT, known)], a.AT)
+            tx.crls.add(a.crl(9, [SERIAL]))
+        assert audit(revoked).clean
+        edit(revoked, "DELETE FROM crls WHERE number = 1")
+        assert audit(revoked).counts == {"crl.missing": 1}
+
+    def test_a_list_under_another_number(self, revoked):
+        edit(revoked, "UPDATE crls SET number = 3 WHERE number = 2")
+        assert audit(revoked).counts == {"crl.forged": 1, "crl.missing": 1, "revocation.unpublished": 1}
+
+    def test_other_times_than_in_the_list(self, revoked):
+        edit(revoked, "UPDATE crls SET next_update = '2036-01-01T00:00:00Z' WHERE number = 1")
+        assert audit(revoked).counts == {"crl.forged": 1}
+
+    def test_a_list_that_was_kept_elsewhere(self, revoked):
+        self.unrevoke(revoked)
+        edit(revoked, "DELETE FROM crls WHERE number = 2")
+        assert audit(revoked).clean
+        counts = audit(revoked, kept={a.ISSUER: a.crl(2, [SERIAL]).der}).counts
+        assert counts == {"revocation.missing": 1, "revocation.ignored": 1}
+
+    def test_lists_of_an_issuer_that_the_root_has_not_signed(self, revoked):
+        edit(revoked, "UPDATE crls SET issuer = :nothing")
+        assert audit(revoked).counts == {"crl.foreign": 1, "revocation.unpublished": 1}
+
+    def test_a_time_that_is_none(self, revoked):
+        edit(revoked, "UPDATE crls SET this_update = 'garbage' WHERE number = 1")
+        assert audit(revoked).counts == {"crl.unreadable": 1}
 
 
 class TestRestores:

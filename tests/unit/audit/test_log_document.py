@@ -98,7 +98,8 @@ def test_members_of_leaves_are_those_of_the_code():
 
 def test_every_finding_is_in_the_table():
     source = "".join(path.read_text() for path in sorted((ROOT / "ca_service/audit").glob("*.py")))
-    codes = set(re.findall(r'\.add\(\s*"([a-z]+\.[a-z-]+)"', source))
+    source += (ROOT / "ca_service/operations/verification.py").read_text()
+    codes = set(re.findall(r'\.(?:add|with_finding)\(\s*"([a-z]+\.[a-z-]+)"', source))
     codes |= set(re.findall(r'tolerated\(\s*(?:self\._)?findings,\s*"([a-z]+\.[a-z-]+)"', source))
     for template in re.findall(r'\.add\(\s*f"\{(?:kind|what)\}(\.[a-z]+)"', source):
         codes |= {kind + template for kind in ("decision", "certificate")}

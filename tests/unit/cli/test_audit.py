@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.audit import Log
-from ca_service.store import open_store
+from ca_service.store import live_key, open_store
 
 
 @pytest.fixture
@@ -52,6 +56,77 @@ def test_a_ca_that_was_edited(here, logged):
     done = here("audit", "verify", "--dir", logged, "--json")
     assert done.code == 1
     assert json.loads(done.out)["counts"] == {"decision.altered": 1}
+
+
+def revoke(here, ca) -> str:
+    """Revokes the EK certificate; gives its serial."""
+    rows = json.loads(here("cert", "list", "--dir", ca, "--json").out)
+    serial = next(row["serial"] for row in rows if row["profile"] == "ek")
+    assert here("cert", "revoke", serial, "--cause", "theft", "--yes", "--dir", ca).code == 0
+    assert here("audit", "verify", "--dir", ca).code == 0
+    return serial
+
+
+def test_an_old_copy_of_the_database(here, logged):
+    old = (logged / "ca.sqlite3").read_bytes()
+    revoke(here, logged)
+    for path in logged.glob("ca.sqlite3*"):
+        path.unlink()
+    (logged / "ca.sqlite3").write_bytes(old)
+    done = here("audit", "verify", "--dir", logged, "--json")
+    assert done.code == 1
+    counts = json.loads(done.out)["counts"]
+    # The list that is kept in the directory says which serial it was.
+    assert counts == {"kept.rolled-back": 1, "revocation.missing": 1, "revocation.ignored": 1}
+
+
+def test_a_revocation_taken_back_with_a_forged_list(here, logged):
+    """The list keeps number and times, so nothing is older than what the directory remembers."""
+    serial = revoke(here, logged)
+    store = open_store(f"sqlite:///{logged}/ca.sqlite3")
+    with store.write() as tx:
+        row = tx.certificates.get(serial)
+        latest = tx.crls.latest(row.issuer)
+        crl = x509.load_der_x509_crl(latest.der)
+        builder = x509.CertificateRevocationListBuilder(crl.issuer, crl.last_update_utc, crl.next_update_utc)
+        for extension in crl.extensions:
+            builder = builder.add_extension(extension.value, extension.critical)
+        forged = builder.sign(ec.generate_private_key(ec.SECP384R1()), hashes.SHA384())
+        values = {
+            "issuer": row.issuer,
+            "number": latest.number,
+            "serial": serial,
+            "der": forged.public_bytes(Encoding.DER),
+            "live": live_key(row.profile, row.key_name),
+        }
+        for statement in (
+            "UPDATE crls SET der = :der WHERE issuer = :issuer AND number = :number",
+            "DELETE FROM revocations WHERE serial = :serial",
+            "UPDATE certificates SET state = 'issued', live = :live WHERE serial = :serial",
+        ):
+            tx.connection.execute(sa.text(statement), values)
+    store.close()
+    done = here("audit", "verify", "--dir", logged, "--json")
+    assert done.code == 1
+    counts = json.loads(done.out)["counts"]
+    assert counts == {"crl.forged": 1, "revocation.missing": 1, "revocation.ignored": 1}
+    done = here("crl", "publish", "--dir", logged)
+    assert (done.code, "not one that its issuing CA has signed" in done.err) == (3, True)
+
+
+def test_a_revocation_taken_back_is_not_published(here, logged):
+    revoke(here, logged)
+    edit(logged, "DELETE FROM revocations")
+    edit(logged, "UPDATE certificates SET state = 'superseded' WHERE state = 'revoked'")
+    done = here("crl", "publish", "--dir", logged)
+    assert (done.code, "would drop what the last one names" in done.err) == (3, True)
+
+
+def test_a_memory_that_cannot_be_read(here, logged):
+    revoke(here, logged)
+    next((logged / "state").glob("crl-*.der")).write_bytes(b"nothing")
+    done = here("audit", "verify", "--dir", logged, "--json")
+    assert (done.code, json.loads(done.out)["counts"]) == (1, {"kept.unreadable": 1})
 
 
 def test_export_and_verify_without_the_ca(here, logged, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from databases import Databases
 from old_releases import Release
 
-from ca_service.audit import VerifierKey, audit_database
+from ca_service.audit import Issuers, VerifierKey, audit_database
 from ca_service.judgment import Refused
 from ca_service.keys import load_authority, upgrade_directory
 from ca_service.store import CertificateState, IssuerState, check_invariants, create_store
@@ -50,7 +50,11 @@ def audited(world, store):
     with store.read() as tx:
         # The tests' server is not durable, and says so.
         assert {breach.id for breach in check_invariants(tx, world.time)} <= {"database.durable"}
-        report = audit_database(tx, VerifierKey.parse(world.authority.log.verifier))
+        report = audit_database(
+            tx,
+            VerifierKey.parse(world.authority.log.verifier),
+            Issuers(world.authority.root, {ca.skid: ca.certificate for ca in world.authority.issuers}),
+        )
     assert report.findings == ()
     assert report.clean
     return report

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import structlog
+
 from ca_service.enrollment import Limits
 from ca_service.keys import Authority, PublicAuthority
 from ca_service.store import Store
@@ -84,6 +86,15 @@ def text_block(members: Members, name: str, most: int) -> str:
 def recorded_cause(context: OperationContext, what: str, cause: str) -> str:
     """Who did it and why, as it is kept with a revocation."""
     return f"{what} by {context.by}" + (f": {cause}" if cause else "")
+
+
+def note(context: OperationContext, what: str, **facts: object) -> None:
+    """Say in the server's log who did something that stands in no other record.
+
+    A command that works without a server has no log.
+    """
+    if structlog.is_configured():
+        structlog.get_logger(__name__).info(what, by=context.by, **facts)
 
 
 def instant(at: datetime | None) -> str | None:

@@ -16,6 +16,7 @@ from ca_service.operations.context import (
     Operation,
     OperationContext,
     instant,
+    note,
     optional_flag,
     recorded_cause,
 )
@@ -75,6 +76,7 @@ def block(context: OperationContext, arguments: Members) -> Json:
                 tx.blocked_keys.add(blocked)
             # Who blocked it first, and why, stays on record.
             blocked = known or blocked
+        note(context, "a key was blocked", digest=digest)
     with context.store.read() as tx:
         found = list(_certificates_of(tx, digest))
     issued = [row for row in found if row.state is not CertificateState.INTENDED]
@@ -110,6 +112,7 @@ def unblock(context: OperationContext, arguments: Members) -> Json:
     if confirmed:
         with context.store.write() as tx:
             tx.blocked_keys.remove(digest)
+        note(context, "a key was unblocked", digest=digest)
     return {"done": confirmed, "key": _blocked(row)}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ca_service.judgment import Conflict, NotFound
-from ca_service.operations.context import Json, Operation, OperationContext, instant, optional_flag
+from ca_service.operations.context import Json, Operation, OperationContext, instant, note, optional_flag
 from ca_service.operations.issuers import entries
 from ca_service.operations.rollover import Change, Choice
 from ca_service.store import IssuerRow, IssuerState, RestingRow
@@ -31,6 +31,8 @@ def retire(context: OperationContext, arguments: Members) -> Json:
         if confirmed:
             for row in candidates:
                 change.move(row, IssuerState.RETIRED)
+    if confirmed:
+        note(context, "issuing CAs were retired", skids=skids, abandoned=len(resting))
     return {
         "done": confirmed,
         "retired": entries(context, skids),

@@ -14,7 +14,7 @@ from cryptography import x509
 from ca_service.enrollment import publish
 from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
 from ca_service.keys import DEFAULT_PAIR, Authority, PublicAuthority, sign_and_check
-from ca_service.operations.context import Json, Operation, OperationContext, optional_flag
+from ca_service.operations.context import Json, Operation, OperationContext, note, optional_flag
 from ca_service.operations.issuers import (
     MOST_GENERATION,
     ROLES,
@@ -162,6 +162,7 @@ def announce(context: OperationContext, arguments: Members) -> Json:
     with context.store.write() as tx:
         take_up(tx, authority, at)
         _publish_first(context, tx, authority, skids)
+    note(context, "issuing CAs were prepared", skids=skids)
     return entries(context, skids)
 
 
@@ -196,6 +197,7 @@ def activate(context: OperationContext, arguments: Members) -> Json:
                 remedy="`vtpm-ca ca prepare` makes the next generation. The Ephemeral CA is meant by --role only.",
             )
         moved = _activate(context, change, authority, candidates, IssuerState.OLD)
+    note(context, "issuing CAs were activated", skids=moved)
     return {"changed": entries(context, moved)}
 
 
@@ -251,6 +253,7 @@ def taint(context: OperationContext, arguments: Members) -> Json:
     with context.store.write() as tx:
         change = Change(context, tx, choice)
         moved = _taint_old(change) if authority is None else _taint_active(context, change, authority)
+    note(context, "issuing CAs were tainted", skids=moved)
     return {"changed": entries(context, moved)}
 
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 import enrollment_world as w
 import operations_stage as s
 import pytest
+import structlog
+import structlog.testing
 from cryptography import x509
 
 from ca_service.enrollment import Limits, activation
@@ -329,7 +331,9 @@ class TestRefusals:
 
     def test_a_node_without_the_key_neither_activates_nor_revokes(self, rolled, worked_ca, enrol, tpms):
         announce(rolled)
-        short = replace(rolled.context, public=worked_ca.authority, unlock=lambda: worked_ca.authority)
+        # What it remembers must not be told to the other tests that copy this CA.
+        behind = replace(worked_ca.authority, directory=rolled.world.authority.directory)
+        short = replace(rolled.context, public=behind, unlock=lambda: behind)
         with pytest.raises(Unavailable, match="key") as error:
             perform(short, "issuer-activate", {})
         assert (error.value.code, states(rolled)["ek", 1]) == ("issuer", "active")
@@ -447,6 +451,34 @@ def test_on_every_kind_of_database(anywhere, tpms, monkeypatch):
     assert issuers_of(anywhere, w.issue(world, enroller, tpms[1], other)) == [2, 2, 2]
     assert drafts == [{1}, {2}]
     assert counts(anywhere) == {("ek", 1): 1, ("devid", 1): 2, ("ek", 2): 1, ("devid", 2): 2}
+
+
+def test_who_did_it_stands_in_the_servers_log(rolled, capsys):
+    structlog.reset_defaults()
+    announce(rolled)
+    assert capsys.readouterr() == ("", "")
+    key = "00" * 32
+    with structlog.testing.capture_logs() as log:
+        rolled("issuer-activate")
+        rolled("issuer-taint")
+        rolled("issuer-activate", roles=["ek"], generation=2)
+        rolled("issuer-retire", generation=1, roles=["ek"], abandon=1)
+        rolled("issuer-retire", generation=1, roles=["ek"], abandon=1, yes=True)
+        rolled("key-block", digest=key, cause="x")
+        rolled("key-unblock", digest=key)
+        rolled("key-unblock", digest=key, yes=True)
+    structlog.reset_defaults()
+    assert {entry["by"] for entry in log} == {"alice"}
+    assert [entry["event"].split()[-1] for entry in log] == [
+        "activated",
+        "tainted",
+        "activated",
+        "retired",
+        "blocked",
+        "unblocked",
+    ]
+    assert log[3]["abandoned"] == 1
+    assert set(log[1]["skids"]) == {skids(rolled, 1)[role] for role in ("ek", "devid")}
 
 
 class TestTwoNodes:

@@ -1,14 +1,12 @@
 """`vtpm-ca serve`: the CA as a service."""
 
 import contextlib
-import functools
 import ipaddress
 import os
 import re
 import secrets
 import ssl
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -35,6 +33,7 @@ from ca_service.cli.channel import MAX_SOCKET_PATH, operator_socket, someone_lis
 from ca_service.cli.collateral import bundle_of, bundle_option, kds_url_option, supply_of
 from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
+from ca_service.cli.upkeep import remember_at_end, start_upkeep
 from ca_service.enrollment import Desk, Enroller, Judge, Limits, liveness_for
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import AuthoritySource, find_passphrase, find_pin, load_authority
@@ -43,9 +42,7 @@ from ca_service.operations import (
     check_not_rolled_back,
     database_url,
     ensure_issuers,
-    keep_seen,
     keep_state,
-    missing_keys,
     open_database,
     perform,
     unanswered,
@@ -54,10 +51,6 @@ from ca_service.store import Store
 
 _THREADS = 16
 _GRACE_S = 20
-_ROUND_S = 600.0
-_KEEP_S = 10.0
-_LOOK_S = 2.0
-_RETRY_S = 60.0
 _PAUSE_S = 0.1
 _MAX_PORT = 65535
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
@@ -211,8 +204,8 @@ def serve(
             "when_ready": lambda _server: _announce(
                 f"{authority.mode} CA {authority.ca_id} serves on {bind}"
             ),
-            "post_worker_init": lambda _worker: _start_worker(enroller),
-            "on_exit": lambda _server: _remember(enroller),
+            "post_worker_init": lambda _worker: start_upkeep(enroller),
+            "on_exit": lambda _server: remember_at_end(enroller),
         }
         application = create_app(Services(store, enroller, _operations(source, store, limits)))
         # Workers are forked from here on, and must not inherit a connection to the database.
@@ -290,68 +283,6 @@ def _operations(
         return perform(context, name, dict(parameters))
 
     return run
-
-
-def _remember(enroller: Enroller) -> None:
-    """At the end, when all workers have gone: keep where the database stands."""
-    try:
-        keep_state(enroller.desk.authority, enroller.desk.store)
-    except VtpmCaError as error:
-        structlog.get_logger(__name__).warning("the state could not be kept", reason=error.detail)
-    finally:
-        enroller.desk.store.close()
-
-
-def _start_worker(enroller: Enroller) -> None:
-    """Let each worker look after what others may have left, at once and then now and again."""
-    upkeep = functools.partial(_keep_up, enroller, threading.Event())
-    threading.Thread(target=upkeep, name="upkeep", daemon=True).start()
-
-
-def _keep_up(enroller: Enroller, pause: threading.Event) -> None:
-    """Close the intents of workers that were killed, publish CRLs in time, take up new issuing CAs, remember the state.
-
-    Whatever goes wrong once is tried again. Only a database that was rolled back stops the process: it answers so
-    until it is started anew, on the right one.
-    """
-    log = structlog.get_logger(__name__)
-    desk, known, due, keeping = enroller.desk, None, 0.0, 0.0
-    while True:
-        wait = _LOOK_S
-        try:
-            desk.log.check_going()
-            authority = desk.source.fresh()
-            if authority is not known:
-                ensure_issuers(desk.store, authority, desk.now())
-                known, due = authority, 0.0
-            if time.monotonic() >= due:
-                enroller.recover()
-                for skid in missing_keys(desk.store, authority):
-                    with contextlib.suppress(Unavailable):
-                        # Says in the log what is to be copied.
-                        desk.source.holding(skid)
-                due = time.monotonic() + _ROUND_S
-            if time.monotonic() >= keeping:
-                keep_state(authority, desk.store)
-                keeping = time.monotonic() + _KEEP_S
-        except Exception as error:  # noqa: BLE001 - a thread that dies here would let the CRLs expire
-            if isinstance(error, Unavailable) and error.code == "rolled-back":
-                _stop(enroller, error)
-            log.warning("upkeep failed", error=type(error).__name__, reason=getattr(error, "detail", ""))
-            wait = _RETRY_S
-        if pause.wait(wait):
-            break
-
-
-def _stop(enroller: Enroller, error: Unavailable) -> None:
-    """Serve nothing from a database that was rolled back, and let nobody start on it unawares."""
-    desk = enroller.desk
-    desk.log.stop(error.detail)
-    try:
-        keep_seen(desk.authority, desk.log.seen)
-    except (VtpmCaError, OSError) as failure:
-        reason = getattr(failure, "detail", type(failure).__name__)
-        structlog.get_logger(__name__).warning("the state could not be kept", reason=reason)
 
 
 def _log_json() -> None:

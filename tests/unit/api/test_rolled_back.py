@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from ca_service.api import Services, create_app
-from ca_service.cli import serve
+from ca_service.cli import upkeep
 from ca_service.enrollment import Limits, publish_all
 from ca_service.judgment import Refused, Unavailable
 from ca_service.operations import check_not_rolled_back, keep_state
@@ -128,7 +128,7 @@ def test_upkeep_stops_the_process_when_a_revocation_is_gone(swap, tpm):
     w.operate(swap.world, swap.store, "cert-revoke", serial=serial, yes=True)
     swap.roll_back()
     client = create_app(Services(swap.store, swap.enroller)).test_client()
-    serve._keep_up(swap.enroller, Once())
+    upkeep.keep_up(swap.enroller, Once())
     assert client.post("/v1/nonces").json["code"] == "rolled-back"
     assert "list of" in client.get("/readyz").json["detail"]
     # The right database in its place again does not help a process that has stopped; a new one is well.
@@ -142,7 +142,7 @@ def test_the_next_start_refuses_what_only_the_process_had_seen(swap, tpm):
     swap.roll_back()
     check_not_rolled_back(swap.world.authority, swap.store)
     assert code_of(lambda: swap.enroller.enroll(swap.body(tpm, "b"))) == "rolled-back"
-    serve._keep_up(swap.enroller, Once())
+    upkeep.keep_up(swap.enroller, Once())
     assert code_of(lambda: check_not_rolled_back(swap.world.authority, swap.store)) == "rolled-back"
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypedDict
 
 from ca_service.audit import Leaf, certificate_leaf
 from ca_service.enrollment.claim import KeyClaim
@@ -22,6 +23,7 @@ from ca_service.keys import Authority, IssuingCa, sign_certificate
 from ca_service.profiles import (
     Draft,
     Entropy,
+    IssuerInfo,
     LintPassed,
     Provenance,
     Validity,
@@ -77,7 +79,6 @@ class _Draughtsman:
     validity: Callable[[IssuingCa], Validity]
     facts: LedgerFacts
     provenance: Provenance
-    at: datetime
     entropy: Entropy
 
     def _piece(self, key: KeyClaim, issuer: IssuingCa, draft: Draft) -> Piece:
@@ -101,52 +102,51 @@ class _Draughtsman:
 
     def devid(self, key: KeyClaim, naming: "Piece | CertificateRow") -> Piece:
         tpm, issuer = self.submission.claims.tpm, self.issuers["devid"]
-        ek = _naming(naming)
+        common: _DevidArguments = {
+            "public": key.public,
+            "ek_name": bytes.fromhex(self.facts.claim.keys[0].name),
+            "manufacturer": tpm.manufacturer,
+            **_naming(naming),
+            "serial": self.authority.new_serial(self.entropy),
+            "validity": self.validity(issuer),
+            "issuer": issuer.info,
+            "provenance": self.provenance,
+        }
         if key.profile == "iak-webauthn":
-            draft = draft_iak_webauthn(
-                public=key.public,
-                ek_name=bytes.fromhex(self.facts.claim.keys[0].name),
-                manufacturer=tpm.manufacturer,
-                vendor=tpm.vendor,
-                firmware=tpm.firmware,
-                ek_serial=ek.serial,
-                ek_aki=ek.aki,
-                ek_digest=ek.digest,
-                serial=self.authority.new_serial(self.entropy),
-                validity=self.validity(issuer),
-                issuer=issuer.info,
-                provenance=self.provenance,
-            )
+            draft = draft_iak_webauthn(vendor=tpm.vendor, firmware=tpm.firmware, **common)
         else:
-            draft = draft_devid(
-                Role(key.role),
-                public=key.public,
-                ek_name=bytes.fromhex(self.facts.claim.keys[0].name),
-                manufacturer=tpm.manufacturer,
-                ek_serial=ek.serial,
-                ek_aki=ek.aki,
-                ek_digest=ek.digest,
-                serial=self.authority.new_serial(self.entropy),
-                validity=self.validity(issuer),
-                issuer=issuer.info,
-                provenance=self.provenance,
-            )
+            draft = draft_devid(Role(key.role), **common)
         return self._piece(key, issuer, draft)
 
 
-@dataclass(frozen=True)
-class _NamingEk:
-    """The EK certificate that IAK and IDevID name; `digest` is None until it is signed."""
+class _NamingEk(TypedDict):
+    """The EK certificate that IAK and IDevID name; its digest is None until it is signed."""
 
+    ek_serial: int
+    ek_aki: bytes
+    ek_digest: str | None
+
+
+class _DevidArguments(_NamingEk):
+    """What both forms of an identity's certificate are made of."""
+
+    public: bytes
+    ek_name: bytes
+    manufacturer: str
     serial: int
-    aki: bytes
-    digest: str | None
+    validity: Validity
+    issuer: IssuerInfo
+    provenance: Provenance
 
 
 def _naming(naming: Piece | CertificateRow) -> _NamingEk:
     if isinstance(naming, Piece):
-        return _NamingEk(naming.draft.serial, naming.issuer.info.key_id, None)
-    return _NamingEk(int(naming.serial, 16), bytes.fromhex(naming.issuer), _digest(naming))
+        return {"ek_serial": naming.draft.serial, "ek_aki": naming.issuer.info.key_id, "ek_digest": None}
+    return {
+        "ek_serial": int(naming.serial, 16),
+        "ek_aki": bytes.fromhex(naming.issuer),
+        "ek_digest": _digest(naming),
+    }
 
 
 def _digest(row: CertificateRow) -> str:
@@ -184,7 +184,6 @@ def plan(desk: Desk, submission: Submission, view: View, *, decision_id: str, at
             profile=submission.claims.profile,
             ephemeral=facts.claim.ephemeral,
         ),
-        at=at,
         entropy=desk.entropy,
     )
     wanting = facts.wanting()

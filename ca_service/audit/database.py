@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 
+from ca_service.audit.certificates import audit_certificates
 from ca_service.audit.findings import AuditReport, Findings
 from ca_service.audit.issuers import Issuers
 from ca_service.audit.leaf import CERTIFICATE, DECISION, RESTORE, Leaf, decision_leaf, parse_leaf
@@ -65,6 +66,8 @@ def audit_database(
         _audit_evidence(tx, findings)
     with _part(findings, "policies"):
         _audit_policies(tx, findings)
+    with _part(findings, "certificates"):
+        audit_certificates(tx, findings)
     with _part(findings, "revocations"):
         audit_revocations(tx, issuers, kept, rebuild.restores, findings)
     return rebuild.finish(key.name)

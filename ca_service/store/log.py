@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
-from ca_service.store.rows import CertificateState, DecisionRow, HeadRow, LeafRow
+from ca_service.store.rows import CertificateRow, CertificateState, DecisionRow, HeadRow, LeafRow
 
 _HEAD = 1
 _PAGE = 1000
@@ -263,6 +263,43 @@ class LogTables(Repository):
         """Subject key ids of the issuers that have published a CRL."""
         query = sa.select(schema.crls.c.issuer).distinct().order_by(schema.crls.c.issuer)
         return list(self._connection.execute(query).scalars())
+
+    def stored_certificates(self, after: str, count: int) -> list[str]:
+        """At most `count` serials of issued certificates in their order, those after `after`."""
+        table = schema.certificates
+        query = sa.select(table.c.serial).where(table.c.serial > after, table.c.der.is_not(None))
+        return list(self._connection.execute(query.order_by(table.c.serial).limit(count)).scalars())
+
+    def certificate_rows(self, serials: Collection[str]) -> dict[str, CertificateRow]:
+        """The certificates with these serials."""
+        table = schema.certificates
+        rows = self._all(CertificateRow, sa.select(table).where(table.c.serial.in_(serials)))
+        return {row.serial: row for row in rows}
+
+    def unfit(self, count: int) -> list[str]:
+        """Serials of certificates whose state does not fit their mark as the live one, or what is stored."""
+        table = schema.certificates
+        live = table.c.state.in_((CertificateState.ISSUED, CertificateState.INTENDED))
+        unsigned = table.c.state.in_((CertificateState.INTENDED, CertificateState.ABANDONED))
+        mark = table.c.profile + ":" + table.c.key_name
+        query = sa.select(table.c.serial).where(
+            sa.or_(
+                sa.and_(live, sa.or_(table.c.live.is_(None), table.c.live != mark)),
+                sa.and_(~live, table.c.live.is_not(None)),
+                sa.and_(unsigned, table.c.der.is_not(None)),
+                table.c.state.not_in(tuple(CertificateState)),
+            )
+        )
+        return list(self._connection.execute(query.order_by(table.c.serial).limit(count)).scalars())
+
+    def unreplaced(self, count: int) -> list[str]:
+        """Serials of certificates that gave their place to one that is not there, or was never issued."""
+        table, other = schema.certificates, schema.certificates.alias()
+        replacing = sa.exists().where(
+            other.c.replaces == table.c.serial, other.c.state != CertificateState.ABANDONED
+        )
+        query = sa.select(table.c.serial).where(table.c.state == CertificateState.SUPERSEDED, ~replacing)
+        return list(self._connection.execute(query.order_by(table.c.serial).limit(count)).scalars())
 
     def revoking_issuers(self) -> list[str]:
         """Subject key ids of the issuers that have revoked anything."""

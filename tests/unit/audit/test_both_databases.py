@@ -58,7 +58,11 @@ def test_an_edit_is_found(stages):
     with stage.store.write() as tx:
         tx.connection.execute(sa.text("UPDATE certificates SET key_name = '00'"))
         tx.connection.execute(sa.text("DELETE FROM log_nodes WHERE level = 1"))
-    assert audit(stage).counts == {"certificate.altered": 3, "log.node-missing": 2}
+    assert audit(stage).counts == {
+        "certificate.altered": 3,
+        "certificate.state": 3,
+        "log.node-missing": 2,
+    }
 
 
 def test_nodes_that_write_at_once_write_one_history(stages):

@@ -66,10 +66,58 @@ EDITS = {
         ),
         {"decision.unlogged": 1},
     ),
-    "certificate": ("UPDATE certificates SET der = x'00' WHERE serial = :serial", {"certificate.altered": 1}),
+    "certificate": (
+        "UPDATE certificates SET der = x'00' WHERE serial = :serial",
+        {"certificate.altered": 1, "certificate.mismatch": 1},
+    ),
+    "certificate of another": (
+        "UPDATE certificates SET der = (SELECT max(der) FROM certificates) WHERE serial = :serial",
+        {"certificate.altered": 1, "certificate.mismatch": 1},
+    ),
+    "certificate's end": (
+        "UPDATE certificates SET not_after = '2020-01-01T00:00:00Z' WHERE serial = :serial",
+        {"certificate.mismatch": 1},
+    ),
+    "certificate's end is gone": ("UPDATE certificates SET not_after = NULL", {"certificate.mismatch": 6}),
+    "what was to be signed": (
+        "UPDATE certificates SET tbs = x'00' WHERE serial = :serial",
+        {"certificate.mismatch": 1},
+    ),
+    "what was to be signed is no text": (
+        "UPDATE certificates SET tbs = CAST(x'ff' AS TEXT) WHERE serial = :serial",
+        {"certificate.mismatch": 1},
+    ),
+    "certificate's end is no time": (
+        "UPDATE certificates SET not_after = 'garbage' WHERE serial = :serial",
+        {"certificate.mismatch": 1},
+    ),
+    "certificate's issuer": (
+        "UPDATE certificates SET issuer = :nothing WHERE serial = :serial",
+        {"certificate.altered": 1, "certificate.mismatch": 1},
+    ),
+    "certificate superseded by none": (
+        "UPDATE certificates SET state = 'superseded', live = NULL WHERE serial = :serial",
+        {"certificate.state": 1},
+    ),
+    "certificate not live": (
+        "UPDATE certificates SET live = NULL WHERE serial = :serial",
+        {"certificate.state": 1},
+    ),
+    "certificate live for another": (
+        "UPDATE certificates SET live = 'ek:00' WHERE serial = :serial",
+        {"certificate.state": 1},
+    ),
+    "certificate only intended": (
+        "UPDATE certificates SET state = 'intended' WHERE serial = :serial",
+        {"certificate.state": 1},
+    ),
+    "state that is none": (
+        "UPDATE certificates SET state = 'fine', live = NULL WHERE serial = :serial",
+        {"certificate.state": 1},
+    ),
     "certificate's key": (
         "UPDATE certificates SET key_name = '00' WHERE serial = :serial",
-        {"certificate.altered": 1},
+        {"certificate.altered": 1, "certificate.state": 1},
     ),
     "certificate deleted": ("DELETE FROM certificates WHERE serial = :serial", {"certificate.missing": 1}),
     "certificate emptied": (
@@ -81,7 +129,7 @@ EDITS = {
             "INSERT INTO certificates SELECT 'ff', issuer, profile, template, key_name, NULL, intent_id, tpm_id, state,"
             " tbs, slot, der, issued_at, not_after, replaces FROM certificates WHERE serial = :serial"
         ),
-        {"certificate.unlogged": 1},
+        {"certificate.unlogged": 1, "certificate.mismatch": 1, "certificate.state": 1},
     ),
     "decision of an intent": (
         "UPDATE intents SET decision_id = :first WHERE id = :intent",
@@ -152,7 +200,7 @@ EDITS = {
     "head deleted": ("DELETE FROM log_head", {"log.head-missing": 1}),
     "certificate back from the revoked": (
         "UPDATE certificates SET state = 'revoked' WHERE serial = :serial",
-        {"revocation.missing": 1},
+        {"revocation.missing": 1, "certificate.state": 1},
     ),
     "certificate revoked by hal": (
         "INSERT INTO revocations VALUES (:issuer, :serial, '2026-01-01T00:00:00Z', 'keyCompromise', 'x')",
@@ -225,7 +273,7 @@ NONSENSE = {
     ),
     "a time of a certificate": (
         "UPDATE certificates SET issued_at = 'garbage' WHERE serial = :serial",
-        {"certificate.unreadable": 1},
+        {"certificate.unreadable": 1, "certificate.mismatch": 1},
     ),
     "evidence that is text": (
         "UPDATE evidence SET body = 'text' WHERE digest = (SELECT min(digest) FROM evidence)",
@@ -264,6 +312,26 @@ def test_a_finding_says_what_differs(filled):
     assert (
         finding.detail == "the decision was logged with another trace, kbs" or "kbs, trace" in finding.detail
     )
+
+
+def test_a_slot_may_hold_the_digest_of_the_ek_certificate_and_nothing_else_may_differ(filled):
+    with filled.store.read() as tx:
+        tbs = tx.certificates.get(SERIAL).tbs
+    recorded = tbs[:100] + b"0" * 64 + tbs[164:]
+    statement = "UPDATE certificates SET slot = 100, tbs = :tbs WHERE serial = :serial"
+    filled.edit(statement, serial=SERIAL, tbs=recorded)
+    assert audit(filled).clean
+    for other in (recorded + b"0", b"1" + recorded[1:], tbs[:100] + b"0" * 65 + tbs[165:]):
+        filled.edit(statement, serial=SERIAL, tbs=other)
+        assert audit(filled).counts == {"certificate.mismatch": 1}
+
+
+def test_one_in_whose_place_another_came(filled):
+    with filled.store.write() as tx:
+        old, new = tx.certificates.get(SERIAL), tx.certificates.get(f"{30:030x}{1:04x}")
+        tx.certificates.supersede(old.serial)
+    edit(filled, f"UPDATE certificates SET replaces = :serial WHERE serial = '{new.serial}'")  # noqa: S608
+    assert audit(filled).clean
 
 
 def test_every_table_of_the_log_and_of_what_it_is_about_is_edited():
@@ -382,9 +450,10 @@ class TestRevocations:
         self.unrevoke(revoked, state=state)
         with revoked.store.write() as tx:
             tx.crls.add(a.crl(3, []))
-        counts = audit(revoked).counts
-        assert counts.pop("certificate.state", 1) == 1
-        assert counts == {"crl.dropped": 1, "revocation.missing": 1, "revocation.ignored": 1}
+        # Nothing came in the place of one that pretends to be superseded.
+        expected = {"certificate.state": 1} if state == "superseded" else {}
+        expected |= {"crl.dropped": 1, "revocation.missing": 1, "revocation.ignored": 1}
+        assert audit(revoked).counts == expected
 
     def test_what_has_expired_may_be_dropped(self, revoked):
         later = a.END + timedelta(days=1)

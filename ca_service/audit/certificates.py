@@ -1,0 +1,58 @@
+"""Do the columns of a certificate say what the certificate says, and does its state fit?
+
+The log has the certificate's digest, issuer, profile and key. What the CA works with besides (until when it is valid,
+what was to be signed, whether it is the live one) is compared with the certificate itself.
+"""
+
+from cryptography import x509
+
+from ca_service.audit.findings import Findings
+from ca_service.audit.salvage import read_each
+from ca_service.profiles import serial_hex
+from ca_service.store import CertificateRow, Transaction
+
+BATCH = 500
+_SLOT = 64
+"""Length of the digest of an EK certificate, which is known only after the bytes to be signed were recorded."""
+
+
+def audit_certificates(tx: Transaction, findings: Findings) -> None:
+    """Compare each stored certificate with its row, and the states of all with each other."""
+    after = ""
+    while serials := tx.log.stored_certificates(after, BATCH):
+        after = serials[-1]
+        found, unreadable = read_each(tx.log.certificate_rows, serials)
+        for serial in unreadable:
+            findings.add("certificate.mismatch", serial, "the row cannot be read")
+        for serial, row in found.items():
+            try:
+                other = _differing(row)
+            except (ValueError, TypeError, x509.ExtensionNotFound):
+                findings.add("certificate.mismatch", serial, "the stored certificate cannot be read")
+                continue
+            if other:
+                detail = f"the row says another {other} than the certificate in it"
+                findings.add("certificate.mismatch", serial, detail)
+    for serial in tx.log.unfit(BATCH):
+        detail = "its state does not fit: the issued and intended certificates are the live ones, and no others are"
+        findings.add("certificate.state", serial, detail)
+    for serial in tx.log.unreplaced(BATCH):
+        detail = "the certificate counts as superseded, and none came in its place"
+        findings.add("certificate.state", serial, detail)
+
+
+def _differing(row: CertificateRow) -> str:
+    certificate = x509.load_der_x509_certificate(row.der or b"")
+    identifier = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    facts = {
+        "serial": row.serial == serial_hex(certificate.serial_number),
+        "issuer": bytes.fromhex(row.issuer) == identifier.key_identifier,
+        "end": row.not_after == certificate.not_valid_after_utc,
+        "tbs": _open(row.tbs, row.slot) == _open(certificate.tbs_certificate_bytes, row.slot),
+    }
+    return ", ".join(name for name, same in facts.items() if not same)
+
+
+def _open(tbs: bytes, slot: int | None) -> bytes:
+    """The bytes to be signed, without what may stand in the slot."""
+    return tbs if slot is None else tbs[:slot] + b"0" * _SLOT + tbs[slot + _SLOT :]

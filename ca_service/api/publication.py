@@ -179,8 +179,10 @@ def _check_ready(services: Services, renew: Callable[[], None]) -> None:
         rows = tx.issuers.all()
     for row in rows:
         if row.state is IssuerState.ACTIVE:
-            authority = services.enroller.desk.source.holding(row.skid)
-            sign_and_check(authority.issuer_of(row.skid).signer, b"ready?")
+            issuer = services.enroller.desk.source.holding(row.skid).issuer_of(row.skid)
+            if issuer.info.validity.not_after <= at:
+                raise Unavailable(f"the {row.role} CA that signs has expired", code="issuer")
+            sign_and_check(issuer.signer, b"ready?")
         if row.state in TRUSTED and _crl(services, renew, row.skid).next_update <= at:
             raise Unavailable(f"a CRL of the {row.role} CA has expired")
 

@@ -45,6 +45,7 @@ from ca_service.operations import (
     keep_state,
     open_database,
     perform,
+    root_list_warning,
     unanswered,
 )
 from ca_service.store import Store
@@ -183,8 +184,11 @@ def serve(
         ensure_issuers(store, authority, now())
         enroller.recover()
         keep_state(authority, store)
+        log = structlog.get_logger(__name__)
         if question := unanswered(store):
-            structlog.get_logger(__name__).warning("enrolments are refused", reason=question)
+            log.warning("enrolments are refused", reason=question)
+        if warning := root_list_warning(authority, now()):
+            log.warning("the root's list needs its holder", reason=warning)
         write_facts(directory, tls=tls, own_database=url == database_url(directory))
         settings = {
             "bind": [address, f"unix:{operator_socket(directory)}"],

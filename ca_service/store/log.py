@@ -282,9 +282,15 @@ class LogTables(Repository):
         live = table.c.state.in_((CertificateState.ISSUED, CertificateState.INTENDED))
         unsigned = table.c.state.in_((CertificateState.INTENDED, CertificateState.ABANDONED))
         mark = table.c.profile + ":" + table.c.key_name
+        # The mark of an ephemeral one ends in a hash over launch and Name, which SQL cannot make: its form is compared.
+        start = sa.literal("ephemeral-") + table.c.profile + ":"
+        ephemeral = sa.and_(
+            sa.func.substr(table.c.live, 1, sa.func.length(start)) == start,
+            sa.func.length(table.c.live) == sa.func.length(start) + 64,
+        )
         query = sa.select(table.c.serial).where(
             sa.or_(
-                sa.and_(live, sa.or_(table.c.live.is_(None), table.c.live != mark)),
+                sa.and_(live, sa.or_(table.c.live.is_(None), sa.and_(table.c.live != mark, ~ephemeral))),
                 sa.and_(~live, table.c.live.is_not(None)),
                 sa.and_(unsigned, table.c.der.is_not(None)),
                 table.c.state.not_in(tuple(CertificateState)),

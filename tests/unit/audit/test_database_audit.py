@@ -107,6 +107,14 @@ EDITS = {
         "UPDATE certificates SET live = 'ek:00' WHERE serial = :serial",
         {"certificate.state": 1},
     ),
+    "ephemeral certificate live for another profile": (
+        "UPDATE certificates SET live = 'ephemeral-iak:' || :nothing WHERE serial LIKE '%a0000'",
+        {"certificate.state": 1},
+    ),
+    "ephemeral certificate live for half a hash": (
+        "UPDATE certificates SET live = 'ephemeral-iak:00' WHERE serial = :serial",
+        {"certificate.state": 1},
+    ),
     "certificate only intended": (
         "UPDATE certificates SET state = 'intended' WHERE serial = :serial",
         {"certificate.state": 1},
@@ -324,6 +332,11 @@ def test_a_slot_may_hold_the_digest_of_the_ek_certificate_and_nothing_else_may_d
     for other in (recorded + b"0", b"1" + recorded[1:], tbs[:100] + b"0" * 65 + tbs[165:]):
         filled.edit(statement, serial=SERIAL, tbs=other)
         assert audit(filled).counts == {"certificate.mismatch": 1}
+
+
+def test_an_ephemeral_one_is_marked_by_a_hash(filled):
+    edit(filled, "UPDATE certificates SET live = 'ephemeral-iak:' || :nothing WHERE serial = :serial")
+    assert audit(filled).clean
 
 
 def test_one_in_whose_place_another_came(filled):

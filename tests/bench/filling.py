@@ -92,8 +92,8 @@ def _fill_tables(database: sqlite3.Connection, world: w.World, count: int) -> No
 
     _insert(
         database, "decisions",
-        "id at stage admitted rule trace policy_version policy_digest evidence_digest kbs_id resource",
-        ((id_, _AT, "enroll", 1, "", "[]", version, digest, id_ * 2, _KBS, name) for _, id_, name in ids()),
+        "id at stage admitted rule trace policy_version policy_digest evidence_digest kbs_id resource salt",
+        ((id_, _AT, "enroll", 1, "", "[]", version, digest, id_ * 2, _KBS, name, "") for _, id_, name in ids()),
     )  # fmt: skip
     _insert(database, "evidence", "digest body received_at", ((id_ * 2, _SHORT, _AT) for _, id_, _ in ids()))
     _insert(

@@ -129,9 +129,9 @@ def test_a_ca_without_a_bundle_has_no_collateral(world):
 
 
 def test_what_is_missing_is_got_before_the_judgement_outside_of_transactions(
-    world, enroller, enroll, folder, vcek, service
+    world, enroller, folder, vcek, service
 ):
-    calls = []
+    calls, tpm = [], w.SoftTpm()
 
     def supply(evidence):
         with enroller.desk.store.write():  # would wait in vain for a transaction that is open already
@@ -139,8 +139,9 @@ def test_what_is_missing_is_got_before_the_judgement_outside_of_transactions(
         add(folder, [Offer("vcek", vcek)], (service.root,))
 
     judge = dataclasses.replace(enroller.desk.judge, supply=supply)
-    enroller.desk = dataclasses.replace(enroller.desk, judge=judge)
-    enroll()
+    request = world.request(enroller.new_nonce().nonce, tpm)
+    bare = dataclasses.replace(request, evidence=dataclasses.replace(request.evidence, certificates=None))
+    assert world.enroller(enroller.desk.store, judge=judge).enroll(w.encode(bare)).status == 201
     assert calls == [world.platform.chip_id]
 
 

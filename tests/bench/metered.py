@@ -48,7 +48,8 @@ class _Transaction:
         self._inner, self._meter = inner, meter
 
     def __getattr__(self, name: str) -> Any:
-        return _Repository(getattr(self._inner, name), self._meter)
+        member = getattr(self._inner, name)
+        return member if callable(member) else _Repository(member, self._meter)
 
 
 class MeteredStore:

@@ -19,7 +19,7 @@ from ca_service.operations.context import (
     recorded_cause,
 )
 from ca_service.profiles import serial_hex
-from ca_service.store import CertificateRow, CertificateState
+from ca_service.store import CertificateRow, CertificateState, RestingRow
 from vtpm.wire.encoding import Members
 
 REASONS = ("unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation")
@@ -28,7 +28,7 @@ REASONS = ("unspecified", "keyCompromise", "affiliationChanged", "superseded", "
 MAX_LISTED = 100_000
 
 
-def certificate_row(row: CertificateRow) -> dict[str, Json]:
+def certificate_row(row: CertificateRow | RestingRow) -> dict[str, Json]:
     """What a listing says about a certificate."""
     return {
         "serial": row.serial,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ca_service.judgment import Conflict, NotFound
+from ca_service.operations.certificates import certificate_row
 from ca_service.operations.context import Json, Operation, OperationContext, instant, note, optional_flag
 from ca_service.operations.issuers import entries
 from ca_service.operations.rollover import Change, Choice
@@ -89,16 +90,7 @@ def _resting(change: Change, candidates: Sequence[IssuerRow], abandon: int | Non
 
 
 def _resting_row(row: RestingRow) -> dict[str, Json]:
-    return {
-        "serial": row.serial,
-        "profile": row.profile,
-        "template": row.template,
-        "key_name": row.key_name,
-        "issuer": row.issuer,
-        "state": row.state.value,
-        "issued_at": instant(row.issued_at),
-        "not_after": instant(row.not_after),
-    }
+    return {**certificate_row(row), "not_after": instant(row.not_after)}
 
 
 OPERATIONS = (Operation("issuer-retire", retire),)

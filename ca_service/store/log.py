@@ -11,20 +11,17 @@ import sqlalchemy as sa
 from ca_service.store import schema
 from ca_service.store.repository import Repository
 from ca_service.store.rows import CertificateRow, CertificateState, DecisionRow, HeadRow, LeafRow
+from ca_service.store.statements import Statement
 
 _HEAD = 1
 _PAGE = 1000
 _PLACES = 500
 """Most places in one query; databases bound how many parameters a statement has."""
 
-# Statements are made once: every enrolment runs them, and making one costs more than running it.
 _EPOCH = sa.select(sa.func.coalesce(sa.func.max(schema.epochs.c.number), 0)).scalar_subquery()
-_READ_HEAD = sa.select(schema.log_head, _EPOCH.label("epoch")).where(schema.log_head.c.id == _HEAD)
-_LOCK_HEAD = _READ_HEAD.with_for_update(of=schema.log_head)
-_FIRST_HEAD = schema.log_head.insert()
-_NEXT_HEAD = schema.log_head.update().where(schema.log_head.c.id == _HEAD)
-_ADD_LEAVES = schema.log_leaves.insert()
-_ADD_NODES = schema.log_nodes.insert()
+_HEAD_AND_EPOCH = sa.select(schema.log_head, _EPOCH.label("epoch")).where(schema.log_head.c.id == _HEAD)
+_READ_HEAD = Statement(_HEAD_AND_EPOCH)
+_LOCK_HEAD = Statement(_HEAD_AND_EPOCH.with_for_update(of=schema.log_head))
 
 
 _LEAVES_ABOUT = sa.select(schema.log_leaves).where(
@@ -72,9 +69,9 @@ class LogTables(Repository):
         """Store the new state."""
         values = {"size": row.size, "frontier": row.frontier, "checkpoint": row.checkpoint, "at": row.at}
         if first:
-            self._connection.execute(_FIRST_HEAD, {"id": _HEAD, **values})
+            self._insert_all(schema.log_head, [{"id": _HEAD, **values}])
         else:
-            self._connection.execute(_NEXT_HEAD, values)
+            self._update(schema.log_head, {"id": _HEAD}, **values)
 
     def add_leaves(self, rows: Iterable[LeafRow]) -> None:
         """Append leaves; the database refuses a position, or a subject of one kind, twice."""
@@ -82,14 +79,12 @@ class LogTables(Repository):
             {"position": row.position, "kind": row.kind, "subject": row.subject, "data": row.data}
             for row in rows
         ]
-        if values:
-            self._connection.execute(_ADD_LEAVES, values)
+        self._insert_all(schema.log_leaves, values)
 
     def add_nodes(self, nodes: Iterable[tuple[int, int, bytes]]) -> None:
         """Store hashes: (level, position within the level, hash)."""
         values = [{"level": level, "position": position, "hash": hash_} for level, position, hash_ in nodes]
-        if values:
-            self._connection.execute(_ADD_NODES, values)
+        self._insert_all(schema.log_nodes, values)
 
     def nodes(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
         """The hashes at these (level, position); a place without one is left out."""

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from ca_service.store import schema
-from ca_service.store.repository import Repository, select_by
+from ca_service.store.repository import Repository
 from ca_service.store.rows import CertificateRow, CertificateState, IssuerState, TpmRow
+from ca_service.store.statements import Statement
 
 MOST_KEYS = 6
 """Keys of a TPM: one to four EKs, IAK and IDevID."""
@@ -16,38 +17,46 @@ MOST_KEYS = 6
 _NOBODY = ""
 """Fills the places of keys that a TPM does not have: no row has an empty Name, digest or live key."""
 
-_LOOK = sa.text(
-    """
-    SELECT 'policy' AS kind, CAST(max(version) AS VARCHAR) AS a, '' AS b, '' AS c FROM policies
-    UNION ALL SELECT 'epoch', CAST(max(number) AS VARCHAR), '', '' FROM epochs
-    UNION ALL SELECT 'signs', active, skid, '' FROM issuers WHERE active IS NOT NULL
-    UNION ALL SELECT 'given-up', skid, '', '' FROM issuers WHERE state IN (:tainted, :retired)
-    UNION ALL SELECT 'tenant', CAST(i.id AS VARCHAR), CAST(t.id AS VARCHAR), ''
-        FROM instances i LEFT JOIN tpms t ON t.occupies = i.id
-        WHERE i.kbs_id = :kbs_id AND i.resource = :resource AND i.salt = :salt
-    UNION ALL SELECT 'key', name, CAST(instance_id AS VARCHAR), ''
-        FROM tpm_keys WHERE name IN (:name0, :name1, :name2, :name3, :name4, :name5)
-    UNION ALL SELECT 'key-id', key_id, kbs_id, resource FROM key_ids WHERE key_id = :key_id
-    UNION ALL SELECT 'blocked', spki, '', ''
-        FROM blocked_keys WHERE spki IN (:spki0, :spki1, :spki2, :spki3, :spki4, :spki5)
-    UNION ALL SELECT 'live', live, serial, state
-        FROM certificates WHERE live IN (:live0, :live1, :live2, :live3, :live4, :live5)
-    """
+_LOOK = Statement(
+    sa.text(
+        """
+        SELECT 'policy' AS kind, CAST(max(version) AS VARCHAR) AS a, '' AS b, '' AS c FROM policies
+        UNION ALL SELECT 'epoch', CAST(max(number) AS VARCHAR), '', '' FROM epochs
+        UNION ALL SELECT 'signs', active, skid, '' FROM issuers WHERE active IS NOT NULL
+        UNION ALL SELECT 'given-up', skid, '', '' FROM issuers WHERE state IN (:tainted, :retired)
+        UNION ALL SELECT 'tenant', CAST(i.id AS VARCHAR), CAST(t.id AS VARCHAR), ''
+            FROM instances i LEFT JOIN tpms t ON t.occupies = i.id
+            WHERE i.kbs_id = :kbs_id AND i.resource = :resource AND i.salt = :salt
+        UNION ALL SELECT 'key', name, CAST(instance_id AS VARCHAR), ''
+            FROM tpm_keys WHERE name IN (:name0, :name1, :name2, :name3, :name4, :name5)
+        UNION ALL SELECT 'key-id', key_id, kbs_id, resource FROM key_ids WHERE key_id = :key_id
+        UNION ALL SELECT 'blocked', spki, '', ''
+            FROM blocked_keys WHERE spki IN (:spki0, :spki1, :spki2, :spki3, :spki4, :spki5)
+        UNION ALL SELECT 'live', live, serial, state
+            FROM certificates WHERE live IN (:live0, :live1, :live2, :live3, :live4, :live5)
+        """
+    )
 )
 _STATES = {"tainted": IssuerState.TAINTED.value, "retired": IssuerState.RETIRED.value}
 
 _CERTIFICATES = schema.certificates.c
-_LIVE = sa.select(schema.certificates).where(_CERTIFICATES.live.in_(sa.bindparam("lives", expanding=True)))
-_REVOKED = sa.select(_CERTIFICATES.serial).where(
-    _CERTIFICATES.tpm_id == sa.bindparam("tpm_id"), _CERTIFICATES.state == CertificateState.REVOKED.value
+_LIVE = Statement(
+    sa.select(schema.certificates).where(
+        _CERTIFICATES.live.in_([sa.bindparam(f"live{i}") for i in range(MOST_KEYS)])
+    )
 )
-
-
-_SPOILT = sa.text(
-    """
-    SELECT 'revoked' AS why FROM certificates WHERE tpm_id = :tpm_id AND state = :revoked
-    UNION ALL SELECT 'blocked' FROM blocked_keys WHERE spki IN (:spki0, :spki1, :spki2, :spki3, :spki4, :spki5)
-    """
+_REVOKED = Statement(
+    sa.select(_CERTIFICATES.serial).where(
+        _CERTIFICATES.tpm_id == sa.bindparam("tpm_id"), _CERTIFICATES.state == CertificateState.REVOKED.value
+    )
+)
+_SPOILT = Statement(
+    sa.text(
+        """
+        SELECT 'revoked' AS why FROM certificates WHERE tpm_id = :tpm_id AND state = :revoked
+        UNION ALL SELECT 'blocked' FROM blocked_keys WHERE spki IN (:spki0, :spki1, :spki2, :spki3, :spki4, :spki5)
+        """
+    )
 )
 
 
@@ -142,8 +151,8 @@ class Views(Repository):
     def look(self, query: LedgerQuery) -> tuple[Standing, LedgerView]:
         """What is in force, and what is known about a TPM: one statement, and a few more for one that is known."""
         found: dict[str, list[tuple[str, str, str]]] = {}
-        for kind, *rest in self._connection.execute(_LOOK, query.values()):
-            found.setdefault(kind, []).append((rest[0], rest[1], rest[2]))
+        for kind, a, b, c in self._session.rows(_LOOK, query.values())[1]:
+            found.setdefault(kind, []).append((a, b, c))
         standing = Standing(
             policy_version=_number(found["policy"]),
             epoch=_number(found["epoch"]),
@@ -153,13 +162,11 @@ class Views(Repository):
         instance, tpm = next(((int(a), b) for a, b, _ in found.get("tenant", ())), (None, None))
         view = LedgerView(
             instance_id=instance,
-            occupant=None
-            if tpm is None
-            else self._one(TpmRow, select_by(schema.tpms, ("id",)), {"id": int(tpm)}),
+            occupant=None if tpm is None else self._get(TpmRow, schema.tpms, id=int(tpm)),
             key_instances={name: int(number) for name, number, _ in found.get("key", ())},
             key_id_owner=next(((b, c) for _, b, c in found.get("key-id", ())), None),
             blocked=frozenset(spki for spki, _, _ in found.get("blocked", ())),
-            live=self._live([live for live, _, _ in found["live"]]) if "live" in found else {},
+            live=self._live(tuple(live for live, _, _ in found["live"])) if "live" in found else {},
             revoked=() if tpm is None else self._revoked(int(tpm)),
         )
         return standing, view
@@ -167,14 +174,14 @@ class Views(Repository):
     def spoilt(self, tpm_id: int, spkis: tuple[str, ...]) -> bool:
         """Whether a certificate of the TPM is revoked or a key of it blocked, each by its `spki_digest`."""
         values = {"tpm_id": tpm_id, "revoked": CertificateState.REVOKED.value, **_places("spki", spkis)}
-        return self._connection.execute(_SPOILT, values).first() is not None
+        return self._session.first(_SPOILT, values) is not None
 
-    def _live(self, keys: list[str]) -> dict[str, CertificateRow]:
-        rows = self._all(CertificateRow, _LIVE, {"lives": keys})
+    def _live(self, keys: tuple[str, ...]) -> dict[str, CertificateRow]:
+        rows = self._all(CertificateRow, _LIVE, _places("live", keys))
         return {row.live: row for row in rows if row.live is not None}
 
     def _revoked(self, tpm_id: int) -> tuple[str, ...]:
-        return tuple(self._connection.execute(_REVOKED, {"tpm_id": tpm_id}).scalars())
+        return tuple(serial for (serial,) in self._session.rows(_REVOKED, {"tpm_id": tpm_id})[1])
 
 
 def _number(rows: Iterable[tuple[str | None, str, str]]) -> int:

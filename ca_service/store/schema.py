@@ -46,9 +46,11 @@ class Instant(TypeDecorator[datetime]):
         """Write an aware datetime."""
         if value is None:
             return None
-        if value.tzinfo is None:
-            raise ValueError("a point in time needs its time zone")
-        return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+        if value.tzinfo is not UTC:
+            if value.tzinfo is None:
+                raise ValueError("a point in time needs its time zone")
+            value = value.astimezone(UTC)
+        return value.isoformat(timespec="seconds").removesuffix("+00:00") + "Z"
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
         """Read it back as an aware datetime."""

@@ -24,7 +24,7 @@ _Convert = Callable[[Any], Any]
 
 def changes(sql: str) -> bool:
     """Whether a statement may change anything."""
-    return not sql.lstrip().startswith(("SELECT", "PRAGMA"))
+    return not sql.lstrip().startswith(("SELECT", "WITH", "PRAGMA"))
 
 
 def opening(sql: str) -> str:

@@ -26,6 +26,7 @@ from ca_service.store.sessions import Faults, Session, Sessions
 from ca_service.store.statements import changes, opening
 from ca_service.store.transaction import Transaction
 
+
 def no_faults(point: str) -> None:
     """Nothing goes wrong at `point`."""
 
@@ -42,6 +43,7 @@ class Store:
         self._backend = backend_of(self._parsed)
         self._faults = faults
         self._inherited: list[object] = []
+        self._forked = threading.Lock()
         self._connect()
 
     @property
@@ -50,7 +52,6 @@ class Store:
         return self._backend.name
 
     def _connect(self) -> None:
-        self._pid = os.getpid()
         # The sessions are the pool.
         self._engine = sa.create_engine(
             self._parsed, poolclass=sa.NullPool, hide_parameters=True, **self._backend.engine
@@ -63,6 +64,8 @@ class Store:
         self._sessions = Sessions(self._engine, faults)
         # A database's own waiting polls or costs a connection; within one process a lock does not.
         self._turn = threading.Lock()
+        # Last: another thread goes by it.
+        self._pid = os.getpid()
 
     def _before_statement(self, _connection: object, _cursor: object, statement: str, *_rest: object) -> None:
         if changes(statement):
@@ -73,10 +76,13 @@ class Store:
             self._faults("after " + opening(statement))
 
     def _own(self) -> None:
-        if self._pid != os.getpid():
-            # A database connection must not be used on both sides of a fork, and to let go of it would be a use.
-            self._inherited.append((self._engine, self._sessions))
-            self._connect()
+        if self._pid == os.getpid():
+            return
+        with self._forked:
+            if self._pid != os.getpid():
+                # A database connection must not be used on both sides of a fork, and to let go of it would be a use.
+                self._inherited.append((self._engine, self._sessions))
+                self._connect()
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:

@@ -135,8 +135,8 @@ class Session:
     def reset(self) -> bool:
         """Roll back what was not committed; says whether the session is as it was when it was new."""
         try:
-            if self.connection.in_transaction():
-                self.connection.rollback()
+            # Always: of a transaction whose commit failed, SQLAlchemy says that there is none, and begins no other.
+            self.connection.rollback()
             self._driver.rollback()
         except (self._error, sa.exc.SQLAlchemyError):
             return False
@@ -178,35 +178,35 @@ class Sessions:
             raise Unavailable("the database cannot be reached now: no connection is free")
         session = None
         try:
-            session = self._kept(sql)
-            if session is None:
-                session = self._new()
-                session.begin(sql)
+            session = self._kept()
+            if session is not None and self._begun(session, sql):
+                return session
+            session = None
+            session = Session(self._engine.connect(), self._prepared, self._faults)
+            session.begin(sql)
         except BaseException:
             self.end(session)
             raise
         return session
 
-    def _kept(self, sql: str) -> Session | None:
-        """A kept session, in a transaction; None if there is none, or the server has ended it meanwhile."""
+    def _kept(self) -> Session | None:
         try:
-            session = self._idle.pop()
+            return self._idle.pop()
         except IndexError:
             return None
+
+    def _begun(self, session: Session, sql: str) -> bool:
+        """Begin with a kept session; False if the server has ended it meanwhile."""
         try:
             session.begin(sql)
         except DBAPIError as error:
-            session.reset()
-            session.close()
             if not error.connection_invalidated:
                 raise
-            # What ended one has ended all of them; nothing rests on any yet.
+            # What ended one has ended them all. Nothing rests on any of them yet.
+            session.close()
             self.clear()
-            return None
-        return session
-
-    def _new(self) -> Session:
-        return Session(self._engine.connect(), self._prepared, self._faults)
+            return False
+        return True
 
     def end(self, session: Session | None) -> None:
         """Take a session back; what it has not committed is rolled back."""
@@ -222,9 +222,8 @@ class Sessions:
 
     def clear(self) -> None:
         """Close those that nobody uses."""
-        with suppress(IndexError):
-            while True:
-                self._idle.pop().close()
+        while (session := self._kept()) is not None:
+            session.close()
 
     def close(self) -> None:
         """Close all of them; those in use are closed when they are given back."""

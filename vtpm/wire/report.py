@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from vtpm.wire.errors import WireError
 
@@ -83,6 +83,10 @@ MIT_VECTORS_SINCE: Final = 5
 
 CPUID_SINCE: Final = 3
 """Report version from which the processor states its own CPUID."""
+
+
+_BODY: Final = struct.Struct("<IIQ16s16sII8sQI4x64s48s32s48s48s32s32s8s3B21x64s8s3Bx3Bx8sQQ152x")
+"""The fields of a report in front of its signature, in the order of `Report`; versions are written build first."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ class Report:
             launch_mit_vector,
             current_mit_vector,
         ) = _BODY.unpack_from(raw)
-        return cls(
+        in_order: tuple[Any, ...] = (
             raw,
             *before_cpuid,
             (family, model, stepping),
@@ -175,9 +179,10 @@ class Report:
             launch_tcb,
             launch_mit_vector,
             current_mit_vector,
-            signature_r=int.from_bytes(raw[0x2A0:0x2E8], "little"),
-            signature_s=int.from_bytes(raw[0x2E8:0x330], "little"),
+            int.from_bytes(raw[0x2A0:0x2E8], "little"),
+            int.from_bytes(raw[0x2E8:0x330], "little"),
         )
+        return cls(*in_order)
 
     @property
     def signed_bytes(self) -> bytes:
@@ -229,9 +234,6 @@ class Report:
         if self.key_flags >> 5:
             names.insert(0, "0x048 bits 31:5")
         return names
-
-
-_BODY: Final = struct.Struct("<IIQ16s16sII8sQI4x64s48s32s48s48s32s32s8s3B21x64s8s3Bx3Bx8sQQ152x")
 
 
 def pack_report(

@@ -79,8 +79,18 @@ def _template_trouble(role: Role, key: KeyStatement) -> str:
     return f"differs from template {key.template} in {', '.join(differing)}" if differing else ""
 
 
+def _mask(names: tuple[str, ...]) -> int:
+    return sum(_ATTRIBUTES[name] for name in names)
+
+
+_SET_MASK = {role: _mask(names) for role, names in _MUST_BE_SET.items()}
+_JUDGED_MASK = {role: _SET_MASK[role] | _mask(names) for role, names in _MUST_BE_CLEAR.items()}
+
+
 def _attribute_trouble(role: Role, key: KeyStatement) -> str:
     attributes = parse_public(key.public).attributes
+    if attributes & _JUDGED_MASK[role] == _SET_MASK[role]:
+        return ""
     missing = [name for name in _MUST_BE_SET[role] if not attributes & _ATTRIBUTES[name]]
     excess = [name for name in _MUST_BE_CLEAR[role] if attributes & _ATTRIBUTES[name]]
     return "; ".join(
@@ -96,7 +106,7 @@ def _key_trouble(_role: Role, key: KeyStatement) -> str:
 
 def _identity(area: PublicArea) -> tuple[object, ...]:
     """What makes two keys the same key, whatever else their public areas say."""
-    return (area.kind, area.curve, *(int.from_bytes(part, "big") for part in area.unique))
+    return (area.kind, area.curve, *area.numbers())
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from ca_service.judgment import Finding, failed, passed
 from ca_service.profiles import oids
 from ca_service.profiles.contract_subject import ContractSubject
 from ca_service.profiles.model import CaContent, DevidContent, Draft, EkContent, IssuerInfo, Profile
+from ca_service.profiles.reader_cryptography import read_key
 from ca_service.profiles.sizes import signed_size
 from ca_service.profiles.view import CertificateView, ExtensionValue
 
@@ -49,7 +49,7 @@ class LintSubject:
     @cached_property
     def key(self) -> PublicKeyTypes:
         """The certified key, as it stands in the bytes."""
-        return serialization.load_der_public_key(self.view.spki)
+        return read_key(self.view.spki)[0]
 
     @cached_property
     def consumers(self) -> ContractSubject:

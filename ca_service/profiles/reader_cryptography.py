@@ -145,9 +145,7 @@ def read_key(spki: bytes) -> tuple[PublicKeyTypes, bytes]:
         # After the head of its curve an uncompressed point has one encoding, and this one was found to be a point.
         # Making it anew from the projective form costs more than all the rest of reading.
         return key, spki
-    return key, key.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    return key, key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _certificate_of(
@@ -156,17 +154,13 @@ def _certificate_of(
     """A certificate that says nothing but what is named."""
     extensions = [] if extension is None else [der_value(_EXTENSIONS, der_value(_SEQUENCE, extension))]
     algorithm = structures.ECDSA_WITH_SHA384
-    tbs = der_value(
-        _SEQUENCE, _V3, _ONE, algorithm, _NOBODY, validity, subject, _SOME_KEY, *extensions
-    )
+    tbs = der_value(_SEQUENCE, _V3, _ONE, algorithm, _NOBODY, validity, subject, _SOME_KEY, *extensions)
     return x509.load_der_x509_certificate(der_value(_SEQUENCE, tbs, algorithm, _NO_BITS))
 
 
 def _extension(extension: x509.Extension[x509.ExtensionType]) -> ExtensionView:
     value = extension.value
-    return ExtensionView(
-        extension.oid.dotted_string, extension.critical, value.public_bytes(), _value(value)
-    )
+    return ExtensionView(extension.oid.dotted_string, extension.critical, value.public_bytes(), _value(value))
 
 
 def _name(name: x509.Name) -> NameView:

@@ -2,8 +2,8 @@
 
 A CA's certificates are alike in most of their names and extensions, and what such a part means is a function of its
 bytes alone. So the bytes are cut into parts; both readers have to find the same parts; and a part that both have read
-alone, and seen the same in, is known by its bytes from then on. Only agreement is remembered. For whatever is of another
-form, or not read alike, there is no short way: both readers read the whole, and say what is wrong.
+alone, and seen the same in, is known by its bytes from then on. Only agreement is remembered. For whatever is of
+another form, or not read alike, there is no short way: both readers read the whole, and say what is wrong.
 """
 
 from datetime import datetime

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ca_service.profiles.model import Profile
+from ca_service.profiles.outline import Outline, outline
 from ca_service.profiles.view import CertificateView, ExtensionValue
 
 _SPKI_HEADS = {
@@ -42,11 +43,11 @@ class ContractSubject:
         return None if extension is None else extension.value
 
     @cached_property
-    def critical(self) -> frozenset[str]:
-        """Ids of the critical extensions."""
-        return frozenset(extension.id for extension in self.view.extensions if extension.critical)
-
-    @cached_property
     def key(self) -> str:
         """Its `key_kind`."""
         return key_kind(self.view.spki)
+
+    @cached_property
+    def outline(self) -> Outline:
+        """Its outline."""
+        return outline(self.profile, self.view, self.key)

@@ -13,15 +13,15 @@ from ca_service.profiles.rule import (
     IDENTITIES,
     NAMED,
     PRINTABLE,
-    PROVENANCE,
-    SAN,
-    SDA,
     LintSubject,
     RuleBook,
     differs,
 )
 from ca_service.profiles.sizes import identity_room, signed_size
 from ca_service.profiles.view import (
+    PROVENANCE,
+    SAN,
+    SDA,
     GeneralNameView,
     HardwareModuleView,
     NameView,

@@ -14,7 +14,7 @@ from itertools import islice
 from operator import itemgetter
 
 from ca_service.audit.leaf import CERTIFICATE, DECISION, Leaf, certificate_leaf, decision_leaf
-from ca_service.audit.merkle import Frontier, Node, Place, Recipe, inclusion, leaf_hash
+from ca_service.audit.merkle import Frontier, Place, Recipe, inclusion, leaf_hash
 from ca_service.audit.note import NoteSigner, sign_note, verifier_key
 from ca_service.judgment import NotFound, Unavailable
 from ca_service.store import HeadRow, LeafRow, LoggedCertificate, Transaction

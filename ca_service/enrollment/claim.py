@@ -8,7 +8,7 @@ binds nothing for good: weaker evidence must not keep a persistent TPM out.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Self
 
@@ -97,7 +97,11 @@ class Claim:
         return _EPHEMERAL_ROLES if self.ephemeral else _PERSISTENT_ROLES
 
     def query(self) -> LedgerQuery:
-        """What the database is asked about it."""
+        """What the database is asked about it; the same each time."""
+        return self._query
+
+    @cached_property
+    def _query(self) -> LedgerQuery:
         return LedgerQuery(
             kbs_id=self.kbs_id,
             resource=self.resource,

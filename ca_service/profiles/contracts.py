@@ -27,7 +27,6 @@ from ca_service.profiles.view import (
     SKI,
     AuthorityKeyView,
     BasicConstraintsView,
-    GeneralNameView,
     HardwareModuleView,
     NameView,
     OtherNameView,
@@ -51,13 +50,6 @@ _HARDWARE_SERIAL_PARTS = 3
 _X509_V3 = 3
 _KEYLIME_COLUMN = 1536
 _NV_INDEX = 2048
-
-
-def _names(s: ContractSubject) -> tuple[GeneralNameView, ...]:
-    value = s.value(SAN)
-    if not isinstance(value, tuple):
-        return ()
-    return tuple(name for name in value if not isinstance(name, str))
 
 
 def _unhandled(s: Outline, *tolerated: str) -> str | None:
@@ -96,7 +88,7 @@ def _keylime_hardware_module_name(s: ContractSubject) -> str | None:
     """Up to 7.9 the first otherName must be one, of a TPM 2.0."""
     others = [
         name
-        for name in _names(s)
+        for name in s.names
         if isinstance(name, HardwareModuleView | PermanentIdentifierView | OtherNameView)
     ]
     if not others or not isinstance(others[0], HardwareModuleView):
@@ -190,7 +182,7 @@ def _step_aik_purpose_first(s: Outline) -> str | None:
 @STEP_CA.rule("tpm-name", *_IAKS, required=_WEBAUTHN)
 def _step_tpm_name(s: ContractSubject) -> str | None:
     stated: dict[str, str] = {}
-    for name in _names(s):
+    for name in s.names:
         if isinstance(name, NameView):
             stated |= _attributes(name)
     missing = [kind for kind in _TPM_NAME if not stated.get(kind)]
@@ -239,7 +231,7 @@ def _go_basic_constraints(s: Outline) -> str | None:
 
 @GO_ATTESTATION.rule("tpm-name", *_EK, required=_EK)
 def _go_tpm_name(s: ContractSubject) -> str | None:
-    names = [name for name in _names(s) if isinstance(name, NameView)]
+    names = [name for name in s.names if isinstance(name, NameView)]
     if len(names) != 1:
         return "wants exactly one directoryName in the subjectAltName"
     stated = _attributes(names[0])
@@ -287,7 +279,7 @@ HIRS = ContractBook("hirs")
 
 @HIRS.rule("hardware-module-name", *_IDENTITIES, required=_NAMED)
 def _hirs_hardware_module_name(s: ContractSubject) -> str | None:
-    modules = [name for name in _names(s) if isinstance(name, HardwareModuleView)]
+    modules = [name for name in s.names if isinstance(name, HardwareModuleView)]
     if not modules:
         return "wants a HardwareModuleName"
     if len(modules[0].hw_serial_num.split(b":")) < _HARDWARE_SERIAL_PARTS:

@@ -15,6 +15,7 @@ from asn1crypto import x509 as asn1
 from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
     AccessView,
+    Attribute,
     AuthorityKeyView,
     BasicConstraintsView,
     CertificateView,
@@ -32,15 +33,16 @@ from ca_service.profiles.view import (
 )
 
 REMEMBERED: Final = 512
-"""How many object identifiers are remembered."""
+"""How many object identifiers, and attributes of names, are remembered."""
 
 _FIRST_GENERALIZED = 2050
-_SEQUENCE, _INTEGER, _OCTETS, _UTF8 = 0x30, 0x02, 0x04, 0x0C
+_SEQUENCE, _SET, _INTEGER, _OCTETS, _UTF8, _PRINTABLE = 0x30, 0x31, 0x02, 0x04, 0x0C, 0x13
 _EXPLICIT_0, _EXPLICIT_3, _UNIQUE_IDENTIFIERS = 0xA0, 0xA3, (0x81, 0x82)
 _TRUE = bytes.fromhex("0101ff")
 _VERSIONS = {"v1": 1, "v2": 2, "v3": 3}
 _HARDWARE_MODULE_NAME = "1.3.6.1.5.5.7.8.4"
 _PERMANENT_IDENTIFIER = "1.3.6.1.5.5.7.8.3"
+_SERIAL_NUMBER = "2.5.4.5"
 _PROVENANCE = "2.25.141280512164668854563368337367618201297"
 
 
@@ -135,7 +137,8 @@ def read_serial(tbs: bytes, parts: Parts) -> int:
 @_as_documented
 def read_name(der: bytes) -> NameView:
     """Read a name alone; raises as `read`."""
-    return _name(asn1.Name.load(der, strict=True))
+    rdns = _elements(_inside(der, _SEQUENCE))
+    return NameView(der, tuple(tuple(map(_attribute, _elements(_inside(rdn, _SET)))) for rdn in rdns))
 
 
 @_as_documented
@@ -211,11 +214,18 @@ def _text(der: bytes) -> str:
     return _inside(der, _UTF8).decode("utf-8")
 
 
-def _name(name: Any) -> NameView:
-    return NameView(
-        name.dump(),
-        tuple(tuple((a["type"].dotted, a["value"].native) for a in rdn) for rdn in name.chosen),
-    )
+def _attribute(der: bytes) -> Attribute:
+    kind, value = _elements(_inside(der, _SEQUENCE))
+    if _dotted(kind) == _SERIAL_NUMBER and value[0] == _PRINTABLE:
+        # A device's: the one attribute that is new in nearly every certificate.
+        return _SERIAL_NUMBER, _inside(value, _PRINTABLE).decode("ascii")
+    return _known_attribute(der)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _known_attribute(der: bytes) -> Attribute:
+    attribute = asn1.NameTypeAndValue.load(der, strict=True)
+    return attribute["type"].dotted, attribute["value"].native
 
 
 def _value(extension: Any) -> ExtensionValue:  # noqa: PLR0911 - one return per kind of extension
@@ -287,7 +297,7 @@ def _alternative_name(der: bytes) -> GeneralNameView:
         return OtherNameView(_dotted(kind), value)
     name = asn1.GeneralName.load(der, strict=True)
     if name.name == "directory_name":
-        return _name(name.chosen.untag())
+        return read_name(name.chosen.untag().dump())
     return OtherNameView(name.name, str(name.native).encode())
 
 

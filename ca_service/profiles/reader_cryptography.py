@@ -20,6 +20,7 @@ from ca_service.profiles.contract_subject import key_kind
 from ca_service.profiles.encoding import der_value
 from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
+    SKI,
     AccessView,
     AuthorityKeyView,
     BasicConstraintsView,
@@ -53,8 +54,17 @@ _SOME_TIME = der_value(_SEQUENCE, 2 * (b"\x17\x0d" + b"700101000000Z"))
 _SOME_KEY = der_value(_SEQUENCE, bytes.fromhex("300506032b6570"), _NO_BITS)
 """Stand beside the part that is read alone; they only have to be of the right form."""
 
+_KEY_ID_HEAD = bytes.fromhex("301d0603551d0e0416")
+"""Begins a subjectKeyIdentifier of 20 octets that is not critical."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@asn1.sequence
+class _UncriticalExtension:
+    id: x509.ObjectIdentifier
+    value: bytes
 
 
 @asn1.sequence
@@ -132,6 +142,10 @@ def read_validity(der: bytes) -> tuple[datetime, datetime]:
 @_as_documented
 def read_extension(der: bytes) -> ExtensionView:
     """Read an extension alone; raises as `read`."""
+    if der.startswith(_KEY_ID_HEAD):
+        # New in every certificate, and no more than octets within octets.
+        octets = asn1.decode_der(_UncriticalExtension, der).value
+        return ExtensionView(SKI, critical=False, der=octets, value=asn1.decode_der(bytes, octets))
     (extension,) = _certificate_of(extension=der).extensions
     return _extension(extension)
 

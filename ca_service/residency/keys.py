@@ -8,7 +8,7 @@ each of them is what makes a key fit for its role.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ca_service.judgment import Check, Finding, failed, passed
+from ca_service.judgment import Check, Finding, Timeless, failed, passed
 from ca_service.residency.evidence import TpmEvidence
 from ca_service.residency.sanity import weakness
 from vtpm.wire.errors import WireError
@@ -52,7 +52,7 @@ def _stated(statement: TpmStatement, role: Role) -> list[tuple[str, KeyStatement
 
 
 @dataclass(frozen=True)
-class _EachKey:
+class _EachKey(Timeless):
     """One rule about every key of a role; `trouble` says what is wrong with a key, "" for nothing."""
 
     id: str
@@ -110,7 +110,7 @@ def _identity(area: PublicArea) -> tuple[object, ...]:
 
 
 @dataclass(frozen=True)
-class _KeysDistinct:
+class _KeysDistinct(Timeless):
     """EK, IAK and IDevID are all different keys, and no two EKs are of one template."""
 
     id: str = "tpm.keys-distinct"

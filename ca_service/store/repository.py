@@ -7,8 +7,8 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import sqlalchemy as sa
 
-from ca_service.store.sessions import Session
-from ca_service.store.statements import OLD, Statement, insert_into, insert_numbered, select_by, update_by
+from ca_service.store.sessions import NO_VALUES, Session
+from ca_service.store.statements import OLD, Statement, insert_into, select_by, update_by
 
 RowT = TypeVar("RowT")
 
@@ -62,7 +62,7 @@ class Repository:
     ) -> list[RowT]:
         rows: Sequence[Sequence[Any]]
         if isinstance(query, Statement):
-            names, rows = self._session.rows(query, values)
+            names, rows = self._session.rows(query, values or NO_VALUES)
         else:
             result = self._connection.execute(query, values)
             names, rows = tuple(result.keys()), result.all()
@@ -99,8 +99,7 @@ class Repository:
             self._session.run_all(statement, rows)
 
     def _insert_numbered(self, table: sa.Table, values: Mapping[str, object]) -> int:
-        row = self._session.first(insert_numbered(table, tuple(values)), values)
-        return 0 if row is None else int(row[0])
+        return self._session.insert(insert_into(table, tuple(values)), values)
 
     def _update_all(
         self, table: sa.Table, changes: Sequence[tuple[Mapping[str, object], Mapping[str, object]]]

@@ -4,10 +4,12 @@ A session is used by one transaction at a time. What a transaction left behind i
 it, and a session that may not be as it was is closed instead of being used again.
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter, methodcaller
+from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
@@ -29,6 +31,17 @@ Faults = Callable[[str], None]
 """Called with the name of each point around a write; the tests of crashes end the process there."""
 
 
+NO_VALUES: Mapping[str, object] = MappingProxyType({})
+
+_FETCH_ALL = methodcaller("fetchall")
+_ROW_COUNT = attrgetter("rowcount")
+
+
+def _number(cursor: Any) -> Any:
+    # SQLAlchemy lets PostgreSQL return the number. SQLite's driver knows it; to return it costs SQLite a table.
+    return cursor.lastrowid if cursor.description is None else cursor.fetchone()[0]
+
+
 class Session:
     """One connection to the database.
 
@@ -48,22 +61,14 @@ class Session:
         self._faults = faults
 
     def rows(
-        self, statement: Statement, values: Mapping[str, object] | None = None
+        self, statement: Statement, values: Mapping[str, object] = NO_VALUES
     ) -> tuple[tuple[str, ...], list[Sequence[Any]]]:
         """Run a statement that gives rows; returns the columns' names and the rows. Raises `DBAPIError`."""
         prepared = self._prepare(statement)
-        parameters = prepared.bind(values or {})
-        self._point("before", prepared)
-        try:
-            cursor = self._driver.cursor()
-            cursor.execute(prepared.sql, parameters)
-            found = cursor.fetchall()
-        except self._error as error:
-            self._fail(prepared.sql, error)
-        self._point("after", prepared)
+        found = self._execute(prepared, prepared.bind(values), _FETCH_ALL)
         return prepared.names, [prepared.read(row) for row in found]
 
-    def first(self, statement: Statement, values: Mapping[str, object] | None = None) -> Sequence[Any] | None:
+    def first(self, statement: Statement, values: Mapping[str, object] = NO_VALUES) -> Sequence[Any] | None:
         """The first row, None if there is none; raises `DBAPIError`."""
         _, rows = self.rows(statement, values)
         return rows[0] if rows else None
@@ -71,38 +76,41 @@ class Session:
     def run(self, statement: Statement, values: Mapping[str, object]) -> int:
         """Run a statement that writes; returns how many rows it changed. Raises `DBAPIError`."""
         prepared = self._prepare(statement)
-        parameters = prepared.bind(values)
-        self._point("before", prepared)
-        try:
-            cursor = self._driver.cursor()
-            cursor.execute(prepared.sql, parameters)
-        except self._error as error:
-            self._fail(prepared.sql, error)
-        self._point("after", prepared)
-        return int(cursor.rowcount)
+        return int(self._execute(prepared, prepared.bind(values), _ROW_COUNT))
 
     def run_all(self, statement: Statement, values: Sequence[Mapping[str, object]]) -> int:
         """Run it once with each of the values; returns how many rows were changed altogether. Raises `DBAPIError`."""
         prepared = self._prepare(statement)
-        parameters = [prepared.bind(each) for each in values]
-        self._point("before", prepared)
+        return int(self._execute(prepared, [prepared.bind(each) for each in values], _ROW_COUNT, many=True))
+
+    def insert(self, statement: Statement, values: Mapping[str, object]) -> int:
+        """Insert a row to which the database gives a number, and return that. Raises `DBAPIError`."""
+        prepared = self._prepare(statement)
+        return int(self._execute(prepared, prepared.bind(values), _number))
+
+    def _execute(
+        self, prepared: Prepared, parameters: Any, result: Callable[[Any], Any], *, many: bool = False
+    ) -> Any:
+        if self._faults is not None and prepared.point:
+            self._faults("before " + prepared.point)
         try:
             cursor = self._driver.cursor()
-            cursor.executemany(prepared.sql, parameters)
+            if many:
+                cursor.executemany(prepared.sql, parameters)
+            else:
+                cursor.execute(prepared.sql, parameters)
+            found = result(cursor)
         except self._error as error:
             self._fail(prepared.sql, error)
-        self._point("after", prepared)
-        return int(cursor.rowcount)
+        if self._faults is not None and prepared.point:
+            self._faults("after " + prepared.point)
+        return found
 
     def _prepare(self, statement: Statement) -> Prepared:
         prepared = self._prepared.get(statement)
         if prepared is None:
             prepared = self._prepared[statement] = prepare(statement, self._dialect)
         return prepared
-
-    def _point(self, when: str, prepared: Prepared) -> None:
-        if self._faults is not None and prepared.point:
-            self._faults(f"{when} {prepared.point}")
 
     def _fail(self, sql: str, error: Exception) -> NoReturn:
         """Raise a driver's error as SQLAlchemy does, so that there is one kind of them."""
@@ -163,7 +171,10 @@ class Sessions:
         self._faults = faults
         # By statement, of which the program has a bounded number; the engine has one dialect.
         self._prepared: dict[Statement, Prepared] = {}
-        self._room = threading.BoundedSemaphore(MOST)
+        # One ticket for each session that there may be. A semaphore would do, but is not written in C.
+        self._tickets: SimpleQueue[None] = SimpleQueue()
+        for _ in range(MOST):
+            self._tickets.put(None)
         self._idle: deque[Session] = deque()
         self._open = True
 
@@ -174,8 +185,10 @@ class Sessions:
             Unavailable: all are in use.
             DBAPIError: the database cannot be reached, or does not let a transaction begin.
         """
-        if not self._room.acquire(timeout=WAIT_S):
-            raise Unavailable("the database cannot be reached now: no connection is free")
+        try:
+            self._tickets.get(timeout=WAIT_S)
+        except Empty:
+            raise Unavailable("the database cannot be reached now: no connection is free") from None
         session = None
         try:
             session = self._kept()
@@ -218,7 +231,7 @@ class Sessions:
             else:
                 session.close()
         finally:
-            self._room.release()
+            self._tickets.put(None)
 
     def clear(self) -> None:
         """Close those that nobody uses."""

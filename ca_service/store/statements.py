@@ -58,12 +58,6 @@ def insert_into(table: sa.Table, columns: tuple[str, ...]) -> Statement:
 
 
 @cache
-def insert_numbered(table: sa.Table, columns: tuple[str, ...]) -> Statement:
-    """Inserts a row to which the database gives a number, and returns that."""
-    return Statement(table.insert().returning(*table.primary_key.columns), columns)
-
-
-@cache
 def update_by(table: sa.Table, where: tuple[str, ...], columns: tuple[str, ...]) -> Statement:
     """Changes `columns` in the rows with given values in `where`, whose names begin with `OLD`."""
     condition = (table.c[name] == sa.bindparam(OLD + name) for name in where)

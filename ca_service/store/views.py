@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -114,13 +114,14 @@ class LedgerQuery:
     spkis: tuple[str, ...] = ()
     lives: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def places(self) -> int:
         """How many keys are asked about at the most by any of their names, at least one."""
         return max(1, len(self.names), len(self.spkis), len(self.lives))
 
-    def values(self) -> dict[str, str]:
-        """The statement's values."""
+    @cached_property
+    def values(self) -> Mapping[str, str]:
+        """The statement's values: the same query is asked again before what it answered is acted upon."""
         return {
             "kbs_id": self.kbs_id,
             "resource": self.resource,
@@ -135,7 +136,8 @@ class LedgerQuery:
 def _places(kind: str, given: tuple[str, ...], count: int = MOST_KEYS) -> dict[str, str]:
     if max(len(given), count) > MOST_KEYS:
         raise ValueError(f"a TPM has at most {MOST_KEYS} keys")
-    return {f"{kind}{i}": given[i] if i < len(given) else _NOBODY for i in range(count)}
+    filled = given + (_NOBODY,) * (count - len(given))
+    return {f"{kind}{i}": value for i, value in enumerate(filled)}
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class Views(Repository):
         version = epoch = ""
         instance = occupant = owner = None
         issuers, keys = list[tuple[str, str, str | None]](), list[tuple[str | None, ...]]()
-        for kind, a, b, c, d in self._session.rows(_look(query.places), query.values())[1]:
+        for kind, a, b, c, d in self._session.rows(_look(query.places), query.values)[1]:
             match kind:
                 case "in-force":
                     version, epoch = a, b

@@ -25,6 +25,7 @@ _COORDINATE: Final = 72
 _COORDINATE_USED: Final = 48
 
 _SIGNATURE_FIELD: Final = 512
+_NO_SIGNATURE: Final = bytes(_SIGNATURE_FIELD)
 
 
 _MODELS: Final = (
@@ -188,6 +189,18 @@ class Report:
     def signed_bytes(self) -> bytes:
         """The bytes that the signature covers: 0 to 0x29f."""
         return self.raw[:SIGNED_SIZE]
+
+    def common_part(self) -> bytes:
+        """The report without what makes it this one: zeros for REPORT_DATA, REPORT_ID, REPORT_ID_MA and signature."""
+        raw = self.raw
+        return (
+            raw[:0x050]
+            + bytes(0x40)
+            + raw[0x090:0x140]
+            + bytes(0x40)
+            + raw[0x180:SIGNED_SIZE]
+            + _NO_SIGNATURE
+        )
 
     @property
     def author_key_en(self) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ca_service.store import BlockedKeyRow, LedgerQuery, Store, create_store
 from ca_service.store.schema import Counter, Instant
-from ca_service.store.statements import insert_into, insert_numbered, select_by, update_by
+from ca_service.store.statements import insert_into, select_by, update_by
 
 TYPES = sa.Table(
     "types",
@@ -82,7 +82,7 @@ def check_conversions(store: Store, rows: list[dict[str, object]]) -> None:
         found_names, found = session.rows(select_by(TYPES, ()))
         assert [dict(zip(found_names, row, strict=True)) for row in found] == theirs
         tx.connection.execute(TYPES.delete())
-        numbers = [session.first(insert_numbered(TYPES, names), row)[0] for row in rows]
+        numbers = [session.insert(insert_into(TYPES, names), row) for row in rows]
         assert [{**row, "id": i} for row, i in zip(all_of(tx), numbers, strict=True)] == all_of(tx)
         without = [{**row, "id": 0} for row in theirs]
         assert [{**row, "id": 0} for row in all_of(tx)] == without

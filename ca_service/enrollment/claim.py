@@ -115,6 +115,10 @@ class Claim:
     @classmethod
     def of(cls, submission: Submission, policy: Policy) -> Self:
         """The claim in a submission; a KBS that the policy does not list gets a name that no listed one can have."""
+        return submission.once("claim", (policy,), lambda: cls._of(submission, policy))
+
+    @classmethod
+    def _of(cls, submission: Submission, policy: Policy) -> Self:
         data = submission.claims
         report_id = submission.report.report_id.hex()
         if data.grant is None or data.store is None or is_ephemeral(data):

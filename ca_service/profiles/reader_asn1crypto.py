@@ -33,7 +33,7 @@ from ca_service.profiles.view import (
 )
 
 REMEMBERED: Final = 512
-"""How many object identifiers, and attributes of names, are remembered."""
+"""How many object identifiers, attributes of names, and alternative names, are remembered."""
 
 _FIRST_GENERALIZED = 2050
 _SEQUENCE, _SET, _INTEGER, _OCTETS, _UTF8, _PRINTABLE = 0x30, 0x31, 0x02, 0x04, 0x0C, 0x13
@@ -288,6 +288,7 @@ def _alternative_names(der: bytes) -> tuple[GeneralNameView, ...]:
     return tuple(map(_alternative_name, _elements(_inside(der, _SEQUENCE))))
 
 
+@lru_cache(maxsize=REMEMBERED)
 def _alternative_name(der: bytes) -> GeneralNameView:
     if der[0] == _EXPLICIT_0:  # otherName; its value is under such a tag again
         kind, value = _elements(_inside(der, _EXPLICIT_0))

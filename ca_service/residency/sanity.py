@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from functools import cache
 
-from vtpm.wire.public_area import CURVES, PublicArea
+from vtpm.wire.public_area import ECC_CURVES, PublicArea
 
 _SMALL_PRIMES_BELOW = 752
 _FERMAT_ROUNDS = 110
@@ -28,7 +28,7 @@ def weakness(area: PublicArea) -> str | None:
 
 
 def _ecc_weakness(area: PublicArea) -> str | None:
-    curve = CURVES[area.curve]
+    curve = ECC_CURVES[area.curve]
     if any(len(coordinate) != curve.size for coordinate in area.unique):
         return f"has coordinates that are not {curve.size} bytes long"
     x, y = area.numbers()

@@ -32,10 +32,13 @@ ALG_ECSCHNORR = 0x001C
 ALG_ECC = 0x0023
 ALG_CFB = 0x0043
 
-CURVES: dict[int, Curve] = {0x0003: P256, 0x0004: P384, 0x0005: P521}
+ECC_CURVES: dict[int, Curve] = {0x0003: P256, 0x0004: P384, 0x0005: P521}
 """TPM_ECC_CURVE to curve: the NIST curves that TCG templates use."""
 
-CURVE_IDS = {curve.bits: number for number, curve in CURVES.items()}
+CURVES = {number: (curve.bits, curve.group) for number, curve in ECC_CURVES.items()}
+"""TPM_ECC_CURVE to key size in bits and curve."""
+
+CURVE_IDS = {curve.bits: number for number, curve in ECC_CURVES.items()}
 """Key size in bits to TPM_ECC_CURVE."""
 
 REMEMBERED: Final = 2048
@@ -129,7 +132,7 @@ class PublicArea:
 
     @cached_property
     def _spki(self) -> bytes:
-        curve, numbers = CURVES.get(self.curve), self._numbers
+        curve, numbers = ECC_CURVES.get(self.curve), self._numbers
         if self.kind == "ecc" and curve is not None and curve.has(*numbers):
             return curve.spki_head + b"".join(number.to_bytes(curve.size, "big") for number in numbers)
         return self._public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -144,7 +147,7 @@ class PublicArea:
             if self.kind == "rsa":
                 return rsa.RSAPublicNumbers(self.exponent or _DEFAULT_EXPONENT, *self._numbers).public_key()
             x, y = self._numbers
-            return ec.EllipticCurvePublicNumbers(x, y, CURVES[self.curve].group).public_key()
+            return ec.EllipticCurvePublicNumbers(x, y, ECC_CURVES[self.curve].group).public_key()
         except ValueError as error:
             raise WireError("unique", f"is no {self.bits}-bit {self.kind.upper()} public key") from error
 
@@ -244,9 +247,9 @@ def _parsed(data: bytes) -> PublicArea:
     else:
         scheme = reader.scheme("scheme", _ECC_SCHEMES)
         curve = reader.number(2, "curveID")
-        if curve not in CURVES:
+        if curve not in ECC_CURVES:
             raise WireError("curveID", "must be NIST P-256, P-384 or P-521")
-        bits = CURVES[curve].bits
+        bits = ECC_CURVES[curve].bits
         kdf = reader.scheme("kdf", _KDF_SCHEMES)
         size = (bits + 7) // 8
         unique = (reader.sized("unique.x", size), reader.sized("unique.y", size))

@@ -184,3 +184,29 @@ def test_what_is_not_distinguished_is_not_cut(drafts, encoded):
     with pytest.raises(ValueError, match="has a"):
         cut(der_value(0x30, parts.version, encoded, *parts[2:8]))
     assert cut(der_value(0x30, parts.version, b"\x02\x01\x07", *parts[2:8])).serial == b"\x02\x01\x07"
+
+
+@pytest.mark.parametrize("reader", [reader_cryptography, reader_asn1crypto])
+def test_each_reader_looks_whether_it_finds_the_same_parts(drafts, reader):
+    draft, _ = drafts[2]
+    parts = cut(draft.tbs)
+    assert reader.read_serial(draft.tbs, parts) == draft.serial
+    with pytest.raises(ValueError, match="has other"):
+        reader.read_serial(draft.tbs, parts._replace(extensions=parts.extensions[:-1]))
+
+
+def test_the_second_reader_looks_at_every_part(drafts):
+    draft, _ = drafts[2]
+    parts = cut(draft.tbs)
+    with pytest.raises(ValueError, match="has other parts"):
+        reader_asn1crypto.read_serial(draft.tbs, parts._replace(subject=parts.issuer))
+
+
+def test_an_extension_that_stands_twice_is_not_read(drafts):
+    draft, issuer = drafts[2]
+    parts = cut(draft.tbs)
+    twice = der_value(0xA3, der_value(0x30, *parts.extensions, parts.extensions[0]))
+    tbs = der_value(0x30, *parts[:7], twice)
+    assert reading.read_by_parts(draft.tbs) is not None  # each of them is known
+    assert reading.read_by_parts(tbs) is None
+    assert judged(replace(draft, tbs=tbs), issuer).refusal.rule == "lint.readable"

@@ -120,7 +120,7 @@ class SoftTpm:
 def _private_key(chosen):
     if chosen.kind == "rsa":
         return rsa.generate_private_key(65537, chosen.bits)
-    curve = next(curve.group for curve in CURVES.values() if curve.bits == chosen.bits)
+    curve = next(curve for bits, curve in CURVES.values() if bits == chosen.bits)
     return ec.generate_private_key(curve)
 
 

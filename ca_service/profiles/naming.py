@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -94,6 +95,7 @@ def device_name(ek_name: bytes) -> x509.Name:
     )
 
 
+@lru_cache(maxsize=64)
 def printable_manufacturer(manufacturer: str) -> str:
     """The TCG vendor id as hwSerialNum wants it.
 

@@ -6,7 +6,6 @@ the parts. So the parts, one after the other under their heads, are the very byt
 Source: ITU-T X.690, sections 8.1 and 10.1; RFC 5280, section 4.1.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 _SEQUENCE, _EXTENSIONS = 0x30, 0xA3
@@ -48,13 +47,14 @@ def cut(tbs: bytes) -> Parts:
     return Parts(version, serial, algorithm, issuer, validity, subject, spki, extension_list, extensions)
 
 
-def _walk(data: bytes, start: int) -> Iterator[bytes]:
+def _walk(data: bytes, start: int) -> list[bytes]:
     """The values from an offset to the end."""
-    size = len(data)
-    while start < size:
+    values = []
+    while start < len(data):
         _, end = _extent(data, start)
-        yield data[start:end]
+        values.append(data[start:end])
         start = end
+    return values
 
 
 def _extent(data: bytes, start: int) -> tuple[int, int]:

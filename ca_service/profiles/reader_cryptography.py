@@ -1,4 +1,4 @@
-"""First reader of the lint: `cryptography`. It encodes every name, key and extension anew.
+"""First reader of the lint: `cryptography`. It encodes anew whatever could have another encoding.
 
 It reads a certificate, or one part of a certificate alone; `reading` says when which.
 """

@@ -13,7 +13,7 @@ from ca_service.judgment import Finding, Trace
 from ca_service.profiles.contracts import CONTRACTS
 from ca_service.profiles.model import Profile
 from ca_service.profiles.outline import Outline
-from ca_service.profiles.rule import AnyRule, LintSubject, SteadyRule
+from ca_service.profiles.rule import AnyRule, LintSubject, Rule, SteadyRule
 from ca_service.profiles.rules_frame import FRAME
 from ca_service.profiles.rules_key import KEYS
 from ca_service.profiles.rules_name import NAMES
@@ -43,12 +43,15 @@ def judge(subject: LintSubject) -> Trace:
     steady = iter(_steady_findings(subject.outline))
     return Trace(
         tuple(
-            [
-                next(steady) if isinstance(rule, SteadyRule) else rule.judge(subject)
-                for rule in rules_for(subject.draft.profile)
-            ]
+            [next(steady) if rule is None else rule.judge(subject) for rule in _order(subject.draft.profile)]
         )
     )
+
+
+@cache
+def _order(profile: Profile) -> tuple[Rule | None, ...]:
+    """The rules of a profile; None stands in the place of a steady one."""
+    return tuple(None if isinstance(rule, SteadyRule) else rule for rule in rules_for(profile))
 
 
 @lru_cache(maxsize=REMEMBERED)

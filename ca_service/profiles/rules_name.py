@@ -147,23 +147,20 @@ def _slot(s: LintSubject) -> str | None:
 def _provenance(s: LintSubject) -> str | None:
     if isinstance(s.content, CaContent):
         return "is no device's content"
-    whole = _whole_provenance(s.content.provenance)
-    if isinstance(whole, str):
-        return whole
-    wanted = replace(whole, version=3, resource=None, decision_id=None) if _wants_room(s) else whole
-    return differs("the provenance", wanted, s.value(PROVENANCE))
+    wanted = _wanted_provenance(s.content.provenance, brief=_wants_room(s))
+    return wanted if isinstance(wanted, str) else differs("the provenance", wanted, s.value(PROVENANCE))
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _whole_provenance(origin: Provenance) -> ProvenanceView | str:
-    """The extension that says all of a provenance, or what is wrong with it."""
+def _wanted_provenance(origin: Provenance, *, brief: bool) -> ProvenanceView | str:
+    """What the extension says of a provenance, or what is wrong with it."""
     granted = origin.kbs_thumbprint is not None and origin.resource is not None
     if granted != (origin.profile != VTPM_PROFILE):
         return f"there is no grant exactly in evidence of profile {VTPM_PROFILE}"
     texts = (origin.profile, origin.decision_id, *([] if origin.resource is None else [origin.resource]))
     if len(origin.measurement) != 48 or not all(PRINTABLE.match(text) for text in texts):  # noqa: PLR2004 - octets of a launch measurement
         return "provenance must be printable ASCII with a measurement of 48 octets"
-    return ProvenanceView(
+    whole = ProvenanceView(
         1 if granted else 2,
         origin.profile,
         None if origin.kbs_thumbprint is None else base64.urlsafe_b64decode(origin.kbs_thumbprint + "="),
@@ -172,6 +169,7 @@ def _whole_provenance(origin: Provenance) -> ProvenanceView | str:
         bytes.fromhex(origin.policy_digest),
         origin.decision_id,
     )
+    return replace(whole, version=3, resource=None, decision_id=None) if brief else whole
 
 
 def _wants_room(s: LintSubject) -> bool:

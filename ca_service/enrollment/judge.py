@@ -187,9 +187,9 @@ class Judge:
 
     def _snp(self, submission: Submission, at: datetime) -> SnpEvidence:
         collateral = self.collateral()
-        return submission.once(
+        first = submission.once(
             "snp",
-            (self.roots, collateral, at),
+            (self.roots, collateral),
             lambda: SnpEvidence(
                 report=submission.report,
                 roots=self.roots,
@@ -198,6 +198,7 @@ class Judge:
                 collateral=collateral,
             ),
         )
+        return first if first.at is at else submission.once("snp now", (first, at), lambda: first.at_time(at))
 
     def _standing(self, submission: Submission, snp: SnpEvidence, *basis: object) -> Standing | None:
         """What was found before on this very basis, and will be found at any other time.
@@ -209,6 +210,11 @@ class Judge:
         kind = "standing" if basis else "authentic"
         return submission.once(kind, (snp.roots, snp.collateral, *basis), Standing)
 
+    def _judge_all(self, known: Standing | None, name: str, checks_: Sequence[Check[T]], subject: T) -> Trace:
+        if known is None:
+            return judge_all(self._checks(checks_), subject)
+        return known.judge_all(name, checks_, subject)
+
     def prepare(self, submission: Submission, at: datetime) -> None:
         """Get what is missing for the judgement, which may take its time; no transaction may be open meanwhile."""
         self.supply(self._snp(submission, at))
@@ -216,7 +222,11 @@ class Judge:
     def authenticate(self, submission: Submission, at: datetime) -> Trace:
         """Whether an AMD processor made this report for this evidence; stops at the first failure."""
         snp = self._snp(submission, at)
-        trace = judge_until_failure(self._checks(AUTHENTICITY), snp, self._standing(submission, snp))
+        known = self._standing(submission, snp)
+        if known is None:
+            trace = judge_until_failure(self._checks(AUTHENTICITY), snp)
+        else:
+            trace = known.judge_until_failure("authenticity", AUTHENTICITY, snp)
         if not trace.admitted:
             return trace
         binding = Binding(submission.report.report_data, submission.claims.report_data)
@@ -235,8 +245,8 @@ class Judge:
         snp = self._snp(submission, at)
         about_launch, about_rest = launch_checks(policy, self.mode), checks(policy, self.mode)
         known = self._standing(submission, snp, about_launch, about_rest)
-        trace = judge_all(self._checks(profile_checks(data.profile)), data, known)
-        trace += judge_all(self._checks(CONFIGURATION), snp, known)
+        trace = self._judge_all(known, "profile", profile_checks(data.profile), data)
+        trace += self._judge_all(known, "configuration", CONFIGURATION, snp)
         if data.grant is not None and data.kbs is not None:
             grant = GrantEvidence(
                 grant=data.grant,
@@ -245,12 +255,12 @@ class Judge:
                 store_key_id="" if data.store is None else data.store.key_id,
                 at=at,
             )
-            trace += judge_all(self._checks(applicable(GRANT_CHECKS, data)), grant, known)
+            trace += self._judge_all(known, "grant", applicable(GRANT_CHECKS, data), grant)
             trace += self._judge_ear(submission, data.grant, policy, at)
         facts = self._facts(submission, snp, at)
         trace += self._judge_launch(policy, about_launch, facts.launch)
         if policy is not None:
-            trace += judge_all(self._checks(applicable(about_rest, data)), facts, known)
+            trace += self._judge_all(known, "policy", applicable(about_rest, data), facts)
         sent = submission.request.certify
         tpm = TpmEvidence(
             statement=data.tpm,
@@ -258,9 +268,9 @@ class Judge:
             attest=sent.attest if sent else None,
             signature=sent.signature if sent else None,
         )
-        trace += judge_all(self._checks(KEY_CHECKS), tpm, known)
+        trace += self._judge_all(known, "keys", KEY_CHECKS, tpm)
         if certify or sent is not None:
-            trace += judge_all(self._checks(CERTIFY_CHECKS), tpm, known)
+            trace += self._judge_all(known, "certify", CERTIFY_CHECKS, tpm)
         return trace
 
     def _judge_launch(

@@ -21,7 +21,7 @@ from ca_service.judgment.errors import (
     Unavailable,
     VtpmCaError,
 )
-from ca_service.judgment.standing import Standing, Timeless, is_timeless
+from ca_service.judgment.standing import Standing, Steps, Timeless, is_timeless
 
 __all__ = [
     "BadRequest",
@@ -31,6 +31,7 @@ __all__ = [
     "NotFound",
     "Refused",
     "Standing",
+    "Steps",
     "Timeless",
     "TooMany",
     "Trace",

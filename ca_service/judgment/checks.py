@@ -152,34 +152,16 @@ class Trace:
         )
 
 
-class Recall(Protocol):
-    """Asks a check, or knows already what it would find."""
-
-    def judge(self, check: Check[T], subject: T, /) -> Finding:
-        """What the check finds."""
+def judge_all(checks: Sequence[Check[T]], subject: T) -> Trace:
+    """Let every check look, also after a failure: the operator wants to see all that is wrong."""
+    return Trace(tuple([check.judge(subject) for check in checks]))
 
 
-def judge_all(checks: Sequence[Check[T]], subject: T, recall: Recall | None = None) -> Trace:
-    """Let every check look, also after a failure: the operator wants to see all that is wrong.
-
-    Args:
-        checks: in the order of the trace.
-        subject: what they look at.
-        recall: what is known about this subject already, see `standing.Standing`.
-    """
-    if recall is None:
-        return Trace(tuple([check.judge(subject) for check in checks]))
-    return Trace(tuple([recall.judge(check, subject) for check in checks]))
-
-
-def judge_until_failure(checks: Sequence[Check[T]], subject: T, recall: Recall | None = None) -> Trace:
-    """Stop at the first failure: for checks whose successors would work on unauthenticated bytes.
-
-    The arguments are those of `judge_all`.
-    """
+def judge_until_failure(checks: Sequence[Check[T]], subject: T) -> Trace:
+    """Stop at the first failure: for checks whose successors would work on unauthenticated bytes."""
     findings: list[Finding] = []
     for check in checks:
-        findings.append(check.judge(subject) if recall is None else recall.judge(check, subject))
+        findings.append(check.judge(subject))
         if findings[-1].verdict is Verdict.FAILED:
             break
     return Trace(tuple(findings))

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
-from ca_service.judgment import Check, Finding, Trace, is_timeless
+from ca_service.judgment import Steps, Trace, judge_all
 from ca_service.policy.allowlist import Policy
 from ca_service.policy.checks import checks_of_launch, rules_out
 from ca_service.policy.facts import LaunchFacts
@@ -23,10 +23,7 @@ from vtpm.wire.report import Product, Report
 REMEMBERED: Final = 512
 """For how many launches of a policy the findings are remembered; a launch is an image on one host, as a rule."""
 
-_Step = Finding | Check[LaunchFacts]
-"""What was found, or who is to be asked."""
-
-_Known = Callable[[str | None, bytes, Product | None, bool, datetime], tuple[_Step, ...]]
+_Known = Callable[[str | None, bytes, Product | None, bool, datetime], Steps[LaunchFacts]]
 
 
 def judge_launch(policy: Policy, mode: str, facts: LaunchFacts) -> Trace:
@@ -42,8 +39,8 @@ def judge_launch(policy: Policy, mode: str, facts: LaunchFacts) -> Trace:
     platform = None if entry is None else entry.platform
     floors_since = first_day(None if platform is None else present_floor(platform, facts))
     name = None if entry is None else entry.name
-    steps = known(name, facts.report.common_part(), facts.product, facts.simulated, floors_since)
-    return Trace(tuple([step if isinstance(step, Finding) else step.judge(facts) for step in steps]))
+    steps = known(name, facts.report.common_part, facts.product, facts.simulated, floors_since)
+    return steps.all(facts)
 
 
 def _known(policy: Policy, mode: str) -> _Known:
@@ -52,13 +49,13 @@ def _known(policy: Policy, mode: str) -> _Known:
     @lru_cache(maxsize=REMEMBERED)
     def steps(
         name: str | None, common_part: bytes, product: Product | None, simulated: bool, floors_since: datetime
-    ) -> tuple[_Step, ...]:
+    ) -> Steps[LaunchFacts]:
         # The rules see what stands in the key and nothing else: that is why the key is enough.
         entry = None if name is None else entries[name]
         rules = checks_of_launch(policy, mode, lambda _facts: entry)
         facts = LaunchFacts(
             Report.parse(common_part), product, simulated, crl_issued_at=None, at=floors_since
         )
-        return tuple(rule.judge(facts) if is_timeless(rule) else rule for rule in rules)
+        return Steps(rules, judge_all(rules, facts))
 
     return steps

@@ -59,7 +59,7 @@ class Backend:
 
     Attributes:
         name: as SQLAlchemy calls the database, ``sqlite`` or ``postgresql``.
-        begin_reading: SQL with which a reader's transaction begins: it sees one moment, and cannot write.
+        begin_reading: SQL with which a reader's transaction begins: all its statements see one moment.
         begin_writing: SQL with which a writer's transaction begins: no other writer gets further than this.
         engine: arguments of `sqlalchemy.create_engine`.
     """

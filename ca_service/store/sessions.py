@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from ca_service.judgment import Unavailable
+from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.store.statements import Prepared, Statement, prepare
 
 MOST = 80
@@ -29,7 +29,6 @@ WAIT_S = 30.0
 
 Faults = Callable[[str], None]
 """Called with the name of each point around a write; the tests of crashes end the process there."""
-
 
 NO_VALUES: Mapping[str, object] = MappingProxyType({})
 
@@ -59,6 +58,7 @@ class Session:
         self._error = connection.dialect.loaded_dbapi.Error
         self._prepared = prepared
         self._faults = faults
+        self._begun = False
 
     def rows(
         self, statement: Statement, values: Mapping[str, object] = NO_VALUES
@@ -91,6 +91,9 @@ class Session:
     def _execute(
         self, prepared: Prepared, parameters: Any, result: Callable[[Any], Any], *, many: bool = False
     ) -> Any:
+        if not self._begun:
+            # The driver would make a transaction of its own of it, and the session may be another thread's by now.
+            raise VtpmCaError("a transaction was used after its end", code="internal")
         if self._faults is not None and prepared.point:
             self._faults("before " + prepared.point)
         try:
@@ -129,6 +132,7 @@ class Session:
             self._driver.cursor().execute(sql)
         except self._error as error:
             self._fail(sql, error)
+        self._begun = True
 
     def commit(self) -> None:
         """Make the transaction durable; raises `DBAPIError`."""
@@ -142,6 +146,7 @@ class Session:
 
     def reset(self) -> bool:
         """Roll back what was not committed; says whether the session is as it was when it was new."""
+        self._begun = False
         try:
             # Always: of a transaction whose commit failed, SQLAlchemy says that there is none, and begins no other.
             self.connection.rollback()
@@ -192,7 +197,7 @@ class Sessions:
         session = None
         try:
             session = self._kept()
-            if session is not None and self._begun(session, sql):
+            if session is not None and self._begin(session, sql):
                 return session
             session = None
             session = Session(self._engine.connect(), self._prepared, self._faults)
@@ -208,7 +213,7 @@ class Sessions:
         except IndexError:
             return None
 
-    def _begun(self, session: Session, sql: str) -> bool:
+    def _begin(self, session: Session, sql: str) -> bool:
         """Begin with a kept session; False if the server has ended it meanwhile."""
         try:
             session.begin(sql)

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Final, Self
 
 from vtpm.wire.errors import WireError
@@ -190,6 +191,7 @@ class Report:
         """The bytes that the signature covers: 0 to 0x29f."""
         return self.raw[:SIGNED_SIZE]
 
+    @cached_property
     def common_part(self) -> bytes:
         """The report without what makes it this one: zeros for REPORT_DATA, REPORT_ID, REPORT_ID_MA and signature."""
         raw = self.raw

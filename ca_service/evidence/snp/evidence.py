@@ -1,6 +1,7 @@
 """The subject of all SNP checks: a report, what may vouch for its key, and what may be trusted when."""
 
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Final
@@ -66,6 +67,14 @@ class SnpEvidence:
         if len(candidates) > 1:
             return next(filter(self._fits, candidates), candidates[0])
         return candidates[0] if candidates else None
+
+    def at_time(self, at: datetime) -> "SnpEvidence":
+        """The same evidence at another time; where it is `settled`, what was looked up comes along."""
+        if not self.settled:
+            return replace(self, at=at)
+        later = copy(self)
+        object.__setattr__(later, "at", at)
+        return later
 
     @property
     def settled(self) -> bool:

@@ -69,8 +69,9 @@ class TestLog:
         places = [(i % 3, i) for i in range(count)]
         with store.write() as tx:
             tx.log.add_nodes((level, position, bytes([level, position % 256])) for level, position in places)
-            found = tx.log.nodes([*places, (9, 9)])
-        assert found == {(level, position): bytes([level, position % 256]) for level, position in places}
+            found, more = tx.log.nodes(places), tx.log.nodes([*places, (0, 1 << 40)])
+        expected = {(level, position): bytes([level, position % 256]) for level, position in places}
+        assert (found, more) == (expected, expected)
 
     @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 20])
     def test_leaves_about_any_number_of_subjects(self, store: Store, count):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from ca_service.judgment import Unavailable
+from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.store import BlockedKeyRow, DecisionRow, Store, Taken, create_store, open_store, sessions
 
 
@@ -80,6 +80,19 @@ def test_one_that_is_in_use_is_closed_at_its_end(store: Store):
         assert tx.policies.all() == []
         connection = tx.connection
     assert connection.closed
+
+
+def test_a_transaction_is_not_used_after_its_end(store: Store, at: datetime):
+    with store.write() as tx:
+        tx.blocked_keys.add(BlockedKeyRow("k", at, "me", "why"))
+    for use in (
+        tx.views.standing,
+        lambda: tx.blocked_keys.add(BlockedKeyRow("l", at, "me", "why")),
+    ):
+        with pytest.raises(VtpmCaError, match="after its end"):
+            use()
+    with store.read() as other:
+        assert [row.spki for row in other.blocked_keys.all()] == ["k"]
 
 
 def test_an_error_of_the_driver_is_one_of_sqlalchemy(store: Store, at: datetime):

@@ -96,6 +96,29 @@ def check_conversions(store: Store, rows: list[dict[str, object]]) -> None:
         raise ZeroDivisionError
 
 
+def test_times_are_stored_in_utc(store: Store, at: datetime):
+    """The same moment has one text, and the same clock in two zones has two."""
+    east, west = timezone(timedelta(hours=2)), timezone(timedelta(hours=-8))
+    times = [
+        at,
+        at.astimezone(east),
+        at.replace(tzinfo=east),
+        at.replace(tzinfo=west),
+        at + timedelta(seconds=1),
+    ]
+    with store.write() as tx:
+        for i, time in enumerate(times):
+            tx.blocked_keys.add(BlockedKeyRow(str(i), time, "me", "why"))
+        stored = tx.connection.exec_driver_sql("SELECT at FROM blocked_keys ORDER BY spki").scalars().all()
+    assert stored == [
+        "2026-11-23T12:00:00Z",
+        "2026-11-23T12:00:00Z",
+        "2026-11-23T10:00:00Z",
+        "2026-11-23T20:00:00Z",
+        "2026-11-23T12:00:01Z",
+    ]
+
+
 def test_what_no_column_takes_is_not_bound(store: Store):
     for bad in ({"instant": datetime(2026, 1, 1)}, {"counter": -1}, {"counter": 1 << 128}):  # noqa: DTZ001
         (name,) = bad

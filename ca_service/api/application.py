@@ -20,6 +20,12 @@ class HexName(BaseConverter):
     regex = "[0-9a-f]{1,64}"
 
 
+class ShardNumber(BaseConverter):
+    """Numbers of revocation lists, in the one way in which distribution points write them."""
+
+    regex = "0|[1-9][0-9]{0,2}"
+
+
 _ALWAYS = ("/healthz",)
 """What is answered even when the database has turned out to be an old one."""
 
@@ -35,6 +41,7 @@ def create_app(services: Services) -> Flask:
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.strict_slashes = True
     app.url_map.converters["hex"] = HexName
+    app.url_map.converters["shard"] = ShardNumber
     problems.install(app)
 
     @app.before_request

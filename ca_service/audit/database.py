@@ -21,7 +21,7 @@ from ca_service.audit.rebuild import Rebuild, differing
 from ca_service.audit.revocations import audit_revocations
 from ca_service.audit.salvage import read_each, tolerated
 from ca_service.judgment import BadRequest
-from ca_service.store import HeadRow, LeafRow, Transaction
+from ca_service.store import HeadRow, LeafRow, ListKey, Transaction
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import Checkpoint, open_checkpoint
 from vtpm.wire.merkle import MAX_TREE_SIZE
@@ -38,7 +38,7 @@ def audit_database(
     issuers: Issuers,
     since: Checkpoint | None = None,
     *,
-    kept: Mapping[str, bytes] = MappingProxyType({}),
+    kept: Mapping[ListKey, bytes] = MappingProxyType({}),
 ) -> AuditReport:
     """Recompute the log, and compare it with what the database holds.
 
@@ -47,7 +47,7 @@ def audit_database(
         key: verifier key of the log.
         issuers: the CA's certificates: whose revocation lists are believed.
         since: an older checkpoint of this log whose signature was verified.
-        kept: the newest CRL (DER) of each issuer as it is remembered outside the database.
+        kept: the newest CRLs (DER) of each issuer, by key id and shard, as they are remembered outside the database.
     """
     findings = Findings()
     row, head = None, None

@@ -6,7 +6,7 @@ from ca_service.enrollment.activation import Activation
 from ca_service.enrollment.admission import Admission, Reply
 from ca_service.enrollment.desk import Desk
 from ca_service.enrollment.nonces import make_nonce
-from ca_service.enrollment.revocation import publish_due
+from ca_service.enrollment.publishing import publish_due
 from ca_service.judgment import NotFound
 from ca_service.store import EnrollmentRow, EnrollmentState
 from vtpm.wire.enrollment import EnrollmentState as StateReply

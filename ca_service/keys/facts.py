@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
-from ca_service.keys.configuration import KeysRule, ModuleRule, ValidityRule
+from ca_service.keys.configuration import KeysRule, ModuleRule, PublicationEntry, ValidityRule
 from ca_service.keys.documents import (
     CaId,
     Digest,
@@ -58,7 +58,8 @@ class CaFacts(Strict):
 
     `serial_prefix` (1 to 127) starts each serial number, so that two instances of one CA never draw the same.
     `keys` says where the keys of further issuing CAs shall live. `state_kept` says that the CA remembers in ``state/``
-    what its database must not fall behind: without that folder no database is opened then.
+    what its database must not fall behind: without that folder no database is opened then. `publication` may be
+    changed by hand, see ``docs/database.md``.
     """
 
     version: Literal[1]
@@ -70,6 +71,7 @@ class CaFacts(Strict):
     state_kept: bool = False
     validity: ValidityRule
     keys: KeysRule = KeysRule()
+    publication: PublicationEntry = PublicationEntry()
     pkcs11: ModuleRule | None = None
     log: LogEntry | None = None
     root: RootEntry
@@ -109,6 +111,8 @@ class CaFacts(Strict):
         if self.state_kept:
             top["state_kept"] = True
         tables: list[tuple[str, BaseModel | None]] = [("[validity]", self.validity), ("[keys]", self.keys)]
+        if self.publication != PublicationEntry():
+            tables.append(("[publication]", self.publication))
         tables += [("[pkcs11]", self.pkcs11), ("[log]", self.log), ("[root]", self.root)]
         tables += [("[[issuer]]", issuer) for issuer in self.issuer]
         blocks = [

@@ -115,11 +115,13 @@ class IssuerInfo:
         certificate: the issuer's own certificate.
         publication_url: base URL of the CA without trailing slash; it goes into certificates for good.
         role: which kind of CA the issuer is; decides what may be drafted under it.
+        shards: in how many revocation lists what it issues is divided, a power of two.
     """
 
     certificate: x509.Certificate
     publication_url: str
     role: CaRole
+    shards: int = 1
 
     @cached_property
     def key_id(self) -> bytes:
@@ -151,10 +153,17 @@ class IssuerInfo:
         """Where the issuer's certificate is published (authorityInfoAccess)."""
         return f"{self.publication_url}/ca/{self.skid}.cer"
 
-    @property
-    def crl_url(self) -> str:
-        """Where the issuer's revocation list is published (cRLDistributionPoints)."""
-        return f"{self.publication_url}/crl/{self.skid}/0.crl"
+    def shard_of(self, serial: int) -> int:
+        """Which of the issuer's revocation lists a certificate that it issues now is about to name."""
+        return serial % self.shards
+
+    def list_url(self, shard: int) -> str:
+        """Where one of the issuer's revocation lists is published."""
+        return f"{self.publication_url}/crl/{self.skid}/{shard}.crl"
+
+    def crl_url(self, serial: int) -> str:
+        """What a certificate with this serial number names in its cRLDistributionPoints."""
+        return self.list_url(self.shard_of(serial))
 
     @cached_property
     def validity(self) -> Validity:

@@ -166,7 +166,9 @@ def _authority_info_access(s: LintSubject) -> str | None:
 
 @FRAME.rule("crl-distribution-points", *ISSUED)
 def _crl_distribution_points(s: LintSubject) -> str | None:
-    url = s.issuer.crl_url if s.issuer else ""
+    # A list is one of as many as the issuer has; the root has one.
+    shard = s.content.serial & (s.issuer.shards - 1) if s.issuer else 0
+    url = f"{s.issuer.publication_url}/crl/{s.issuer.skid}/{shard}.crl" if s.issuer else ""
     return differs("cRLDistributionPoints", DistributionView((url,), plain=True), s.value(CDP))
 
 

@@ -311,18 +311,30 @@ class LogTables(Repository):
         """Subject key ids of the issuers that have revoked anything."""
         return list(self._connection.execute(sa.select(schema.revocations.c.issuer).distinct()).scalars())
 
-    def crl_numbers(self, issuer: str) -> list[int]:
-        """Numbers of all CRLs of an issuer, in their order."""
+    def crl_numbers(self, issuer: str) -> dict[int, list[int]]:
+        """Numbers of all CRLs of an issuer by shard, in their order."""
         table = schema.crls
-        query = sa.select(table.c.number).where(table.c.issuer == issuer).order_by(table.c.number)
-        return list(self._connection.execute(query).scalars())
+        query = sa.select(table.c.shard, table.c.number).where(table.c.issuer == issuer)
+        numbers = dict[int, list[int]]()
+        for row in self._connection.execute(query.order_by(table.c.shard, table.c.number)):
+            numbers.setdefault(row.shard, []).append(row.number)
+        return numbers
 
-    def revoked_by(self, issuer: str) -> list[str]:
-        """Serials of everything that an issuer has revoked."""
+    def revoked_by(self, issuer: str) -> dict[str, int]:
+        """Everything that an issuer has revoked: the shard by serial."""
         table = schema.revocations
-        return list(
-            self._connection.execute(sa.select(table.c.serial).where(table.c.issuer == issuer)).scalars()
+        query = sa.select(table.c.serial, table.c.shard).where(table.c.issuer == issuer)
+        return {row.serial: row.shard for row in self._connection.execute(query)}
+
+    def misplaced(self, count: int) -> list[str]:
+        """Serials whose revocation stands in another shard than their certificates name."""
+        certificates, revocations = schema.certificates.c, schema.revocations.c
+        query = sa.select(revocations.serial).where(
+            certificates.serial == revocations.serial,
+            certificates.issuer == revocations.issuer,
+            certificates.shard != revocations.shard,
         )
+        return list(self._connection.execute(query.order_by(revocations.serial).limit(count)).scalars())
 
     def good_among(self, issuer: str, serials: Collection[str]) -> set[str]:
         """Those of the serials that are of certificates of this issuer that count as good."""

@@ -35,8 +35,9 @@ _CA_CERTIFICATE_AGE_S = 86_400
 _CERTIFICATE_AGE_S = 3_600
 
 
-def _published(body: bytes, mimetype: str, max_age_s: int) -> Response:
+def _published(body: bytes, mimetype: str, max_age_s: int, modified: datetime | None = None) -> Response:
     response = Response(body, HTTPStatus.OK, mimetype=mimetype)
+    response.last_modified = modified
     response.headers["Cache-Control"] = f"public, max-age={max_age_s}"
     response.set_etag(hashlib.sha256(body).hexdigest())
     response.make_conditional(request.environ)
@@ -148,11 +149,8 @@ def _root_crl(services: Services) -> Response:
     key, end = authority.root.public_key(), crl.next_update_utc
     if not isinstance(key, ec.EllipticCurvePublicKey) or not crl.is_signature_valid(key) or end is None:
         raise Unavailable("the root's CRL is not this root's")
-    response = _published(
-        crl.public_bytes(Encoding.DER), PKIX_CRL, _crl_age(end, services.enroller.desk.now())
-    )
-    response.last_modified = crl.last_update_utc
-    return response
+    age = _crl_age(end, services.enroller.desk.now())
+    return _published(crl.public_bytes(Encoding.DER), PKIX_CRL, age, crl.last_update_utc)
 
 
 def _crl_age(next_update: datetime, at: datetime) -> int:
@@ -215,9 +213,8 @@ def publication(services: Services) -> Blueprint:
         if skid == _skid(services.authority.root) and shard == "0":
             return _root_crl(services)
         row = _crl(services, renew, skid, int(shard))
-        response = _published(row.der, PKIX_CRL, _crl_age(row.next_update, services.enroller.desk.now()))
-        response.last_modified = row.this_update
-        return response
+        age = _crl_age(row.next_update, services.enroller.desk.now())
+        return _published(row.der, PKIX_CRL, age, row.this_update)
 
     @blueprint.get("/v1/certificates/<hex:serial>")
     def certificate(serial: str) -> Response:

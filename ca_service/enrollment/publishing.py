@@ -91,7 +91,7 @@ def shard_count(ca: IssuingCa, lists: Iterable[ListKey], revoked: Iterable[int] 
         revoked: shards in which the CA has revoked anything.
     """
     known = [shard for skid, shard in lists if skid == ca.skid]
-    return max(ca.info.shards, *(shard + 1 for shard in (*known, *revoked)))
+    return max(ca.info.shards, 1 + max((*known, *revoked), default=0))
 
 
 def _publish_one(

@@ -135,7 +135,7 @@ EDITS = {
     "certificate inserted": (
         (
             "INSERT INTO certificates SELECT 'ff', issuer, profile, template, key_name, NULL, intent_id, tpm_id, state,"
-            " tbs, slot, der, issued_at, not_after, replaces FROM certificates WHERE serial = :serial"
+            " tbs, slot, der, issued_at, not_after, replaces, shard FROM certificates WHERE serial = :serial"
         ),
         {"certificate.unlogged": 1, "certificate.mismatch": 1, "certificate.state": 1},
     ),

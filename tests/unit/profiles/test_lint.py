@@ -329,7 +329,7 @@ def another_crl_url(draft, changed, cas):
 
 @mutation("lint.crl-distribution-points", "ek")
 def only_some_reasons(draft, changed, cas):
-    partial = point(cas.ek.info.crl_url, reasons=frozenset({x509.ReasonFlags.key_compromise}))
+    partial = point(cas.ek.info.crl_url(draft.serial), reasons=frozenset({x509.ReasonFlags.key_compromise}))
     return changed(draft, extensions={CDP: x509.CRLDistributionPoints([partial])})
 
 

@@ -101,6 +101,8 @@ def _extensions(key_id: bytes, number: int, scope: str | None) -> list[tuple[x50
 
 
 def _whole(moment: datetime) -> datetime:
+    if moment.tzinfo is UTC and not moment.microsecond:
+        return moment
     if moment.tzinfo is None:
         raise BadRequest("time", "must be aware")
     return moment.astimezone(UTC).replace(microsecond=0)

@@ -154,7 +154,7 @@ class TestAnotherNumberOfShards:
     def test_one_list_becomes_several(self, store, world, eks):
         with store.write() as tx:
             for table in ("crls", "revocations"):
-                tx.connection.exec_driver_sql(f"DELETE FROM {table}")
+                tx.connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608 - our own words
         publish_all(store, with_shards(world, 1), world.time, LIMITS)
         assert {
             scope_of(x509.load_der_x509_crl(row.der)) for row in lists(store, world.authority).values()
@@ -247,7 +247,7 @@ class TestWhatLeavesAList:
 
     def test_one_that_is_put_into_another_shard_stops_it_too(self, world, store, short):
         with store.write() as tx:
-            tx.connection.exec_driver_sql(f"UPDATE revocations SET shard = (shard + 1) % {SHARDS}")
+            tx.connection.exec_driver_sql("UPDATE revocations SET shard = (shard + 1) % 4")
         with pytest.raises(Unavailable) as caught:
             publish_all(store, world.authority, world.time, LIMITS)
         assert caught.value.code == "log"

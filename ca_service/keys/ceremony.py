@@ -198,7 +198,7 @@ class _Ceremony:
             serial_prefix=prefix,
             validity=self._config.validity,
             keys=self._config.keys,
-            publication=PublicationEntry(shards=self._config.publication.shards),
+            publication=PublicationEntry(**self._config.publication.model_dump()),
             pkcs11=self._config.pkcs11,
             log=self._make_log(ca_id),
             root=RootEntry(

@@ -125,15 +125,18 @@ class PublicationRule(Strict):
     Attributes:
         shards: in how many revocation lists the certificates of each issuing CA are divided. With 32, a hundred
             thousand revocations make lists of less than 200 KiB each. It can be raised later, and never lowered.
+        ocsp: whether the CA answers OCSP requests, and its certificates say where.
     """
 
     shards: Shards = 32
+    ocsp: bool = True
 
 
 class PublicationEntry(Strict):
     """The same of a CA that exists, in ``ca.toml``. What is left out is as earlier releases had it."""
 
     shards: Shards = 1
+    ocsp: bool = False
 
 
 class ModuleRule(Strict):

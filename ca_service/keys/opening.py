@@ -194,7 +194,8 @@ def _read_certificate(directory: Path, name: str, digest: str) -> x509.Certifica
 
 def _public_issuer(directory: Path, facts: CaFacts, entry: IssuerEntry) -> PublicIssuer:
     certificate = _read_certificate(directory, entry.certificate, entry.sha256)
-    info = IssuerInfo(certificate, facts.publication_url, entry.role, facts.publication.shards)
+    said = facts.publication
+    info = IssuerInfo(certificate, facts.publication_url, entry.role, said.shards, said.ocsp)
     return PublicIssuer(entry.pair, entry.role, certificate, info, generation=entry.generation)
 
 

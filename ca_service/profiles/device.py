@@ -79,7 +79,7 @@ def draft_ek(
         parts.tpm_names(manufacturer, vendor, firmware),
         parts.purpose(oids.EK_CERTIFICATE),
         parts.tpm_specification(spec),
-        *parts.publication(issuer.certificate_url, issuer.crl_url(serial)),
+        *parts.publication(issuer.certificate_url, issuer.crl_url(serial), issuer.ocsp_url),
         parts.provenance(provenance),
     ]
     tbs = tbs_certificate(Frame(parts.subject(None), spki, serial, validity, issuer.name), extensions)
@@ -141,7 +141,7 @@ def draft_devid(
     tbs = _identity_tbs(
         frame,
         key,
-        [*extensions, *parts.publication(issuer.certificate_url, issuer.crl_url(serial))],
+        [*extensions, *parts.publication(issuer.certificate_url, issuer.crl_url(serial), issuer.ocsp_url)],
         provenance,
     )
     slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
@@ -213,7 +213,7 @@ def draft_iak_webauthn(
         parts.policies(Role.IAK),
         encoded(names, critical=True),
         parts.purpose(oids.AIK_CERTIFICATE),
-        *parts.publication(issuer.certificate_url, issuer.crl_url(serial)),
+        *parts.publication(issuer.certificate_url, issuer.crl_url(serial), issuer.ocsp_url),
     ]
     tbs = _identity_tbs(
         Frame(parts.subject(None), spki, serial, validity, issuer.name), key, extensions, provenance

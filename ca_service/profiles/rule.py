@@ -11,23 +11,26 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from ca_service.judgment import Finding, failed, passed
 from ca_service.profiles import oids
 from ca_service.profiles.contract_subject import ContractSubject
-from ca_service.profiles.model import CaContent, DevidContent, Draft, EkContent, IssuerInfo, Profile
+from ca_service.profiles.model import Content, Draft, IssuerInfo, Profile
 from ca_service.profiles.sizes import signed_size
 from ca_service.profiles.view import CertificateView, ExtensionValue
 
 AKI, SKI, KU, BC = "2.5.29.35", "2.5.29.14", "2.5.29.15", "2.5.29.19"
 SAN, EKU, SDA, CP = "2.5.29.17", "2.5.29.37", "2.5.29.9", "2.5.29.32"
 CDP, AIA, PROVENANCE = "2.5.29.31", "1.3.6.1.5.5.7.1.1", oids.PROVENANCE.dotted_string
-CA_ISSUERS = "1.3.6.1.5.5.7.48.2"
+CA_ISSUERS, OCSP = "1.3.6.1.5.5.7.48.2", "1.3.6.1.5.5.7.48.1"
+NO_CHECK = "1.3.6.1.5.5.7.48.1.5"
 
 
-ALL: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "root-ca", "issuing-ca")
+ALL: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "ocsp", "root-ca", "issuing-ca")
 DEVICES: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid")
 IDENTITIES: tuple[Profile, ...] = ("iak", "iak-webauthn", "idevid")
 NAMED: tuple[Profile, ...] = ("iak", "idevid")
 """Identities that have a subject."""
 CAS: tuple[Profile, ...] = ("root-ca", "issuing-ca")
-ISSUED: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "issuing-ca")
+REVOCABLE: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "issuing-ca")
+"""What names its issuer's certificate and revocation list."""
+ISSUED: tuple[Profile, ...] = (*REVOCABLE, "ocsp")
 
 PRINTABLE = re.compile(r"[\x20-\x7e]+\Z")
 """Printable ASCII, at least one character."""
@@ -42,7 +45,7 @@ class LintSubject:
     issuer: IssuerInfo | None
 
     @property
-    def content(self) -> EkContent | DevidContent | CaContent:
+    def content(self) -> Content:
         """What the certificate shall say."""
         return self.draft.content
 

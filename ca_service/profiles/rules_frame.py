@@ -2,11 +2,13 @@
 
 from ca_service.profiles.model import (
     EPHEMERAL_LIMIT,
+    OCSP_LIMIT,
     SERIAL_SIZE,
     CaContent,
     CaRole,
     DevidContent,
     EkContent,
+    OcspContent,
     Profile,
     WebauthnContent,
 )
@@ -22,7 +24,10 @@ from ca_service.profiles.rule import (
     IDENTITIES,
     ISSUED,
     KU,
+    NO_CHECK,
+    OCSP,
     PROVENANCE,
+    REVOCABLE,
     SAN,
     SDA,
     SKI,
@@ -44,6 +49,7 @@ EXTENSIONS: dict[Profile, dict[str, bool]] = {
     "iak": {**_LEAF, SAN: False, CP: False, EKU: False},
     "iak-webauthn": {**_LEAF, BC: True, SAN: True, CP: False, EKU: False},
     "idevid": {**_LEAF, SAN: False, CP: False},
+    "ocsp": {AKI: False, SKI: False, KU: True, BC: True, EKU: True, NO_CHECK: False},
     "root-ca": {SKI: False, KU: True, BC: True},
     "issuing-ca": {**_EVERYWHERE, BC: True},
 }
@@ -54,6 +60,7 @@ _ISSUER_ROLES: dict[Profile, tuple[CaRole, ...]] = {
     "iak": ("devid", "ephemeral"),
     "iak-webauthn": ("devid", "ephemeral"),
     "idevid": ("devid", "ephemeral"),
+    "ocsp": ("ek", "devid", "ephemeral"),
     "root-ca": ("root",),
     "issuing-ca": ("root",),
 }
@@ -67,6 +74,7 @@ def _content(s: LintSubject) -> str | None:
         "iak": type(s.content) is DevidContent and s.content.role is Role.IAK,
         "iak-webauthn": isinstance(s.content, WebauthnContent) and s.content.role is Role.IAK,
         "idevid": isinstance(s.content, DevidContent) and s.content.role is Role.IDEVID,
+        "ocsp": isinstance(s.content, OcspContent),
         "root-ca": isinstance(s.content, CaContent) and s.content.role == "root" and s.issuer is None,
         "issuing-ca": isinstance(s.content, CaContent) and s.content.role != "root",
     }
@@ -119,7 +127,7 @@ def _ephemeral(s: LintSubject) -> str | None:
 
     Relying parties look at the issuer alone, so this rule is what keeps the issuers apart.
     """
-    if isinstance(s.content, CaContent) or s.issuer is None:
+    if isinstance(s.content, CaContent | OcspContent) or s.issuer is None:
         return "is no device's content"
     origin = s.content.provenance
     if origin.profile != PERSISTENT_EVIDENCE and not origin.ephemeral:
@@ -158,13 +166,24 @@ def _authority_key_id(s: LintSubject) -> str | None:
     return differs("authorityKeyIdentifier", wanted, s.value(AKI))
 
 
-@FRAME.rule("authority-info-access", *ISSUED)
+@FRAME.rule("authority-info-access", *REVOCABLE)
 def _authority_info_access(s: LintSubject) -> str | None:
     url = s.issuer.certificate_url if s.issuer else ""
-    return differs("authorityInfoAccess", AccessView(((CA_ISSUERS, url),)), s.value(AIA))
+    wanted: tuple[tuple[str, str], ...] = ((CA_ISSUERS, url),)
+    if s.issuer is not None and s.issuer.ocsp:
+        wanted = ((OCSP, f"{s.issuer.publication_url}/ocsp"), *wanted)
+    return differs("authorityInfoAccess", AccessView(wanted), s.value(AIA))
 
 
-@FRAME.rule("crl-distribution-points", *ISSUED)
+@FRAME.rule("no-check", "ocsp")
+def _no_check(s: LintSubject) -> str | None:
+    """Nobody asks whether it is revoked, so it must end soon."""
+    if s.view.not_after - s.view.not_before > OCSP_LIMIT:
+        return f"an OCSP responder's certificate holds for {OCSP_LIMIT.days} days at most"
+    return differs("id-pkix-ocsp-nocheck", bytes.fromhex("0500"), s.value(NO_CHECK))
+
+
+@FRAME.rule("crl-distribution-points", *REVOCABLE)
 def _crl_distribution_points(s: LintSubject) -> str | None:
     # A list is one of as many as the issuer has; the root has one.
     shard = s.content.serial & (s.issuer.shards - 1) if s.issuer else 0

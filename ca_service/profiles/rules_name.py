@@ -5,7 +5,14 @@ import hashlib
 from dataclasses import replace
 
 from ca_service.profiles.device import EMPTY_SLOT, find_slot
-from ca_service.profiles.model import SERIAL_SIZE, CaContent, DevidContent, EkContent, WebauthnContent
+from ca_service.profiles.model import (
+    SERIAL_SIZE,
+    CaContent,
+    DevidContent,
+    EkContent,
+    OcspContent,
+    WebauthnContent,
+)
 from ca_service.profiles.naming import SIMULATION_MARK, ca_name, printable_manufacturer
 from ca_service.profiles.rule import (
     CAS,
@@ -48,6 +55,11 @@ def _ca_subject(s: LintSubject) -> str | None:
     content = s.content
     wanted = ca_name(content.organization, content.mode, content.role, content.pair, content.generation)
     return differs("the subject", wanted.public_bytes(), s.view.subject.der)
+
+
+@NAMES.rule("responder-subject", "ocsp")
+def _responder_subject(s: LintSubject) -> str | None:
+    return differs("the subject", ((("2.5.4.3", "OCSP responder"),),), s.view.subject.rdns)
 
 
 @NAMES.rule("subject", *DEVICES)
@@ -142,7 +154,7 @@ def _slot(s: LintSubject) -> str | None:
 
 @NAMES.rule("provenance", *DEVICES)
 def _provenance(s: LintSubject) -> str | None:
-    if isinstance(s.content, CaContent):
+    if isinstance(s.content, CaContent | OcspContent):
         return "is no device's content"
     origin = s.content.provenance
     granted = origin.kbs_thumbprint is not None and origin.resource is not None
@@ -168,7 +180,7 @@ def _wants_room(s: LintSubject) -> bool:
     """Whether an identity's certificate would be too large with the whole provenance."""
     found, origin = (
         s.value(PROVENANCE),
-        s.content.provenance if not isinstance(s.content, CaContent) else None,
+        s.content.provenance if not isinstance(s.content, CaContent | OcspContent) else None,
     )
     if s.draft.profile not in IDENTITIES or origin is None or origin.resource is None:
         return False

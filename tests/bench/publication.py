@@ -63,9 +63,7 @@ def _revocation(world: w.World, skid: str, number: int) -> RevocationRow:
 def _one(world: w.World, store, client, skid: str) -> float:
     """From the operator's word to the list in a relying party's hands."""
     with store.read() as tx:
-        row = next(
-            row for row in tx.certificates.latest(state=CertificateState.ISSUED) if row.issuer == skid
-        )
+        row = next(row for row in tx.certificates.latest(state=CertificateState.ISSUED) if row.issuer == skid)
     begun = time.perf_counter()
     revoke(
         store, world.authority, row.serial, at=world.time, reason="superseded", cause="bench", limits=Limits()

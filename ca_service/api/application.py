@@ -8,6 +8,7 @@ from werkzeug.routing import BaseConverter
 from ca_service.api import problems
 from ca_service.api.enrolment import enrolment
 from ca_service.api.log import log
+from ca_service.api.ocsp import ocsp
 from ca_service.api.operator import operator
 from ca_service.api.publication import publication
 from ca_service.api.services import Services
@@ -52,6 +53,7 @@ def create_app(services: Services) -> Flask:
 
     app.register_blueprint(enrolment(services))
     app.register_blueprint(publication(services))
+    app.register_blueprint(ocsp(services))
     app.register_blueprint(log(services))
     app.register_blueprint(operator(services))
 

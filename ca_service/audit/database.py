@@ -13,7 +13,16 @@ from types import MappingProxyType
 from ca_service.audit.certificates import audit_certificates
 from ca_service.audit.findings import AuditReport, Findings
 from ca_service.audit.issuers import Issuers
-from ca_service.audit.leaf import CERTIFICATE, DECISION, RESTORE, Leaf, decision_leaf, parse_leaf
+from ca_service.audit.leaf import (
+    CERTIFICATE,
+    DECISION,
+    RESPONDER,
+    RESTORE,
+    Leaf,
+    decision_leaf,
+    parse_leaf,
+    responder_leaf,
+)
 from ca_service.audit.log import leaf_of_certificate
 from ca_service.audit.merkle import Frontier, Node, Place, leaf_hash
 from ca_service.audit.policies import digest_of_policy
@@ -59,7 +68,7 @@ def audit_database(
         _Tree(tx, rebuild).read()
     if row is not None and not rebuild.broken:
         _compare_frontier(row, rebuild.frontier, findings)
-    for kind in (DECISION, CERTIFICATE):
+    for kind in (DECISION, CERTIFICATE, RESPONDER):
         with _part(findings, f"{kind}s"):
             _audit_unlogged(tx, kind, findings)
     with _part(findings, "evidence"):
@@ -191,6 +200,7 @@ class _Tree:
             leaves.append(read)
         self._compare(leaves, DECISION, self._decisions)
         self._compare(leaves, CERTIFICATE, self._certificates)
+        self._compare(leaves, RESPONDER, self._responders)
         with tolerated(self._findings, "database.unreadable", "epochs", "an epoch cannot be read"):
             self._compare_restores(leaves)
 
@@ -200,6 +210,14 @@ class _Tree:
     def _certificates(self, serials: Collection[str]) -> dict[str, Leaf]:
         return {
             serial: leaf_of_certificate(row) for serial, row in self._tx.log.certificates(serials).items()
+        }
+
+    def _responders(self, serials: Collection[str]) -> dict[str, Leaf]:
+        return {
+            serial: responder_leaf(
+                serial=row.serial, issuer=row.issuer, der=row.der or b"", at=row.issued_at or row.created_at
+            )
+            for serial, row in self._tx.log.responders(serials).items()
         }
 
     def _compare(

@@ -100,7 +100,9 @@ def _reason(name: str) -> bytes:
 def _time(moment: datetime) -> bytes:
     """UTCTime up to 2049, GeneralizedTime from then on (RFC 5280, section 5.1.2.4)."""
     utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    text = b"%02d%02d%02d%02d%02d%02dZ" % (
+    if utc.year >= _FIRST_GENERALIZED:
+        return generalized_time(utc)
+    return _UTC_TIME + b"%02d%02d%02d%02d%02d%02dZ" % (
         utc.year % 100,
         utc.month,
         utc.day,
@@ -108,6 +110,9 @@ def _time(moment: datetime) -> bytes:
         utc.minute,
         utc.second,
     )
-    if utc.year < _FIRST_GENERALIZED:
-        return _UTC_TIME + text
-    return der_value(_GENERALIZED_TIME, b"%02d" % (utc.year // 100), text)
+
+
+def generalized_time(moment: datetime) -> bytes:
+    """GeneralizedTime of whole seconds (RFC 5280, section 4.1.2.5.2); of an aware time."""
+    utc = moment.astimezone(UTC)
+    return der_value(_GENERALIZED_TIME, f"{utc.year:04}{utc:%m%d%H%M%S}Z".encode("ascii"))

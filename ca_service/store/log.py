@@ -10,7 +10,14 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
-from ca_service.store.rows import CertificateRow, CertificateState, DecisionRow, HeadRow, LeafRow
+from ca_service.store.rows import (
+    CertificateRow,
+    CertificateState,
+    DecisionRow,
+    HeadRow,
+    LeafRow,
+    ResponderRow,
+)
 
 _HEAD = 1
 _PAGE = 1000
@@ -176,6 +183,14 @@ class LogTables(Repository):
         rows = self._all(LoggedCertificate, _certificates().where(schema.certificates.c.serial.in_(serials)))
         return {row.serial: row for row in rows}
 
+    def responders(self, serials: Collection[str]) -> dict[str, ResponderRow]:
+        """The issued certificates of OCSP responders with these serials."""
+        table = schema.responders
+        rows = self._all(
+            ResponderRow, sa.select(table).where(table.c.serial.in_(serials), table.c.der.is_not(None))
+        )
+        return {row.serial: row for row in rows}
+
     def lacks_an_end(self) -> bool:
         """Whether the first or the last decision has no leaf: cheap, and what a log that was begun late shows."""
         table = schema.decisions
@@ -205,12 +220,18 @@ class LogTables(Repository):
             yield row[0], row[1]
 
     def without_leaf(self, kind: str) -> Iterator[str]:
-        """Ids of the decisions, or serials of the issued certificates, that have no leaf; as they are read."""
-        decisions, certificates = schema.decisions.c, schema.certificates.c
+        """Ids of the decisions, or serials of the issued certificates, that have no leaf; as they are read.
+
+        `kind` is "decision", "certificate" or "responder".
+        """
+        decisions, certificates, responders = schema.decisions.c, schema.certificates.c, schema.responders.c
         key, condition = decisions.id, _no_leaf(kind, decisions.id)
         if kind == "certificate":
             key = certificates.serial
             condition = sa.and_(certificates.der.is_not(None), _no_leaf(kind, key))
+        elif kind == "responder":
+            key = responders.serial
+            condition = sa.and_(responders.der.is_not(None), _no_leaf(kind, key))
         query = sa.select(key).where(condition).order_by(key)
         for row in self._connection.execute(query.execution_options(yield_per=_PAGE)):
             yield row[0]

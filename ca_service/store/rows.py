@@ -165,6 +165,21 @@ class CertificateRow:
 
 
 @dataclass(frozen=True)
+class ResponderRow:
+    """A certificate of an OCSP responder, intended or issued; `issuer` as in `CertificateRow`."""
+
+    serial: str
+    issuer: str
+    state: CertificateState
+    tbs: bytes = field(repr=False)
+    der: bytes | None = field(repr=False)
+    created_at: datetime
+    issued_at: datetime | None
+    not_after: datetime
+    shard: int = 0
+
+
+@dataclass(frozen=True)
 class RevocationRow:
     """A serial on its issuer's CRL: `reason` as in RFC 5280 section 5.3.1, `cause` in words.
 

@@ -231,6 +231,22 @@ certificates = Table(
     Index(None, "issuer", "state", "not_after"),
 )
 
+responders = Table(
+    "responders",
+    metadata,
+    # Certificates of the CA's own OCSP responders. Their keys are derived and stored nowhere.
+    Column("serial", String(40), primary_key=True),
+    Column("issuer", String(40), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("tbs", LargeBinary, nullable=False),
+    Column("der", LargeBinary, nullable=True),
+    Column("created_at", Instant, nullable=False),
+    Column("issued_at", Instant, nullable=True),
+    Column("not_after", Instant, nullable=False),
+    Column("shard", Integer, nullable=False, server_default="0"),
+    Index(None, "issuer", "state", "not_after"),
+)
+
 revocations = Table(
     "revocations",
     metadata,

@@ -100,13 +100,13 @@ class World:
         self._livenesses: list[Liveness] = []
 
     @classmethod
-    def create(cls, directory: Path, shards: int = 1) -> "World":
+    def create(cls, directory: Path, shards: int = 1, *, ocsp: bool = False) -> "World":
         config = CeremonyConfig(
             mode="simulation",
             organization="Tests",
             publication_url="http://ca.test",
             ca_id="test-ca",
-            publication=PublicationRule(shards=shards),
+            publication=PublicationRule(shards=shards, ocsp=ocsp),
         )
         run_ceremony(directory / "ca", config, PASSPHRASE, clock=lambda: START, entropy=os.urandom)
         Platform.create(directory / "platform", Product.MILAN, clock=lambda: START)

@@ -22,6 +22,7 @@ publication_url = "http://ca.test"
 ca_id = "test-ca"
 [publication]
 shards = 1
+ocsp = false
 """
 
 

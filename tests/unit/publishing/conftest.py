@@ -16,7 +16,7 @@ SHARDS = 4
 @pytest.fixture(scope="session")
 def grown(tmp_path_factory: pytest.TempPathFactory):
     """The world, made once: some TPMs have certificates, those of the EK CA stand in more than one shard."""
-    world = w.World.create(tmp_path_factory.mktemp("sharded"), shards=SHARDS)
+    world = w.World.create(tmp_path_factory.mktemp("sharded"), shards=SHARDS, ocsp=True)
     store = world.new_store()
     world.apply(store, world.policy())
     enroller = world.enroller(store)

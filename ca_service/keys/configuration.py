@@ -12,6 +12,7 @@ from ca_service.keys.documents import (
     Days,
     Organization,
     Strict,
+    check_ocsp_url,
     check_url,
     load_document,
 )
@@ -180,6 +181,7 @@ class CeremonyConfig(Strict):
     def _honest(self) -> Self:
         if self.mode == "production" and SIMULATION_MARK in self.organization.upper():
             raise ValueError("a production CA must not have SIMULATION in its organization")
+        check_ocsp_url(self.publication_url, ocsp=self.publication.ocsp)
         wanted = is_token_uri(self.keys.issuing) or is_token_uri(self.root.key or "")
         if wanted and self.pkcs11 is None:
             raise ValueError("a key on a token needs [pkcs11] with the path of the module")

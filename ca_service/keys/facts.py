@@ -14,6 +14,7 @@ from ca_service.keys.documents import (
     Organization,
     PairName,
     Strict,
+    check_ocsp_url,
     check_url,
     load_document,
     toml_lines,
@@ -84,6 +85,7 @@ class CaFacts(Strict):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
+        check_ocsp_url(self.publication_url, ocsp=self.publication.ocsp)
         if len({(i.role, i.pair, i.generation) for i in self.issuer}) != len(self.issuer):
             raise ValueError("two issuers have the same role, pair and generation")
         for what in ("certificate", "key"):

@@ -167,22 +167,18 @@ def _integer(value: asn1.TLV) -> int:
 
 
 def _nonce(tbs: _TbsRequest) -> bytes | None:
-    singles = [extension for single in tbs.requests for extension in single.extensions or ()]
-    nonces = list[bytes]()
-    for extension in (*singles, *(tbs.extensions or ())):
-        if extension.id.dotted_string == _NONCE and extension not in singles:
-            nonces.append(extension.value)
-        elif extension.critical:
+    """The nonce is an extension of the whole request; those of single certificates mean nothing here."""
+    nonces = [extension.value for extension in tbs.extensions or () if extension.id.dotted_string == _NONCE]
+    others = [extension for extension in tbs.extensions or () if extension.id.dotted_string != _NONCE]
+    for extension in (*others, *(one for single in tbs.requests for one in single.extensions or ())):
+        if extension.critical:
             raise BadRequest("request.extensions", f"has a critical {extension.id.dotted_string}")
     if not nonces:
         return None
     value: bytes = nonces[0]
     # An OCTET STRING within that of the extension; its length fits into one octet.
-    if (
-        len(nonces) > 1
-        or not 1 <= len(value) - 2 <= MAX_NONCE
-        or value[:2] != bytes((_OCTETS, len(value) - 2))
-    ):
+    size = len(value) - 2
+    if len(nonces) > 1 or not 1 <= size <= MAX_NONCE or value[:2] != bytes((_OCTETS, size)):
         raise BadRequest("request.nonce", f"must be there once, and have 1 to {MAX_NONCE} octets")
     return value[2:]
 

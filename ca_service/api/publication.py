@@ -90,6 +90,7 @@ def _directory(services: Services) -> Directory:
             "checkpoint": "/log/checkpoint",
             "ca": "/ca/{skid}.cer",
             "crl": "/crl/{skid}/{shard}.crl",
+            **({"ocsp": "/ocsp"} if authority.publication.ocsp else {}),
         },
         limits={
             "max_body_bytes": MAX_BODY,

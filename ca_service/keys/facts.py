@@ -60,7 +60,7 @@ class CaFacts(Strict):
     `serial_prefix` (1 to 127) starts each serial number, so that two instances of one CA never draw the same.
     `keys` says where the keys of further issuing CAs shall live. `state_kept` says that the CA remembers in ``state/``
     what its database must not fall behind: without that folder no database is opened then. `publication` may be
-    changed by hand, see ``docs/database.md``.
+    changed by hand, see ``docs/status.md``.
     """
 
     version: Literal[1]
@@ -118,7 +118,8 @@ class CaFacts(Strict):
         tables += [("[pkcs11]", self.pkcs11), ("[log]", self.log), ("[root]", self.root)]
         tables += [("[[issuer]]", issuer) for issuer in self.issuer]
         blocks = [
-            "# Public facts about this CA, written by its key ceremony. Do not edit.\n" + toml_lines(top)
+            "# Public facts about this CA, written by its key ceremony. Do not edit, but for [publication].\n"
+            + toml_lines(top)
         ]
         blocks += [
             f"{head}\n{toml_lines(model.model_dump(exclude_none=True))}"

@@ -8,6 +8,7 @@ nothing. What was reserved and never issued stands on a revocation list, and is 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -77,14 +78,17 @@ def reply_to(
 def _asked(
     rows: Sequence[IssuerRow], request: OcspRequest, skid: str | None
 ) -> tuple[IssuerRow, x509.Certificate]:
-    candidates = [
-        (row, x509.load_der_x509_certificate(row.certificate)) for row in rows if skid in (None, row.skid)
-    ]
+    candidates = [(row, _loaded(row.certificate)) for row in rows if skid in (None, row.skid)]
     for cert_id in request.cert_ids:
         for row, certificate in candidates:
             if cert_id.names(certificate):
                 return row, certificate
     raise NotFound("nothing is asked about certificates of this CA")
+
+
+@lru_cache(maxsize=64)
+def _loaded(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
 
 
 def _responder(tx: Transaction, skid: str, at: datetime) -> ResponderRow:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated, Final
 
 from cryptography import x509
@@ -111,10 +112,7 @@ class CertId:
 
     def names(self, issuer: x509.Certificate) -> bool:
         """Whether the certificate is one of this issuer's."""
-        return bool(self.digest) and (self.name_hash, self.key_hash) == (
-            hashlib.new(self.digest, issuer.subject.public_bytes(), usedforsecurity=False).digest(),
-            hashlib.new(self.digest, _key_bits(issuer), usedforsecurity=False).digest(),
-        )
+        return bool(self.digest) and (self.name_hash, self.key_hash) == _issuer_hashes(issuer, self.digest)
 
 
 @dataclass(frozen=True)
@@ -261,6 +259,16 @@ def _status(answer: Answer) -> bytes:
             code = der_value(_EXPLICIT_0, der_value(_ENUMERATED, bytes([CODES[answer.reason]])))
         return der_value(_REVOKED, generalized_time(answer.revoked_at), code)
     return _GOOD if answer.known else _UNKNOWN
+
+
+@lru_cache(maxsize=64)
+def _issuer_hashes(issuer: x509.Certificate, digest: str) -> tuple[bytes, bytes]:
+    """Over its name and its key; a CA has few issuers, and everybody may ask."""
+    name, key = (
+        hashlib.new(digest, value, usedforsecurity=False).digest()
+        for value in (issuer.subject.public_bytes(), _key_bits(issuer))
+    )
+    return name, key
 
 
 def _key_bits(certificate: x509.Certificate) -> bytes:

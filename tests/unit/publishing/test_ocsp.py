@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.api import Services, create_app
 from ca_service.api.services import HttpLimits
+from ca_service.audit import audit_folder, export_log
 from ca_service.enrollment import Limits, revoke
 from ca_service.enrollment.responders import OPEN_FOR, ensure_responders
 from ca_service.judgment import Unavailable
-from ca_service.operations.audit import audit_ca
+from ca_service.operations.audit import audit_ca, log_key
 from ca_service.profiles import OCSP_LIMIT
 from ca_service.status import responder_key
 from ca_service.store import CertificateState
@@ -352,6 +353,17 @@ class TestResponders:
         with store.read() as tx:
             leaves = tx.log.about([("responder", row.serial) for row in self.rows(store, world)])
         assert len(leaves) == 3
+
+    def test_they_are_exported_with_the_log(self, store, world, tmp_path):
+        key, folder = log_key(world.authority), tmp_path / "export"
+        with store.read() as tx:
+            export_log(tx, key, folder, {ca.skid: b"pem" for ca in world.authority.issuers})
+        assert audit_folder(folder, key).clean
+        row = self.rows(store, world)[0]
+        file = folder / "certificates" / f"{row.serial}.cer"
+        assert file.read_bytes() == row.der
+        file.write_bytes(b"another")
+        assert audit_folder(folder, key).counts == {"certificate.altered": 1}
 
     @pytest.mark.parametrize(
         ("statement", "finding"),

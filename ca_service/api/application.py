@@ -8,6 +8,7 @@ from werkzeug.routing import BaseConverter
 from ca_service.api import problems
 from ca_service.api.enrolment import enrolment
 from ca_service.api.log import log
+from ca_service.api.ocsp import ocsp
 from ca_service.api.operator import operator
 from ca_service.api.publication import publication
 from ca_service.api.services import Services
@@ -18,6 +19,12 @@ class HexName(BaseConverter):
     """Serial numbers, key ids and ids of enrolments: what is none is not there, and no database is asked for it."""
 
     regex = "[0-9a-f]{1,64}"
+
+
+class ShardNumber(BaseConverter):
+    """Numbers of revocation lists, in the one way in which distribution points write them."""
+
+    regex = "0|[1-9][0-9]{0,2}"
 
 
 _ALWAYS = ("/healthz",)
@@ -35,6 +42,7 @@ def create_app(services: Services) -> Flask:
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.strict_slashes = True
     app.url_map.converters["hex"] = HexName
+    app.url_map.converters["shard"] = ShardNumber
     problems.install(app)
 
     @app.before_request
@@ -45,6 +53,7 @@ def create_app(services: Services) -> Flask:
 
     app.register_blueprint(enrolment(services))
     app.register_blueprint(publication(services))
+    app.register_blueprint(ocsp(services))
     app.register_blueprint(log(services))
     app.register_blueprint(operator(services))
 

@@ -35,8 +35,9 @@ _CA_CERTIFICATE_AGE_S = 86_400
 _CERTIFICATE_AGE_S = 3_600
 
 
-def _published(body: bytes, mimetype: str, max_age_s: int) -> Response:
+def _published(body: bytes, mimetype: str, max_age_s: int, modified: datetime | None = None) -> Response:
     response = Response(body, HTTPStatus.OK, mimetype=mimetype)
+    response.last_modified = modified
     response.headers["Cache-Control"] = f"public, max-age={max_age_s}"
     response.set_etag(hashlib.sha256(body).hexdigest())
     response.make_conditional(request.environ)
@@ -88,7 +89,8 @@ def _directory(services: Services) -> Directory:
             "certificates": "/v1/certificates/{serial}",
             "checkpoint": "/log/checkpoint",
             "ca": "/ca/{skid}.cer",
-            "crl": "/crl/{skid}/0.crl",
+            "crl": "/crl/{skid}/{shard}.crl",
+            **({"ocsp": "/ocsp"} if authority.publication.ocsp else {}),
         },
         limits={
             "max_body_bytes": MAX_BODY,
@@ -104,7 +106,7 @@ def _publish_due(services: Services) -> None:
     publish_due(services.store, services.authority, desk.now(), desk.limits)
 
 
-def _crl(services: Services, renew: Callable[[], None], skid: str) -> CrlRow:
+def _crl(services: Services, renew: Callable[[], None], skid: str, shard: int) -> CrlRow:
     """The CRL in force, renewed if it is past half of its life. One that cannot be renewed is good to its end."""
     failure = None
     try:
@@ -113,11 +115,11 @@ def _crl(services: Services, renew: Callable[[], None], skid: str) -> CrlRow:
         failure = error
         _log.warning("revocation lists cannot be renewed", reason=error.detail)
     with services.store.read() as tx:
-        row = tx.crls.latest(skid)
+        row = tx.crls.latest(skid, shard)
     if failure is not None and (row is None or row.next_update <= services.enroller.desk.now()):
         raise failure
     if row is None:
-        raise NotFound("there is no CA with this key id")
+        raise NotFound("there is no CA with this key id, or it has no list of this number")
     return row
 
 
@@ -148,11 +150,8 @@ def _root_crl(services: Services) -> Response:
     key, end = authority.root.public_key(), crl.next_update_utc
     if not isinstance(key, ec.EllipticCurvePublicKey) or not crl.is_signature_valid(key) or end is None:
         raise Unavailable("the root's CRL is not this root's")
-    response = _published(
-        crl.public_bytes(Encoding.DER), PKIX_CRL, _crl_age(end, services.enroller.desk.now())
-    )
-    response.last_modified = crl.last_update_utc
-    return response
+    age = _crl_age(end, services.enroller.desk.now())
+    return _published(crl.public_bytes(Encoding.DER), PKIX_CRL, age, crl.last_update_utc)
 
 
 def _crl_age(next_update: datetime, at: datetime) -> int:
@@ -174,17 +173,25 @@ def _check_ready(services: Services, renew: Callable[[], None]) -> None:
     services.store.check_writable()
     at, log = services.enroller.desk.now(), services.enroller.desk.log
     before = log.seen
+    failure = None
+    try:
+        # So that the lists below are those that a relying party would get.
+        renew()
+    except VtpmCaError as error:
+        failure = error
     with services.store.read() as tx:
         log.check_head(tx, before)
         rows = tx.issuers.all()
+        lists = tx.crls.newest([row.skid for row in rows])
     for row in rows:
         if row.state is IssuerState.ACTIVE:
             issuer = services.enroller.desk.source.holding(row.skid).issuer_of(row.skid)
             if issuer.info.validity.not_after <= at:
                 raise Unavailable(f"the {row.role} CA that signs has expired", code="issuer")
             sign_and_check(issuer.signer, b"ready?")
-        if row.state in TRUSTED and _crl(services, renew, row.skid).next_update <= at:
-            raise Unavailable(f"a CRL of the {row.role} CA has expired")
+        ends = [crl.next_update for (skid, _), crl in lists.items() if skid == row.skid]
+        if row.state in TRUSTED and (not ends or min(ends) <= at):
+            raise failure or Unavailable(f"a CRL of the {row.role} CA has expired")
 
 
 def publication(services: Services) -> Blueprint:
@@ -202,14 +209,13 @@ def publication(services: Services) -> Blueprint:
     def ca_certificate(skid: str) -> Response:
         return _published(_ca_certificate(services, skid), PKIX_CERT, _CA_CERTIFICATE_AGE_S)
 
-    @blueprint.get("/crl/<hex:skid>/0.crl")
-    def crl(skid: str) -> Response:
-        if skid == _skid(services.authority.root):
+    @blueprint.get("/crl/<hex:skid>/<shard:shard>.crl")
+    def crl(skid: str, shard: str) -> Response:
+        if skid == _skid(services.authority.root) and shard == "0":
             return _root_crl(services)
-        row = _crl(services, renew, skid)
-        response = _published(row.der, PKIX_CRL, _crl_age(row.next_update, services.enroller.desk.now()))
-        response.last_modified = row.this_update
-        return response
+        row = _crl(services, renew, skid, int(shard))
+        age = _crl_age(row.next_update, services.enroller.desk.now())
+        return _published(row.der, PKIX_CRL, age, row.this_update)
 
     @blueprint.get("/v1/certificates/<hex:serial>")
     def certificate(serial: str) -> Response:

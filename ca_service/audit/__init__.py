@@ -16,6 +16,7 @@ from ca_service.audit.leaf import (
     Leaf,
     certificate_leaf,
     decision_leaf,
+    responder_leaf,
     restore_leaf,
 )
 from ca_service.audit.log import Log, Receipt, Seen
@@ -46,6 +47,7 @@ __all__ = [
     "decision_leaf",
     "export_log",
     "open_checkpoint",
+    "responder_leaf",
     "restore_leaf",
     "verifier_key",
 ]

@@ -47,10 +47,21 @@ def _differing(row: CertificateRow) -> str:
     facts = {
         "serial": row.serial == serial_hex(certificate.serial_number),
         "issuer": bytes.fromhex(row.issuer) == identifier.key_identifier,
+        "revocation list": _list_of(certificate) == row.shard,
         "end": row.not_after == certificate.not_valid_after_utc,
         "tbs": _open(row.tbs, row.slot) == _open(certificate.tbs_certificate_bytes, row.slot),
     }
     return ", ".join(name for name, same in facts.items() if not same)
+
+
+def _list_of(certificate: x509.Certificate) -> int:
+    """Number of the revocation list that a certificate names; 0 if it names none."""
+    try:
+        points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    except x509.ExtensionNotFound:
+        return 0
+    names = points[0].full_name or [x509.UniformResourceIdentifier("")]
+    return int(str(names[0].value).rpartition("/")[2].removesuffix(".crl"))
 
 
 def _open(tbs: bytes, slot: int | None) -> bytes:

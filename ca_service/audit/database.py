@@ -13,7 +13,16 @@ from types import MappingProxyType
 from ca_service.audit.certificates import audit_certificates
 from ca_service.audit.findings import AuditReport, Findings
 from ca_service.audit.issuers import Issuers
-from ca_service.audit.leaf import CERTIFICATE, DECISION, RESTORE, Leaf, decision_leaf, parse_leaf
+from ca_service.audit.leaf import (
+    CERTIFICATE,
+    DECISION,
+    RESPONDER,
+    RESTORE,
+    Leaf,
+    decision_leaf,
+    parse_leaf,
+    responder_leaf,
+)
 from ca_service.audit.log import leaf_of_certificate
 from ca_service.audit.merkle import Frontier, Node, Place, leaf_hash
 from ca_service.audit.policies import digest_of_policy
@@ -21,7 +30,7 @@ from ca_service.audit.rebuild import Rebuild, differing
 from ca_service.audit.revocations import audit_revocations
 from ca_service.audit.salvage import read_each, tolerated
 from ca_service.judgment import BadRequest
-from ca_service.store import HeadRow, LeafRow, Transaction
+from ca_service.store import HeadRow, LeafRow, ListKey, Transaction
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import Checkpoint, open_checkpoint
 from vtpm.wire.merkle import MAX_TREE_SIZE
@@ -38,7 +47,7 @@ def audit_database(
     issuers: Issuers,
     since: Checkpoint | None = None,
     *,
-    kept: Mapping[str, bytes] = MappingProxyType({}),
+    kept: Mapping[ListKey, bytes] = MappingProxyType({}),
 ) -> AuditReport:
     """Recompute the log, and compare it with what the database holds.
 
@@ -47,7 +56,7 @@ def audit_database(
         key: verifier key of the log.
         issuers: the CA's certificates: whose revocation lists are believed.
         since: an older checkpoint of this log whose signature was verified.
-        kept: the newest CRL (DER) of each issuer as it is remembered outside the database.
+        kept: the newest CRLs (DER) of each issuer, by key id and shard, as they are remembered outside the database.
     """
     findings = Findings()
     row, head = None, None
@@ -59,7 +68,7 @@ def audit_database(
         _Tree(tx, rebuild).read()
     if row is not None and not rebuild.broken:
         _compare_frontier(row, rebuild.frontier, findings)
-    for kind in (DECISION, CERTIFICATE):
+    for kind in (DECISION, CERTIFICATE, RESPONDER):
         with _part(findings, f"{kind}s"):
             _audit_unlogged(tx, kind, findings)
     with _part(findings, "evidence"):
@@ -191,6 +200,7 @@ class _Tree:
             leaves.append(read)
         self._compare(leaves, DECISION, self._decisions)
         self._compare(leaves, CERTIFICATE, self._certificates)
+        self._compare(leaves, RESPONDER, self._responders)
         with tolerated(self._findings, "database.unreadable", "epochs", "an epoch cannot be read"):
             self._compare_restores(leaves)
 
@@ -200,6 +210,14 @@ class _Tree:
     def _certificates(self, serials: Collection[str]) -> dict[str, Leaf]:
         return {
             serial: leaf_of_certificate(row) for serial, row in self._tx.log.certificates(serials).items()
+        }
+
+    def _responders(self, serials: Collection[str]) -> dict[str, Leaf]:
+        return {
+            serial: responder_leaf(
+                serial=row.serial, issuer=row.issuer, der=row.der or b"", at=row.issued_at or row.created_at
+            )
+            for serial, row in self._tx.log.responders(serials).items()
         }
 
     def _compare(

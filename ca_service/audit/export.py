@@ -16,11 +16,11 @@ from pathlib import Path
 
 from ca_service.audit import layout
 from ca_service.audit.guide import GUIDE
-from ca_service.audit.leaf import CERTIFICATE, DECISION, Leaf, parse_leaf
+from ca_service.audit.leaf import CERTIFICATE, DECISION, RESPONDER, Leaf, parse_leaf
 from ca_service.audit.log import check_head, damaged
 from ca_service.audit.merkle import Frontier, consistency, leaf_hash, verify_consistency
 from ca_service.judgment import Conflict, Unavailable
-from ca_service.store import Transaction
+from ca_service.store import LoggedCertificate, ResponderRow, Transaction
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import Checkpoint, open_checkpoint
 from vtpm.wire.note import VerifierKey
@@ -185,11 +185,15 @@ class _Export:
         return frontier.root()
 
     def _put_subjects(self, leaves: Sequence[_Read]) -> None:
-        self._put_certificates([read for read in leaves if read[0].kind == CERTIFICATE])
+        certificates = [read for read in leaves if read[0].kind == CERTIFICATE]
+        self._put_certificates(certificates, self._tx.log.certificates(_subjects(certificates)))
+        responders = [read for read in leaves if read[0].kind == RESPONDER]
+        self._put_certificates(responders, self._tx.log.responders(_subjects(responders)))
         self._put_decisions([read for read in leaves if read[0].kind == DECISION])
 
-    def _put_certificates(self, leaves: Sequence[_Read]) -> None:
-        rows = self._tx.log.certificates([leaf.subject for leaf, _ in leaves])
+    def _put_certificates(
+        self, leaves: Sequence[_Read], rows: Mapping[str, LoggedCertificate | ResponderRow]
+    ) -> None:
         for leaf, members in leaves:
             row = rows.get(leaf.subject)
             content = _intact(
@@ -216,6 +220,10 @@ class _Export:
             raise _contradiction(f"policy version {version}")
         self._folder.put(layout.POLICIES, layout.policy_name(digest), row.text.encode("utf-8"))
         self._policies.add(digest)
+
+
+def _subjects(leaves: Sequence[_Read]) -> list[str]:
+    return [leaf.subject for leaf, _ in leaves]
 
 
 def _parsed(data: bytes) -> _Read:

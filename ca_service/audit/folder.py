@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ca_service.audit import layout
 from ca_service.audit.findings import AuditReport, Findings
-from ca_service.audit.leaf import CERTIFICATE, DECISION, Leaf
+from ca_service.audit.leaf import CERTIFICATE, DECISION, RESPONDER, Leaf
 from ca_service.audit.policies import MAX_POLICY, digest_of_policy
 from ca_service.audit.rebuild import Rebuild
 from ca_service.judgment import BadRequest
@@ -63,7 +63,7 @@ class _Files:
         self._policies = dict[str, None]()
 
     def check(self, leaf: Leaf, members: Mapping[str, str]) -> None:
-        if leaf.kind == CERTIFICATE:
+        if leaf.kind in (CERTIFICATE, RESPONDER):
             name = layout.certificate_name(leaf.subject)
             self._check(layout.CERTIFICATES, name, members["sha256"], "certificate", leaf.subject)
             self._check_issuer(members["issuer"])

@@ -1,4 +1,4 @@
-"""What the log says about a decision, a certificate and a restore: one canonical JSON object each.
+"""What the log says about a decision, a certificate, an OCSP responder and a restore: one canonical JSON object each.
 
 A leaf holds digests where the thing itself is long or not for everybody: with the leaf nobody learns a trace or a
 policy, and whoever has them can hold them against it. ``docs/log.md`` is the reference of the members.
@@ -17,8 +17,8 @@ from vtpm.wire.log import MAX_LEAF, Checkpoint
 from vtpm.wire.message_fields import time_text
 
 VERSION = 1
-DECISION, CERTIFICATE, RESTORE = "decision", "certificate", "restore"
-KINDS = (DECISION, CERTIFICATE, RESTORE)
+DECISION, CERTIFICATE, RESPONDER, RESTORE = "decision", "certificate", "responder", "restore"
+KINDS = (DECISION, CERTIFICATE, RESPONDER, RESTORE)
 
 _TEXT, _NUMBER = "text", "number"
 _MAX_NUMBER = 2**53 - 1
@@ -55,9 +55,10 @@ _MEMBERS: dict[str, dict[str, str]] = {
         "sha256": "digest",
         "decision": "id",
     },
+    RESPONDER: {"serial": "hex", "issuer": "hex", "sha256": "digest"},
     RESTORE: {"epoch": _NUMBER, "size": "decimal", "root": "digest or none"},
 }
-_SUBJECTS = {DECISION: "id", CERTIFICATE: "serial", RESTORE: "epoch"}
+_SUBJECTS = {DECISION: "id", CERTIFICATE: "serial", RESPONDER: "serial", RESTORE: "epoch"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Leaf:
 
     Attributes:
         kind: one of `KINDS`.
-        subject: id of the decision, serial of the certificate, number of the epoch. Once per kind.
+        subject: id of the decision, serial of the certificate or the responder's, number of the epoch. Once per kind.
         data: the leaf's bytes, canonical JSON (RFC 8785).
     """
 
@@ -128,6 +129,19 @@ def certificate_leaf(
             "decision": decision_id,
         },
     )
+
+
+def responder_leaf(*, serial: str, issuer: str, der: bytes, at: datetime) -> Leaf:
+    """The leaf of the certificate of an OCSP responder: what an issuing CA signs besides certificates of TPMs.
+
+    Args:
+        serial: its serial number, hex as in the database.
+        issuer: subject key id of the CA that signed it, hex.
+        der: the certificate.
+        at: when it was stored as issued.
+    """
+    digest = hashlib.sha256(der).hexdigest()
+    return _leaf(RESPONDER, serial, at, {"serial": serial, "issuer": issuer, "sha256": digest})
 
 
 def restore_leaf(epoch: int, at: datetime, known: Checkpoint | None) -> Leaf:

@@ -14,21 +14,22 @@ from ca_service.audit.findings import Findings
 from ca_service.audit.issuers import Issuers
 from ca_service.audit.salvage import tolerated
 from ca_service.profiles import serial_hex
-from ca_service.store import CrlRow, Transaction
+from ca_service.profiles.scope import scope_of
+from ca_service.store import CrlRow, ListKey, Transaction
 
 BATCH = 500
 
 
 def audit_revocations(
-    tx: Transaction, issuers: Issuers, kept: Mapping[str, bytes], restores: int, findings: Findings
+    tx: Transaction, issuers: Issuers, kept: Mapping[ListKey, bytes], restores: int, findings: Findings
 ) -> None:
     """Hold states of certificates, revocations, and all CRLs of each issuer against each other.
 
     Args:
         tx: a read transaction.
         issuers: whose lists are believed.
-        kept: the newest CRL (DER) of issuers, from outside the database.
-        restores: how often the database was restored; each may have left one gap in the numbers of an issuer's lists.
+        kept: the newest CRLs (DER) of issuers by shard, from outside the database.
+        restores: how often the database was restored; each may have left one gap in the numbers of each list.
         findings: where what is wrong goes.
     """
     for serial in tx.log.unrevoked(BATCH):
@@ -36,7 +37,11 @@ def audit_revocations(
         findings.add("revocation.missing", serial, detail)
     for serial in tx.log.revived(BATCH):
         _ignored(serial, findings)
-    for issuer in sorted({*tx.log.crl_issuers(), *tx.log.revoking_issuers(), *kept}):
+    for serial in tx.log.misplaced(BATCH):
+        detail = "the revocation belongs to another list than the one that the certificate names"
+        findings.add("revocation.misplaced", serial, detail)
+    of_kept = {skid for skid, _ in kept}
+    for issuer in sorted({*tx.log.crl_issuers(), *tx.log.revoking_issuers(), *of_kept}):
         with tolerated(
             findings, "crl.unreadable", issuer, "a list or revocation of this issuer cannot be read"
         ):
@@ -44,7 +49,8 @@ def audit_revocations(
             if certificate is None:
                 detail = "lists or revocations name an issuing CA that this root has not signed"
                 findings.add("crl.foreign", issuer, detail)
-            _Issuer(tx, issuer, certificate, findings).audit(kept.get(issuer), restores)
+            ours = {shard: der for (skid, shard), der in kept.items() if skid == issuer}
+            _Issuer(tx, issuer, certificate, findings).audit(ours, restores)
 
 
 def _ignored(serial: str, findings: Findings) -> None:
@@ -61,55 +67,61 @@ class _Issuer:
         self._skid = skid
         self._certificate = certificate
         self._findings = findings
-        self._last_update: datetime | None = None
 
-    def audit(self, kept: bytes | None, restores: int) -> None:
-        ever, last = self._walk(restores)
-        if kept is not None and self._certificate is not None:
-            ever |= _serials(_load(kept, self._certificate))
-        recorded = set(self._tx.log.revoked_by(self._skid))
+    def audit(self, kept: Mapping[int, bytes], restores: int) -> None:
+        numbers, recorded = self._tx.log.crl_numbers(self._skid), self._tx.log.revoked_by(self._skid)
+        for shard in sorted({*numbers, *kept, *recorded.values()}):
+            with tolerated(self._findings, "crl.unreadable", self._place(shard), "a list cannot be read"):
+                ever, last, at = self._walk(shard, numbers.get(shard, []), restores)
+                if shard in kept and self._certificate is not None:
+                    ever |= _serials(_load(kept[shard], self._certificate))
+                self._compare(ever, last, at, {serial for serial in recorded if recorded[serial] == shard})
+
+    def _place(self, shard: int) -> str:
+        return f"{self._skid}/{shard}" if shard else self._skid
+
+    def _compare(self, ever: set[str], last: set[str], at: datetime | None, recorded: set[str]) -> None:
         for serial in sorted(ever - recorded):
             where = "the last CRL" if serial in last else "a CRL"
             detail = f"the serial stands on {where}, and its revocation is gone"
             self._findings.add("revocation.missing", serial, detail)
         for serial in sorted(recorded - last):
-            if not self._expired(serial, self._last_update):
+            if not self._expired(serial, at):
                 self._findings.add("revocation.unpublished", serial, "the revocation is not on the last CRL")
         # What has a revocation is asked of the database above.
         for batch in _batches(sorted(ever - recorded)):
             for serial in sorted(self._tx.log.good_among(self._skid, batch)):
                 _ignored(serial, self._findings)
 
-    def _walk(self, restores: int) -> tuple[set[str], set[str]]:
-        """All serials on lists that this issuer has signed, and those on the last one."""
-        ever, last, previous, gaps = set[str](), set[str](), 0, 0
-        for number in self._tx.log.crl_numbers(self._skid):
+    def _walk(
+        self, shard: int, numbers: Iterable[int], restores: int
+    ) -> tuple[set[str], set[str], datetime | None]:
+        """All serials on the lists of one shard that this issuer has signed, those on the last one, and its time."""
+        ever, last, at, previous, gaps = set[str](), set[str](), None, 0, 0
+        place = self._place(shard)
+        for number in numbers:
             gaps += number != previous + 1
             previous = number
             last = set()
-            with tolerated(
-                self._findings, "crl.unreadable", f"{self._skid}/{number}", "the list cannot be read"
-            ):
-                row = self._tx.crls.get(self._skid, number)
+            with tolerated(self._findings, "crl.unreadable", f"{place}/{number}", "the list cannot be read"):
+                row = self._tx.crls.get(self._skid, number, shard)
                 if row is None or self._certificate is None:
                     continue
                 try:
                     crl = self._checked(row, self._certificate)
                 except _NotOursError as error:
-                    self._findings.add("crl.forged", f"{self._skid}/{number}", str(error))
+                    self._findings.add("crl.forged", f"{place}/{number}", str(error))
                     continue
-                last, self._last_update = _serials(crl), row.this_update
+                last, at = _serials(crl), row.this_update
                 for serial in sorted(ever - last):
                     if not self._expired(serial, row.this_update):
-                        detail = (
-                            f"list {number} of issuer {self._skid} does not name what an earlier one does"
-                        )
+                        detail = f"list {number} of issuer {place} does not name what an earlier one does"
                         self._findings.add("crl.dropped", serial, detail)
                 ever |= last
         if gaps > restores:
             detail = f"the numbers of its lists have {gaps} gaps, and restores explain {restores}"
-            self._findings.add("crl.missing", self._skid, detail)
-        return ever, last
+            self._findings.add("crl.missing", place, detail)
+        return ever, last, at
 
     def _checked(self, row: CrlRow, issuer: x509.Certificate) -> x509.CertificateRevocationList:
         crl = _load(row.der, issuer)
@@ -120,7 +132,13 @@ class _Issuer:
             row.next_update,
         ):
             raise _NotOursError("the list has another number or other times than its row")
+        if not self._in_place(scope_of(crl), row.shard):
+            raise _NotOursError("the list is published in another place than its row says")
         return crl
+
+    def _in_place(self, scope: str | None, shard: int) -> bool:
+        """The list of all certificates does not say where it is published."""
+        return shard == 0 if scope is None else scope.endswith(f"/crl/{self._skid}/{shard}.crl")
 
     def _expired(self, serial: str, at: datetime | None) -> bool:
         """Whether a certificate had expired at that time: a list need not name it any more (RFC 5280, section 3.3)."""

@@ -115,12 +115,12 @@ def publish(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Make and publish the next CRL of every issuing CA, or with --root the root's.
+    """Make and publish the next of all CRLs of every issuing CA, or with --root the root's.
 
     The root's list names the issuing CAs that are revoked; it holds for a year at most. A running server publishes the
     new one at once.
     """
-    columns = ("issuer", "number", "this_update", "next_update")
+    columns = ("issuer", "shard", "number", "this_update", "next_update")
     if root:
         rows = _publish_root(directory, root_key, skids, reason, yes=yes)
         if not rows:
@@ -149,7 +149,8 @@ def _publish_root(
     opened = load_root(directory, find_root_passphrase(os.environ), root_key, find_root_pin(os.environ))
     made = operations.publish_root_list(directory, opened, now(), revoke=skids, reason=reason)
     values = made.to_json()
-    return [{"issuer": values["skid"], **{k: values[k] for k in ("number", "this_update", "next_update")}}]
+    members = ("shard", "number", "this_update", "next_update")
+    return [{"issuer": values["skid"], **{member: values[member] for member in members}}]
 
 
 def _check_given_up(skid: str, state: str | None) -> None:

@@ -1,8 +1,8 @@
 """The state machine that joins the rooms: nonce, evidence, activation, certificates.
 
 Follow one enrolment: `Enroller.enroll` leads to `admission` (which asks the `judge` and the `ledger`),
-`Enroller.activate` to `activation` (which asks `issuance` for drafts and signatures). `revocation` publishes
-what is no longer good, also on behalf of operators.
+`Enroller.activate` to `activation` (which asks `issuance` for drafts and signatures). `revocation` ends
+what is no longer good, also on behalf of operators, and `publishing` says so to everybody.
 """
 
 from ca_service.enrollment.admission import Reply
@@ -11,7 +11,8 @@ from ca_service.enrollment.enroller import Enroller
 from ca_service.enrollment.judge import Judge
 from ca_service.enrollment.limits import Limits
 from ca_service.enrollment.liveness import FileLiveness, Liveness, SessionLiveness, liveness_for
-from ca_service.enrollment.revocation import publish, publish_all, publish_due, reset_instance, revoke
+from ca_service.enrollment.publishing import publish, publish_all, publish_due, publish_every
+from ca_service.enrollment.revocation import reset_instance, revoke
 
 __all__ = [
     "Desk",
@@ -26,6 +27,7 @@ __all__ = [
     "publish",
     "publish_all",
     "publish_due",
+    "publish_every",
     "reset_instance",
     "revoke",
 ]

@@ -6,7 +6,8 @@ from ca_service.enrollment.activation import Activation
 from ca_service.enrollment.admission import Admission, Reply
 from ca_service.enrollment.desk import Desk
 from ca_service.enrollment.nonces import make_nonce
-from ca_service.enrollment.revocation import publish_due
+from ca_service.enrollment.publishing import publish_due
+from ca_service.enrollment.responders import ensure_responders
 from ca_service.judgment import NotFound
 from ca_service.store import EnrollmentRow, EnrollmentState
 from vtpm.wire.enrollment import EnrollmentState as StateReply
@@ -50,7 +51,7 @@ class Enroller:
         )
 
     def recover(self) -> int:
-        """Abandon what dead processes left open, and publish the CRLs that are due; call it at every start.
+        """Abandon what dead processes left open, publish the CRLs that are due, see to OCSP; call it at every start.
 
         Nothing is ever signed again: the clients' next try makes new intents.
 
@@ -66,6 +67,8 @@ class Enroller:
             intents = tx.intents.open()
         count = self._activation.abandon_dead(intents)
         publish_due(desk.store, desk.authority, desk.now(), desk.limits)
+        if desk.authority.publication.ocsp:
+            ensure_responders(desk)
         return count
 
     def _open_log(self) -> None:

@@ -234,6 +234,7 @@ def _intended(piece: Piece, intent: IntentRow) -> CertificateRow:
         issued_at=None,
         not_after=piece.draft.content.validity.not_after,
         replaces=piece.replaces,
+        shard=piece.issuer.info.shard_of(piece.draft.serial),
     )
 
 

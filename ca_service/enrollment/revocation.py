@@ -1,22 +1,15 @@
-"""Revoking, and publishing what was revoked, in one transaction.
-
-A serial that is revoked is on a published CRL when the transaction is durable: both are rows of the same
-commit.
-"""
+"""Revoking, and having `publishing` publish what was revoked, in one transaction."""
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
-
-from cryptography import x509
+from datetime import datetime
 
 from ca_service.enrollment.limits import Limits
-from ca_service.judgment import NotFound, Unavailable, VtpmCaError
-from ca_service.keys import Authority, IssuingCa
-from ca_service.status import RevokedEntry, build_crl
+from ca_service.enrollment.publishing import publish
+from ca_service.judgment import NotFound
+from ca_service.keys import Authority
 from ca_service.store import (
     CertificateRow,
     CertificateState,
-    CrlRow,
     EnrollmentState,
     IntentRow,
     IntentState,
@@ -30,103 +23,8 @@ _GOOD = (CertificateState.ISSUED, CertificateState.SUPERSEDED)
 """States of certificates that relying parties take."""
 
 
-def publish(
-    tx: Transaction, authority: Authority, skids: Iterable[str], at: datetime, limits: Limits
-) -> list[CrlRow]:
-    """Make the next CRL of the issuing CAs with these subject key ids (hex).
-
-    Raises:
-        Unavailable: a list would drop what the one before names, or that one is forged (code ``log``); or this node
-            lacks the key of one (code ``issuer``). What would have to stand on its list must then
-            not be recorded either, so the caller's transaction ends here.
-    """
-    wanted = set(skids)
-    if not wanted <= _held(authority):
-        raise Unavailable(
-            "this node lacks the key of an issuing CA whose revocation list would change",
-            code="issuer",
-            remedy="Do it on a node that has the key, or copy what is new in certs/ and private/, and then ca.toml.",
-        )
-    return [_publish_one(tx, ca, at, limits.crl_lifetime) for ca in authority.issuers if ca.skid in wanted]
-
-
 def _held(authority: Authority) -> set[str]:
     return {ca.skid for ca in authority.issuers}
-
-
-def _publish_one(tx: Transaction, ca: IssuingCa, at: datetime, lifetime: timedelta) -> CrlRow:
-    latest = tx.crls.latest(ca.skid)
-    number = 1 if latest is None else latest.number + 1
-    revoked = [
-        RevokedEntry(serial=int(row.serial, 16), at=row.at, reason=row.reason)
-        for row in tx.revocations.of_issuer(ca.skid)
-    ]
-    if latest is not None and not _listed(ca, latest.der) <= {entry.serial for entry in revoked}:
-        # Somebody has taken a revocation out of the database. To sign the list would make that come true.
-        raise Unavailable(
-            "the next revocation list would drop what the last one names",
-            code="log",
-            remedy="Run `vtpm-ca audit verify`. Bring back what is gone with `vtpm-ca db restore`.",
-        )
-    der = build_crl(ca, revoked, number, at, at + lifetime)
-    row = CrlRow(ca.skid, number, at, at + lifetime, der)
-    tx.crls.add(row)
-    return row
-
-
-def _listed(ca: IssuingCa, der: bytes) -> set[int]:
-    """Serials on the CRL of this issuer; raises `Unavailable` if it is none."""
-    key = ca.certificate.public_key()
-    try:
-        crl = x509.load_der_x509_crl(der)
-        if crl.is_signature_valid(key):  # type: ignore[arg-type] # an issuer's key is one that signs
-            return {entry.serial_number for entry in crl}
-    except ValueError:
-        pass
-    raise Unavailable(
-        "the last revocation list in the database is not one that its issuing CA has signed",
-        code="log",
-        remedy="Run `vtpm-ca audit verify`. Bring back what is gone with `vtpm-ca db restore`.",
-    )
-
-
-def publish_all(store: Store, authority: Authority, at: datetime, limits: Limits) -> list[CrlRow]:
-    """Make the next CRL of every issuing CA."""
-    with store.write() as tx:
-        return publish(tx, authority, [ca.skid for ca in authority.issuers], at, limits)
-
-
-def _is_due(row: CrlRow | None, at: datetime) -> bool:
-    return (
-        row is None or at < row.this_update or at - row.this_update > (row.next_update - row.this_update) / 2
-    )
-
-
-def publish_due(store: Store, authority: Authority, at: datetime, limits: Limits) -> list[CrlRow]:
-    """Make the next CRL of those issuing CAs that have none, or whose last one is past half of its life.
-
-    An issuing CA whose key cannot be used does not keep the others from theirs.
-
-    Raises:
-        Unavailable: the key of one cannot be used, and all others have their lists; or the database cannot be used.
-    """
-    with store.read() as tx:
-        due = [ca.skid for ca in authority.issuers if _is_due(tx.crls.latest(ca.skid), at)]
-    if not due:
-        return []
-    with store.write() as tx:
-        # Another process may have been faster.
-        due = [skid for skid in due if _is_due(tx.crls.latest(skid), at)]
-        made, failures = list[CrlRow](), list[VtpmCaError]()
-        for skid in due:
-            try:
-                made += publish(tx, authority, [skid], at, limits)
-            except VtpmCaError as error:
-                # It was to be signed before anything is written. What the database refuses ends the whole transaction.
-                failures.append(error)
-    if failures:
-        raise failures[0]
-    return made
 
 
 def _end(
@@ -141,7 +39,7 @@ def _end(
     touched = set()
     for row in rows:
         tx.certificates.end(row.serial, state)
-        if tx.revocations.add(RevocationRow(row.issuer, row.serial, at, reason, cause)):
+        if tx.revocations.add(RevocationRow(row.issuer, row.serial, at, reason, cause, row.shard)):
             touched.add(row.issuer)
     return touched
 

@@ -14,7 +14,7 @@ from ca_service.keys.authority import (
     RootCa,
 )
 from ca_service.keys.ceremony import run_ceremony
-from ca_service.keys.configuration import CeremonyConfig, ValidityRule
+from ca_service.keys.configuration import CeremonyConfig, PublicationRule, ValidityRule
 from ca_service.keys.generations import prepare_issuing
 from ca_service.keys.issue import sign_certificate
 from ca_service.keys.opening import load_authority, load_public, load_root
@@ -48,6 +48,7 @@ __all__ = [
     "PinSource",
     "PublicAuthority",
     "PublicIssuer",
+    "PublicationRule",
     "RootCa",
     "Sealer",
     "Signer",

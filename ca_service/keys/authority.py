@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.judgment import NotFound
-from ca_service.keys.configuration import ValidityRule
+from ca_service.keys.configuration import PublicationEntry, ValidityRule
 from ca_service.keys.signer import Signer
 from ca_service.profiles import (
     DEFAULT_PAIR,
@@ -118,6 +118,7 @@ class PublicAuthority:
         issuers: the issuing CAs of all generations.
         log: its log; None in a directory of an earlier release, which cannot work before it is upgraded.
         state_kept: whether it remembers in ``state/`` what its database must not fall behind.
+        publication: in which form it says what is revoked.
     """
 
     directory: Path
@@ -131,6 +132,7 @@ class PublicAuthority:
     issuers: Sequence[PublicIssuer]
     log: LogIdentity | None = field(default=None, kw_only=True)
     state_kept: bool = field(default=False, kw_only=True)
+    publication: PublicationEntry = field(default=PublicationEntry(), kw_only=True)
 
     @property
     def root_info(self) -> IssuerInfo:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ca_service.judgment import Conflict, Unavailable
 from ca_service.keys import files
 from ca_service.keys.authority import Authority, RootCa
-from ca_service.keys.configuration import CeremonyConfig
+from ca_service.keys.configuration import CeremonyConfig, PublicationEntry
 from ca_service.keys.custody import Custody, KeyRing
 from ca_service.keys.facts import CaFacts, LogEntry, RootEntry
 from ca_service.keys.generations import make_issuer
@@ -198,6 +198,7 @@ class _Ceremony:
             serial_prefix=prefix,
             validity=self._config.validity,
             keys=self._config.keys,
+            publication=PublicationEntry(**self._config.publication.model_dump()),
             pkcs11=self._config.pkcs11,
             log=self._make_log(ca_id),
             root=RootEntry(

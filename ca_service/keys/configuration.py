@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ca_service.keys.documents import (
     AbsolutePath,
@@ -12,6 +12,7 @@ from ca_service.keys.documents import (
     Days,
     Organization,
     Strict,
+    check_ocsp_url,
     check_url,
     load_document,
 )
@@ -109,6 +110,36 @@ class KeysRule(Strict):
     issuing: Annotated[str, AfterValidator(_place_of_issuing_keys)] = "file"
 
 
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("must be a power of two")
+    return value
+
+
+Shards = Annotated[int, Field(ge=1, le=256), AfterValidator(_power_of_two)]
+"""Number of revocation lists of each issuing CA: 1, 2, 4 and so on to 256."""
+
+
+class PublicationRule(Strict):
+    """In which form a new CA says what is revoked.
+
+    Attributes:
+        shards: in how many revocation lists the certificates of each issuing CA are divided. With 32, a hundred
+            thousand revocations make lists of less than 200 KiB each. It can be raised later, and never lowered.
+        ocsp: whether the CA answers OCSP requests, and its certificates say where.
+    """
+
+    shards: Shards = 32
+    ocsp: bool = True
+
+
+class PublicationEntry(Strict):
+    """The same of a CA that exists, in ``ca.toml``. What is left out is as earlier releases had it."""
+
+    shards: Shards = 1
+    ocsp: bool = False
+
+
 class ModuleRule(Strict):
     """The PKCS#11 module: absolute path of the shared library through which the tokens are reached."""
 
@@ -125,6 +156,7 @@ class CeremonyConfig(Strict):
             every certificate.
         ca_id: the CA's name in the protocol (`aud`); by default made from the root's key id.
         validity: how long certificates live.
+        publication: in which form it says what is revoked.
         root: where the root's key is locked away.
         keys: where the keys of the issuing CAs live.
         pkcs11: how tokens are reached; needed exactly if a key shall live on one.
@@ -135,6 +167,7 @@ class CeremonyConfig(Strict):
     publication_url: str
     ca_id: CaId | None = None
     validity: ValidityRule = ValidityRule()
+    publication: PublicationRule = PublicationRule()
     root: RootRule = RootRule()
     keys: KeysRule = KeysRule()
     pkcs11: ModuleRule | None = None
@@ -148,6 +181,7 @@ class CeremonyConfig(Strict):
     def _honest(self) -> Self:
         if self.mode == "production" and SIMULATION_MARK in self.organization.upper():
             raise ValueError("a production CA must not have SIMULATION in its organization")
+        check_ocsp_url(self.publication_url, ocsp=self.publication.ocsp)
         wanted = is_token_uri(self.keys.issuing) or is_token_uri(self.root.key or "")
         if wanted and self.pkcs11 is None:
             raise ValueError("a key on a token needs [pkcs11] with the path of the module")

@@ -12,6 +12,8 @@ from ca_service.judgment import BadRequest
 from ca_service.keys.uri import TokenUri, is_token_uri
 
 _MAX_URL = 64
+MAX_OCSP_URL = 48
+"""Longest base URL of a CA whose certificates name its OCSP service too: they hold it once more then."""
 _PAIR_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,23}\Z")
 _LIKE_A_GENERATION = re.compile(r"g[0-9]+\Z")
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}\Z")
@@ -55,6 +57,15 @@ def check_url(value: str) -> str:
     if len(value) > _MAX_URL:
         raise ValueError(f"must be at most {_MAX_URL} characters long: it goes into every certificate")
     return value
+
+
+def check_ocsp_url(url: str, *, ocsp: bool) -> None:
+    """Raise ValueError, with a text for people, if certificates have no room for a CA's URL once more."""
+    if ocsp and len(url) > MAX_OCSP_URL:
+        raise ValueError(
+            f"publication_url must be at most {MAX_OCSP_URL} characters long with OCSP; choose a shorter one, or"
+            " ocsp = false in [publication]"
+        )
 
 
 def check_pair(name: str) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
-from ca_service.keys.configuration import KeysRule, ModuleRule, ValidityRule
+from ca_service.keys.configuration import KeysRule, ModuleRule, PublicationEntry, ValidityRule
 from ca_service.keys.documents import (
     CaId,
     Digest,
@@ -14,6 +14,7 @@ from ca_service.keys.documents import (
     Organization,
     PairName,
     Strict,
+    check_ocsp_url,
     check_url,
     load_document,
     toml_lines,
@@ -58,7 +59,8 @@ class CaFacts(Strict):
 
     `serial_prefix` (1 to 127) starts each serial number, so that two instances of one CA never draw the same.
     `keys` says where the keys of further issuing CAs shall live. `state_kept` says that the CA remembers in ``state/``
-    what its database must not fall behind: without that folder no database is opened then.
+    what its database must not fall behind: without that folder no database is opened then. `publication` may be
+    changed by hand, see ``docs/status.md``.
     """
 
     version: Literal[1]
@@ -70,6 +72,7 @@ class CaFacts(Strict):
     state_kept: bool = False
     validity: ValidityRule
     keys: KeysRule = KeysRule()
+    publication: PublicationEntry = PublicationEntry()
     pkcs11: ModuleRule | None = None
     log: LogEntry | None = None
     root: RootEntry
@@ -82,6 +85,7 @@ class CaFacts(Strict):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
+        check_ocsp_url(self.publication_url, ocsp=self.publication.ocsp)
         if len({(i.role, i.pair, i.generation) for i in self.issuer}) != len(self.issuer):
             raise ValueError("two issuers have the same role, pair and generation")
         for what in ("certificate", "key"):
@@ -109,10 +113,13 @@ class CaFacts(Strict):
         if self.state_kept:
             top["state_kept"] = True
         tables: list[tuple[str, BaseModel | None]] = [("[validity]", self.validity), ("[keys]", self.keys)]
+        if self.publication != PublicationEntry():
+            tables.append(("[publication]", self.publication))
         tables += [("[pkcs11]", self.pkcs11), ("[log]", self.log), ("[root]", self.root)]
         tables += [("[[issuer]]", issuer) for issuer in self.issuer]
         blocks = [
-            "# Public facts about this CA, written by its key ceremony. Do not edit.\n" + toml_lines(top)
+            "# Public facts about this CA, written by its key ceremony. Do not edit, but for [publication].\n"
+            + toml_lines(top)
         ]
         blocks += [
             f"{head}\n{toml_lines(model.model_dump(exclude_none=True))}"

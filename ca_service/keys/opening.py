@@ -110,6 +110,7 @@ def open_authority(directory: Path, sealer: Sealer, pin: PinSource) -> Authority
         log_key=_log_key(sealer, private / LOG_KEY_FILE, public.log),
         log=public.log,
         state_kept=public.state_kept,
+        publication=public.publication,
     )
 
 
@@ -175,6 +176,7 @@ def _public(directory: Path, facts: CaFacts) -> PublicAuthority:
         issuers=tuple(_public_issuer(directory, facts, entry) for entry in facts.issuer),
         log=_log_identity(facts),
         state_kept=facts.state_kept,
+        publication=facts.publication,
     )
     _check_hierarchy(public)
     return public
@@ -192,7 +194,8 @@ def _read_certificate(directory: Path, name: str, digest: str) -> x509.Certifica
 
 def _public_issuer(directory: Path, facts: CaFacts, entry: IssuerEntry) -> PublicIssuer:
     certificate = _read_certificate(directory, entry.certificate, entry.sha256)
-    info = IssuerInfo(certificate, facts.publication_url, entry.role)
+    said = facts.publication
+    info = IssuerInfo(certificate, facts.publication_url, entry.role, said.shards, said.ocsp)
     return PublicIssuer(entry.pair, entry.role, certificate, info, generation=entry.generation)
 
 

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.keys.authority import LogIdentity
+from ca_service.keys.layout import TRANSCRIPT_FILE
 from ca_service.profiles import serial_hex
 
 
@@ -75,7 +76,10 @@ class TranscriptEntry:
 
 @dataclass(frozen=True)
 class TranscriptList:
-    """One revocation list that the ceremony made: whose, its number, its times, SHA-256 of the DER in hex."""
+    """One revocation list that the ceremony made: whose, its number, its times, SHA-256 of the DER in hex.
+
+    `shard` counts the lists of one issuing CA from 0.
+    """
 
     role: str
     skid: str
@@ -83,12 +87,14 @@ class TranscriptList:
     this_update: datetime
     next_update: datetime
     sha256: str
+    shard: int = 0
 
     def to_json(self) -> dict[str, object]:
         """The entry as plain values."""
         return {
             "role": self.role,
             "skid": self.skid,
+            "shard": self.shard,
             "number": self.number,
             "this_update": instant(self.this_update),
             "next_update": instant(self.next_update),
@@ -168,7 +174,11 @@ class Transcript:
                 ]
             )
         for item in self.lists:
-            lines += ["", f"Revocation list {item.number} of the {_TITLES[item.role]}"]
+            if item.shard:
+                continue
+            others = sum(other.skid == item.skid for other in self.lists) - 1
+            more = f", and {others} more in {TRANSCRIPT_FILE}" if others else ""
+            lines += ["", f"Revocation list {item.number} of the {_TITLES[item.role]}{more}"]
             times = f"{instant(item.this_update)}, the next one by {instant(item.next_update)}"
             lines += _aligned([("made", times), ("SHA-256", item.sha256)])
         lines += ["", "Log"]

@@ -23,7 +23,7 @@ from ca_service.audit import (
 )
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.keys import PublicAuthority
-from ca_service.store import Store
+from ca_service.store import ListKey, Store
 from vtpm.wire.errors import WireError
 
 
@@ -51,7 +51,7 @@ def audit_ca(
     store: Store,
     since: bytes | None = None,
     *,
-    kept: Mapping[str, bytes] = MappingProxyType({}),
+    kept: Mapping[ListKey, bytes] = MappingProxyType({}),
 ) -> AuditReport:
     """Recompute a CA's log and hold the database against it.
 
@@ -59,7 +59,7 @@ def audit_ca(
         public: the CA.
         store: its database.
         since: an older signed checkpoint, which must be of the same history.
-        kept: the newest revocation list (DER) of each issuing CA as it is remembered outside the database.
+        kept: the newest revocation lists (DER) of each issuing CA, by key id and shard, as remembered elsewhere.
 
     Raises:
         BadRequest: `since` is no checkpoint of this log.

@@ -111,12 +111,13 @@ def revoke(context: OperationContext, arguments: Members) -> Json:
 
 
 def publish_crls(context: OperationContext, arguments: Members) -> Json:
-    """Make the next CRL of every issuing CA."""
+    """Make the next of all CRLs of every issuing CA."""
     arguments.end()
     rows = publish_all(context.store, context.unlock(), context.clock(), context.limits)
     return [
         {
             "issuer": row.issuer,
+            "shard": row.shard,
             "number": row.number,
             "this_update": instant(row.this_update),
             "next_update": instant(row.next_update),

@@ -6,8 +6,10 @@ and `keep_state` do the reading and writing around it.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from cryptography import x509
 
@@ -17,7 +19,8 @@ from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.keys import PublicAuthority, files
 from ca_service.keys.layout import RUN
 from ca_service.operations.audit import log_key
-from ca_service.store import Store, Transaction
+from ca_service.profiles.scope import scope_of
+from ca_service.store import ListKey, Store, Transaction
 from vtpm.wire.encoding import Members, b64std, parse_json, unb64std
 from vtpm.wire.errors import WireError
 
@@ -28,6 +31,7 @@ _VERSION = 1
 _MAX_NUMBER = 2**31 - 1
 _MAX_NOTE = 4096
 _MAX_FACTS = 3 * _MAX_NOTE
+_SHARD = re.compile(r"(?:0|[1-9][0-9]{0,2})")
 
 
 @dataclass(frozen=True)
@@ -36,21 +40,21 @@ class KeptState:
 
     Attributes:
         epoch: number of the epoch; 0 if none was seen.
-        crls: DER of the newest revocation list by issuer (subject key id, hex).
+        crls: DER of the newest revocation lists by issuer (subject key id, hex) and shard.
         log_size: leaves of the log; 0 if none was seen.
         log_root: root hash of the tree of that size, hex.
         checkpoint: the signed note that says so; empty if none was seen.
     """
 
     epoch: int = 0
-    crls: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    crls: Mapping[ListKey, bytes] = field(default_factory=dict, repr=False)
     log_size: int = 0
     log_root: str = ""
     checkpoint: str = field(default="", repr=False)
 
-    def numbers(self) -> dict[str, int]:
+    def numbers(self) -> dict[ListKey, int]:
         """The number of each revocation list."""
-        return {skid: crl_number(der) for skid, der in self.crls.items()}
+        return {key: crl_number(der) for key, der in self.crls.items()}
 
 
 def crl_number(der: bytes) -> int:
@@ -62,6 +66,22 @@ def crl_number(der: bytes) -> int:
         raise ValueError("the list has no number") from None
 
 
+def shard_of(public: PublicAuthority, skid: str, crl: x509.CertificateRevocationList) -> int:
+    """Which of an issuing CA's lists a revocation list is: the only one has number 0.
+
+    Raises:
+        ValueError: it says that it is published where this CA publishes none of its lists.
+    """
+    scope = scope_of(crl)
+    if scope is None:
+        return 0
+    info = next(issuer.info for issuer in public.issuers if issuer.skid == skid)
+    number = scope.removeprefix(info.list_url(0).removesuffix("0.crl")).removesuffix(".crl")
+    if not _SHARD.fullmatch(number) or scope != info.list_url(int(number)):
+        raise ValueError("the list is published where this CA has none")
+    return int(number)
+
+
 def compare(kept: KeptState, present: KeptState) -> list[str]:
     """In what the present database is behind what is remembered; empty if in nothing.
 
@@ -71,14 +91,13 @@ def compare(kept: KeptState, present: KeptState) -> list[str]:
     if present.epoch < kept.epoch:
         behind.append(f"its epoch is {present.epoch}, {kept.epoch} was seen")
     numbers = present.numbers()
-    for skid, number in sorted(kept.numbers().items()):
-        if numbers.get(skid, 0) < number:
-            behind.append(f"its list of {skid} is number {numbers.get(skid, 0)}, {number} was published")
-        elif numbers[skid] == number and present.crls[skid] != kept.crls[skid]:
+    for key, number in sorted(kept.numbers().items()):
+        what = "its list of {}".format("/".join(str(part) for part in key))
+        if numbers.get(key, 0) < number:
+            behind.append(f"{what} is number {numbers.get(key, 0)}, {number} was published")
+        elif numbers[key] == number and present.crls[key] != kept.crls[key]:
             # Each may revoke what the other one does not.
-            behind.append(
-                f"its list of {skid} with number {number} is another than the one that was published"
-            )
+            behind.append(f"{what} with number {number} is another than the one that was published")
     if present.epoch == kept.epoch:
         if present.log_size < kept.log_size:
             behind.append(f"its log has {present.log_size} leaves, {kept.log_size} were seen")
@@ -90,8 +109,8 @@ def compare(kept: KeptState, present: KeptState) -> list[str]:
 def state_of(tx: Transaction, public: PublicAuthority) -> KeptState:
     """The same facts as a database has them; raises `Unavailable` if its log is damaged."""
     epoch, head = tx.epochs.current(), tx.log.head()
-    lists = {issuer.skid: tx.crls.latest(issuer.skid) for issuer in public.issuers}
-    crls = {skid: row.der for skid, row in lists.items() if row is not None}
+    lists = tx.crls.newest([issuer.skid for issuer in public.issuers])
+    crls = {key: row.der for key, row in lists.items()}
     number = 0 if epoch is None else epoch.number
     if head is None or not head.checkpoint:
         return KeptState(number, crls)
@@ -114,9 +133,10 @@ def read_state(public: PublicAuthority) -> KeptState:
         epoch = members.integer("epoch", 0, _MAX_NUMBER)
         note = unb64std(members.text("checkpoint", least=0, most=2 * _MAX_NOTE), "checkpoint").decode("utf-8")
         members.end()
-        crls = {path.stem.removeprefix("crl-"): path.read_bytes() for path in folder.glob("crl-*.der")}
-        for skid, der in crls.items():
-            check_crl(public, skid, der)
+        crls = {_key_of(path): path.read_bytes() for path in folder.glob("crl-*.der")}
+        for (skid, shard), der in crls.items():
+            if shard_of(public, skid, check_crl(public, skid, der)) != shard:
+                raise ValueError("a list lies in the place of another")  # noqa: TRY301 - the remedy is the same
         size, root = _read_note(note, public) if note else (0, "")
     except (OSError, WireError, ValueError, VtpmCaError):
         raise Unavailable(
@@ -216,12 +236,12 @@ def write_state(public: PublicAuthority, kept: KeptState, present: KeptState) ->
     facts = json.dumps(record).encode("ascii")
     try:
         if not folder.exists():
-            lists = {f"crl-{skid}.der": der for skid, der in present.crls.items()}
+            lists = {_name_of(key): der for key, der in present.crls.items()}
             files.write_directory(folder, {**lists, _FACTS: facts})
             return
-        for skid, der in present.crls.items():
-            if kept.crls.get(skid) != der:
-                files.replace_file(folder / f"crl-{skid}.der", der, files.PRIVATE_FILE)
+        for key, der in present.crls.items():
+            if kept.crls.get(key) != der:
+                files.replace_file(folder / _name_of(key), der, files.PRIVATE_FILE)
         if (kept.epoch, kept.checkpoint) != (present.epoch, present.checkpoint) or not (
             folder / _FACTS
         ).exists():
@@ -230,6 +250,20 @@ def write_state(public: PublicAuthority, kept: KeptState, present: KeptState) ->
         raise Unavailable(
             f"what the CA remembers cannot be written: {error.strerror}", code="kept-state"
         ) from None
+
+
+def _name_of(key: ListKey) -> str:
+    """The first list of an issuing CA has the name that earlier releases gave the only one."""
+    skid, shard = key
+    return f"crl-{skid}-{shard}.der" if shard else f"crl-{skid}.der"
+
+
+def _key_of(path: Path) -> ListKey:
+    skid, _, number = path.stem.removeprefix("crl-").partition("-")
+    key = skid, int(number or 0)
+    if _name_of(key) != path.name:
+        raise ValueError("a file in the folder has another name than it got")
+    return key
 
 
 def _read_note(note: str, public: PublicAuthority) -> tuple[int, str]:

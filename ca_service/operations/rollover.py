@@ -11,7 +11,7 @@ from typing import Self
 
 from cryptography import x509
 
-from ca_service.enrollment import publish
+from ca_service.enrollment import publish_every
 from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
 from ca_service.keys import DEFAULT_PAIR, Authority, PublicAuthority, sign_and_check
 from ca_service.operations.context import Json, Operation, OperationContext, note, optional_flag
@@ -169,10 +169,10 @@ def announce(context: OperationContext, arguments: Members) -> Json:
 def _publish_first(
     context: OperationContext, tx: Transaction, authority: Authority, skids: Iterable[str]
 ) -> None:
-    """The CRL that a relying party finds before the first certificate appears."""
+    """The CRLs that a relying party finds before the first certificate appears."""
     held = {ca.skid for ca in authority.issuers}
     wanting = [skid for skid in skids if skid in held and tx.crls.latest(skid) is None]
-    publish(tx, authority, wanting, context.clock(), context.limits)
+    publish_every(tx, authority, wanting, context.clock(), context.limits)
 
 
 def activate(context: OperationContext, arguments: Members) -> Json:

@@ -150,4 +150,4 @@ def init(
 
 def _entry(authority: Authority, row: CrlRow) -> TranscriptList:
     role, digest = authority.issuer_of(row.issuer).role, hashlib.sha256(row.der).hexdigest()
-    return TranscriptList(role, row.issuer, row.number, row.this_update, row.next_update, digest)
+    return TranscriptList(role, row.issuer, row.number, row.this_update, row.next_update, digest, row.shard)

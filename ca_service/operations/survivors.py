@@ -14,11 +14,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.audit import Log, open_checkpoint, restore_leaf
-from ca_service.enrollment import Limits, publish
+from ca_service.enrollment import Limits, publish_every
 from ca_service.judgment import BadRequest, VtpmCaError
 from ca_service.keys import Authority, PublicAuthority
 from ca_service.operations.audit import log_key
-from ca_service.operations.kept import KeptState, check_crl, compare, crl_number, read_state, state_of
+from ca_service.operations.kept import (
+    KeptState,
+    check_crl,
+    compare,
+    crl_number,
+    read_state,
+    shard_of,
+    state_of,
+)
 from ca_service.operations.setup import database_url
 from ca_service.policy import load
 from ca_service.profiles import Entropy, serial_hex
@@ -29,6 +37,7 @@ from ca_service.store import (
     EpochRow,
     IssuerRow,
     IssuerState,
+    ListKey,
     PolicyRow,
     RevocationRow,
     Store,
@@ -57,7 +66,7 @@ class Present:
         state: its epoch, lists and log; None if its log is damaged.
         epoch: number of its epoch, 0 for none.
         revocations: all of them.
-        crls: the newest list of each issuing CA.
+        crls: the newest lists of each issuing CA.
         issuers: all of them.
         blocked: keys that get no certificate.
         policies: all versions, oldest first.
@@ -87,7 +96,7 @@ class Survivors:
         current: whether it is not behind what the CA remembers and has a policy in force, so that this is the present
             policy.
         revocations: serials that are revoked.
-        crls: the newest list of each issuing CA.
+        crls: the newest lists of each issuing CA.
         known: the newest log that is known.
     """
 
@@ -142,15 +151,15 @@ def gather(public: PublicAuthority, url: str, epoch: int, given: Iterable[bytes]
         reverse=True,
     )
     revocations: dict[tuple[str, str], RevocationRow] = {}
-    lists = [(f"{skid} of the CA's memory", der) for skid, der in kept.crls.items()]
+    lists = [(f"{skid} of the CA's memory", der) for (skid, _), der in kept.crls.items()]
     for present in presents:
         revocations = {(row.issuer, row.serial): row for row in present.revocations} | revocations
         lists += [(f"{row.issuer} of the present database", row.der) for row in present.crls]
-    newest: dict[str, CrlRow] = {}
+    newest: dict[ListKey, CrlRow] = {}
     for what, der in lists + [("--crl", der) for der in given]:
         row, entries = _read_crl(public, what, der)
-        if row.issuer not in newest or newest[row.issuer].number < row.number:
-            newest[row.issuer] = row
+        if row.key not in newest or newest[row.key].number < row.number:
+            newest[row.key] = row
         for entry in entries:
             revocations.setdefault((entry.issuer, entry.serial), entry)
     states = [kept, *(present.state for present in presents if present.state is not None)]
@@ -175,7 +184,7 @@ def _look(public: PublicAuthority, url: str) -> Present | None:
     try:
         with store.read() as tx:
             epoch = tx.epochs.current()
-            lists = [tx.crls.latest(issuer.skid) for issuer in public.issuers]
+            lists = tx.crls.newest([issuer.skid for issuer in public.issuers])
             return Present(
                 url=url,
                 state=_state_if_sound(tx, public),
@@ -183,7 +192,7 @@ def _look(public: PublicAuthority, url: str) -> Present | None:
                 revocations=[
                     row for issuer in public.issuers for row in tx.revocations.of_issuer(issuer.skid)
                 ],
-                crls=[row for row in lists if row is not None],
+                crls=list(lists.values()),
                 issuers=tx.issuers.all(),
                 blocked=tx.blocked_keys.all(),
                 policies=tx.policies.all(),
@@ -207,23 +216,29 @@ def _read_crl(public: PublicAuthority, what: str, given: bytes) -> tuple[CrlRow,
         identifier = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
         skid = (identifier or b"").hex()
         check_crl(public, skid, der)
+        shard = shard_of(public, skid, crl)
         row = CrlRow(
-            skid, crl_number(der), crl.last_update_utc, crl.next_update_utc or crl.last_update_utc, der
+            skid, crl_number(der), crl.last_update_utc, crl.next_update_utc or crl.last_update_utc, der, shard
         )
-        return row, [_revocation(skid, entry) for entry in crl]
+        return row, [_revocation(skid, shard, entry) for entry in crl]
     except (ValueError, x509.ExtensionNotFound):
         raise BadRequest(
             what, "is no revocation list that an issuing CA of this CA has signed", code="crl"
         ) from None
 
 
-def _revocation(skid: str, entry: x509.RevokedCertificate) -> RevocationRow:
+def _revocation(skid: str, shard: int, entry: x509.RevokedCertificate) -> RevocationRow:
     try:
         reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
     except x509.ExtensionNotFound:
         reason = "unspecified"
     return RevocationRow(
-        skid, serial_hex(entry.serial_number), entry.revocation_date_utc, reason, "stood on a published list"
+        skid,
+        serial_hex(entry.serial_number),
+        entry.revocation_date_utc,
+        reason,
+        "stood on a published list",
+        shard,
     )
 
 
@@ -260,7 +275,7 @@ def settle(
     """Bring into a restored database all that must hold from its first moment on."""
     at = at.astimezone(UTC).replace(microsecond=0)
     for crl in survivors.crls:
-        latest = tx.crls.latest(crl.issuer)
+        latest = tx.crls.latest(*crl.key)
         if latest is None or latest.number < crl.number:
             tx.crls.add(crl)
     for row in survivors.revocations:
@@ -282,7 +297,7 @@ def settle(
     # A backup that was made before the first start has no log yet, and the leaf of the restore makes one.
     log.catch_up(tx, at)
     log.append(tx, [restore_leaf(survivors.epoch, at, checkpoint)], at)
-    publish(tx, authority, [issuer.skid for issuer in authority.issuers], at, limits)
+    publish_every(tx, authority, [issuer.skid for issuer in authority.issuers], at, limits)
 
 
 def _keep_blocked(tx: Transaction, blocked: Sequence[BlockedKeyRow]) -> None:

@@ -23,6 +23,7 @@ from ca_service.profiles.lint import LintFailed, lint
 from ca_service.profiles.model import (
     DEVICE_LIFETIME,
     EPHEMERAL_LIMIT,
+    OCSP_LIMIT,
     CaRole,
     Draft,
     Entropy,
@@ -45,6 +46,7 @@ from ca_service.profiles.naming import (
     printable_manufacturer,
     read_ca_name,
 )
+from ca_service.profiles.responder import draft_ocsp
 from ca_service.profiles.structures import assemble, certified_key
 from ca_service.profiles.token import LintPassed
 
@@ -54,6 +56,7 @@ __all__ = [
     "DEVICE_LIFETIME",
     "EMPTY_SLOT",
     "EPHEMERAL_LIMIT",
+    "OCSP_LIMIT",
     "SIMULATION_MARK",
     "CaRole",
     "CaTitle",
@@ -79,6 +82,7 @@ __all__ = [
     "draft_ek",
     "draft_iak_webauthn",
     "draft_issuing",
+    "draft_ocsp",
     "draft_root",
     "fill_slot",
     "filled",

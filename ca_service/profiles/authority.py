@@ -78,7 +78,7 @@ def draft_issuing(
     extensions = [
         authority_key_id(issuer.key_id),
         *_ca_extensions(public_key, ISSUING_PATH_LENGTH),
-        *publication(issuer.certificate_url, issuer.crl_url),
+        *publication(issuer.certificate_url, issuer.crl_url(serial)),
     ]
     name = ca_name(organization, mode, role, pair, generation)
     tbs = _tbs(name, issuer.certificate.subject, content, extensions, throwaway)

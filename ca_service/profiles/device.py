@@ -79,7 +79,7 @@ def draft_ek(
         parts.tpm_names(manufacturer, vendor, firmware),
         parts.purpose(oids.EK_CERTIFICATE),
         parts.tpm_specification(spec),
-        *parts.publication(issuer.certificate_url, issuer.crl_url),
+        *parts.publication(issuer.certificate_url, issuer.crl_url(serial), issuer.ocsp_url),
         parts.provenance(provenance),
     ]
     tbs = tbs_certificate(Frame(parts.subject(None), spki, serial, validity, issuer.name), extensions)
@@ -139,7 +139,10 @@ def draft_devid(
         extensions.append(parts.purpose(oids.AIK_CERTIFICATE))
     frame = Frame(parts.subject(ek_name), spki, serial, validity, issuer.name)
     tbs = _identity_tbs(
-        frame, key, [*extensions, *parts.publication(issuer.certificate_url, issuer.crl_url)], provenance
+        frame,
+        key,
+        [*extensions, *parts.publication(issuer.certificate_url, issuer.crl_url(serial), issuer.ocsp_url)],
+        provenance,
     )
     slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
     return Draft(_PROFILE_OF_ROLE[role], tbs, slot, serial, content)
@@ -210,7 +213,7 @@ def draft_iak_webauthn(
         parts.policies(Role.IAK),
         encoded(names, critical=True),
         parts.purpose(oids.AIK_CERTIFICATE),
-        *parts.publication(issuer.certificate_url, issuer.crl_url),
+        *parts.publication(issuer.certificate_url, issuer.crl_url(serial), issuer.ocsp_url),
     ]
     tbs = _identity_tbs(
         Frame(parts.subject(None), spki, serial, validity, issuer.name), key, extensions, provenance

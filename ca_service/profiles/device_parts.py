@@ -44,9 +44,10 @@ def authority_key_id(issuer_key_id: bytes) -> bytes:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def publication(certificate_url: str, crl_url: str) -> tuple[bytes, ...]:
-    """The authorityInfoAccess and cRLDistributionPoints of certificates under an issuer."""
-    return tuple(encoded(*extension) for extension in extensions.publication(certificate_url, crl_url))
+def publication(certificate_url: str, crl_url: str, ocsp_url: str | None) -> tuple[bytes, ...]:
+    """The authorityInfoAccess and cRLDistributionPoints of certificates under an issuer that name one list."""
+    found = extensions.publication(certificate_url, crl_url, ocsp_url)
+    return tuple(encoded(*extension) for extension in found)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -62,9 +63,9 @@ def no_ca() -> bytes:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def purpose(oid: x509.ObjectIdentifier) -> bytes:
+def purpose(oid: x509.ObjectIdentifier, *, critical: bool = False) -> bytes:
     """The extendedKeyUsage with just this purpose."""
-    return encoded(x509.ExtendedKeyUsage([oid]), critical=False)
+    return encoded(x509.ExtendedKeyUsage([oid]), critical)
 
 
 def subject(ek_name: bytes | None) -> bytes:

@@ -50,14 +50,22 @@ def authority_key_id(issuer_key_id: bytes) -> Extension:
     return x509.AuthorityKeyIdentifier(issuer_key_id, None, None), False
 
 
-def publication(certificate_url: str, crl_url: str) -> tuple[Extension, Extension]:
-    """Where to get the issuer's certificate and its revocation list."""
-    access = x509.AccessDescription(
-        AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(certificate_url)
-    )
+def publication(
+    certificate_url: str, crl_url: str, ocsp_url: str | None = None
+) -> tuple[Extension, Extension]:
+    """Where to get the issuer's certificate and its revocation list, and perhaps where to ask."""
+    places = {
+        AuthorityInformationAccessOID.OCSP: ocsp_url,
+        AuthorityInformationAccessOID.CA_ISSUERS: certificate_url,
+    }
+    access = [
+        x509.AccessDescription(method, x509.UniformResourceIdentifier(url))
+        for method, url in places.items()
+        if url is not None
+    ]
     point = x509.DistributionPoint([x509.UniformResourceIdentifier(crl_url)], None, None, None)
     return (
-        (x509.AuthorityInformationAccess([access]), False),
+        (x509.AuthorityInformationAccess(access), False),
         (x509.CRLDistributionPoints([point]), False),
     )
 

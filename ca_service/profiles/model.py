@@ -19,6 +19,9 @@ DEVICE_LIFETIME = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 EPHEMERAL_LIMIT = timedelta(days=7)
 """The longest life of a certificate of the Ephemeral CA."""
 
+OCSP_LIMIT = timedelta(days=14)
+"""The longest life of an OCSP responder's certificate, whose revocation nobody looks up."""
+
 SERIAL_SIZE = 17
 """Octets of every certificate serial number: one instance prefix, 16 random."""
 
@@ -115,11 +118,15 @@ class IssuerInfo:
         certificate: the issuer's own certificate.
         publication_url: base URL of the CA without trailing slash; it goes into certificates for good.
         role: which kind of CA the issuer is; decides what may be drafted under it.
+        shards: in how many revocation lists what it issues is divided, a power of two.
+        ocsp: whether what it issues names the CA's OCSP service.
     """
 
     certificate: x509.Certificate
     publication_url: str
     role: CaRole
+    shards: int = 1
+    ocsp: bool = False
 
     def __hash__(self) -> int:
         """By the place, not by the whole certificate: issuers are few, and equality is about all of them."""
@@ -155,10 +162,22 @@ class IssuerInfo:
         """Where the issuer's certificate is published (authorityInfoAccess)."""
         return f"{self.publication_url}/ca/{self.skid}.cer"
 
-    @cached_property
-    def crl_url(self) -> str:
-        """Where the issuer's revocation list is published (cRLDistributionPoints)."""
-        return f"{self.publication_url}/crl/{self.skid}/0.crl"
+    @property
+    def ocsp_url(self) -> str | None:
+        """Where one asks about what the issuer issues (authorityInfoAccess); one place for all issuers of a CA."""
+        return f"{self.publication_url}/ocsp" if self.ocsp else None
+
+    def shard_of(self, serial: int) -> int:
+        """Which of the issuer's revocation lists a certificate that it issues now is about to name."""
+        return serial % self.shards
+
+    def list_url(self, shard: int) -> str:
+        """Where one of the issuer's revocation lists is published."""
+        return f"{self.publication_url}/crl/{self.skid}/{shard}.crl"
+
+    def crl_url(self, serial: int) -> str:
+        """What a certificate with this serial number names in its cRLDistributionPoints."""
+        return self.list_url(self.shard_of(serial))
 
     @cached_property
     def validity(self) -> Validity:
@@ -259,9 +278,18 @@ class CaContent:
     generation: int = 1
 
 
-Content = EkContent | DevidContent | CaContent
+@dataclass(frozen=True)
+class OcspContent:
+    """What the certificate of an OCSP responder shall say; arguments as for `draft_ocsp`."""
+
+    public_key: ec.EllipticCurvePublicKey
+    serial: int
+    validity: Validity
+
+
+Content = EkContent | DevidContent | CaContent | OcspContent
 IakProfile = Literal["iak", "iak-webauthn"]
-Profile = Literal["ek", "iak", "iak-webauthn", "idevid", "root-ca", "issuing-ca"]
+Profile = Literal["ek", "iak", "iak-webauthn", "idevid", "ocsp", "root-ca", "issuing-ca"]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ TPM_20 = ObjectIdentifier("2.23.133.1.2")
 EK_PERMANENT_ID_SHA256 = ObjectIdentifier("2.23.133.12.1")
 """tcg-on-ekPermIdSha256, assigner of the permanentIdentifier."""
 
+OCSP_SIGNING = ObjectIdentifier("1.3.6.1.5.5.7.3.9")
+"""id-kp-OCSPSigning (RFC 6960, section 4.2.2.2)."""
+
 HARDWARE_MODULE_NAME = ObjectIdentifier("1.3.6.1.5.5.7.8.4")
 """id-on-hardwareModuleName (RFC 4108, section 5)."""
 PERMANENT_IDENTIFIER = ObjectIdentifier("1.3.6.1.5.5.7.8.3")

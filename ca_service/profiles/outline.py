@@ -13,7 +13,6 @@ from ca_service.profiles.view import (
     AIA,
     AKI,
     BC,
-    CDP,
     CP,
     EKU,
     KU,
@@ -24,7 +23,7 @@ from ca_service.profiles.view import (
 )
 from vtpm.wire.templates import Role
 
-STEADY: Final = frozenset({AKI, KU, BC, EKU, SDA, CP, CDP, AIA})
+STEADY: Final = frozenset({AKI, KU, BC, EKU, SDA, CP, AIA})
 """Extensions that are the same in many certificates; the others are new in nearly every one."""
 
 

@@ -9,19 +9,21 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from ca_service.judgment import Finding, failed, passed
 from ca_service.profiles.contract_subject import ContractSubject
-from ca_service.profiles.model import CaContent, DevidContent, Draft, EkContent, IssuerInfo, Profile
+from ca_service.profiles.model import Content, Draft, EkContent, IssuerInfo, OcspContent, Profile
 from ca_service.profiles.outline import Outline, outline
 from ca_service.profiles.reader_cryptography import read_key
 from ca_service.profiles.sizes import signed_size
 from ca_service.profiles.view import CertificateView, ExtensionValue
 
-ALL: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "root-ca", "issuing-ca")
+ALL: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "ocsp", "root-ca", "issuing-ca")
 DEVICES: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid")
 IDENTITIES: tuple[Profile, ...] = ("iak", "iak-webauthn", "idevid")
 NAMED: tuple[Profile, ...] = ("iak", "idevid")
 """Identities that have a subject."""
 CAS: tuple[Profile, ...] = ("root-ca", "issuing-ca")
-ISSUED: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "issuing-ca")
+REVOCABLE: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "issuing-ca")
+"""What names its issuer's certificate and revocation list."""
+ISSUED: tuple[Profile, ...] = (*REVOCABLE, "ocsp")
 
 PRINTABLE = re.compile(r"[\x20-\x7e]+\Z")
 """Printable ASCII, at least one character."""
@@ -36,7 +38,7 @@ class LintSubject:
     issuer: IssuerInfo | None
 
     @property
-    def content(self) -> EkContent | DevidContent | CaContent:
+    def content(self) -> Content:
         """What the certificate shall say."""
         return self.draft.content
 
@@ -54,7 +56,7 @@ class LintSubject:
     def outline(self) -> Outline:
         """What steady rules get to see of it."""
         content = self.content
-        kind = type(content), None if isinstance(content, EkContent) else content.role
+        kind = type(content), None if isinstance(content, EkContent | OcspContent) else content.role
         return outline(self.draft.profile, self.view, self.consumers.key, self.issuer, kind)
 
     def value(self, dotted: str) -> ExtensionValue | None:

@@ -2,16 +2,18 @@
 
 from ca_service.profiles.model import (
     EPHEMERAL_LIMIT,
+    OCSP_LIMIT,
     SERIAL_SIZE,
     CaContent,
     CaRole,
     DevidContent,
     EkContent,
+    OcspContent,
     Profile,
     WebauthnContent,
 )
 from ca_service.profiles.outline import Outline
-from ca_service.profiles.rule import DEVICES, IDENTITIES, ISSUED, LintSubject, RuleBook, differs
+from ca_service.profiles.rule import DEVICES, IDENTITIES, ISSUED, REVOCABLE, LintSubject, RuleBook, differs
 from ca_service.profiles.sizes import NV_SIZE, identity_room, signed_size
 from ca_service.profiles.view import (
     AIA,
@@ -21,6 +23,7 @@ from ca_service.profiles.view import (
     CP,
     EKU,
     KU,
+    NO_CHECK,
     PROVENANCE,
     SAN,
     SDA,
@@ -41,6 +44,7 @@ EXTENSIONS: dict[Profile, dict[str, bool]] = {
     "iak": {**_LEAF, SAN: False, CP: False, EKU: False},
     "iak-webauthn": {**_LEAF, BC: True, SAN: True, CP: False, EKU: False},
     "idevid": {**_LEAF, SAN: False, CP: False},
+    "ocsp": {AKI: False, SKI: False, KU: True, BC: True, EKU: True, NO_CHECK: False},
     "root-ca": {SKI: False, KU: True, BC: True},
     "issuing-ca": {**_EVERYWHERE, BC: True},
 }
@@ -51,11 +55,12 @@ _ISSUER_ROLES: dict[Profile, tuple[CaRole, ...]] = {
     "iak": ("devid", "ephemeral"),
     "iak-webauthn": ("devid", "ephemeral"),
     "idevid": ("devid", "ephemeral"),
+    "ocsp": ("ek", "devid", "ephemeral"),
     "root-ca": ("root",),
     "issuing-ca": ("root",),
 }
 _X509_V3 = 3
-_CA_ISSUERS = "1.3.6.1.5.5.7.48.2"
+_CA_ISSUERS, _OCSP = "1.3.6.1.5.5.7.48.2", "1.3.6.1.5.5.7.48.1"
 
 
 @FRAME.steady_rule("content")
@@ -66,6 +71,7 @@ def _content(s: Outline) -> str | None:
         "iak": kind is DevidContent and role is Role.IAK,
         "iak-webauthn": kind is WebauthnContent and role is Role.IAK,
         "idevid": kind in (DevidContent, WebauthnContent) and role is Role.IDEVID,
+        "ocsp": kind is OcspContent,
         "root-ca": kind is CaContent and role == "root" and s.issuer is None,
         "issuing-ca": kind is CaContent and role != "root",
     }
@@ -118,7 +124,7 @@ def _ephemeral(s: LintSubject) -> str | None:
 
     Relying parties look at the issuer alone, so this rule is what keeps the issuers apart.
     """
-    if isinstance(s.content, CaContent) or s.issuer is None:
+    if isinstance(s.content, CaContent | OcspContent) or s.issuer is None:
         return "is no device's content"
     origin = s.content.provenance
     if origin.profile != PERSISTENT_EVIDENCE and not origin.ephemeral:
@@ -157,15 +163,28 @@ def _authority_key_id(s: Outline) -> str | None:
     return differs("authorityKeyIdentifier", wanted, s.value(AKI))
 
 
-@FRAME.steady_rule("authority-info-access", *ISSUED)
+@FRAME.steady_rule("authority-info-access", *REVOCABLE)
 def _authority_info_access(s: Outline) -> str | None:
     url = s.issuer.certificate_url if s.issuer else ""
-    return differs("authorityInfoAccess", AccessView(((_CA_ISSUERS, url),)), s.value(AIA))
+    wanted: tuple[tuple[str, str], ...] = ((_CA_ISSUERS, url),)
+    if s.issuer is not None and s.issuer.ocsp:
+        wanted = ((_OCSP, f"{s.issuer.publication_url}/ocsp"), *wanted)
+    return differs("authorityInfoAccess", AccessView(wanted), s.value(AIA))
 
 
-@FRAME.steady_rule("crl-distribution-points", *ISSUED)
-def _crl_distribution_points(s: Outline) -> str | None:
-    url = s.issuer.crl_url if s.issuer else ""
+@FRAME.rule("no-check", "ocsp")
+def _no_check(s: LintSubject) -> str | None:
+    """Nobody asks whether it is revoked, so it must end soon."""
+    if s.view.not_after - s.view.not_before > OCSP_LIMIT:
+        return f"an OCSP responder's certificate holds for {OCSP_LIMIT.days} days at most"
+    return differs("id-pkix-ocsp-nocheck", bytes.fromhex("0500"), s.value(NO_CHECK))
+
+
+@FRAME.rule("crl-distribution-points", *REVOCABLE)
+def _crl_distribution_points(s: LintSubject) -> str | None:
+    # A list is one of as many as the issuer has; the root has one.
+    shard = s.content.serial & (s.issuer.shards - 1) if s.issuer else 0
+    url = f"{s.issuer.publication_url}/crl/{s.issuer.skid}/{shard}.crl" if s.issuer else ""
     return differs("cRLDistributionPoints", DistributionView((url,), plain=True), s.value(CDP))
 
 

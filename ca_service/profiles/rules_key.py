@@ -5,7 +5,7 @@ import hashlib
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ca_service.profiles import structures
-from ca_service.profiles.model import CaContent, DevidContent
+from ca_service.profiles.model import CaContent, DevidContent, OcspContent
 from ca_service.profiles.outline import Outline
 from ca_service.profiles.rule import CAS, IDENTITIES, LintSubject, RuleBook, differs
 from ca_service.profiles.view import BC, CP, EKU, KU, SKI, BasicConstraintsView, PoliciesView
@@ -16,12 +16,11 @@ KEYS = RuleBook()
 _CURVES = {"secp256r1", "secp384r1", "secp521r1"}
 _RSA_BITS = {2048, 3072}
 _RSA_EXPONENT = 65537
-_CA_CURVE = "secp384r1"
 
 
 @KEYS.rule("key")
 def _key(s: LintSubject) -> str | None:
-    if isinstance(s.content, CaContent):
+    if isinstance(s.content, CaContent | OcspContent):
         key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey = s.content.public_key
     else:
         key = parse_public(s.content.public, "public").public_key()
@@ -31,12 +30,10 @@ def _key(s: LintSubject) -> str | None:
 @KEYS.rule("key-kind")
 def _key_kind(s: LintSubject) -> str | None:
     key = s.key
-    if isinstance(s.content, CaContent):
-        return (
-            None
-            if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == _CA_CURVE
-            else "must be P-384"
-        )
+    if isinstance(s.content, CaContent | OcspContent):
+        curve, name = ("secp384r1", "P-384") if isinstance(s.content, CaContent) else ("secp256r1", "P-256")
+        good = isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == curve
+        return None if good else f"must be {name}"
     if isinstance(key, rsa.RSAPublicKey):
         good = key.key_size in _RSA_BITS and key.public_numbers().e == _RSA_EXPONENT
     else:
@@ -54,7 +51,7 @@ def _subject_key_id(s: LintSubject) -> str | None:
 def _key_usage(s: LintSubject) -> str | None:
     if isinstance(s.content, CaContent):
         wanted = {"key_cert_sign", "crl_sign"}
-    elif isinstance(s.content, DevidContent):
+    elif isinstance(s.content, DevidContent | OcspContent):
         wanted = {"digital_signature"}
     else:
         is_rsa = isinstance(s.key, rsa.RSAPublicKey)
@@ -62,20 +59,21 @@ def _key_usage(s: LintSubject) -> str | None:
     return differs("keyUsage", frozenset(wanted), s.value(KU))
 
 
-@KEYS.steady_rule("basic-constraints", "ek", "iak-webauthn", *CAS)
+@KEYS.steady_rule("basic-constraints", "ek", "iak-webauthn", "ocsp", *CAS)
 def _basic_constraints(s: Outline) -> str | None:
     wanted = {
         "ek": BasicConstraintsView(ca=False, path_length=None),
         "iak-webauthn": BasicConstraintsView(ca=False, path_length=None),
+        "ocsp": BasicConstraintsView(ca=False, path_length=None),
         "root-ca": BasicConstraintsView(ca=True, path_length=1),
         "issuing-ca": BasicConstraintsView(ca=True, path_length=0),
     }[s.profile]
     return differs("basicConstraints", wanted, s.value(BC))
 
 
-@KEYS.steady_rule("extended-key-usage", "ek", "iak", "iak-webauthn")
+@KEYS.steady_rule("extended-key-usage", "ek", "iak", "iak-webauthn", "ocsp")
 def _extended_key_usage(s: Outline) -> str | None:
-    wanted = "2.23.133.8.1" if s.profile == "ek" else "2.23.133.8.3"
+    wanted = {"ek": "2.23.133.8.1", "ocsp": "1.3.6.1.5.5.7.3.9"}.get(s.profile, "2.23.133.8.3")
     return differs("extendedKeyUsage", (wanted,), s.value(EKU))
 
 

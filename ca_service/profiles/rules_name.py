@@ -12,6 +12,7 @@ from ca_service.profiles.model import (
     CaContent,
     DevidContent,
     EkContent,
+    OcspContent,
     Provenance,
     WebauthnContent,
 )
@@ -58,6 +59,11 @@ def _ca_subject(s: LintSubject) -> str | None:
     content = s.content
     wanted = ca_name(content.organization, content.mode, content.role, content.pair, content.generation)
     return differs("the subject", wanted.public_bytes(), s.view.subject.der)
+
+
+@NAMES.rule("responder-subject", "ocsp")
+def _responder_subject(s: LintSubject) -> str | None:
+    return differs("the subject", ((("2.5.4.3", "OCSP responder"),),), s.view.subject.rdns)
 
 
 @NAMES.rule("subject", *DEVICES)
@@ -145,7 +151,7 @@ def _slot(s: LintSubject) -> str | None:
 
 @NAMES.rule("provenance", *DEVICES)
 def _provenance(s: LintSubject) -> str | None:
-    if isinstance(s.content, CaContent):
+    if isinstance(s.content, CaContent | OcspContent):
         return "is no device's content"
     wanted = _wanted_provenance(s.content.provenance, brief=_wants_room(s))
     return wanted if isinstance(wanted, str) else differs("the provenance", wanted, s.value(PROVENANCE))
@@ -176,7 +182,7 @@ def _wants_room(s: LintSubject) -> bool:
     """Whether an identity's certificate would be too large with the whole provenance."""
     found, origin = (
         s.value(PROVENANCE),
-        s.content.provenance if not isinstance(s.content, CaContent) else None,
+        s.content.provenance if not isinstance(s.content, CaContent | OcspContent) else None,
     )
     if s.draft.profile not in IDENTITIES or origin is None or origin.resource is None:
         return False

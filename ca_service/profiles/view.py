@@ -14,6 +14,7 @@ from ca_service.profiles import oids
 AKI, SKI, KU, BC = "2.5.29.35", "2.5.29.14", "2.5.29.15", "2.5.29.19"
 SAN, EKU, SDA, CP = "2.5.29.17", "2.5.29.37", "2.5.29.9", "2.5.29.32"
 CDP, AIA, PROVENANCE = "2.5.29.31", "1.3.6.1.5.5.7.1.1", oids.PROVENANCE.dotted_string
+NO_CHECK = "1.3.6.1.5.5.7.48.1.5"
 """Ids of the extensions that the profiles have."""
 
 Attribute = tuple[str, str]

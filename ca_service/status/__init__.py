@@ -1,5 +1,19 @@
-"""Status of certificates: what the CA says about them after it has issued them."""
+"""Status of certificates: what the CA says about them after it has issued them, in lists and in answers."""
 
+from ca_service.status.answers import Reply, reply_to
 from ca_service.status.crl import REASONS, RevokedEntry, build_crl
+from ca_service.status.ocsp import MAX_REQUEST, Failure, failure_response, parse_request
+from ca_service.status.responder import responder_key
 
-__all__ = ["REASONS", "RevokedEntry", "build_crl"]
+__all__ = [
+    "MAX_REQUEST",
+    "REASONS",
+    "Failure",
+    "Reply",
+    "RevokedEntry",
+    "build_crl",
+    "failure_response",
+    "parse_request",
+    "reply_to",
+    "responder_key",
+]

@@ -1,36 +1,29 @@
 """Building a certificate revocation list (RFC 5280, section 5).
 
-The list is built under a throwaway key, read back by two parsers, and only then signed through the CA's
-signer: the signer may be a device that signs bytes and knows nothing of `cryptography`.
+The list is written, read back by two parsers, and only then signed through the CA's signer: the signer may be a device
+that signs bytes and knows nothing of lists.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from asn1crypto import crl as asn1
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import CRLEntryExtensionOID
 
 from ca_service.judgment import BadRequest, VtpmCaError
 from ca_service.keys import Certified, sign_and_check
 from ca_service.profiles import assemble
+from ca_service.profiles.scope import issuing_distribution_point
+from ca_service.status.encoding import CODES, entry, tbs_certlist
+from ca_service.status.reading import ListView, check_read
 
-REASONS = (
-    "unspecified",
-    "keyCompromise",
-    "cACompromise",
-    "affiliationChanged",
-    "superseded",
-    "cessationOfOperation",
-    "privilegeWithdrawn",
-)
+REASONS = tuple(CODES)
 """Reasons that this CA gives, under their names in RFC 5280, section 5.3.1. It puts nothing on hold."""
 
 _MAX_CRL_NUMBER = 2**159
+_NO_SIGNATURE = bytes.fromhex("3006020101020101")
+"""An ECDSA-Sig-Value, so that parsers read a list that is not signed yet."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +48,18 @@ def build_crl(
     this_update: datetime,
     next_update: datetime,
     *,
-    throwaway: ec.EllipticCurvePrivateKey | None = None,
+    scope: str | None = None,
 ) -> bytes:
-    """Build and sign a full revocation list.
+    """Build and sign a revocation list.
 
     Args:
         issuer: the CA with its signer, issuing or root.
         revoked: all that is revoked, in any order; the list is sorted by serial number.
-        number: the cRLNumber, larger than that of any earlier list of this CA.
+        number: the cRLNumber, larger than that of any earlier list of this CA and scope.
         this_update: when the list was made, aware.
         next_update: when the next one will be there at the latest, aware.
-        throwaway: key for the throwaway signature; a fresh one if None.
+        scope: where the list is published, if it is one of several: it is then about those certificates only whose
+            distribution point that is (critical issuingDistributionPoint). None for a list of all certificates.
 
     Returns:
         DER of the CertificateList.
@@ -80,22 +74,15 @@ def build_crl(
         raise BadRequest("next_update", "must be later than this_update")
     if not 0 < number < _MAX_CRL_NUMBER:
         raise BadRequest("number", "must be positive and at most 20 octets long")
-    entries = sorted(
-        (RevokedEntry(e.serial, _whole(e.at), e.reason) for e in revoked), key=lambda e: e.serial
-    )
-    if len({e.serial for e in entries}) != len(entries):
+    entries = sorted((e.serial, _whole(e.at), e.reason) for e in revoked)
+    if len({serial for serial, _, _ in entries}) != len(entries):
         raise BadRequest("revoked", "names a certificate twice")
     key_id = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    # The entries go in at once: adding them one by one copies the list each time.
-    builder = x509.CertificateRevocationListBuilder(
-        issuer.certificate.subject, first, last, revoked_certificates=[_entry(e) for e in entries]
-    )
-    builder = builder.add_extension(x509.AuthorityKeyIdentifier(key_id, None, None), critical=False)
-    builder = builder.add_extension(x509.CRLNumber(number), critical=False)
-    key = throwaway or ec.generate_private_key(ec.SECP384R1())
-    draft = builder.sign(key, hashes.SHA384())
-    tbs = draft.tbs_certlist_bytes
-    _check(draft, entries, number, key_id)
+    name = issuer.certificate.subject.public_bytes()
+    extensions = _extensions(key_id, number, scope)
+    tbs = tbs_certlist(name, first, last, [entry(*e) for e in entries], extensions)
+    ids = tuple(value.oid.dotted_string for value, _ in extensions)
+    check_read(assemble(tbs, _NO_SIGNATURE), ListView(name, first, last, number, key_id, scope, ids, entries))
     der = assemble(tbs, sign_and_check(issuer.signer, tbs))
     signed = x509.load_der_x509_crl(der)
     if signed.tbs_certlist_bytes != tbs or not signed.is_signature_valid(_key(issuer.certificate)):
@@ -103,64 +90,22 @@ def build_crl(
     return der
 
 
+def _extensions(key_id: bytes, number: int, scope: str | None) -> list[tuple[x509.ExtensionType, bool]]:
+    extensions: list[tuple[x509.ExtensionType, bool]] = [
+        (x509.AuthorityKeyIdentifier(key_id, None, None), False),
+        (x509.CRLNumber(number), False),
+    ]
+    if scope is not None:
+        extensions.append((issuing_distribution_point(scope), True))
+    return extensions
+
+
 def _whole(moment: datetime) -> datetime:
+    if moment.tzinfo is UTC and not moment.microsecond:
+        return moment
     if moment.tzinfo is None:
         raise BadRequest("time", "must be aware")
     return moment.astimezone(UTC).replace(microsecond=0)
-
-
-def _entry(entry: RevokedEntry) -> x509.RevokedCertificate:
-    if entry.reason not in REASONS:
-        raise BadRequest("reason", "must be one of " + ", ".join(REASONS))
-    if entry.serial <= 0:
-        raise BadRequest("serial", "must be positive")
-    builder = x509.RevokedCertificateBuilder().serial_number(entry.serial).revocation_date(entry.at)
-    if entry.reason != "unspecified":
-        reason = x509.CRLReason(x509.ReasonFlags(entry.reason))
-        builder = builder.add_extension(reason, critical=False)
-    return builder.build()
-
-
-def _check(
-    draft: x509.CertificateRevocationList, entries: Sequence[RevokedEntry], number: int, key_id: bytes
-) -> None:
-    """Compare what two parsers see with what was wanted."""
-    wanted = [(e.serial, e.at, e.reason) for e in entries]
-    first = [(r.serial_number, r.revocation_date_utc, _reason(r)) for r in draft]
-    second, frame = _read_second(draft.public_bytes(Encoding.DER))
-    if first != wanted or second != wanted or frame != (number, key_id):
-        raise VtpmCaError("the revocation list does not say what it should", code="lint")
-
-
-def _reason(revoked: x509.RevokedCertificate) -> str:
-    try:
-        value = revoked.extensions.get_extension_for_oid(CRLEntryExtensionOID.CRL_REASON).value
-    except x509.ExtensionNotFound:
-        return "unspecified"
-    return value.reason.value if isinstance(value, x509.CRLReason) else ""
-
-
-def _read_second(der: bytes) -> tuple[list[tuple[int, datetime, str]], tuple[int, bytes]]:
-    """The entries, and cRLNumber and authority key id, as `asn1crypto` reads them."""
-    parsed = asn1.CertificateList.load(der, strict=True)
-    entries = []
-    for revoked in parsed["tbs_cert_list"]["revoked_certificates"] or ():
-        reasons = [e for e in revoked["crl_entry_extensions"] or () if e["extn_id"].native == "crl_reason"]
-        reason = _CAMEL[reasons[0]["extn_value"].parsed.native] if reasons else "unspecified"
-        entries.append((revoked["user_certificate"].native, revoked["revocation_date"].native, reason))
-    key_id = parsed.authority_key_identifier_value["key_identifier"].native
-    return entries, (parsed.crl_number_value.native, key_id)
-
-
-_CAMEL = {
-    "unspecified": "unspecified",
-    "key_compromise": "keyCompromise",
-    "ca_compromise": "cACompromise",
-    "affiliation_changed": "affiliationChanged",
-    "superseded": "superseded",
-    "cessation_of_operation": "cessationOfOperation",
-    "privilege_withdrawn": "privilegeWithdrawn",
-}
 
 
 def _key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:

@@ -80,6 +80,13 @@ INVARIANTS: tuple[Invariant, ...] = (
         " WHERE c.state IN ('issued', 'superseded')",
     ),
     Invariant(
+        "responder.accounted",
+        "every serial reserved for an OCSP responder is issued and stored, or among the revocations",
+        "SELECT serial FROM responders o WHERE (state = 'issued' AND der IS NULL) OR state NOT IN"
+        " ('intended', 'issued', 'abandoned') OR (state = 'intended' AND created_at < :old) OR (state = 'abandoned'"
+        " AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.issuer = o.issuer AND r.serial = o.serial))",
+    ),
+    Invariant(
         "intent.whole",
         "an issued intent has no certificate that is only intended, an abandoned one has none that is good",
         "SELECT i.id FROM intents i JOIN certificates c ON c.intent_id = i.id WHERE"

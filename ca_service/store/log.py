@@ -10,7 +10,14 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
-from ca_service.store.rows import CertificateRow, CertificateState, DecisionRow, HeadRow, LeafRow
+from ca_service.store.rows import (
+    CertificateRow,
+    CertificateState,
+    DecisionRow,
+    HeadRow,
+    LeafRow,
+    ResponderRow,
+)
 from ca_service.store.statements import Statement
 
 _HEAD = 1
@@ -179,6 +186,14 @@ class LogTables(Repository):
         rows = self._all(LoggedCertificate, _certificates().where(schema.certificates.c.serial.in_(serials)))
         return {row.serial: row for row in rows}
 
+    def responders(self, serials: Collection[str]) -> dict[str, ResponderRow]:
+        """The issued certificates of OCSP responders with these serials."""
+        table = schema.responders
+        rows = self._all(
+            ResponderRow, sa.select(table).where(table.c.serial.in_(serials), table.c.der.is_not(None))
+        )
+        return {row.serial: row for row in rows}
+
     def lacks_an_end(self) -> bool:
         """Whether the first or the last decision has no leaf: cheap, and what a log that was begun late shows."""
         table = schema.decisions
@@ -208,12 +223,18 @@ class LogTables(Repository):
             yield row[0], row[1]
 
     def without_leaf(self, kind: str) -> Iterator[str]:
-        """Ids of the decisions, or serials of the issued certificates, that have no leaf; as they are read."""
-        decisions, certificates = schema.decisions.c, schema.certificates.c
+        """Ids of the decisions, or serials of the issued certificates, that have no leaf; as they are read.
+
+        `kind` is "decision", "certificate" or "responder".
+        """
+        decisions, certificates, responders = schema.decisions.c, schema.certificates.c, schema.responders.c
         key, condition = decisions.id, _no_leaf(kind, decisions.id)
         if kind == "certificate":
             key = certificates.serial
             condition = sa.and_(certificates.der.is_not(None), _no_leaf(kind, key))
+        elif kind == "responder":
+            key = responders.serial
+            condition = sa.and_(responders.der.is_not(None), _no_leaf(kind, key))
         query = sa.select(key).where(condition).order_by(key)
         for row in self._connection.execute(query.execution_options(yield_per=_PAGE)):
             yield row[0]
@@ -314,18 +335,30 @@ class LogTables(Repository):
         """Subject key ids of the issuers that have revoked anything."""
         return list(self._connection.execute(sa.select(schema.revocations.c.issuer).distinct()).scalars())
 
-    def crl_numbers(self, issuer: str) -> list[int]:
-        """Numbers of all CRLs of an issuer, in their order."""
+    def crl_numbers(self, issuer: str) -> dict[int, list[int]]:
+        """Numbers of all CRLs of an issuer by shard, in their order."""
         table = schema.crls
-        query = sa.select(table.c.number).where(table.c.issuer == issuer).order_by(table.c.number)
-        return list(self._connection.execute(query).scalars())
+        query = sa.select(table.c.shard, table.c.number).where(table.c.issuer == issuer)
+        numbers = dict[int, list[int]]()
+        for row in self._connection.execute(query.order_by(table.c.shard, table.c.number)):
+            numbers.setdefault(row.shard, []).append(row.number)
+        return numbers
 
-    def revoked_by(self, issuer: str) -> list[str]:
-        """Serials of everything that an issuer has revoked."""
+    def revoked_by(self, issuer: str) -> dict[str, int]:
+        """Everything that an issuer has revoked: the shard by serial."""
         table = schema.revocations
-        return list(
-            self._connection.execute(sa.select(table.c.serial).where(table.c.issuer == issuer)).scalars()
+        query = sa.select(table.c.serial, table.c.shard).where(table.c.issuer == issuer)
+        return {row.serial: row.shard for row in self._connection.execute(query)}
+
+    def misplaced(self, count: int) -> list[str]:
+        """Serials whose revocation stands in another shard than their certificates name."""
+        certificates, revocations = schema.certificates.c, schema.revocations.c
+        query = sa.select(revocations.serial).where(
+            certificates.serial == revocations.serial,
+            certificates.issuer == revocations.issuer,
+            certificates.shard != revocations.shard,
         )
+        return list(self._connection.execute(query.order_by(revocations.serial).limit(count)).scalars())
 
     def good_among(self, issuer: str, serials: Collection[str]) -> set[str]:
         """Those of the serials that are of certificates of this issuer that count as good."""

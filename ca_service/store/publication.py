@@ -1,25 +1,93 @@
 """Revoked serials and published CRLs."""
 
+from collections.abc import Collection, Sequence
+from functools import cached_property
+
 import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
-from ca_service.store.rows import CrlRow, RevocationRow
+from ca_service.store.rows import CrlRow, ListedRow, ListKey, RevocationRow
+
+_CERTIFICATES, _REVOCATIONS, _CRLS = schema.certificates.c, schema.revocations.c, schema.crls.c
+_PLACES = 500
+"""Most values in one query; databases bound how many parameters a statement has."""
+
+_LISTED = (
+    sa.select(_REVOCATIONS.serial, _REVOCATIONS.at, _REVOCATIONS.reason, _CERTIFICATES.not_after)
+    .join(
+        schema.certificates,
+        sa.and_(_CERTIFICATES.serial == _REVOCATIONS.serial, _CERTIFICATES.issuer == _REVOCATIONS.issuer),
+        isouter=True,
+    )
+    .where(_REVOCATIONS.issuer == sa.bindparam("issuer"), _REVOCATIONS.shard == sa.bindparam("shard"))
+)
+_NEWEST = (
+    sa.select(_CRLS.issuer, _CRLS.shard, sa.func.max(_CRLS.number).label("number"))
+    .where(_CRLS.issuer.in_(sa.bindparam("issuers", expanding=True)))
+    .group_by(_CRLS.issuer, _CRLS.shard)
+    .subquery()
+)
+_IN_FORCE = sa.select(schema.crls).join(
+    _NEWEST,
+    sa.and_(
+        _CRLS.issuer == _NEWEST.c.issuer, _CRLS.shard == _NEWEST.c.shard, _CRLS.number == _NEWEST.c.number
+    ),
+)
 
 
 class Revocations(Repository):
     """Serials on the CRLs. There is no way to take one off."""
 
+    @cached_property
+    def _touched(self) -> set[ListKey]:
+        return set()
+
+    @property
+    def touched(self) -> frozenset[ListKey]:
+        """The lists that changed within this transaction, since they were made last."""
+        return frozenset(self._touched)
+
     def add(self, row: RevocationRow) -> bool:
         """Put a serial on its issuer's next CRL; says whether it was not there yet."""
-        if self.get(row.issuer, row.serial) is not None:
-            return False
-        self._insert(schema.revocations, row)
-        return True
+        return bool(self.add_all([row]))
+
+    def add_all(self, rows: Sequence[RevocationRow]) -> set[str]:
+        """Put serials on the next CRLs of their issuers; returns those that were not there yet."""
+        known, shards = set[tuple[str, str]](), dict[tuple[str, str], int]()
+        wanted = {(row.issuer, row.serial): row for row in reversed(rows)}
+        serials = sorted({serial for _, serial in wanted})
+        for start in range(0, len(serials), _PLACES):
+            some = serials[start : start + _PLACES]
+            found = sa.select(_REVOCATIONS.issuer, _REVOCATIONS.serial).where(_REVOCATIONS.serial.in_(some))
+            known |= {(row.issuer, row.serial) for row in self._connection.execute(found)}
+            certificates = sa.select(_CERTIFICATES.issuer, _CERTIFICATES.serial, _CERTIFICATES.shard)
+            for row in self._connection.execute(certificates.where(_CERTIFICATES.serial.in_(some))):
+                shards[row.issuer, row.serial] = row.shard
+        # A certificate's distribution point was settled when it was drafted, whatever a caller makes of it.
+        new = [
+            {**vars(row), "shard": shards.get(key, row.shard)}
+            for key, row in wanted.items()
+            if key not in known
+        ]
+        if new:
+            self._connection.execute(schema.revocations.insert(), new)
+        self._touched |= {(row["issuer"], row["shard"]) for row in new}
+        return {row["serial"] for row in new}
+
+    def published(self, key: ListKey) -> None:
+        """This list was made anew: until the next revocation it has not changed."""
+        self._touched.discard(key)
 
     def get(self, issuer: str, serial: str) -> RevocationRow | None:
         """The revocation of one serial."""
         return self._get(RevocationRow, schema.revocations, issuer=issuer, serial=serial)
+
+    def among(self, issuer: str, serials: Collection[str]) -> dict[str, RevocationRow]:
+        """The revocations of those of the serials that are revoked; a few hundred serials at most."""
+        table = schema.revocations
+        query = sa.select(table).where(table.c.issuer == issuer, table.c.serial.in_(serials))
+        return {row.serial: row for row in self._all(RevocationRow, query)}
 
     def of_issuer(self, issuer: str) -> list[RevocationRow]:
         """Everything that an issuer has revoked, by serial."""
@@ -28,19 +96,33 @@ class Revocations(Repository):
             RevocationRow, sa.select(table).where(table.c.issuer == issuer).order_by(table.c.serial)
         )
 
+    def of_shard(self, issuer: str, shard: int) -> list[ListedRow]:
+        """Everything that an issuer has revoked and whose certificates name this shard; in no order."""
+        given = {"issuer": issuer, "shard": shard}
+        return [ListedRow(*row) for row in self._connection.execute(_LISTED, given)]
+
+    def shards(self, issuer: str) -> set[int]:
+        """The shards in which an issuer has revoked anything."""
+        query = sa.select(_REVOCATIONS.shard).where(_REVOCATIONS.issuer == issuer).distinct()
+        return set(self._connection.execute(query).scalars())
+
 
 class Crls(Repository):
     """CRLs as they were published, byte for byte."""
 
-    def latest(self, issuer: str) -> CrlRow | None:
-        """The CRL in force of an issuer (subject key id in hex)."""
+    def latest(self, issuer: str, shard: int = 0) -> CrlRow | None:
+        """The CRL in force of an issuer (subject key id in hex) for one shard."""
         table = schema.crls
-        query = sa.select(table).where(table.c.issuer == issuer).order_by(table.c.number.desc()).limit(1)
-        return self._one(CrlRow, query)
+        query = sa.select(table).where(table.c.issuer == issuer, table.c.shard == shard)
+        return self._one(CrlRow, query.order_by(table.c.number.desc()).limit(1))
 
-    def get(self, issuer: str, number: int) -> CrlRow | None:
+    def newest(self, issuers: Collection[str]) -> dict[ListKey, CrlRow]:
+        """The CRLs in force of these issuers, of all their shards."""
+        return {row.key: row for row in self._all(CrlRow, _IN_FORCE, {"issuers": sorted(issuers)})}
+
+    def get(self, issuer: str, number: int, shard: int = 0) -> CrlRow | None:
         """An issuer's CRL of this number."""
-        return self._get(CrlRow, schema.crls, issuer=issuer, number=number)
+        return self._get(CrlRow, schema.crls, issuer=issuer, number=number, shard=shard)
 
     def add(self, row: CrlRow) -> None:
         """Publish a CRL; the database refuses a number twice."""

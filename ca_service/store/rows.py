@@ -161,28 +161,68 @@ class CertificateRow:
     issued_at: datetime | None
     not_after: datetime | None = None
     replaces: str | None = None
+    shard: int = 0
+
+
+@dataclass(frozen=True)
+class ResponderRow:
+    """A certificate of an OCSP responder, intended or issued; `issuer` as in `CertificateRow`."""
+
+    serial: str
+    issuer: str
+    state: CertificateState
+    tbs: bytes = field(repr=False)
+    der: bytes | None = field(repr=False)
+    created_at: datetime
+    issued_at: datetime | None
+    not_after: datetime
+    shard: int = 0
 
 
 @dataclass(frozen=True)
 class RevocationRow:
-    """A serial on its issuer's CRL: `reason` as in RFC 5280 section 5.3.1, `cause` in words."""
+    """A serial on its issuer's CRL: `reason` as in RFC 5280 section 5.3.1, `cause` in words.
+
+    `shard` is that of the certificate. Where the database knows the certificate, its row has the last word.
+    """
 
     issuer: str
     serial: str
     at: datetime
     reason: str
     cause: str
+    shard: int = 0
+
+
+@dataclass(frozen=True)
+class ListedRow:
+    """What a list says about one serial, and until when the certificate is valid; None if that is not known."""
+
+    serial: str
+    at: datetime
+    reason: str
+    not_after: datetime | None
 
 
 @dataclass(frozen=True)
 class CrlRow:
-    """A published CRL; the highest `number` of an issuer is the one in force."""
+    """A published CRL; the highest `number` of an issuer's shard is the one in force."""
 
     issuer: str
     number: int
     this_update: datetime
     next_update: datetime
     der: bytes = field(repr=False)
+    shard: int = 0
+
+    @property
+    def key(self) -> "ListKey":
+        """Which list it is."""
+        return self.issuer, self.shard
+
+
+ListKey = tuple[str, int]
+"""A revocation list by its issuer (subject key id, hex) and shard."""
 
 
 @dataclass(frozen=True)

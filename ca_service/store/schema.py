@@ -21,6 +21,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
@@ -231,7 +232,25 @@ certificates = Table(
     Column("not_after", Instant, nullable=True),
     # Serial of the certificate in whose place this one came: it stops being live when this one is intended.
     Column("replaces", String(40), nullable=True),
+    # Which of its issuer's revocation lists its CRL distribution point names. Earlier releases knew number 0 only.
+    Column("shard", Integer, nullable=False, server_default="0"),
     # What rests on an issuer is counted when it is to be retired.
+    Index(None, "issuer", "state", "not_after"),
+)
+
+responders = Table(
+    "responders",
+    metadata,
+    # Certificates of the CA's own OCSP responders. Their keys are derived and stored nowhere.
+    Column("serial", String(40), primary_key=True),
+    Column("issuer", String(40), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("tbs", LargeBinary, nullable=False),
+    Column("der", LargeBinary, nullable=True),
+    Column("created_at", Instant, nullable=False),
+    Column("issued_at", Instant, nullable=True),
+    Column("not_after", Instant, nullable=False),
+    Column("shard", Integer, nullable=False, server_default="0"),
     Index(None, "issuer", "state", "not_after"),
 )
 
@@ -243,16 +262,22 @@ revocations = Table(
     Column("at", Instant, nullable=False),
     Column("reason", String(32), nullable=False),
     Column("cause", _TEXT, nullable=False),
+    # The list on which it stands: that of the certificate's distribution point.
+    Column("shard", Integer, nullable=False, server_default="0"),
+    Index(None, "issuer", "shard"),
 )
 
 crls = Table(
     "crls",
     metadata,
-    Column("issuer", String(40), primary_key=True),
-    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("issuer", String(40), nullable=False),
+    Column("number", Integer, autoincrement=False, nullable=False),
     Column("this_update", Instant, nullable=False),
     Column("next_update", Instant, nullable=False),
     Column("der", LargeBinary, nullable=False),
+    # Each shard is a list of its own, with numbers of its own.
+    Column("shard", Integer, autoincrement=False, nullable=False, server_default="0"),
+    PrimaryKeyConstraint("issuer", "shard", "number"),
 )
 
 alarms = Table(

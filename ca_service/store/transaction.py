@@ -12,6 +12,7 @@ from ca_service.store.ledger import Ledger
 from ca_service.store.log import LogTables
 from ca_service.store.operator import Alarms, Policies
 from ca_service.store.publication import Crls, Revocations
+from ca_service.store.responders import Responders
 from ca_service.store.sessions import Session
 from ca_service.store.views import Views
 
@@ -81,6 +82,11 @@ class Transaction:
     def crls(self) -> Crls:
         """Published CRLs."""
         return Crls(self._session)
+
+    @cached_property
+    def responders(self) -> Responders:
+        """Certificates of OCSP responders."""
+        return Responders(self._session)
 
     @cached_property
     def alarms(self) -> Alarms:

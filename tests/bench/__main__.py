@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import authority
 import enrollment_world as w
 import evidence
+import publication
 import volume
 
 from vtpm.tpm import Swtpm, manufacture
@@ -162,6 +163,17 @@ def authority_figures(ca: dict[str, dict[str, float]]) -> list[dict[str, object]
     ]
 
 
+def publication_figures(lists: dict[str, float]) -> list[dict[str, object]]:
+    """The lines about revocation lists: bounds of the issue as aims."""
+    return [
+        figure("publication: lists of 100,000 revocations", lists["wall"], "s", floor=lists["cpu"], aim=2),
+        figure("publication: the largest of them", lists["largest"], "KiB", aim=200),
+        figure(
+            "publication: from a revocation to its list", lists["one"], "s", floor=lists["one_cpu"], aim=1
+        ),
+    ]
+
+
 def main() -> None:
     """Measure, print, write."""
     with tempfile.TemporaryDirectory() as folder:
@@ -170,6 +182,7 @@ def main() -> None:
         cpu, wall = enrolment_ms(Path(folder) / "world")
         disk = volume.measure(Path(folder))
         ca = authority.measure(Path(folder), work)
+        lists = publication.measure(Path(folder))
     snp = evidence.measure()
     rsa_ms, ecc_ms = manufacture_ms("L-1", "H-3"), manufacture_ms("H-3", "H-3")
     figures = [
@@ -177,6 +190,7 @@ def main() -> None:
         figure("enrolment: CPU in the CA", cpu, "ms", floor=bare),
         figure("enrolment: wall time in the CA", wall, "ms", floor=bare + 3 * flush),
         *authority_figures(ca),
+        *publication_figures(lists),
         figure("manufacture: EK L-1, IAK and IDevID H-3", rsa_ms, "ms"),
         figure("manufacture: EK, IAK and IDevID H-3", ecc_ms, "ms"),
         figure("evidence: SNP report, chain known", snp["warm"], "ms", floor=snp["bare"]),

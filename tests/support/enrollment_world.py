@@ -19,7 +19,14 @@ from soft_tpm import FIRMWARE, SoftTpm, new_key
 
 from ca_service.enrollment import Desk, Enroller, Judge, Limits
 from ca_service.enrollment.liveness import Liveness, liveness_for
-from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
+from ca_service.keys import (
+    Authority,
+    AuthoritySource,
+    CeremonyConfig,
+    PublicationRule,
+    load_authority,
+    run_ceremony,
+)
 from ca_service.operations import OperationContext, ensure_issuers, perform
 from ca_service.policy import load
 from ca_service.store import (
@@ -93,9 +100,13 @@ class World:
         self._livenesses: list[Liveness] = []
 
     @classmethod
-    def create(cls, directory: Path) -> "World":
+    def create(cls, directory: Path, shards: int = 1, *, ocsp: bool = False) -> "World":
         config = CeremonyConfig(
-            mode="simulation", organization="Tests", publication_url="http://ca.test", ca_id="test-ca"
+            mode="simulation",
+            organization="Tests",
+            publication_url="http://ca.test",
+            ca_id="test-ca",
+            publication=PublicationRule(shards=shards, ocsp=ocsp),
         )
         run_ceremony(directory / "ca", config, PASSPHRASE, clock=lambda: START, entropy=os.urandom)
         Platform.create(directory / "platform", Product.MILAN, clock=lambda: START)

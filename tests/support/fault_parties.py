@@ -399,11 +399,16 @@ class Parties:
         twice = f"{issued} GROUP BY profile, key_name HAVING count(*) > 1"
         assert self.rows(twice) == []
         lists = {}
-        for serial, issuer, state in self.rows("SELECT serial, issuer, state FROM certificates"):
-            if issuer not in lists:
-                crl = requests.get(f"{self.ca_url}/crl/{issuer}/0.crl", timeout=10)
-                lists[issuer] = x509.load_der_x509_crl(crl.content)
-            listed = lists[issuer].get_revoked_certificate_by_serial_number(int(str(serial), 16)) is not None
+        for serial, issuer, shard, state in self.rows(
+            "SELECT serial, issuer, shard, state FROM certificates"
+        ):
+            if (issuer, shard) not in lists:
+                crl = requests.get(f"{self.ca_url}/crl/{issuer}/{shard}.crl", timeout=10)
+                lists[issuer, shard] = x509.load_der_x509_crl(crl.content)
+            listed = (
+                lists[issuer, shard].get_revoked_certificate_by_serial_number(int(str(serial), 16))
+                is not None
+            )
             assert listed == (state == "abandoned"), (serial, state)
 
     def check_whole(self, machine: tuple[str, str], told: Told) -> dict[str, bytes]:

@@ -83,11 +83,11 @@ class Site:
         ignore = shutil.ignore_patterns("*.sqlite3*", "run")
         return Path(shutil.copytree(self.ca, self.folder / name, ignore=ignore))
 
-    def published(self, node: Node) -> dict[str, bytes]:
-        """The CRLs that a server publishes, by issuer."""
+    def published(self, node: Node) -> dict[tuple[str, int], bytes]:
+        """The CRLs that a server publishes, by issuer and shard."""
         found = {}
         for row in invariants.gather(self.url, self.ca).crls:
-            status, found[row.issuer] = node.get(f"/crl/{row.issuer}/0.crl")
+            status, found[row.issuer, row.shard] = node.get(f"/crl/{row.issuer}/{row.shard}.crl")
             assert status == 200
         return found
 

@@ -32,7 +32,7 @@ _QUERIES = {
     "intents": "id, enrollment_id, state",
     "certificates": "serial, issuer, profile, key_name, live, intent_id, tpm_id, state, tbs, slot, der",
     "revocations": "issuer, serial",
-    "crls": "issuer, number, der",
+    "crls": "issuer, shard, number, der",
     "tpm_keys": "name, instance_id",
     "log_leaves": "position, kind, subject, data",
     "log_nodes": "level, position, hash",
@@ -101,7 +101,7 @@ class Evidence:
     tables: dict[str, list[Row]] = field(repr=False)
     directory: Path
     received: Received = field(repr=False)
-    published: Mapping[str, bytes] = field(repr=False)
+    published: Mapping[tuple[str, int], bytes] = field(repr=False)
 
     def __getattr__(self, name: str) -> list[Row]:
         try:
@@ -121,21 +121,22 @@ class Evidence:
 
     @cached_property
     def revoked(self) -> dict[str, set[int]]:
-        """Serials on the CRL in force, by issuer, of lists that the issuer signed."""
+        """Serials on the CRLs in force, by issuer, of lists that the issuer signed."""
         issuers = {}
         for path in (self.directory / "certs").glob("*.pem"):
             certificate = x509.load_pem_x509_certificate(path.read_bytes())
             issuers[_skid(certificate)] = certificate
-        latest: dict[str, Row] = {}
+        latest: dict[tuple[str, int], Row] = {}
         for row in self.crls:
-            if row.issuer not in latest or latest[row.issuer].number < row.number:
-                latest[row.issuer] = row
-        lists = {skid: row.der for skid, row in latest.items()} | dict(self.published)
+            key = row.issuer, row.shard
+            if key not in latest or latest[key].number < row.number:
+                latest[key] = row
+        lists = {key: row.der for key, row in latest.items()} | dict(self.published)
         found: dict[str, set[int]] = {}
-        for skid, der in lists.items():
+        for (skid, _), der in lists.items():
             crl = x509.load_der_x509_crl(der)
             assert crl.is_signature_valid(issuers[skid].public_key())
-            found[skid] = {entry.serial_number for entry in crl}
+            found.setdefault(skid, set()).update(entry.serial_number for entry in crl)
         return found
 
     @cached_property
@@ -474,7 +475,10 @@ class Found:
 
 
 def gather(
-    url: str, directory: Path, records: Iterable[Path] = (), published: Mapping[str, bytes] | None = None
+    url: str,
+    directory: Path,
+    records: Iterable[Path] = (),
+    published: Mapping[tuple[str, int], bytes] | None = None,
 ) -> Evidence:
     """Read everything, from one view of the database."""
     engine = sa.create_engine(url)
@@ -511,7 +515,10 @@ def judge(evidence: Evidence) -> Found:
 
 
 def check(
-    url: str, directory: Path, records: Iterable[Path] = (), published: Mapping[str, bytes] | None = None
+    url: str,
+    directory: Path,
+    records: Iterable[Path] = (),
+    published: Mapping[tuple[str, int], bytes] | None = None,
 ) -> Found:
     """See whether all invariants hold.
 
@@ -519,7 +526,7 @@ def check(
         url: of the database, as SQLAlchemy writes it.
         directory: the CA's directory.
         records: what clients received, as `enrolment_load.Record` writes it.
-        published: CRLs in DER as the CA serves them, by subject key id; else those of the database are taken.
+        published: CRLs in DER as the CA serves them, by subject key id and shard; else those of the database are taken.
     """
     return judge(gather(url, directory, records, published))
 

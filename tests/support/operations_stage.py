@@ -20,6 +20,9 @@ mode = "simulation"
 organization = "Tests"
 publication_url = "http://ca.test"
 ca_id = "test-ca"
+[publication]
+shards = 1
+ocsp = false
 """
 
 

@@ -19,7 +19,14 @@ from cryptography import x509
 from ca_service.api import Services, create_app
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
 from ca_service.judgment import UnsafeSkip
-from ca_service.keys import Authority, AuthoritySource, CeremonyConfig, load_authority, run_ceremony
+from ca_service.keys import (
+    Authority,
+    AuthoritySource,
+    CeremonyConfig,
+    PublicationRule,
+    load_authority,
+    run_ceremony,
+)
 from ca_service.operations.issuers import ensure_issuers
 from ca_service.policy import load
 from ca_service.store import CertificateState, Store, create_store, open_store
@@ -48,7 +55,12 @@ class Ceremony:
         """Make them in an empty directory."""
         passphrase = os.urandom(16).hex().encode("ascii")
         config = CeremonyConfig(
-            mode="simulation", organization="Attack lab", publication_url="http://ca.invalid", ca_id="lab"
+            mode="simulation",
+            organization="Attack lab",
+            publication_url="http://ca.invalid",
+            ca_id="lab",
+            # There are many of them, and each publishes before the first attack.
+            publication=PublicationRule(shards=1, ocsp=False),
         )
         run_ceremony(directory / "ca", config, passphrase, clock=clock, entropy=os.urandom)
         database = directory / "empty.sqlite3"

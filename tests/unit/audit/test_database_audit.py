@@ -135,7 +135,7 @@ EDITS = {
     "certificate inserted": (
         (
             "INSERT INTO certificates SELECT 'ff', issuer, profile, template, key_name, NULL, intent_id, tpm_id, state,"
-            " tbs, slot, der, issued_at, not_after, replaces FROM certificates WHERE serial = :serial"
+            " tbs, slot, der, issued_at, not_after, replaces, shard FROM certificates WHERE serial = :serial"
         ),
         {"certificate.unlogged": 1, "certificate.mismatch": 1, "certificate.state": 1},
     ),
@@ -211,11 +211,11 @@ EDITS = {
         {"revocation.missing": 1, "certificate.state": 1},
     ),
     "certificate revoked by hal": (
-        "INSERT INTO revocations VALUES (:issuer, :serial, '2026-01-01T00:00:00Z', 'keyCompromise', 'x')",
+        "INSERT INTO revocations VALUES (:issuer, :serial, '2026-01-01T00:00:00Z', 'keyCompromise', 'x', 0)",
         {"revocation.ignored": 1, "revocation.unpublished": 1},
     ),
     "crl": (
-        "INSERT INTO crls VALUES (:issuer, 1, '2026-01-01T00:00:00Z', '2026-01-01T00:00:00Z', x'00')",
+        "INSERT INTO crls VALUES (:issuer, 1, '2026-01-01T00:00:00Z', '2026-01-01T00:00:00Z', x'00', 0)",
         {"crl.unreadable": 1},
     ),
 }
@@ -443,7 +443,7 @@ class TestRevocations:
                 tx.crls.add(row)
 
     def test_in_order(self, revoked):
-        assert audit(revoked, kept={a.ISSUER: a.crl(2, [SERIAL]).der}).clean
+        assert audit(revoked, kept={(a.ISSUER, 0): a.crl(2, [SERIAL]).der}).clean
 
     def test_a_revocation_taken_back_whole_still_stands_on_the_crl(self, revoked):
         self.unrevoke(revoked)
@@ -504,7 +504,7 @@ class TestRevocations:
         self.unrevoke(revoked)
         edit(revoked, "DELETE FROM crls WHERE number = 2")
         assert audit(revoked).clean
-        counts = audit(revoked, kept={a.ISSUER: a.crl(2, [SERIAL]).der}).counts
+        counts = audit(revoked, kept={(a.ISSUER, 0): a.crl(2, [SERIAL]).der}).counts
         assert counts == {"revocation.missing": 1, "revocation.ignored": 1}
 
     def test_lists_of_an_issuer_that_the_root_has_not_signed(self, revoked):

@@ -102,7 +102,7 @@ def test_every_finding_is_in_the_table():
     codes = set(re.findall(r'\.(?:add|with_finding)\(\s*"([a-z]+\.[a-z-]+)"', source))
     codes |= set(re.findall(r'tolerated\(\s*(?:self\._)?findings,\s*"([a-z]+\.[a-z-]+)"', source))
     for template in re.findall(r'\.add\(\s*f"\{(?:kind|what)\}(\.[a-z]+)"', source):
-        codes |= {kind + template for kind in ("decision", "certificate")}
+        codes |= {kind + template for kind in ("decision", "certificate", "responder")}
     codes |= {f"{what}.{how}" for what in ("trace", "evidence") for how in ("missing", "altered")}
     listed = re.findall(r"`([a-z]+\.[a-z-]+)`", section("Verifying").split("| finding |", 1)[1])
     assert sorted(codes) == sorted(listed)

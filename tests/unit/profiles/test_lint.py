@@ -20,6 +20,7 @@ from ca_service.profiles import (
     LintPassed,
     Validity,
     draft_issuing,
+    draft_ocsp,
     draft_root,
     fill_slot,
     filled,
@@ -32,7 +33,7 @@ from ca_service.profiles import (
 from ca_service.profiles.extensions import provenance_extension
 from ca_service.profiles.lint import READABLE, READERS_AGREE
 from ca_service.profiles.rules import RULES
-from ca_service.profiles.view import AIA, AKI, BC, CDP, CP, EKU, KU, PROVENANCE, SAN, SDA, SKI
+from ca_service.profiles.view import AIA, AKI, BC, CDP, CP, EKU, KU, NO_CHECK, PROVENANCE, SAN, SDA, SKI
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role
 
@@ -64,9 +65,18 @@ def drafts(make_ek, make_devid, make_webauthn, cas):
         "ek": (make_ek("P-384"), cas.ek.info),
         "iak": (make_devid(Role.IAK), cas.devid.info),
         "idevid": (make_devid(Role.IDEVID), cas.devid.info),
+        "ocsp": (responder(cas), cas.ek.info),
         "root-ca": (cas.root_draft, None),
         "issuing-ca": (cas.ek_draft, cas.root.info),
     }
+
+
+def responder(cas, *, days=14, curve=ec.SECP256R1):
+    key = ec.generate_private_key(curve()).public_key()
+    validity = Validity.bounded(cas.root.info.validity.not_before, days)
+    return draft_ocsp(
+        public_key=key, serial=new_serial(42, os.urandom), validity=validity, issuer=cas.ek.info
+    )
 
 
 def failures(draft, issuer):
@@ -78,7 +88,7 @@ def failures(draft, issuer):
     return found
 
 
-@pytest.mark.parametrize("profile", ALL)
+@pytest.mark.parametrize("profile", [*ALL, "ocsp"])
 def test_what_is_drafted_passes(profile, drafts):
     assert isinstance(lint(*drafts[profile]), LintPassed)
 
@@ -329,8 +339,77 @@ def another_crl_url(draft, changed, cas):
 
 @mutation("lint.crl-distribution-points", "ek")
 def only_some_reasons(draft, changed, cas):
-    partial = point(cas.ek.info.crl_url, reasons=frozenset({x509.ReasonFlags.key_compromise}))
+    partial = point(cas.ek.info.crl_url(draft.serial), reasons=frozenset({x509.ReasonFlags.key_compromise}))
     return changed(draft, extensions={CDP: x509.CRLDistributionPoints([partial])})
+
+
+def test_each_certificate_names_the_list_of_its_serial_number(make_ek, cas, changed):
+    issuer = replace(cas.ek.info, shards=4, ocsp=True)
+    for _ in range(8):
+        draft = make_ek(issuer=issuer)
+        lint(draft, issuer)
+        shard = draft.serial % 4
+        for other in {0, 1, 2, 3, 5} - {shard}:
+            url = issuer.list_url(other)
+            wrong = changed(draft, extensions={CDP: x509.CRLDistributionPoints([point(url)])})
+            assert failures(wrong, issuer) == {"lint.crl-distribution-points"}
+    # Under an issuer with one list, or without OCSP, the same certificate is another one.
+    assert "lint.authority-info-access" in failures(draft, replace(issuer, ocsp=False))
+    assert "lint.authority-info-access" in failures(make_ek(), replace(cas.ek.info, ocsp=True))
+
+
+# --- OCSP responders ---
+
+
+@mutation("lint.no-check", "ocsp")
+def one_day_more(draft, changed, cas):
+    return responder(cas, days=15)
+
+
+@mutation("lint.no-check", "ocsp")
+@mutation("lint.extension-set", "ocsp")
+def somebody_may_look_it_up(draft, changed, cas):
+    return changed(draft, extensions={NO_CHECK: None})
+
+
+@mutation("lint.extension-set", "ocsp")
+def a_list_that_nobody_reads(draft, changed, cas):
+    return changed(draft, extensions={CDP: x509.CRLDistributionPoints([point("http://x/0.crl")])})
+
+
+@mutation("lint.responder-subject", "ocsp")
+def a_responder_with_a_device_s_name(draft, changed, cas):
+    return changed(draft, subject=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "vTPM")]))
+
+
+@mutation("lint.extended-key-usage", "ocsp")
+def a_responder_that_is_an_ek(draft, changed, cas):
+    return changed(draft, extensions={EKU: x509.ExtendedKeyUsage([oids.EK_CERTIFICATE])})
+
+
+@mutation("lint.extended-key-usage", "ocsp")
+def a_responder_for_everything(draft, changed, cas):
+    return changed(draft, extensions={EKU: x509.ExtendedKeyUsage([oids.OCSP_SIGNING, oids.AIK_CERTIFICATE])})
+
+
+@mutation("lint.criticality", "ocsp")
+def a_purpose_that_may_be_overlooked(draft, changed, cas):
+    return changed(draft, extensions={EKU: False})
+
+
+@mutation("lint.key-kind", "ocsp")
+def a_responder_on_p_384(draft, changed, cas):
+    return responder(cas, curve=ec.SECP384R1)
+
+
+@mutation("lint.issuer-role", "ocsp")
+def a_responder_of_the_root(draft, changed, cas):
+    return draft, cas.root.info
+
+
+@mutation("lint.content", "ocsp")
+def a_responder_s_draft_with_an_ek_s_profile(draft, changed, cas):
+    return replace(draft, profile="ek")
 
 
 # --- the set of extensions ---
@@ -943,7 +1022,7 @@ class TestToken:
         assert hashlib.sha256(draft.tbs).hexdigest()[:16] in repr(lint(draft, cas.ek.info))
 
 
-@pytest.mark.parametrize("profile", DEVICES)
+@pytest.mark.parametrize("profile", [*DEVICES, "ocsp"])
 def test_no_byte_may_differ_from_what_was_drafted(profile, drafts):
     """What a certificate shall say fixes every byte of it; the lint sees a change of any."""
     draft, issuer = drafts[profile]

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ca_service.judgment import Verdict
+from ca_service.keys.documents import MAX_OCSP_URL
 from ca_service.profiles import (
     IssuerInfo,
     LintFailed,
@@ -32,14 +33,16 @@ from vtpm.wire.templates import Role
 KINDS = ("P-256", "P-384", "P-521", "RSA-2048", "RSA-3072")
 ROOM = {"RSA-2048": 1536, "RSA-3072": NV_SIZE}
 KEYLIME_COLUMN = 1536
-LONGEST_URL = "http://" + "a" * 57
+LONGEST_URLS = {False: "http://" + "a" * 57, True: "http://" + "a" * (MAX_OCSP_URL - 7)}
+"""What a ceremony takes without and with OCSP."""
 LONGEST_RESOURCE = "r" * 60 + "/" + "t" * 33 + "/" + "n" * 33
 PROVENANCE = oids.PROVENANCE.dotted_string
 
 
-@pytest.fixture(scope="module")
-def longest(cas):
-    """Issuing CAs with the longest names and URL that a ceremony takes."""
+@pytest.fixture(scope="module", params=[False, True], ids=["no-ocsp", "ocsp"])
+def longest(request, cas):
+    """Issuing CAs with the longest names and URL that a ceremony takes, and the most lists."""
+    url = LONGEST_URLS[request.param]
     lifetime = cas.root.info.validity
     common = {"organization": "O" * 64, "mode": "simulation", "validity": lifetime}
 
@@ -50,14 +53,14 @@ def longest(cas):
     key = ec.generate_private_key(ec.SECP384R1())
     serial = lambda: new_serial(127, lambda size: b"\xff" * size)  # noqa: E731 - the shortest way to say it
     root = draft_root(public_key=key.public_key(), serial=serial(), **common)
-    root_info = IssuerInfo(signed(root, key), LONGEST_URL, "root")
+    root_info = IssuerInfo(signed(root, key), url, "root")
     made = {}
     for role in ("ek", "devid", "ephemeral"):
         public = ec.generate_private_key(ec.SECP384R1()).public_key()
         draft = draft_issuing(
             role, pair="p" * 24, public_key=public, serial=serial(), issuer=root_info, **common
         )
-        made[role] = IssuerInfo(signed(draft, key), LONGEST_URL, role)
+        made[role] = IssuerInfo(signed(draft, key), url, role, 256, ocsp=request.param)
     return SimpleNamespace(**made)
 
 

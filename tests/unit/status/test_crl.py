@@ -7,12 +7,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from asn1crypto import crl as asn1
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ca_service.judgment import BadRequest, VtpmCaError
 from ca_service.keys import FileSigner
-from ca_service.status import RevokedEntry, build_crl
+from ca_service.profiles.scope import scope_of
+from ca_service.status import RevokedEntry, build_crl, crl, reading
 from ca_service.status.crl import REASONS
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
@@ -79,10 +83,41 @@ def test_a_second_parser_sees_each_entry(ca):
     assert parsed.issuer.dump() == ca.ek.certificate.subject.public_bytes()
 
 
-def test_the_throwaway_key_leaves_no_trace(ca):
-    keys = [ec.generate_private_key(ec.SECP384R1()) for _ in range(2)]
-    lists = [build_crl(ca.ek, [RevokedEntry(SERIAL, NOW)], 1, NOW, NEXT, throwaway=k) for k in keys]
-    assert len({x509.load_der_x509_crl(der).tbs_certlist_bytes for der in lists}) == 1
+@pytest.mark.parametrize("scope", [None, "http://ca.example/crl/aa/7.crl"])
+@pytest.mark.parametrize(
+    "at", [NOW, datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC), datetime(2050, 1, 1, tzinfo=UTC)]
+)
+@pytest.mark.parametrize("serials", [[], [1], [0x7F, 0x80, *range(1000, 1300), 2**159 - 1]])
+def test_it_has_the_bytes_that_cryptography_would_write(serials, at, scope, ca):
+    """The list is framed here; the library's own builder is too slow for a long one, and says what is right."""
+    entries = [RevokedEntry(s, at + timedelta(seconds=s % 7), REASONS[s % len(REASONS)]) for s in serials]
+    builder = x509.CertificateRevocationListBuilder(
+        ca.ek.certificate.subject,
+        at,
+        at + timedelta(days=7),
+        revoked_certificates=[
+            x509.RevokedCertificateBuilder(
+                e.serial, e.at, [] if e.reason == "unspecified" else [reason(e.reason)]
+            ).build()
+            for e in entries
+        ],
+    )
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier(bytes.fromhex(ca.ek.skid), None, None), critical=False
+    )
+    builder = builder.add_extension(x509.CRLNumber(128), critical=False)
+    if scope:
+        names = [x509.UniformResourceIdentifier(scope)]
+        point = x509.IssuingDistributionPoint(names, None, False, False, None, False, False)
+        builder = builder.add_extension(point, critical=True)
+    key = ec.generate_private_key(ec.SECP384R1())
+    der = build_crl(ca.ek, entries, 128, at, at + timedelta(days=7), scope=scope)
+    wanted = builder.sign(key, hashes.SHA384()).tbs_certlist_bytes
+    assert x509.load_der_x509_crl(der).tbs_certlist_bytes == wanted
+
+
+def reason(name):
+    return x509.Extension(x509.CRLReason.oid, critical=False, value=x509.CRLReason(x509.ReasonFlags(name)))
 
 
 def test_an_empty_list_has_no_entries_at_all(ca):
@@ -131,10 +166,96 @@ def test_signer_and_certificate_belong_together(ca):
 
 
 def test_a_parser_that_sees_something_else_stops_it(ca, monkeypatch):
-    from ca_service.status import crl  # noqa: PLC0415
+    genuine = crl.entry
+    for wrong in (
+        lambda serial, at, why: genuine(serial + 1, at, why),
+        lambda serial, at, why: genuine(serial, at + timedelta(seconds=1), why),
+        lambda serial, at, _: genuine(serial, at, "keyCompromise"),
+        lambda serial, at, why: genuine(serial, at, why) * 2,
+        lambda serial, at, why: genuine(serial, at, why)[:-1],
+        lambda _serial, _at, _why: b"\x30\x03\x02\x01\x01",
+    ):
+        monkeypatch.setattr(crl, "entry", wrong)
+        with pytest.raises(VtpmCaError) as caught:
+            build_crl(ca.ek, [RevokedEntry(SERIAL, NOW)], 1, NOW, NEXT)
+        assert caught.value.code == "lint"
 
-    genuine = crl._entry
-    monkeypatch.setattr(crl, "_entry", lambda e: genuine(replace(e, serial=e.serial + 1)))
+
+@pytest.mark.parametrize("reader", ["read_first", "read_second"])
+def test_each_reader_alone_stops_it(reader, ca, monkeypatch):
+    """Whatever the other one overlooks."""
+    genuine = crl.entry
+    monkeypatch.setattr(crl, "entry", lambda serial, at, why: genuine(serial + 1, at, why))
+    other = {"read_first": "read_second", "read_second": "read_first"}[reader]
+    overlooked = getattr(reading, other)
+
+    def overlooks(der):
+        view = overlooked(der)
+        return replace(view, entries=[(serial - 1, at, why) for serial, at, why in view.entries])
+
+    monkeypatch.setattr(reading, other, overlooks)
     with pytest.raises(VtpmCaError) as caught:
         build_crl(ca.ek, [RevokedEntry(SERIAL, NOW)], 1, NOW, NEXT)
     assert caught.value.code == "lint"
+
+
+@given(
+    der=st.binary(max_size=200)
+    | st.builds(lambda a, b: b"\x30\x82\x01\x10" + a + b, st.binary(), st.binary())
+)
+def test_the_readers_raise_nothing_but_value_errors(der):
+    for read in (reading.read_first, reading.read_second):
+        with pytest.raises(ValueError):
+            read(der)
+
+
+ENTRIES = st.lists(
+    st.builds(
+        RevokedEntry,
+        st.integers(1, 2**159 - 1),
+        st.datetimes(datetime(2000, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)),  # noqa: DTZ001
+        st.sampled_from(REASONS),
+    ),
+    unique_by=lambda e: e.serial,
+    max_size=20,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(entries=ENTRIES, number=st.integers(1, 2**159 - 1))
+def test_any_list_reads_back_as_it_was_wanted(entries, number, ca):
+    der = build_crl(ca.ek, entries, number, NOW, NEXT, scope="http://x/1.crl")
+    read = x509.load_der_x509_crl(der)
+    wanted = sorted((e.serial, e.at.replace(microsecond=0)) for e in entries)
+    assert [(r.serial_number, r.revocation_date_utc) for r in read] == wanted
+    assert reading.read_first(der) == reading.read_second(der)
+
+
+def scoped(*, critical: bool, **changed):
+    """A list with another issuingDistributionPoint than this CA writes."""
+    given = {"full_name": [x509.UniformResourceIdentifier("http://x/1.crl")], "relative_name": None} | changed
+    flags = (
+        "only_contains_user_certs",
+        "only_contains_ca_certs",
+        "indirect_crl",
+        "only_contains_attribute_certs",
+    )
+    point = x509.IssuingDistributionPoint(**{"only_some_reasons": None} | dict.fromkeys(flags, False) | given)
+    builder = x509.CertificateRevocationListBuilder(x509.Name([]), NOW, NEXT).add_extension(point, critical)
+    return builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+
+
+def test_another_scope_than_this_ca_states_is_none():
+    assert scope_of(scoped(critical=True)) == "http://x/1.crl"
+    uri = x509.UniformResourceIdentifier
+    for changed in (
+        {"critical": False},
+        {"critical": True, "only_contains_user_certs": True},
+        {"critical": True, "indirect_crl": True},
+        {"critical": True, "only_some_reasons": frozenset({x509.ReasonFlags.key_compromise})},
+        {"critical": True, "full_name": [uri("http://x/1.crl"), uri("http://x/2.crl")]},
+        {"critical": True, "full_name": [x509.DNSName("x")]},
+        {"critical": True, "full_name": None, "only_contains_ca_certs": True},
+    ):
+        with pytest.raises(ValueError, match="issuingDistributionPoint"):
+            scope_of(scoped(**changed))

@@ -26,8 +26,11 @@ _GOOD = (
             f"'06', 'ca', 'ek', 'L-1', 'aa', 'ephemeral-ek:{'1' * 64}', 'i1', 2, 'issued', '', 'd'",
         )
     ),
-    f"INSERT INTO revocations VALUES ('ca', '02', {_AT}, 'superseded', '')",
-    f"INSERT INTO revocations VALUES ('ca', '03', {_AT}, 'superseded', '')",
+    f"INSERT INTO revocations VALUES ('ca', '02', {_AT}, 'superseded', '', 0)",
+    f"INSERT INTO revocations VALUES ('ca', '03', {_AT}, 'superseded', '', 0)",
+    f"INSERT INTO revocations VALUES ('ca', '08', {_AT}, 'unspecified', '', 0)",
+    f"INSERT INTO responders VALUES ('07', 'ca', 'issued', '', 'd', {_AT}, {_AT}, {_AT}, 0)",
+    f"INSERT INTO responders VALUES ('08', 'ca', 'abandoned', '', NULL, {_AT}, NULL, {_AT}, 0)",
     f"INSERT INTO issuers VALUES ('01', 'ek', 'default', 'active', 'ek:default', '', {_AT}, {_AT})",
     f"INSERT INTO issuers VALUES ('02', 'ek', 'default', 'prepared', NULL, '', {_AT}, {_AT})",
 )
@@ -39,6 +42,7 @@ _BREACHES = {
     "certificate.stored": "UPDATE certificates SET der = NULL WHERE serial = '01'",
     "certificate.ended-revoked": "DELETE FROM revocations WHERE serial = '02'",
     "certificate.revoked-ended": "UPDATE certificates SET state = 'superseded' WHERE serial = '02'",
+    "responder.accounted": "DELETE FROM revocations WHERE serial = '08'",
     "intent.whole": "UPDATE certificates SET state = 'intended', live = 'ek:dd' WHERE serial = '04'",
     "intent.closed": "UPDATE intents SET state = 'open', created_at = '2026-11-23T11:00:00Z' WHERE id = 'i2'",
     "instance.one-tpm": "INSERT INTO tpms SELECT 3, instance_id, occupies, ek_set, counter, root, salt, report_id,"

@@ -1,0 +1,219 @@
+"""Two readers of a revocation list that share no code with each other, nor with what has written it.
+
+The second one takes the list apart with `asn1crypto`'s parser and leaves what repeats in many entries, times and
+reasons, to its full reader, once for each. It reads only what this CA is about to sign.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from asn1crypto import crl as asn1
+from asn1crypto import parser
+from cryptography import x509
+from cryptography.x509.oid import CRLEntryExtensionOID
+
+from ca_service.judgment import VtpmCaError
+from ca_service.profiles.scope import scope_of
+
+_SEQUENCE, _INTEGER, _EXTENSIONS = 0x30, 0x02, 0xA0
+_ENTRY = 128
+"""More octets than an entry of this CA takes."""
+_UTC_TIME = re.compile(rb"\x17\x0d([0-4][0-9]{5})([0-9]{6}Z)")
+"""A UTCTime of this century in its distinguished encoding, before 2050: day and time."""
+
+Entry = tuple[int, datetime, str]
+"""Serial number, time and reason of a revocation."""
+
+
+@dataclass(frozen=True)
+class ListView:
+    """What a list says.
+
+    Attributes:
+        issuer: DER of the issuer's name.
+        this_update: when it was made.
+        next_update: when the next one will be there.
+        number: its cRLNumber.
+        key_id: its authority key id.
+        scope: the one URI of its distribution point, from a critical issuingDistributionPoint that says nothing else;
+            None if it has no such extension.
+        extensions: dotted ids of all its extensions, in their order.
+        entries: what is revoked, in the order of the list.
+    """
+
+    issuer: bytes
+    this_update: datetime
+    next_update: datetime | None
+    number: int
+    key_id: bytes | None
+    scope: str | None
+    extensions: tuple[str, ...]
+    entries: list[Entry]
+
+
+def read_first(der: bytes) -> ListView:
+    """As `cryptography` reads it; raises ValueError if it cannot, or if there is more than this CA writes."""
+    crl = x509.load_der_x509_crl(der)
+    extensions = crl.extensions
+    try:
+        number = extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        key_id = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound as error:
+        raise ValueError(f"lacks {error.oid.dotted_string}") from None
+    return ListView(
+        crl.issuer.public_bytes(),
+        crl.last_update_utc,
+        crl.next_update_utc,
+        number,
+        key_id,
+        scope_of(crl),
+        tuple(extension.oid.dotted_string for extension in extensions),
+        [(row.serial_number, row.revocation_date_utc, _reason(row)) for row in crl],
+    )
+
+
+def _reason(revoked: x509.RevokedCertificate) -> str:
+    extensions = list(revoked.extensions)
+    if not extensions:
+        return "unspecified"
+    (extension,) = extensions
+    if extension.oid != CRLEntryExtensionOID.CRL_REASON or extension.critical:
+        raise ValueError("an entry has another extension than its reason")
+    value = extension.value
+    return value.reason.value if isinstance(value, x509.CRLReason) else ""
+
+
+def read_second(der: bytes) -> ListView:
+    """As `asn1crypto` reads it; raises ValueError if it cannot, or if there is more than this CA writes."""
+    try:
+        return _read_second(der)
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(f"asn1crypto cannot read it: {type(error).__name__}") from error
+
+
+def _read_second(der: bytes) -> ListView:
+    tbs = _elements(_inside(_elements(_inside(der, _SEQUENCE))[0], _SEQUENCE))
+    tail = tbs[5:]
+    entries = _entries(_inside(tail.pop(0), _SEQUENCE)) if len(tail) > 1 else []
+    (extensions,) = tail
+    if extensions[0] != _EXTENSIONS:
+        raise ValueError("a list ends with its extensions")
+    # What is not an entry is read by the full reader, as a list without entries.
+    frame = asn1.TbsCertList.load(_sequence([*tbs[:5], extensions]), strict=True)
+    if frame["version"].native != "v2" or frame["signature"]["algorithm"].native != "sha384_ecdsa":
+        raise ValueError("a list is of version 2, and signed by ECDSA with SHA-384")
+    values = {e["extn_id"].dotted: e for e in frame["crl_extensions"]}
+    point = values.get("2.5.29.28")
+    return ListView(
+        frame["issuer"].dump(),
+        frame["this_update"].native,
+        frame["next_update"].native,
+        values["2.5.29.20"]["extn_value"].parsed.native,
+        values["2.5.29.35"]["extn_value"].parsed["key_identifier"].native,
+        None if point is None else _scope(point),
+        tuple(e["extn_id"].dotted for e in frame["crl_extensions"]),
+        entries,
+    )
+
+
+def _scope(extension: Any) -> str:
+    point = extension["extn_value"].parsed
+    said = [name for name, value in point.native.items() if value]
+    names = list(point["distribution_point"].chosen)
+    if not extension["critical"].native or said != ["distribution_point"] or len(names) != 1:
+        raise ValueError("the issuingDistributionPoint must be critical, and name one place and nothing else")
+    if names[0].name != "uniform_resource_identifier":
+        raise ValueError("the issuingDistributionPoint must be a URI")
+    # Not `native`, which turns the URI into an IRI and drops default ports.
+    return str(names[0].chosen.contents.decode("ascii"))
+
+
+def _inside(der: bytes, head: int) -> bytes:
+    """The contents of the one value that the bytes are; `head` is its first octet, class, form and tag."""
+    if der[0] != head:
+        raise ValueError(f"has {der[0]:02x} in the place of {head:02x}")
+    contents: bytes = parser.parse(der, strict=True)[4]
+    return contents
+
+
+def _elements(contents: bytes) -> list[bytes]:
+    """The values that stand one after the other, each with tag and length."""
+    elements = []
+    while contents:
+        size = parser.peek(contents)
+        elements.append(contents[:size])
+        contents = contents[size:]
+    return elements
+
+
+def _sequence(elements: list[bytes]) -> bytes:
+    der: bytes = parser.emit(0, 1, 16, b"".join(elements))
+    return der
+
+
+def _entries(contents: bytes) -> list[Entry]:
+    """What stands in revokedCertificates. There may be a hundred thousand: none is looked at twice."""
+    entries, start, end = list[Entry](), 0, len(contents)
+    while start < end:
+        # Not all that follows: it would be copied for each entry.
+        _, _, _, head, inside, _ = parser.parse(contents[start : start + _ENTRY])
+        if head[0] != _SEQUENCE:
+            raise ValueError("an entry must be a SEQUENCE")
+        start += len(head) + len(inside)
+        _, _, _, head, serial, _ = parser.parse(inside)
+        if head[0] != _INTEGER:
+            raise ValueError("a serial number must be an INTEGER")
+        rest = inside[len(head) + len(serial) :]
+        size = parser.peek(rest)
+        reason = _reason_of(rest[size:]) if size < len(rest) else "unspecified"
+        entries.append((int.from_bytes(serial, "big", signed=True), _moment(rest[:size]), reason))
+    return entries
+
+
+def _moment(der: bytes) -> datetime:
+    """Most are UTCTime, and too many to be read by way of all that a time can be."""
+    text = _UTC_TIME.fullmatch(der)
+    if text is None:
+        moment: datetime = asn1.Time.load(der, strict=True).native
+        return moment
+    day, time = text.groups()
+    return datetime.fromisoformat(f"20{day.decode()}T{time.decode()}")
+
+
+@lru_cache(maxsize=64)
+def _reason_of(der: bytes) -> str:
+    (extension,) = asn1.CRLEntryExtensions.load(der, strict=True)
+    if extension["extn_id"].native != "crl_reason" or extension["critical"].native:
+        raise ValueError("an entry has another extension than its reason")
+    return _CAMEL[extension["extn_value"].parsed.native]
+
+
+_CAMEL = {
+    "unspecified": "unspecified",
+    "key_compromise": "keyCompromise",
+    "ca_compromise": "cACompromise",
+    "affiliation_changed": "affiliationChanged",
+    "superseded": "superseded",
+    "cessation_of_operation": "cessationOfOperation",
+    "privilege_withdrawn": "privilegeWithdrawn",
+}
+
+
+def check_read(tbs_der: bytes, wanted: ListView) -> None:
+    """Raise `VtpmCaError` (code ``lint``) unless both readers see just what was wanted.
+
+    Args:
+        tbs_der: DER of the CertificateList under any signature.
+        wanted: what it shall say.
+    """
+    for read in (read_first, read_second):
+        try:
+            found = read(tbs_der)
+        except ValueError as error:
+            detail = f"the revocation list cannot be read: {error}"
+            raise VtpmCaError(detail, code="lint") from None
+        if found != wanted:
+            raise VtpmCaError("the revocation list does not say what it should", code="lint")

@@ -6,6 +6,7 @@ what is no longer good, also on behalf of operators.
 """
 
 from ca_service.enrollment.admission import Reply
+from ca_service.enrollment.cause import Ended, Grounds, revoke_by_cause
 from ca_service.enrollment.desk import Desk
 from ca_service.enrollment.enroller import Enroller
 from ca_service.enrollment.judge import Judge
@@ -15,8 +16,10 @@ from ca_service.enrollment.revocation import publish, publish_all, publish_due, 
 
 __all__ = [
     "Desk",
+    "Ended",
     "Enroller",
     "FileLiveness",
+    "Grounds",
     "Judge",
     "Limits",
     "Liveness",
@@ -28,4 +31,5 @@ __all__ = [
     "publish_due",
     "reset_instance",
     "revoke",
+    "revoke_by_cause",
 ]

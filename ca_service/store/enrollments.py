@@ -8,11 +8,19 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import PAGE, Repository
-from ca_service.store.rows import DecisionRow, EnrollmentRow, EnrollmentState, SubmissionRow
+from ca_service.store.rows import (
+    DecisionRow,
+    EnrollmentRow,
+    EnrollmentState,
+    EvidenceFacts,
+    SubmissionRow,
+)
 
 # Both databases know these words, and SQLAlchemy only each one's own form of them.
 _KEEP_EVIDENCE = sa.text(
-    "INSERT INTO evidence (digest, body, received_at) VALUES (:digest, :body, :received_at)"
+    "INSERT INTO evidence"
+    " (digest, body, received_at, measurement, chip_id, kbs_key, product, reported_tcb, ek_set) VALUES"
+    " (:digest, :body, :received_at, :measurement, :chip_id, :kbs_key, :product, :reported_tcb, :ek_set)"
     " ON CONFLICT (digest) DO NOTHING"
 ).bindparams(
     sa.bindparam("body", type_=schema.evidence.c.body.type),
@@ -20,6 +28,8 @@ _KEEP_EVIDENCE = sa.text(
 )
 
 _EVIDENCE = sa.select(schema.evidence.c.body).where(schema.evidence.c.digest == sa.bindparam("digest"))
+
+_NO_FACTS = EvidenceFacts()
 
 
 class Submissions(Repository):
@@ -86,9 +96,9 @@ class Decisions(Repository):
         )
         return list(self._connection.execute(query).scalars())
 
-    def keep_evidence(self, digest: str, body: bytes, at: datetime) -> None:
-        """Store the request body under its SHA-256 in hex, once."""
-        values = {"digest": digest, "body": body, "received_at": at}
+    def keep_evidence(self, digest: str, body: bytes, at: datetime, facts: EvidenceFacts = _NO_FACTS) -> None:
+        """Store the request body under its SHA-256 in hex, once, with what certificates are revoked by."""
+        values = {"digest": digest, "body": body, "received_at": at, **vars(facts)}
         self._connection.execute(_KEEP_EVIDENCE, values)
 
     def evidence(self, digest: str) -> bytes | None:

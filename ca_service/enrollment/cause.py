@@ -11,7 +11,7 @@ from datetime import datetime
 from ca_service.enrollment.limits import Limits
 from ca_service.enrollment.revocation import give_up, publish
 from ca_service.keys import Authority
-from ca_service.store import Cause, CertificateState, EnrollmentState, HitRow, MatchRow, Store, Transaction
+from ca_service.store import Cause, CertificateState, EnrollmentState, HitRow, Store, Transaction
 from ca_service.store.causes import chunks
 
 MOST_AT_ONCE = 25_000
@@ -39,12 +39,10 @@ class Ended:
 
     Attributes:
         rows: the certificates as they are now, by TPM.
-        matches: for each TPM the first decision that fits the cause.
         more: whether there is something left.
     """
 
     rows: tuple[HitRow, ...]
-    matches: dict[int, MatchRow]
     more: bool
 
 
@@ -74,12 +72,11 @@ def revoke_by_cause(
     """
     with store.write() as tx:
         rows, more = _some(tx, cause, grounds.at, most)
-        matches = tx.causes.matches(cause, {row.tpm_id for row in rows})
         touched, rows = _end_issuances(tx, cause, rows, grounds.at)
         good = [row for row in rows if row.state is not CertificateState.INTENDED]
         tx.causes.revoke([row.serial for row in good], grounds.at, grounds.reason, grounds.words)
         publish(tx, authority, touched | {row.issuer for row in good}, grounds.at, limits)
-    return Ended(tuple(_now(row) for row in rows), matches, more)
+    return Ended(tuple(_now(row) for row in rows), more)
 
 
 def _end_issuances(

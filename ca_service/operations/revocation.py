@@ -74,11 +74,14 @@ def _do(context: OperationContext, cause: Cause, reason: str, words: str, limit:
     at = context.clock()
     with context.store.read() as tx:
         anything = bool(tx.causes.hits(cause, at, 1))
-    ended = Ended((), {}, more=False)
+    ended = Ended((), more=False)
     if anything:
         grounds = Grounds(at, reason, recorded_cause(context, "revoked", words))
         ended = revoke_by_cause(context.store, context.unlock(), cause, grounds, context.limits)
         note(context, "certificates were revoked by cause", certificates=len(ended.rows), more=ended.more)
+    listed = ended.rows[:limit]
+    with context.store.read() as tx:
+        matches = tx.causes.matches(cause, {row.tpm_id for row in listed})
     given_up = sum(row.state is CertificateState.ABANDONED for row in ended.rows)
     return {
         "done": True,
@@ -88,8 +91,8 @@ def _do(context: OperationContext, cause: Cause, reason: str, words: str, limit:
             "certificates": len(ended.rows) - given_up,
             "being_issued": given_up,
         },
-        "certificates": [_row(row, cause, ended.matches.get(row.tpm_id)) for row in ended.rows[:limit]],
-        "omitted": max(0, len(ended.rows) - limit),
+        "certificates": [_row(row, cause, matches.get(row.tpm_id)) for row in listed],
+        "omitted": len(ended.rows) - len(listed),
         "advice": list(ADVICE) if ended.rows else [],
     }
 

@@ -6,7 +6,7 @@ evidence had the TPM's keys in its hands. Evidence is a TPM's if its decision is
 the TPM's set of EKs. A reset does not change that: it frees an instance, it does not wash keys.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, ClassVar
@@ -157,9 +157,10 @@ class Causes(Repository):
 
     def counts(self, cause: Cause, at: datetime) -> Counts:
         """How much a cause hits at `at`."""
-        states = sa.select(_C.state, sa.func.count()).select_from(_CERTIFIED).where(*_hit(cause, at))
-        by_state = {state: int(n) for state, n in self._connection.execute(states.group_by(_C.state))}
-        being_issued = by_state.pop(_INTENDED, 0)
+        intended = sa.func.count(sa.case((_C.state == _INTENDED, 1)))
+        numbers = sa.select(sa.func.count(_C.tpm_id.distinct()), sa.func.count(), intended)
+        hit = self._connection.execute(numbers.select_from(_CERTIFIED).where(*_hit(cause, at))).one()
+        tpms, certificates, being_issued = (int(number) for number in hit)
         decisions = unknown = 0
         if cause.about_evidence:
             for fits in _alternatives(cause):
@@ -167,7 +168,7 @@ class Causes(Repository):
             unknown = self._count(
                 sa.select(sa.func.count()).select_from(_ACCEPTED).where(_says_nothing(cause))
             )
-        return Counts(decisions, unknown, len(self.tpms(cause, at)), sum(by_state.values()), being_issued)
+        return Counts(decisions, unknown, tpms, certificates - being_issued, being_issued)
 
     def _count(self, query: "sa.Select[Any]") -> int:
         return int(self._connection.execute(query).scalar() or 0)
@@ -274,30 +275,48 @@ def _direct(cause: Cause) -> "list[sa.ColumnElement[bool]]":
     return [column == value for column, value in asked if value is not None]
 
 
-def _alternatives(cause: Cause) -> "list[list[sa.ColumnElement[bool]]]":
-    """What is asked of a decision and its evidence: any of the lists, wholly. No decision fits two of them."""
+def _plain(column: "sa.ColumnElement[Any]") -> "sa.ColumnElement[Any]":
+    return column
+
+
+def _unindexed(column: "sa.ColumnElement[Any]") -> "sa.ColumnElement[Any]":
+    """The same value, by which no database looks rows up."""
+    return sa.func.coalesce(column, sa.null())
+
+
+def _alternatives(
+    cause: Cause, of: "Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]]" = _plain
+) -> "list[list[sa.ColumnElement[bool]]]":
+    """What is asked of a decision and its evidence: any of the lists, wholly. No decision fits two of them.
+
+    Args:
+        cause: what is asked.
+        of: what stands in the place of each column.
+    """
     asked = (
         (_E.measurement, cause.measurement),
         (_E.chip_id, cause.chip_id),
         (_E.kbs_key, cause.kbs_key),
         (_D.policy_version, cause.policy_version),
     )
-    common = [column == value for column, value in asked if value is not None]
+    common = [of(column) == value for column, value in asked if value is not None]
     if cause.since is not None:
         common.append(_D.at >= cause.since)
     if cause.tcbs is not None:
         raws: dict[str, list[str]] = {}
         for product, raw in cause.tcbs:
             raws.setdefault(product, []).append(raw)
-        of_product = [sa.and_(_E.product == name, _E.reported_tcb.in_(some)) for name, some in raws.items()]
+        of_product = [
+            sa.and_(of(_E.product) == name, of(_E.reported_tcb).in_(some)) for name, some in raws.items()
+        ]
         common.append(sa.or_(*of_product) if of_product else sa.false())
     if cause.kbs is None:
         return [common]
     # Each by an index of its own: one condition over both tables would look at every row.
-    own = [*common, _D.kbs_id == cause.kbs]
+    own = [*common, of(_D.kbs_id) == cause.kbs]
     if not cause.kbs_keys:
         return [own]
-    return [own, [*common, _D.kbs_id == _EPHEMERAL, _E.kbs_key.in_(cause.kbs_keys)]]
+    return [own, [*common, of(_D.kbs_id) == _EPHEMERAL, of(_E.kbs_key).in_(cause.kbs_keys)]]
 
 
 def _says_nothing(cause: Cause) -> "sa.ColumnElement[bool]":
@@ -317,7 +336,8 @@ def _first_matches(cause: Cause, tpm_ids: Sequence[int]) -> "sa.Select[Any]":
     )  # fmt: skip
     parts = [
         sa.select(*columns).select_from(_ABOUT_TPMS).where(_T.id.in_(tpm_ids), *fits)
-        for fits in _alternatives(cause)
+        # From the TPMs to their evidence, never from all that fits to the few TPMs.
+        for fits in _alternatives(cause, _unindexed)
     ]
     found = (sa.union_all(*parts) if len(parts) > 1 else parts[0]).subquery()
     place = sa.func.row_number().over(partition_by=found.c.tpm_id, order_by=(found.c.at, found.c.decision_id))

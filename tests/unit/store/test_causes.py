@@ -44,6 +44,9 @@ class Judged:
     ek_set: str | None
 
 
+NOBODY = Judged("", "", False, NOW, 0, *[None] * 6)
+
+
 @dataclass(frozen=True)
 class Issued:
     tpm: int
@@ -72,20 +75,28 @@ def cas(draw):
         if tpm.live and tpm.instance in occupied:
             tpms[number] = replace(tpm, live=False)
         occupied |= {tpm.instance} if tpm.live else set()
-    judged = st.builds(
-        Judged,
-        st.sampled_from(("a", "ephemeral:")),
-        st.sampled_from(("x/y/1", "x/y/2")),
-        st.booleans(),
-        st.sampled_from(TIMES),
-        st.integers(1, 2),
-        maybe(*MEASUREMENTS),
-        maybe(*CHIPS),
-        maybe(*KEYS),
-        maybe("Milan", "Turin"),
-        st.sampled_from(TCBS),
-        maybe(*EK_SETS),
-    )
+    # Mostly about the TPMs that there are.
+    subjects = [(*INSTANCES[tpm.instance][:2], tpm.ek_set) for tpm in tpms] * 3
+    subjects += [(*INSTANCES[tpm.instance][:2], EK_SETS[0]) for tpm in tpms]
+    subjects += [("a", "x/y/1", None), ("ephemeral:", "x/y/2", EK_SETS[1])]
+
+    @st.composite
+    def judged(draw):
+        kbs_id, resource, ek_set = draw(st.sampled_from(subjects))
+        return Judged(
+            kbs_id,
+            resource,
+            draw(st.integers(0, 4)) > 0,
+            draw(st.sampled_from(TIMES)),
+            draw(st.integers(1, 2)),
+            draw(maybe(*MEASUREMENTS)),
+            draw(maybe(*CHIPS)),
+            draw(maybe(*KEYS)),
+            draw(maybe("Milan", "Turin")),
+            draw(st.sampled_from(TCBS)),
+            ek_set,
+        )
+
     issued = st.builds(
         Issued,
         st.integers(0, max(0, len(tpms) - 1)),
@@ -94,26 +105,41 @@ def cas(draw):
     )
     return Ca(
         tuple(tpms),
-        tuple(draw(st.lists(judged, max_size=6))),
+        tuple(draw(st.lists(judged(), max_size=6))),
         tuple(draw(st.lists(issued, max_size=6))) if tpms else (),
     )
 
 
-causes = st.builds(
-    Cause,
-    serial=maybe("00", "01"),
-    kbs_id=maybe("a"),
-    resource=maybe("x/y/1"),
-    salt=maybe("", "5a"),
-    measurement=maybe(*MEASUREMENTS),
-    chip_id=maybe(*CHIPS),
-    kbs_key=maybe(*KEYS),
-    kbs=maybe("a"),
-    kbs_keys=st.sampled_from(((), KEYS[:1])),
-    since=maybe(*TIMES),
-    tcbs=maybe((), (("Milan", TCBS[0]),), (("Milan", TCBS[1]), ("Turin", TCBS[0]))),
-    policy_version=maybe(1, 2),
-)
+@st.composite
+def questions(draw):
+    """A CA, a cause that one of its decisions may have brought to mind, and another."""
+    ca = draw(cas())
+    asked = []
+    for _ in range(2):
+        fields = ("serial", "instance", "measurement", "chip", "key", "kbs", "since", "tcb", "policy")
+        chosen = draw(st.sets(st.sampled_from(fields), min_size=1, max_size=3))
+        known = draw(st.sampled_from(ca.judged)) if ca.judged else NOBODY
+        asked.append(
+            Cause(
+                serial=draw(st.sampled_from(("00", "01"))) if "serial" in chosen else None,
+                kbs_id=known.kbs_id if "instance" in chosen else None,
+                resource=known.resource if "instance" in chosen else None,
+                salt=draw(maybe("", "5a")) if "instance" in chosen else None,
+                measurement=known.measurement if "measurement" in chosen else None,
+                chip_id=known.chip_id if "chip" in chosen else None,
+                kbs_key=known.kbs_key if "key" in chosen else None,
+                kbs="a" if "kbs" in chosen else None,
+                kbs_keys=draw(st.sampled_from(((), KEYS[:1]))),
+                since=known.at if "since" in chosen else None,
+                tcbs=draw(
+                    st.sampled_from(((), (("Milan", TCBS[0]),), (("Milan", TCBS[1]), ("Turin", TCBS[0]))))
+                )
+                if "tcb" in chosen
+                else None,
+                policy_version=known.policy_version if "policy" in chosen else None,
+            )
+        )
+    return ca, *asked
 
 
 def evidence_fits(cause, judged):
@@ -198,7 +224,6 @@ def put(tx, ca):
             "salt": "",
         }
 
-    nobody = Judged("", "", False, NOW, 0, *[None] * 6)
     insert(
         schema.evidence,
         [
@@ -208,7 +233,7 @@ def put(tx, ca):
                 "received_at": NOW,
                 **{name: getattr(judged, name) for name in list(vars(judged))[5:]},
             }
-            for number, judged in enumerate((*ca.judged, nobody))
+            for number, judged in enumerate((*ca.judged, NOBODY))
         ],
     )
     none = len(ca.judged)
@@ -216,7 +241,7 @@ def put(tx, ca):
         schema.decisions,
         [
             *(decision(f"d{number}", judged, f"{number:064}") for number, judged in enumerate(ca.judged)),
-            decision("d", nobody, f"{none:064}"),
+            decision("d", NOBODY, f"{none:064}"),
         ],
     )
     insert(
@@ -321,9 +346,10 @@ def states(tx):
     return {serial: CertificateState(state) for serial, state in tx.connection.execute(query)}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(ca=cas(), cause=causes, narrower=causes)
-def test_it_hits_what_the_model_hits_and_nothing_comes_back(store, ca, cause, narrower):
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(asked=questions())
+def test_it_hits_what_the_model_hits_and_nothing_comes_back(store, asked):
+    ca, cause, narrower = asked
     with store.write() as tx:
         put(tx, ca)
         before = states(tx)
@@ -476,3 +502,38 @@ def test_evidence_that_does_not_say_is_counted(store, cause, unknown):
     with store.write() as tx:
         put(tx, Ca((), judged, ()))
         assert tx.causes.counts(cause, NOW).unknown == unknown
+
+
+@pytest.mark.parametrize(
+    ("kbs_id", "live", "state", "hit"),
+    [
+        ("a", True, "issued", True),  # else the TPM would get new ones
+        ("a", True, "superseded", False),
+        ("a", False, "issued", False),
+        ("ephemeral:", True, "issued", False),
+    ],
+)
+def test_expired_certificates_are_left_unless_they_keep_a_tpm_out(store, kbs_id, live, state, hit):
+    instance = INSTANCES.index((kbs_id, "x/y/1", ""))
+    expired = Issued(0, CertificateState(state), NOW - timedelta(seconds=1))
+    with store.write() as tx:
+        put(tx, Ca((Tpm(instance, EK_SETS[0], live),), (), (expired,)))
+        assert bool(tx.causes.hits(Cause(kbs_id=kbs_id), NOW, 9)) == hit
+        assert bool(tx.causes.hits(Cause(kbs_id=kbs_id), NOW - timedelta(seconds=1), 9))
+        assert bool(tx.causes.hits(Cause(serial="00"), NOW, 9))
+
+
+def test_a_kbs_vouched_for_ephemeral_tpms_by_its_keys(store):
+    instances = [INSTANCES.index((kbs, "x/y/1", "")) for kbs in ("a", "ephemeral:")]
+    tpms = tuple(Tpm(instance, ek_set, live=True) for instance in instances for ek_set in EK_SETS[:1])
+    judged = tuple(
+        replace(NOBODY, kbs_id=kbs, resource="x/y/1", admitted=True, kbs_key=key, ek_set=EK_SETS[0])
+        for kbs, key in (("a", KEYS[1]), ("ephemeral:", KEYS[0]))
+    )
+    issued = tuple(Issued(number, CertificateState.ISSUED, None) for number in range(2))
+    with store.write() as tx:
+        put(tx, Ca(tpms, judged, issued))
+        for keys, serials in (((), ["00"]), (KEYS[1:], ["00"]), (KEYS[:1], ["00", "01"])):
+            rows = tx.causes.hits(Cause(kbs="a", kbs_keys=keys), NOW, 9)
+            assert [row.serial for row in rows] == serials
+        assert tx.causes.hits(Cause(kbs="b", kbs_keys=KEYS[1:]), NOW, 9) == []

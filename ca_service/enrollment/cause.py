@@ -82,17 +82,19 @@ def revoke_by_cause(
 def _end_issuances(
     tx: Transaction, cause: Cause, rows: list[HitRow], at: datetime
 ) -> tuple[set[str], list[HitRow]]:
-    """Give up what is just being issued; returns the issuers that this touches, and the rows as they are after it."""
+    """Give up what is just being issued; returns the issuers that this touches, and what ends with this step."""
     intended = [row for row in rows if row.state is CertificateState.INTENDED]
     touched = set[str]()
     for intent_id in sorted({row.intent_id for row in intended}):
         intent = tx.intents.get(intent_id)
         if intent is not None:
             touched |= give_up(tx, intent, at, EnrollmentState.FAILED)
-    # What was to be replaced is the live one again.
     known = {row.serial for row in rows}
-    again = tx.causes.hits_of(cause, at, sorted({row.tpm_id for row in intended}))
-    return touched, rows + [row for row in again if row.serial not in known]
+    left = tx.causes.hits_of(cause, at, sorted({row.tpm_id for row in intended}))
+    # What was to be replaced is the live one again. What could not be given up is not said to be.
+    back = [row for row in left if row.serial not in known]
+    still = {row.serial for row in left if row.state is CertificateState.INTENDED}
+    return touched, [row for row in rows + back if row.serial not in still]
 
 
 def _some(tx: Transaction, cause: Cause, at: datetime, most: int) -> tuple[list[HitRow], bool]:

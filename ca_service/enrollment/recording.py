@@ -49,13 +49,13 @@ class Decision:
 
     def facts(self) -> EvidenceFacts:
         """What certificates that rest on this evidence are revoked by."""
-        report, grant = self.submission.report, self.submission.claims.grant
+        report, kbs = self.submission.report, self.submission.claims.kbs
         # The judge knows the product, a report of version 2 does not.
         product = next((finding.actual for finding in self.trace.findings if finding.rule == PRODUCT), "")
         return EvidenceFacts(
             measurement=report.measurement.hex(),
             chip_id=report.chip_id.hex() if any(report.chip_id) else None,
-            kbs_key=None if grant is None else grant.jwk.thumbprint(),
+            kbs_key=None if kbs is None else kbs.jwk.thumbprint(),
             product=product or None,
             reported_tcb=report.reported_tcb.hex(),
             ek_set=self.submission.ek_set(),

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
-from ca_service.store.rows import CertificateState
+from ca_service.store.rows import CertificateState, EvidenceFacts
 
 CHUNK = 500
 """How many keys one statement names: less than any database's bound on values."""
@@ -135,6 +135,12 @@ class Causes(Repository):
     """Finds and ends what rests on a cause."""
 
     enums: ClassVar[Mapping[str, Any]] = {"state": CertificateState}
+
+    def facts(self, digests: Collection[str]) -> dict[str, EvidenceFacts]:
+        """What certificates are revoked by, for the evidence under these digests."""
+        names = [field.name for field in fields(EvidenceFacts)]
+        query = sa.select(_E.digest, *(_E[name] for name in names)).where(_E.digest.in_(digests))
+        return {digest: EvidenceFacts(*facts) for digest, *facts in self._connection.execute(query)}
 
     def has_instance(self, kbs_id: str, resource: str, salt: str | None) -> bool:
         """Whether there is such an instance; without a salt, any of the resource."""

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import signal
+import sqlite3
 import urllib.request
 from pathlib import Path
 
@@ -66,6 +67,18 @@ def test_first_a_dry_run_then_the_deed(here, ca, measurement):
     assert here("audit", "verify", "--dir", ca).code == 0
     assert here("db", "check", "--dir", ca).code == 0
     assert "nothing to revoke" in here(*words, "--yes").out
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["measurement = NULL", "chip_id = 'ab'", "kbs_key = x'00'", "ek_set = '00'", "product = 'Turin'"],
+)
+def test_who_hides_a_tpm_from_it_is_found(here, ca, change):
+    with sqlite3.connect(ca / "ca.sqlite3") as database:
+        database.execute(f"UPDATE evidence SET {change}")  # noqa: S608 - our own
+    database.close()
+    done = here("audit", "verify", "--json", "--dir", ca)
+    assert (done.code, json.loads(done.out)["counts"]) == (1, {"evidence.facts": 2})
 
 
 def test_more_than_is_listed(here, ca):

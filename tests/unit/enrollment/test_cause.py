@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from cryptography import x509
 
+from ca_service.audit.facts import altered_facts
 from ca_service.enrollment import Grounds, Limits, reset_instance, revoke_by_cause
 from ca_service.judgment import Refused, Unavailable
 from ca_service.keys import ValidityRule
@@ -339,3 +340,10 @@ def test_what_is_kept_is_what_the_migration_reads(world, store, enroller, boots,
         kept = {name: row[name] for name in vars(EvidenceFacts())}
         assert kept == migration._facts(bytes(row["body"]))
         assert all(kept.values()) == (profile != VTPM_PROFILE)
+        # Nobody changes it unnoticed.
+        body, facts = bytes(row["body"]), EvidenceFacts(**kept)
+        assert altered_facts(body, facts) == []
+        for name, value in kept.items():
+            for other in (None, "ab" * 8) if value else ("ab" * 8,):
+                assert altered_facts(body, replace(facts, **{name: other})) == [name]
+        assert altered_facts(b"{}", EvidenceFacts()) == []

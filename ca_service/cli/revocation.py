@@ -134,6 +134,10 @@ def _all_of_it(directory: Path, arguments: dict[str, object], limit: int) -> dic
     return whole
 
 
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}" + ("" if count == 1 else "s")
+
+
 def _show(result: dict[str, Any]) -> None:
     counts = result["counts"]
     show_rows(
@@ -151,7 +155,7 @@ def _show(result: dict[str, Any]) -> None:
         echo(
             f"accepted decisions whose evidence does not say: {counts['unknown']}; choose those TPMs by --instance"
         )
-    hit = f"{counts['certificates']} certificates of {counts['tpms']} TPMs"
+    hit = f"{_number(counts['certificates'], 'certificate')} of {_number(counts['tpms'], 'TPM')}"
     given_up = f", and {counts['being_issued']} that were being issued" if counts["being_issued"] else ""
     if result["done"]:
         echo(f"Revoked: {hit}{given_up}. They stand on the published CRLs.")

@@ -66,7 +66,7 @@ def _plan(context: OperationContext, cause: Cause, limit: int) -> Json:
         "counts": dict(vars(counts)),
         "certificates": [_row(row, cause, matches.get(row.tpm_id)) for row in rows],
         "omitted": counts.certificates + counts.being_issued - len(rows),
-        "advice": list(ADVICE),
+        "advice": list(ADVICE) if counts.tpms else [],
     }
 
 

@@ -50,7 +50,7 @@ def test_first_a_dry_run_then_the_deed(here, ca, measurement):
     plan = here(*words)
     assert (plan.code, plan.err) == (0, "")
     assert re.search(r"accepted decisions that fit: 1\n", plan.out)
-    assert "Dry run: --yes would revoke 3 certificates of 1 TPMs. Nothing was changed." in plan.out
+    assert "Dry run: --yes would revoke 3 certificates of 1 TPM. Nothing was changed." in plan.out
     assert (
         len(re.findall(r"^[0-9a-f]{34} .* issued +org-kbs +default/vtpm/guest-a ", plan.out, re.MULTILINE))
         == 3
@@ -62,7 +62,7 @@ def test_first_a_dry_run_then_the_deed(here, ca, measurement):
 
     done = here(*words, "--yes", "--reason", "keyCompromise", "--cause", "a hole")
     assert (done.code, done.err) == (0, "")
-    assert "Revoked: 3 certificates of 1 TPMs. They stand on the published CRLs." in done.out
+    assert "Revoked: 3 certificates of 1 TPM. They stand on the published CRLs." in done.out
     assert states(here, ca) == ["revoked"] * 3
     assert here("audit", "verify", "--dir", ca).code == 0
     assert here("db", "check", "--dir", ca).code == 0
@@ -141,7 +141,7 @@ def test_an_interruption_says_how_far_it_is(here, two, monkeypatch):
     assert (done.code, done.out) == (3, "")
     assert "3 revoked and published, going on\nvtpm-ca: the disk is full\n" in done.err
     assert states(here, two) == ["issued"] * 3 + ["revoked"] * 3
-    assert "Revoked: 3 certificates of 1 TPMs" in here(*words).out
+    assert "Revoked: 3 certificates of 1 TPM" in here(*words).out
     assert states(here, two) == ["revoked"] * 6
 
 

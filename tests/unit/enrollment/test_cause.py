@@ -276,6 +276,28 @@ class TestBatches:
         ended = revoke_by_cause(store, world.authority, many, grounds, Limits())
         assert (len(ended.rows), ended.more) == (9, False)
 
+    @pytest.mark.parametrize(
+        "point",
+        ["after UPDATE certificates SET", "before commit"],
+    )
+    def test_one_that_fails_in_the_middle_leaves_nothing(self, world, store, many, point):
+        seen = []
+
+        def fault(here: str) -> None:
+            if here == point:
+                seen.append(here)
+                raise RuntimeError(here)
+
+        failing = world.open_store(fault)
+        grounds = Grounds(world.time, "keyCompromise", "tests")
+        with pytest.raises(RuntimeError, match=point):
+            revoke_by_cause(failing, world.authority, many, grounds, Limits())
+        failing.close()
+        assert seen
+        assert states(store) == {"issued": 9}
+        assert on_lists(store, world) == set()
+        assert len(revoke_by_cause(store, world.authority, many, grounds, Limits()).rows) == 9
+
     def test_without_a_key_nothing_is_revoked(self, world, store, many):
         lacking = replace(
             world.authority, issuers=tuple(ca for ca in world.authority.issuers if ca.role != "devid")

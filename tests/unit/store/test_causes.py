@@ -346,7 +346,7 @@ def states(tx):
     return {serial: CertificateState(state) for serial, state in tx.connection.execute(query)}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=questions())
 def test_it_hits_what_the_model_hits_and_nothing_comes_back(store, asked):
     ca, cause, narrower = asked

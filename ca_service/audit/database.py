@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from types import MappingProxyType
 
 from ca_service.audit.certificates import audit_certificates
+from ca_service.audit.facts import altered_facts
 from ca_service.audit.findings import AuditReport, Findings
 from ca_service.audit.issuers import Issuers
 from ca_service.audit.leaf import (
@@ -30,7 +31,7 @@ from ca_service.audit.rebuild import Rebuild, differing
 from ca_service.audit.revocations import audit_revocations
 from ca_service.audit.salvage import read_each, tolerated
 from ca_service.judgment import BadRequest
-from ca_service.store import HeadRow, LeafRow, ListKey, Transaction
+from ca_service.store import EvidenceFacts, HeadRow, LeafRow, ListKey, Transaction
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import Checkpoint, open_checkpoint
 from vtpm.wire.merkle import MAX_TREE_SIZE
@@ -281,10 +282,16 @@ def _audit_evidence(tx: Transaction, findings: Findings) -> None:
     while digests := tx.log.evidence_digests(after, BATCH // 10):
         after = digests[-1]
         found, _ = read_each(tx.log.evidence, digests)
+        facts, _ = read_each(tx.causes.facts, digests)
         for digest in digests:
             body = found.get(digest)
             if body is None or hashlib.sha256(body).hexdigest() != digest:
                 findings.add("evidence.altered", digest, "the evidence is not the one with this digest")
+            elif others := altered_facts(body, facts.get(digest, EvidenceFacts())):
+                detail = (
+                    f"what certificates are revoked by is not what the evidence says: {', '.join(others)}"
+                )
+                findings.add("evidence.facts", digest, detail)
     for digest in tx.log.missing_evidence(BATCH):
         findings.add("evidence.missing", digest, "a decision rests on evidence that is gone")
 

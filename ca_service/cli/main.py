@@ -30,6 +30,7 @@ _COMMANDS = {
     "policy": "policy",
     "instance": "records",
     "cert": "records",
+    "revoke": "revocation",
     "key": "keys",
     "decision": "records",
     "alarm": "records",

@@ -6,6 +6,7 @@ what is no longer good, also on behalf of operators, and `publishing` says so to
 """
 
 from ca_service.enrollment.admission import Reply
+from ca_service.enrollment.cause import Ended, Grounds, revoke_by_cause
 from ca_service.enrollment.desk import Desk
 from ca_service.enrollment.enroller import Enroller
 from ca_service.enrollment.judge import Judge
@@ -16,8 +17,10 @@ from ca_service.enrollment.revocation import reset_instance, revoke
 
 __all__ = [
     "Desk",
+    "Ended",
     "Enroller",
     "FileLiveness",
+    "Grounds",
     "Judge",
     "Limits",
     "Liveness",
@@ -30,4 +33,5 @@ __all__ = [
     "publish_every",
     "reset_instance",
     "revoke",
+    "revoke_by_cause",
 ]

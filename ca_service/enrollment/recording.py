@@ -10,7 +10,10 @@ from ca_service.enrollment.ledger import LedgerFacts
 from ca_service.enrollment.ledger_checks import ALARMS
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import BadRequest, Finding, Trace
-from ca_service.store import DecisionRow, Transaction
+from ca_service.store import DecisionRow, EvidenceFacts, Transaction
+
+PRODUCT = "snp.product"
+"""The rule that finds out the processor's product."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,26 @@ class Decision:
             salt="" if facts is None else facts.claim.salt,
         )
 
+    def facts(self) -> EvidenceFacts:
+        """What certificates that rest on this evidence are revoked by."""
+        report, kbs = self.submission.report, self.submission.claims.kbs
+        # The judge knows the product, a report of version 2 does not.
+        product = next((finding.actual for finding in self.trace.findings if finding.rule == PRODUCT), "")
+        return EvidenceFacts(
+            measurement=report.measurement.hex(),
+            chip_id=report.chip_id.hex() if any(report.chip_id) else None,
+            kbs_key=None if kbs is None else kbs.jwk.thumbprint(),
+            product=product or None,
+            reported_tcb=report.reported_tcb.hex(),
+            ek_set=self.submission.ek_set(),
+        )
+
 
 def keep_and_log(desk: Desk, tx: Transaction, decision: Decision) -> None:
     """Store a decision with its evidence and its leaf in the log; raise an alarm where somebody must look."""
     row, refusal = decision.row(), decision.trace.refusal
-    tx.decisions.keep_evidence(decision.submission.digest, decision.submission.body, decision.at)
+    submission = decision.submission
+    tx.decisions.keep_evidence(submission.digest, submission.body, decision.at, decision.facts())
     tx.decisions.add(row)
     desk.log.append(tx, [decision_leaf(row)], decision.at)
     if refusal is not None and refusal.rule in ALARMS and decision.view.facts is not None:

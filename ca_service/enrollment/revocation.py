@@ -103,7 +103,7 @@ def reset_instance(
         for intent_id in {row.intent_id for row in rows if row.state is CertificateState.INTENDED}:
             intent = tx.intents.get(intent_id)
             if intent is not None:
-                touched |= _abandon(tx, intent, at, EnrollmentState.FAILED)
+                touched |= give_up(tx, intent, at, EnrollmentState.FAILED)
         good = [row for row in rows if row.state in _GOOD]
         touched |= _end(tx, good, CertificateState.REVOKED, at, "superseded", cause)
         tx.ledger.free(occupant.id, at)
@@ -111,7 +111,8 @@ def reset_instance(
         return [row for row in rows if row.state in (*_LIVE, CertificateState.SUPERSEDED)]
 
 
-def _abandon(tx: Transaction, intent: IntentRow, at: datetime, then: EnrollmentState) -> set[str]:
+def give_up(tx: Transaction, intent: IntentRow, at: datetime, then: EnrollmentState) -> set[str]:
+    """Abandon an intent if it is open, and move its enrolment to `then`; returns the issuers whose CRL changes."""
     if not tx.intents.close(intent.id, IntentState.ABANDONED, at):
         return set()
     rows = [row for row in tx.certificates.of_intent(intent.id) if row.state is CertificateState.INTENDED]
@@ -146,7 +147,7 @@ def abandon(
             if fresh is None or fresh.state is not IntentState.OPEN:
                 continue
             if {row.issuer for row in tx.certificates.of_intent(fresh.id)} <= _held(authority):
-                touched |= _abandon(tx, fresh, at, EnrollmentState.PENDING)
+                touched |= give_up(tx, fresh, at, EnrollmentState.PENDING)
                 closed.add(fresh.id)
         publish(tx, authority, touched, at, limits)
     return closed

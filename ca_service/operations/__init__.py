@@ -15,6 +15,7 @@ from ca_service.operations import (
     policies,
     records,
     retirement,
+    revocation,
     rollover,
 )
 from ca_service.operations.context import Json, Operation, OperationContext
@@ -33,6 +34,7 @@ OPERATIONS: Mapping[str, Operation] = {
         *policies.OPERATIONS,
         *instances.OPERATIONS,
         *certificates.OPERATIONS,
+        *revocation.OPERATIONS,
         *keys.OPERATIONS,
         *records.OPERATIONS,
         *issuers.OPERATIONS,

@@ -51,13 +51,18 @@ def list_(context: OperationContext, arguments: Members) -> Json:
         return [certificate_row(row) for row in tx.certificates.latest(limit, state=state)]
 
 
-def _find(context: OperationContext, arguments: Members) -> CertificateRow:
-    """The certificate that is meant; OpenSSL's spellings of a serial number (upper case, colons) do as well."""
+def read_serial(arguments: Members) -> str:
+    """The serial number that is meant; OpenSSL's spellings (upper case, colons) do as well."""
     serial = arguments.text("serial", most=128).lower().replace(":", "").removeprefix("0x")
     try:
-        serial = serial_hex(int(serial, 16))
+        return serial_hex(int(serial, 16))
     except (ValueError, OverflowError):
         raise BadRequest("serial", "must be a serial number in hex") from None
+
+
+def _find(context: OperationContext, arguments: Members) -> CertificateRow:
+    """The certificate that is meant."""
+    serial = read_serial(arguments)
     with context.store.read() as tx:
         row = tx.certificates.get(serial)
     if row is None or row.der is None:

@@ -6,6 +6,7 @@ view, `Store.write` one durable transaction; both hand out a `Transaction` with 
 
 from ca_service.store.authority import active_key, spki_digest
 from ca_service.store.backends import parse_url
+from ca_service.store.causes import Cause, HitRow, MatchRow
 from ca_service.store.copying import clear_rows, copy_rows, take_time
 from ca_service.store.counters import precedes
 from ca_service.store.database import Store, create_store, no_faults, open_store
@@ -24,6 +25,7 @@ from ca_service.store.rows import (
     EnrollmentRow,
     EnrollmentState,
     EpochRow,
+    EvidenceFacts,
     HeadRow,
     InstanceRow,
     IntentRow,
@@ -50,6 +52,7 @@ __all__ = [
     "AlarmRow",
     "BlockedKeyRow",
     "Breach",
+    "Cause",
     "CertificateRow",
     "CertificateState",
     "CrlRow",
@@ -57,8 +60,10 @@ __all__ = [
     "EnrollmentRow",
     "EnrollmentState",
     "EpochRow",
+    "EvidenceFacts",
     "Faults",
     "HeadRow",
+    "HitRow",
     "InstanceRow",
     "IntentRow",
     "IntentState",
@@ -70,6 +75,7 @@ __all__ = [
     "ListKey",
     "ListedRow",
     "LoggedCertificate",
+    "MatchRow",
     "PolicyRow",
     "Presence",
     "ResponderRow",

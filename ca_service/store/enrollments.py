@@ -8,13 +8,21 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import PAGE, Repository
-from ca_service.store.rows import DecisionRow, EnrollmentRow, EnrollmentState, SubmissionRow
+from ca_service.store.rows import (
+    DecisionRow,
+    EnrollmentRow,
+    EnrollmentState,
+    EvidenceFacts,
+    SubmissionRow,
+)
 from ca_service.store.statements import Statement
 
 # Both databases know these words, and SQLAlchemy only each one's own form of them.
 _KEEP_EVIDENCE = Statement(
     sa.text(
-        "INSERT INTO evidence (digest, body, received_at) VALUES (:digest, :body, :received_at)"
+        "INSERT INTO evidence"
+        " (digest, body, received_at, measurement, chip_id, kbs_key, product, reported_tcb, ek_set) VALUES"
+        " (:digest, :body, :received_at, :measurement, :chip_id, :kbs_key, :product, :reported_tcb, :ek_set)"
         " ON CONFLICT (digest) DO NOTHING"
     ).bindparams(
         sa.bindparam("body", type_=schema.evidence.c.body.type),
@@ -40,6 +48,8 @@ _ADMITTED_SINCE = Statement(
     .order_by(_DECISIONS.at.desc())
     .limit(sa.bindparam("most", type_=sa.Integer))
 )
+
+_NO_FACTS = EvidenceFacts()
 
 
 class Submissions(Repository):
@@ -93,9 +103,9 @@ class Decisions(Repository):
         values = {"kbs_id": kbs_id, "resource": resource, "salt": salt, "since": since, "most": most}
         return [at for (at,) in self._session.rows(_ADMITTED_SINCE, values)[1]]
 
-    def keep_evidence(self, digest: str, body: bytes, at: datetime) -> None:
-        """Store the request body under its SHA-256 in hex, once."""
-        values = {"digest": digest, "body": body, "received_at": at}
+    def keep_evidence(self, digest: str, body: bytes, at: datetime, facts: EvidenceFacts = _NO_FACTS) -> None:
+        """Store the request body under its SHA-256 in hex, once, with what certificates are revoked by."""
+        values = {"digest": digest, "body": body, "received_at": at, **vars(facts)}
         self._session.run(_KEEP_EVIDENCE, values)
 
     def evidence(self, digest: str) -> bytes | None:

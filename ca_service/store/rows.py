@@ -62,6 +62,27 @@ class DecisionRow:
 
 
 @dataclass(frozen=True)
+class EvidenceFacts:
+    """What certificates are revoked by; None where the evidence does not say.
+
+    Attributes:
+        measurement: launch measurement, 48 bytes in hex.
+        chip_id: CHIP_ID of the processor, 64 bytes in hex; None if the platform masks it.
+        kbs_key: RFC 7638 thumbprint of the key that verified the grant.
+        product: processor generation, as `vtpm.wire.report.Product` names it.
+        reported_tcb: REPORTED_TCB, 8 bytes in hex.
+        ek_set: what identifies the TPM, as in `TpmRow`.
+    """
+
+    measurement: str | None = None
+    chip_id: str | None = None
+    kbs_key: str | None = None
+    product: str | None = None
+    reported_tcb: str | None = None
+    ek_set: str | None = None
+
+
+@dataclass(frozen=True)
 class SubmissionRow:
     """A consumed nonce with the answer that its one body got."""
 

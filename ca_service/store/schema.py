@@ -108,7 +108,7 @@ decisions = Table(
     Column("admitted", Integer, nullable=False),
     Column("rule", String(64), nullable=False),
     Column("trace", Text, nullable=False),
-    Column("policy_version", Integer, nullable=False),
+    Column("policy_version", Integer, nullable=False, index=True),
     Column("policy_digest", String(64), nullable=False),
     Column("evidence_digest", String(64), nullable=False, index=True),
     Column("kbs_id", _TEXT, nullable=False),
@@ -124,6 +124,14 @@ evidence = Table(
     Column("digest", String(64), primary_key=True),
     Column("body", LargeBinary, nullable=False),
     Column("received_at", Instant, nullable=False),
+    # What certificates are revoked by. NULL: the evidence does not say, or it could not be read when this came.
+    Column("measurement", String(96), nullable=True, index=True),
+    Column("chip_id", String(128), nullable=True, index=True),
+    Column("kbs_key", String(43), nullable=True, index=True),
+    Column("product", String(16), nullable=True),
+    Column("reported_tcb", String(16), nullable=True),
+    Column("ek_set", String(64), nullable=True),
+    Index(None, "product", "reported_tcb"),
 )
 
 submissions = Table(

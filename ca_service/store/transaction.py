@@ -6,6 +6,7 @@ from functools import cached_property
 import sqlalchemy as sa
 
 from ca_service.store.authority import BlockedKeys, Epochs, Issuers
+from ca_service.store.causes import Causes
 from ca_service.store.enrollments import Decisions, Enrollments, Submissions
 from ca_service.store.issuance import Certificates, Intents
 from ca_service.store.ledger import Ledger
@@ -77,6 +78,11 @@ class Transaction:
     def revocations(self) -> Revocations:
         """Serials that are on a CRL for good."""
         return Revocations(self._session)
+
+    @cached_property
+    def causes(self) -> Causes:
+        """What is to be revoked, by what it rests on."""
+        return Causes(self._session)
 
     @cached_property
     def crls(self) -> Crls:

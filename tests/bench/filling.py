@@ -19,6 +19,9 @@ from vtpm.wire.log import Checkpoint
 CERTIFICATES = 3
 """Per TPM: EK, IAK, IDevID."""
 
+MEASUREMENTS, CHIPS, KBS_KEYS = 10, 4_000, 3
+"""How many different ones there are in the evidence."""
+
 _ROLES = (("ek", "L-1", "000b"), ("iak", "H-3", "000c"), ("idevid", "H-3", "000c"))
 _AT = "2026-11-23T12:00:00Z"
 _SPACE = 1 << 128
@@ -95,7 +98,11 @@ def _fill_tables(database: sqlite3.Connection, world: w.World, count: int) -> No
         "id at stage admitted rule trace policy_version policy_digest evidence_digest kbs_id resource salt",
         ((id_, _AT, "enroll", 1, "", "[]", version, digest, id_ * 2, _KBS, name, "") for _, id_, name in ids()),
     )  # fmt: skip
-    _insert(database, "evidence", "digest body received_at", ((id_ * 2, _SHORT, _AT) for _, id_, _ in ids()))
+    _insert(
+        database, "evidence",
+        "digest body received_at measurement chip_id kbs_key product reported_tcb ek_set",
+        ((id_ * 2, _SHORT, _AT, *_facts(i), id_ * 2) for i, id_, _ in ids()),
+    )  # fmt: skip
     _insert(
         database, "submissions", "nonce body_digest consumed_at decision_id status reply",
         ((id_ * 2, id_ * 2, _AT, id_, 201, _SHORT) for _, id_, _ in ids()),
@@ -135,6 +142,13 @@ def _fill_tables(database: sqlite3.Connection, world: w.World, count: int) -> No
             for i, id_, role, template, key, serial in certificates()
         ),
     )  # fmt: skip
+
+
+def _facts(number: int) -> tuple[str, str, str, str, str]:
+    """Measurement, chip, KBS key, product and TCB, as in a fleet: few builds and keys, some thousand machines."""
+    build, chip, broker = number % MEASUREMENTS, number % CHIPS, number % KBS_KEYS
+    tcb = bytes([4, 0, 0, 0, 0, 0, 20 + number % 8, 200]).hex()
+    return f"{build:096x}", f"{chip + 1:0128x}", f"{broker:043}", "Milan", tcb
 
 
 def _serial(number: int, kind: int, count: int) -> str:

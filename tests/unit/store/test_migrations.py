@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import itertools
+import json
 import os
 import signal
 
@@ -11,13 +13,25 @@ from asn1crypto.x509 import Certificate, TbsCertificate
 from databases import Databases
 from old_releases import FIRST_SCHEMA, RELEASES, Release
 
+from ca_service.enrollment.submission import Submission
 from ca_service.judgment import Unavailable
 from ca_service.store import create_store, open_store
 from ca_service.store.backends import parse_url
+from vtpm.wire.encoding import b64url, unb64url
 
+FACTS = ("measurement", "chip_id", "kbs_key", "product", "reported_tcb", "ek_set")
+ADDED = {
+    "certificates": {"not_after", "replaces", "shard"},
+    "decisions": {"salt"},
+    "evidence": set(FACTS),
+    "revocations": {"shard"},
+    "crls": {"shard"},
+}
 _IN_THE_MIDDLE = (
     "after CREATE TABLE issuers",
     "after UPDATE certificates SET",
+    "after UPDATE evidence SET",
+    "after CREATE INDEX ix_evidence_measurement",
     "after UPDATE alembic_version SET",
 )
 
@@ -123,12 +137,7 @@ def test_no_row_is_lost_or_changed(upgraded):
     found = content(url, released.tables)
     for table in released.tables:
         before = released.rows(table)
-        added = {
-            "certificates": {"not_after", "replaces", "shard"},
-            "decisions": {"salt"},
-            "revocations": {"shard"},
-            "crls": {"shard"},
-        }.get(table, set())
+        added = ADDED.get(table, set())
         now = [{name: value for name, value in row.items() if name not in added} for row in found[table]]
         assert in_order(now) == in_order(before), table
         assert before, f"nothing is proven about {table}"
@@ -145,6 +154,85 @@ def test_the_ends_of_the_certificates_are_recorded(upgraded):
         )
         assert row["not_after"] == tbs["validity"]["not_after"].native.strftime("%Y-%m-%dT%H:%M:%SZ")
         assert row["replaces"] is None
+
+
+def test_what_certificates_are_revoked_by_stands_beside_the_evidence(upgraded):
+    """Read as this program reads a request, and never where nothing can be read."""
+    _, url = upgraded
+    rows = content(url, ["evidence", "decisions", "tpms"])
+    known = {row["ek_set"] for row in rows["tpms"]}
+    for row in rows["evidence"]:
+        submission = Submission.parse(bytes(row["body"]))
+        assert {name: row[name] for name in FACTS} == {
+            "measurement": submission.report.measurement.hex(),
+            "chip_id": submission.report.chip_id.hex(),
+            "kbs_key": submission.claims.grant.jwk.thumbprint(),
+            "product": "Milan",
+            "reported_tcb": submission.report.reported_tcb.hex(),
+            "ek_set": submission.ek_set(),
+        }
+    admitted = {row["evidence_digest"] for row in rows["decisions"] if row["admitted"]}
+    assert known <= {row["ek_set"] for row in rows["evidence"] if row["digest"] in admitted}
+
+
+def rewrite(url, change):
+    """Put other bodies into the evidence of a database; `change` gets (number, body) in the order of the digests."""
+    engine = sa.create_engine(parse_url(url))
+    table = sa.table("evidence", sa.column("digest"), sa.column("body", sa.LargeBinary))
+    with engine.begin() as connection:
+        rows = connection.execute(sa.select(table).order_by(table.c.digest)).all()
+        for number, row in enumerate(rows):
+            body = change(number, bytes(row.body))
+            connection.execute(table.update().where(table.c.digest == row.digest).values(body=body))
+    engine.dispose()
+
+
+def test_evidence_that_cannot_be_read_does_not_stop_an_upgrade(latest):
+    released, url = latest
+    intents = {row["evidence_digest"]: row["tpm_id"] for row in released.rows("intents")}
+    ek_sets = {row["id"]: row["ek_set"] for row in released.rows("tpms")}
+    broken = itertools.cycle(
+        (
+            b"",
+            b"{}",
+            b"[]",
+            b"\xff",
+            b'{"evidence": 1}',
+            b'{"evidence": {"report": 1}}',
+            b"1" * 9999,
+            b"[" * 9999,
+        )
+    )
+    rewrite(url, lambda _, __: next(broken))
+    create_store(url).close()
+    rows = content(url, ["evidence"])["evidence"]
+    # Whose it is, the intents still say.
+    assert {row["digest"]: row["ek_set"] for row in rows} == {
+        row["digest"]: ek_sets.get(intents.get(row["digest"])) for row in rows
+    }
+    assert [row for row in rows if row["ek_set"]]
+    assert {row[name] for row in rows for name in FACTS if name != "ek_set"} == {None}
+
+
+def test_a_report_without_cpuid_has_the_product_that_was_judged(latest):
+    released, url = latest
+
+    def older(_, body):
+        request = json.loads(body)
+        report = bytearray(unb64url(request["evidence"]["report"], "report"))
+        report[0:4], report[0x188:0x18B], report[0x1A0:0x1E0] = bytes([2, 0, 0, 0]), bytes(3), bytes(64)
+        request["evidence"]["report"] = b64url(bytes(report))
+        return json.dumps(request).encode()
+
+    rewrite(url, older)
+    create_store(url).close()
+    admitted = {row["evidence_digest"] for row in released.rows("decisions") if row["admitted"]}
+    rows = content(url, ["evidence"])["evidence"]
+    assert {row["digest"]: row["product"] for row in rows} == {
+        row["digest"]: "Milan" if row["digest"] in admitted else None for row in rows
+    }
+    # A chip that is masked is none.
+    assert {row["chip_id"] for row in rows} == {None}
 
 
 def test_the_schema_is_that_of_a_new_database(upgraded, database):

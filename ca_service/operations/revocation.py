@@ -1,0 +1,138 @@
+"""Revoking by cause: what would be hit and why, and doing it."""
+
+from ca_service.enrollment import Ended, Grounds, revoke_by_cause
+from ca_service.operations.certificates import REASONS
+from ca_service.operations.context import (
+    MAX_CAUSE,
+    Json,
+    Operation,
+    OperationContext,
+    instant,
+    note,
+    optional_flag,
+    optional_text,
+    recorded_cause,
+)
+from ca_service.operations.selection import read_cause
+from ca_service.policy.floors import shown_levels
+from ca_service.store import Cause, CertificateState, HitRow, MatchRow
+from vtpm.wire.encoding import Members
+from vtpm.wire.report import Product, tcb_components
+
+MAX_LISTED = 100_000
+LISTED = 1_000
+"""How many certificates an answer lists unless it is asked for another number; the counts are always whole."""
+
+_SHOWN = 16
+"""How many digits of a value that the operator has given himself are shown again."""
+
+ADVICE = (
+    "Let the policy refuse the cause first: what it admits gets certificates again.",
+    "A live TPM is refused from now on. `vtpm-ca instance reset` frees its instance, for another TPM or the same.",
+    "keylime looks at no revocation list: delete the agents of these TPMs there.",
+    "Run this again when enrolments that are under way have ended, 10 minutes later: it finds what they brought.",
+)
+"""What is left to people."""
+
+
+def revoke(context: OperationContext, arguments: Members) -> Json:
+    """Revoke what rests on a cause and publish the CRLs; a dry run unless `yes` is true.
+
+    One call revokes a bounded number of certificates, in one transaction. If the answer says `more`, ask again.
+
+    Returns:
+        `counts` of what would be, or was now, ended; the `certificates`, each with the first decision that fits and
+        why, at most `limit` of them, and how many were `omitted`; `advice` for people.
+    """
+    limit = arguments.integer("limit", 0, MAX_LISTED) if arguments.has("limit") else LISTED
+    reason = arguments.one_of("reason", REASONS) if arguments.has("reason") else REASONS[0]
+    words = optional_text(arguments, "cause", most=MAX_CAUSE)
+    confirmed = optional_flag(arguments, "yes")
+    with context.store.read() as tx:
+        cause = read_cause(arguments, tx)
+    arguments.end()
+    return _do(context, cause, reason, words, limit) if confirmed else _plan(context, cause, limit)
+
+
+def _plan(context: OperationContext, cause: Cause, limit: int) -> Json:
+    at = context.clock()
+    with context.store.read() as tx:
+        counts = tx.causes.counts(cause, at)
+        rows = tx.causes.hits(cause, at, limit)
+        matches = tx.causes.matches(cause, {row.tpm_id for row in rows})
+    return {
+        "done": False,
+        "more": False,
+        "counts": dict(vars(counts)),
+        "certificates": [_row(row, cause, matches.get(row.tpm_id)) for row in rows],
+        "omitted": counts.certificates + counts.being_issued - len(rows),
+        "advice": list(ADVICE) if counts.tpms else [],
+    }
+
+
+def _do(context: OperationContext, cause: Cause, reason: str, words: str, limit: int) -> Json:
+    at = context.clock()
+    with context.store.read() as tx:
+        anything = bool(tx.causes.hits(cause, at, 1))
+    ended = Ended((), more=False)
+    if anything:
+        grounds = Grounds(at, reason, recorded_cause(context, "revoked", words))
+        ended = revoke_by_cause(context.store, context.unlock(), cause, grounds, context.limits)
+        note(context, "certificates were revoked by cause", certificates=len(ended.rows), more=ended.more)
+    listed = ended.rows[:limit]
+    with context.store.read() as tx:
+        matches = tx.causes.matches(cause, {row.tpm_id for row in listed})
+    given_up = sum(row.state is CertificateState.ABANDONED for row in ended.rows)
+    return {
+        "done": True,
+        "more": ended.more,
+        "counts": {
+            "tpms": len({row.tpm_id for row in ended.rows}),
+            "certificates": len(ended.rows) - given_up,
+            "being_issued": given_up,
+        },
+        "certificates": [_row(row, cause, matches.get(row.tpm_id)) for row in listed],
+        "omitted": len(ended.rows) - len(listed),
+        "advice": list(ADVICE) if ended.rows else [],
+    }
+
+
+def _row(row: HitRow, cause: Cause, match: MatchRow | None) -> dict[str, Json]:
+    return {
+        "serial": row.serial,
+        "profile": row.profile,
+        "issuer": row.issuer,
+        "state": row.state.value,
+        "issued_at": instant(row.issued_at),
+        "kbs": row.kbs_id,
+        "resource": row.resource,
+        "salt": row.salt,
+        "tpm": row.tpm_id,
+        "live": row.live,
+        "decision": None if match is None else match.decision_id,
+        "decided_at": None if match is None else instant(match.at),
+        "why": ", ".join(_why(cause, match)),
+    }
+
+
+def _why(cause: Cause, match: MatchRow | None) -> list[str]:
+    """What of the TPM or its evidence fits what was asked for."""
+    said = [] if cause.serial is None else ["serial"]
+    said += [] if cause.resource is None else ["instance"]
+    if match is None:
+        return said
+    if cause.measurement is not None:
+        said.append(f"measurement {cause.measurement[:_SHOWN]}...")
+    if cause.chip_id is not None:
+        said.append(f"chip {cause.chip_id[:_SHOWN]}...")
+    if cause.kbs_key is not None or cause.kbs is not None:
+        said.append(f"KBS key {match.kbs_key}")
+    if cause.tcbs is not None and match.product is not None and match.reported_tcb is not None:
+        levels = tcb_components(bytes.fromhex(match.reported_tcb), Product(match.product))
+        said.append(f"{match.product} at {shown_levels(levels)}")
+    if cause.policy_version is not None:
+        said.append(f"policy {match.policy_version}")
+    return said
+
+
+OPERATIONS = (Operation("revoke", revoke, publishes=True),)

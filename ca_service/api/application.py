@@ -1,16 +1,16 @@
 """The application factory."""
 
-import secrets
-
 from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
 
 from ca_service.api import problems
 from ca_service.api.enrolment import enrolment
 from ca_service.api.log import log
+from ca_service.api.metrics import metrics
 from ca_service.api.operator import operator
 from ca_service.api.publication import publication
 from ca_service.api.services import Services
+from ca_service.api.watching import watch
 from vtpm.wire.enrollment import MAX_BODY
 
 
@@ -20,7 +20,7 @@ class HexName(BaseConverter):
     regex = "[0-9a-f]{1,64}"
 
 
-_ALWAYS = ("/healthz",)
+_ALWAYS = ("/healthz", "/metrics")
 """What is answered even when the database has turned out to be an old one."""
 
 
@@ -35,6 +35,7 @@ def create_app(services: Services) -> Flask:
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.strict_slashes = True
     app.url_map.converters["hex"] = HexName
+    watch(app, services.tally, services.budget)
     problems.install(app)
 
     @app.before_request
@@ -47,12 +48,12 @@ def create_app(services: Services) -> Flask:
     app.register_blueprint(publication(services))
     app.register_blueprint(log(services))
     app.register_blueprint(operator(services))
+    app.register_blueprint(metrics(services))
 
     @app.after_request
     def common_headers(response: Response) -> Response:
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["X-Request-Id"] = secrets.token_hex(8)
         return response
 
     return app

@@ -18,6 +18,9 @@ import structlog
 from gunicorn.app.base import BaseApplication
 
 from ca_service.api import Services, create_app
+from ca_service.api.journal import configure
+from ca_service.api.tally import Tally
+from ca_service.api.watching import Counted
 from ca_service.cli.access import (
     DATABASE_VARIABLE,
     PATIENCE_S,
@@ -166,7 +169,7 @@ def serve(
         check_tls(tls_cert, tls_key)
     open_public(directory)
     _check_socket(directory)
-    _log_json()
+    budget, tally = configure(sys.stderr), Tally(workers)
     passphrase, pin = find_passphrase(os.environ), find_pin(os.environ)
     source = AuthoritySource(directory, lambda: load_authority(directory, passphrase, pin))
     authority = source.current()
@@ -180,7 +183,9 @@ def serve(
             judge = replace(judge, supply=supply_of(folder, judge.roots, kds_url).provide)
         check_not_rolled_back(authority, store)
         liveness = liveness_for(url, directory / "run")
-        enroller = Enroller(Desk(source, store, judge, liveness, now, secrets.token_bytes, limits))
+        enroller = Enroller(
+            Desk(source, store, judge, liveness, now, secrets.token_bytes, limits, observe=Counted(tally))
+        )
         ensure_issuers(store, authority, now())
         enroller.recover()
         keep_state(authority, store)
@@ -211,7 +216,9 @@ def serve(
             "post_worker_init": lambda _worker: start_upkeep(enroller),
             "on_exit": lambda _server: remember_at_end(enroller),
         }
-        application = create_app(Services(store, enroller, _operations(source, store, limits)))
+        application = create_app(
+            Services(store, enroller, _operations(source, store, limits), tally=tally, budget=budget)
+        )
         # Workers are forked from here on, and must not inherit a connection to the database.
         store.close()
         _run(_Server(application, settings))
@@ -287,16 +294,3 @@ def _operations(
         return perform(context, name, dict(parameters))
 
     return run
-
-
-def _log_json() -> None:
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )

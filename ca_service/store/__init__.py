@@ -10,6 +10,7 @@ from ca_service.store.copying import clear_rows, copy_rows, take_time
 from ca_service.store.counters import precedes
 from ca_service.store.database import Faults, Store, create_store, no_faults, open_store
 from ca_service.store.failures import Taken, is_bad_value
+from ca_service.store.gauges import Gauges, IssuerStanding, ListState, read_gauges, revocations_by_reason
 from ca_service.store.invariants import INVARIANTS, Breach, check_invariants
 from ca_service.store.issuance import live_key
 from ca_service.store.log import LoggedCertificate
@@ -54,15 +55,18 @@ __all__ = [
     "EnrollmentState",
     "EpochRow",
     "Faults",
+    "Gauges",
     "HeadRow",
     "InstanceRow",
     "IntentRow",
     "IntentState",
     "IssuerRow",
+    "IssuerStanding",
     "IssuerState",
     "LeafRow",
     "LedgerQuery",
     "LedgerView",
+    "ListState",
     "LoggedCertificate",
     "PolicyRow",
     "Presence",
@@ -86,6 +90,8 @@ __all__ = [
     "open_store",
     "parse_url",
     "precedes",
+    "read_gauges",
+    "revocations_by_reason",
     "spki_digest",
     "take_time",
 ]

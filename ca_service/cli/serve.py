@@ -38,6 +38,7 @@ from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
 from ca_service.cli.upkeep import remember_at_end, start_upkeep
 from ca_service.enrollment import Desk, Enroller, Judge, Limits, liveness_for
+from ca_service.evidence.snp import Collateral
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import AuthoritySource, find_passphrase, find_pin, load_authority
 from ca_service.operations import (
@@ -217,7 +218,13 @@ def serve(
             "on_exit": lambda _server: remember_at_end(enroller),
         }
         application = create_app(
-            Services(store, enroller, _operations(source, store, limits), tally=tally, budget=budget)
+            Services(
+                store,
+                enroller,
+                _operations(source, store, limits, folder.current),
+                tally=tally,
+                budget=budget,
+            )
         )
         # Workers are forked from here on, and must not inherit a connection to the database.
         store.close()
@@ -285,12 +292,14 @@ def _opened(url: str) -> Iterator[Store]:
 
 
 def _operations(
-    source: AuthoritySource, store: Store, limits: Limits
+    source: AuthoritySource, store: Store, limits: Limits, collateral: Callable[[], Collateral]
 ) -> Callable[[str, int, Mapping[str, object]], object]:
     """What arrives on the operator socket: operation, the operator's user id, parameters."""
 
     def run(name: str, uid: int, parameters: Mapping[str, object]) -> object:
-        context = OperationContext(source.fresh(), source.fresh, store, now, user_name(uid), limits)
+        context = OperationContext(
+            source.fresh(), source.fresh, store, now, user_name(uid), limits, collateral
+        )
         return perform(context, name, dict(parameters))
 
     return run

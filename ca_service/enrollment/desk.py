@@ -184,6 +184,12 @@ class Desk:
                 remedy=f"Make the {role} CA of the pair {pair} active: `vtpm-ca ca prepare`, `vtpm-ca ca activate`.",
             )
         issuer = self.source.holding(skid).issuer_of(skid)
+        if at < issuer.info.validity.not_before:
+            raise Unavailable(
+                "the issuing CA that signs such certificates is not valid yet: the CA's clock is wrong",
+                code="issuer",
+                remedy="Set the clock.",
+            )
         if issuer.info.validity.not_after <= at:
             raise Unavailable(
                 "the issuing CA that signs such certificates has expired",

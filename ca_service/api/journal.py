@@ -39,6 +39,7 @@ UNPROVEN: Final = "unproven"
 _MOST_KINDS: Final = 256
 _OVERDUE_S: Final = 60.0
 _MOST_FRAMES: Final = 12
+_CUT: Final = "..."
 _ROOT: Final = Path(__file__).parents[2]
 _OUR_OWN: Final = ("ca_service", "vtpm")
 
@@ -207,8 +208,11 @@ def render(_logger: object, _method: str, line: Line) -> str:
     values = {str(name)[:MAX_VALUE]: _plain(value) for name, value in {**first, **line}.items()}
     text = _json(values)
     while len(text) > MAX_LINE:
-        longest = max(values, key=lambda name: len(_json({name: values[name]})))
-        values[longest] = "..."
+        longest = max(values, key=lambda name: (len(_json({name: values[name]})), name))
+        if values[longest] == _CUT:
+            del values[longest]
+        else:
+            values[longest] = _CUT
         text = _json(values)
     return text
 
@@ -224,7 +228,7 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value[:_MOST_FRAMES]]
     text = str(value)
-    return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."
+    return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - len(_CUT)] + _CUT
 
 
 class OtherLog(logging.Handler):

@@ -140,8 +140,8 @@ def _write(route: str, method: str, status: int, seconds: float) -> None:
         **_named(request.view_args or {}),
         **g.get("problem", {}),
     }
-    if uid := g.get("operator_uid"):
-        facts["uid"] = uid
+    if "operator_uid" in g:
+        facts["uid"] = g.operator_uid
     bound = structlog.contextvars.get_contextvars()
     say = _log.error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
     kind = f"{route} {status} {facts.get('rule') or bound.get('rule') or facts.get('code', '')}"

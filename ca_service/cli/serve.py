@@ -36,6 +36,7 @@ from ca_service.cli.channel import MAX_SOCKET_PATH, operator_socket, someone_lis
 from ca_service.cli.collateral import bundle_of, bundle_option, kds_url_option, supply_of
 from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
+from ca_service.cli.server_log import ServerLog
 from ca_service.cli.upkeep import remember_at_end, start_upkeep
 from ca_service.enrollment import Desk, Enroller, Judge, Limits, liveness_for
 from ca_service.evidence.snp import Collateral
@@ -206,6 +207,7 @@ def serve(
             "graceful_timeout": _GRACE_S,
             "errorlog": "-",
             "loglevel": "warning",
+            "logger_class": ServerLog,
             "proc_name": "vtpm-ca",
             "certfile": None if tls_cert is None else str(tls_cert),
             "keyfile": None if tls_key is None else str(tls_key),

@@ -28,6 +28,7 @@ from ca_service.operations.health_model import (
 from ca_service.operations.issuers import TRUSTED
 from ca_service.operations.kept import FOLDER as STATE
 from ca_service.operations.root_list import ROOT_LIST_NOTICE, read_root_list, root_list_warning
+from ca_service.profiles.model import DEVICE_LIFETIME
 from ca_service.store import IssuerStanding, IssuerState
 
 _DAY: Final = 86_400
@@ -41,6 +42,8 @@ def _left(end: datetime, at: datetime) -> float:
 
 def _ends(what: str, end: datetime, at: datetime) -> str:
     left = _left(end, at)
+    if end >= DEVICE_LIFETIME:
+        return f"{what} has no well-defined end"
     return f"{what} {f'ends in {shown(left, Unit.SECONDS)}' if left > 0 else 'has ended'}, {instant(end)}"
 
 

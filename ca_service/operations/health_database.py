@@ -113,13 +113,17 @@ def _alarms(context: HealthContext, threshold: Threshold | None) -> Iterable[See
 
 
 def _disk(context: HealthContext, threshold: Threshold | None) -> Iterable[Seen]:
-    path = _sqlite_file(context)
+    path, seen = _sqlite_file(context), set[int]()
     for what, folder in (
         ("the database", None if path is None else path.parent),
         ("the CA's directory", context.public.directory),
     ):
         if folder is None:
             continue
+        device = folder.stat().st_dev
+        if device in seen:
+            continue
+        seen.add(device)
         status = os.statvfs(folder)
         free = status.f_bavail * status.f_frsize
         yield graded(threshold, free, f"{shown(free, Unit.BYTES)} are free on the disk of {what}")

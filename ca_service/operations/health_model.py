@@ -197,7 +197,10 @@ class HealthCheck:
         if not found:
             return Result(self, Status.OK, "nothing to look at")
         worst = max((seen.status for seen in found), key=ORDER.index)
-        return Result(self, worst, "; ".join(seen.text for seen in found if seen.status is worst))
+        texts = [seen.text for seen in found if seen.status is worst]
+        if worst is Status.OK and len(texts) > 1:
+            texts = [f"{texts[0]} (and {len(texts) - 1} more that is well)"]
+        return Result(self, worst, "; ".join(texts))
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def shown(value: float, unit: Unit) -> str:
     """A number with the largest unit that leaves nothing of importance behind."""
     number, name = round(value), ""
     for suffix, factor in _FACTORS[unit].items():
-        if abs(value) >= factor * (2 if factor > 1 else 1):
+        if factor == 1 or abs(value) >= 2 * factor:
             number, name = round(value / factor), suffix
     return f"{number}{name}"
 

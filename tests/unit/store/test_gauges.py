@@ -104,7 +104,7 @@ class TestWritable:
     def test_a_disk_that_takes_nothing_more_is_noticed(self, store):
         """To begin a transaction and roll it back would succeed here."""
         if store.backend != "sqlite":
-            pytest.skip("PostgreSQL's files are another process's; tests/faults fills its disk")
+            pytest.skip("the files of PostgreSQL are another process's")
         with store.write() as tx:
             tx.policies.append("00", "one", AT, "tests")
         store.close()

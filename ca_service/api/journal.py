@@ -27,7 +27,10 @@ MAX_LINE: Final = 4000
 
 LINES_AT_ONCE: Final = 50
 LINES_PER_SECOND: Final = 5.0
-"""Most lines of a process about requests that prove nothing: so many at once, and then so many a second."""
+"""Most lines of a process about requests that prove nothing: so many at once, and then so many a second.
+
+Warnings and errors are not among them: of each kind of these, there are as many as of each kind.
+"""
 
 KIND_AT_ONCE: Final = 10
 KIND_PER_SECOND: Final = 1.0
@@ -59,19 +62,23 @@ class LineBudget:
         self._all = _Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
         self._kinds: OrderedDict[str, _Allowance] = OrderedDict()
 
-    def take(self, kind: str) -> int | None:
-        """Ask for a line of this kind: None if it must not be written, else how many were left out before it."""
+    def take(self, kind: str, *, grave: bool = False) -> int | None:
+        """Ask for a line of this kind: None if it must not be written, else how many were left out before it.
+
+        A grave one, a warning or worse, counts for its kind alone: no flood of others may hide it.
+        """
         now = self._monotonic()
         with self._guard:
             one = self._kinds.setdefault(kind, _Allowance(KIND_PER_SECOND, KIND_AT_ONCE))
             self._kinds.move_to_end(kind)
             while len(self._kinds) > _MOST_KINDS:
                 self._kinds.popitem(last=False)
-            if not (one.may(now) and self._all.may(now)):
+            if not (one.may(now) and (grave or self._all.may(now))):
                 one.leave_out(now)
                 return None
             one.spend(now)
-            self._all.spend(now)
+            if not grave:
+                self._all.spend(now)
             return one.report()
 
     def overdue(self) -> list[tuple[str, int]]:
@@ -158,12 +165,12 @@ class Limited:
     def __init__(self, budget: LineBudget) -> None:
         self._budget = budget
 
-    def __call__(self, _logger: object, _method: str, line: Line) -> Line:
+    def __call__(self, _logger: object, method: str, line: Line) -> Line:
         """A processor of structlog; raises `DropEvent` for a line that is left out."""
         kind = line.pop("kind", None)
         if not line.pop(UNPROVEN, False):
             return line
-        before = self._budget.take(str(kind or line.get("event", "")))
+        before = self._budget.take(str(kind or line.get("event", "")), grave=method != "info")
         if before is None:
             raise structlog.DropEvent
         if before:

@@ -6,7 +6,7 @@ about requests that prove nothing come out of a budget (see `journal`), so a flo
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -24,6 +24,7 @@ DECISIONS = "decisions"
 CERTIFICATES = "certificates"
 REFUSALS = "refusals"
 ALARMS = "alarms"
+KDS = "kds"
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the classes of durations, in seconds; what takes longer is in the last class."""
@@ -75,6 +76,11 @@ class Counted:
                 structlog.contextvars.bind_contextvars(enrollment_id=enrollment_id)
             case Alarmed(kind):
                 self.tally.add(ALARMS, (kind,))
+
+
+def count_kds(tally: Tally) -> Callable[[bool], None]:
+    """What tells the counts whether a VCEK that was asked for came."""
+    return lambda came: tally.add(KDS, ("fetched" if came else "failed",))
 
 
 def route_of(rule: object) -> str:

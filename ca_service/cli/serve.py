@@ -20,7 +20,7 @@ from gunicorn.app.base import BaseApplication
 from ca_service.api import Services, create_app
 from ca_service.api.journal import configure
 from ca_service.api.tally import Tally
-from ca_service.api.watching import Counted
+from ca_service.api.watching import Counted, count_kds
 from ca_service.cli.access import (
     DATABASE_VARIABLE,
     PATIENCE_S,
@@ -182,7 +182,7 @@ def serve(
         folder.current()
         judge = Judge.of(authority.ca_id, authority.mode, folder.current)
         if kds or kds_url:
-            judge = replace(judge, supply=supply_of(folder, judge.roots, kds_url).provide)
+            judge = replace(judge, supply=supply_of(folder, judge.roots, kds_url, count_kds(tally)).provide)
         check_not_rolled_back(authority, store)
         liveness = liveness_for(url, directory / "run")
         enroller = Enroller(

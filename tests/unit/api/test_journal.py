@@ -6,7 +6,7 @@ import logging
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ca_service.api import journal
@@ -51,6 +51,7 @@ TEXTS = st.text(max_size=600) | st.text(st.characters(codec="latin-1"), min_size
 VALUES = TEXTS | st.none() | st.integers() | st.lists(TEXTS, max_size=40) | st.binary(max_size=300)
 
 
+@settings(max_examples=30)
 @given(st.dictionaries(TEXTS, VALUES, max_size=40))
 def test_no_line_is_long_or_holds_a_control_character(values):
     text = render(None, "info", {**values, "event": "e"})
@@ -136,6 +137,14 @@ class TestBudget:
         for _ in range(1000):
             budget.take("a")
         assert budget.take("b") == 0
+
+    def test_what_is_grave_is_not_hidden_by_what_is_not(self):
+        budget = LineBudget(lambda: 0.0)
+        for number in range(1000):
+            budget.take(f"kind {number}")
+        assert budget.take("another") is None
+        answers = [budget.take("grave", grave=True) for _ in range(KIND_AT_ONCE + 5)]
+        assert answers == [0] * KIND_AT_ONCE + [None] * 5
 
     def test_only_what_proves_nothing_is_limited(self, stream):
         configure(stream, LineBudget(lambda: 0.0))

@@ -36,8 +36,11 @@ KIND_AT_ONCE: Final = 10
 KIND_PER_SECOND: Final = 1.0
 """The same for each kind of such lines, so that one kind does not hide the others."""
 
-UNPROVEN: Final = "unproven"
+UNPROVEN: Final = "_unproven"
 """Context variable that stands while a request has proven nothing; such lines come out of the budget."""
+
+KIND: Final = "_kind"
+"""Under this name a line says of which kind it is, if that is not its event; it is not written."""
 
 _MOST_KINDS: Final = 256
 _OVERDUE_S: Final = 60.0
@@ -167,7 +170,7 @@ class Limited:
 
     def __call__(self, _logger: object, method: str, line: Line) -> Line:
         """A processor of structlog; raises `DropEvent` for a line that is left out."""
-        kind = line.pop("kind", None)
+        kind = line.pop(KIND, None)
         if not line.pop(UNPROVEN, False):
             return line
         before = self._budget.take(str(kind or line.get("event", "")), grave=method != "info")
@@ -255,6 +258,8 @@ class OtherLog(logging.Handler):
             text,
             logger=record.name,
             exc_info=record.exc_info[1] if record.exc_info else None,
-            kind=f"{record.name} {record.module}:{record.lineno}",
-            **{UNPROVEN: record.levelno < logging.CRITICAL},
+            **{
+                KIND: f"{record.name} {record.module}:{record.lineno}",
+                UNPROVEN: record.levelno < logging.CRITICAL,
+            },
         )

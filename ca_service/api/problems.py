@@ -9,6 +9,7 @@ import structlog
 from flask import Flask, Response, g, has_request_context
 from werkzeug.exceptions import HTTPException
 
+from ca_service.api.journal import KIND
 from ca_service.judgment import BadRequest, Conflict, NotFound, Refused, TooMany, Unavailable, VtpmCaError
 from ca_service.store import Taken
 from vtpm.wire.encoding import canonical
@@ -89,7 +90,8 @@ def respond(error: Exception) -> Response:
     """The response for an error; logs once what the client does not get to see."""
     problem = problem_of(error)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.error("request failed", kind=f"request failed {type(error).__name__}", exc_info=error)
+        kind = f"request failed {type(error).__name__}"
+        _log.error("request failed", exc_info=error, **{KIND: kind})
     if has_request_context():
         g.problem = _for_the_log(problem)
     response = Response(canonical(problem.to_json()), problem.status, mimetype=PROBLEM_MEDIA_TYPE)

@@ -18,9 +18,10 @@ def check(name: str) -> Iterator[None]:
     try:
         yield
     except Unavailable as error:
-        if error.code != _UNNAMED:
-            raise
-        raise Unavailable(error.detail, code=name) from error
+        code = name if error.code == _UNNAMED else error.code
+        # What lies where is nobody's business here; the log has it.
+        detail = f"the check {name} failed" if "/" in error.detail else error.detail
+        raise Unavailable(detail, code=code) from error
     except VtpmCaError as error:
         # Whatever is wrong inside, whoever asks has to go elsewhere.
         raise Unavailable(f"the check {name} failed", code=name) from error

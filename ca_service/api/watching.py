@@ -13,7 +13,8 @@ from http import HTTPStatus
 import structlog
 from flask import Flask, Response, g, request
 
-from ca_service.api.journal import UNPROVEN, LineBudget
+from ca_service.api.journal import KIND, UNPROVEN, LineBudget
+from ca_service.api.operator import operator_uid
 from ca_service.api.tally import Tally
 from ca_service.enrollment.observing import Alarmed, Certified, Decided, Enrolled, Event, Unproven
 
@@ -35,11 +36,8 @@ OTHER = "other"
 """The route of everything that leads nowhere, and the method of everything that we do not know."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Routes that are asked all the time: only their failures are logged."""
-
 _SPOKEN = frozenset({"enrolment", "operator"})
-"""Blueprints of which each request is logged; of all else only what fails."""
+"""Blueprints of which each request is logged. All else is asked all the time, or by everybody: only what fails is."""
 
 _log = structlog.get_logger(__name__)
 
@@ -104,7 +102,8 @@ def watch(app: Flask, tally: Tally, budget: LineBudget) -> None:
         g.request_id = secrets.token_hex(8)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
-        if request.blueprint != "operator":
+        # By who asks and not by what for: over TCP, anybody may ask for an operation.
+        if operator_uid(request.environ) is None:
             structlog.contextvars.bind_contextvars(**{UNPROVEN: True})
 
     @app.after_request
@@ -133,7 +132,7 @@ def _count(tally: Tally, route: str, method: str, status: int, seconds: float) -
 def _is_spoken_of(route: str, status: int) -> bool:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return True
-    return route == OTHER or (route not in _QUIET and request.blueprint in _SPOKEN)
+    return route == OTHER or request.blueprint in _SPOKEN
 
 
 def _write(route: str, method: str, status: int, seconds: float) -> None:
@@ -151,7 +150,7 @@ def _write(route: str, method: str, status: int, seconds: float) -> None:
     bound = structlog.contextvars.get_contextvars()
     say = _log.error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
     kind = f"{route} {status} {facts.get('rule') or bound.get('rule') or facts.get('code', '')}"
-    say("request", kind=kind, **facts)
+    say("request", **{KIND: kind}, **facts)
 
 
 def _named(view_args: Mapping[str, object]) -> dict[str, object]:

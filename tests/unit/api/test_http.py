@@ -337,7 +337,9 @@ class TestNotReady:
         assert response.headers["Retry-After"]
         return found
 
-    @pytest.mark.parametrize("error", [Unavailable("its disk is full"), VtpmCaError("/secret/place")])
+    @pytest.mark.parametrize(
+        "error", [Unavailable("its disk is full"), VtpmCaError("/secret/place"), Unavailable("/x is full")]
+    )
     def test_the_database_takes_no_write(self, client, services, monkeypatch, error):
         def full():
             raise error

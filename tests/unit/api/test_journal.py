@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ca_service.api import journal
 from ca_service.api.journal import (
+    KIND,
     KIND_AT_ONCE,
     LINES_AT_ONCE,
     LINES_PER_SECOND,
@@ -153,10 +154,10 @@ class TestBudget:
             log.info("proven")
         with structlog.contextvars.bound_contextvars(**{UNPROVEN: True}):
             for _ in range(100):
-                log.info("unproven", kind="k")
+                log.info("unproven", **{KIND: "k"})
         events = [line["event"] for line in lines(stream)]
         assert (events.count("proven"), events.count("unproven")) == (100, KIND_AT_ONCE)
-        assert not any({UNPROVEN, "kind"} & set(line) for line in lines(stream))
+        assert not any({UNPROVEN, KIND} & set(line) for line in lines(stream))
 
 
 def test_lines_of_libraries_are_lines_of_ours(stream):

@@ -262,6 +262,16 @@ class TestFloods:
         assert KIND_AT_ONCE < len(lines()) <= LINES_AT_ONCE + seconds * LINES_PER_SECOND
         assert sum(line.get("suppressed", 0) for line in lines()) > 100
 
+    def test_who_asks_for_operations_and_is_no_operator(self, client, clock, lines):
+        for number in range(100):
+            assert client.post(f"/operator/v1/policy-{number}", json={}).status_code == 404
+        assert len(lines()) == KIND_AT_ONCE
+
+    def test_operators_are_never_left_out(self, client, clock, lines, over_unix):
+        for _ in range(100):
+            client.post("/operator/v1/echo", json={}, environ_overrides=over_unix)
+        assert len(lines()) == 100
+
     def test_a_stored_refusal_asked_again_and_again(self, client, clock, world, tpm, lines):
         refused = world.body(new_nonce(client), tpm, w.Boot(resource="elsewhere/vtpm/x"))
         for _ in range(100):

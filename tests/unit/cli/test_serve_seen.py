@@ -73,6 +73,8 @@ def junk(server, rounds: int) -> None:
         ("GET", "/nowhere", None),
         ("DELETE", "/v1/nonces", None),
         ("GET", "/operator/v1/policy-show", None),
+        ("POST", "/operator/v1/policy-show", b"{}"),
+        ("GET", "/metrics", None),
     )
     with contextlib.closing(connection):
         for number in range(rounds):

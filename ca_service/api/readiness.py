@@ -3,7 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
+
 from ca_service.judgment import Unavailable, VtpmCaError
+
+_log = structlog.get_logger(__name__)
 
 _UNNAMED = Unavailable.code
 
@@ -19,9 +23,12 @@ def check(name: str) -> Iterator[None]:
         yield
     except Unavailable as error:
         code = name if error.code == _UNNAMED else error.code
-        # What lies where is nobody's business here; the log has it.
-        detail = f"the check {name} failed" if "/" in error.detail else error.detail
-        raise Unavailable(detail, code=code) from error
+        if "/" not in error.detail:
+            raise Unavailable(error.detail, code=code) from error
+        # What lies where is the operator's to know, and not of whoever asks.
+        _log.warning("not ready", check=name, reason=error.detail)
+        raise Unavailable(f"the check {name} failed", code=code) from error
     except VtpmCaError as error:
         # Whatever is wrong inside, whoever asks has to go elsewhere.
+        _log.error("not ready", check=name, reason=error.detail, exc_info=error)
         raise Unavailable(f"the check {name} failed", code=name) from error

@@ -40,6 +40,28 @@ def test_each_process_counts_and_all_is_read_together():
     assert values(tally)[("a",)] == 3001
 
 
+def test_no_two_living_processes_count_in_one_place():
+    tally = Tally(4)
+    reader, writer = os.pipe()
+
+    def count():
+        tally.add("a")
+        os.write(writer, bytes([tally._start // module._SLAB]))
+        signal.pause()
+
+    pids = [forked(count) for _ in range(8)]
+    try:
+        places = [os.read(reader, 1)[0] for _ in pids]
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        os.close(reader)
+        os.close(writer)
+    assert sorted(places) == list(range(8))
+    assert values(tally)[("a",)] == 8
+
+
 def test_what_a_killed_process_counted_stays_and_its_place_is_taken_again():
     tally = Tally(1)
     for round_ in range(1, 12):

@@ -249,6 +249,8 @@ class OtherLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write it as a line of ours."""
+        if not structlog.is_configured():
+            return
         try:
             text = record.getMessage()
         except Exception:  # noqa: BLE001 - a library's format does not fit its own values

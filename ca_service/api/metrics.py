@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from importlib.metadata import version
 from typing import Final
 
@@ -40,7 +39,7 @@ from ca_service.evidence.snp import Collateral, Root
 from ca_service.judgment import NotFound, VtpmCaError
 from ca_service.policy import Policy, load
 from ca_service.policy.floors import in_force
-from ca_service.store import Gauges, read_gauges, revocations_by_reason
+from ca_service.store import Gauges, Transaction, read_gauges, revocations_by_reason
 
 _REVOKED_FOR_S: Final = 60.0
 """How long a process goes by what it has counted of revocations: to count them means to look at each."""
@@ -95,7 +94,7 @@ def metrics(services: Services) -> Blueprint:
         with services.store.read() as tx:
             return revocations_by_reason(tx)
 
-    revoked = _Kept(count_revoked, _REVOKED_FOR_S)
+    revoked, known = _Kept(count_revoked, _REVOKED_FOR_S), _Policies()
 
     @blueprint.before_request
     def only_operators() -> None:
@@ -104,7 +103,7 @@ def metrics(services: Services) -> Blueprint:
 
     @blueprint.get("/metrics")
     def scrape() -> Response:
-        found = (*counted(services.tally.read()), *_present(services, revoked))
+        found = (*counted(services.tally.read()), *_present(services, revoked, known))
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(_Families(found)), content_type=content_type)
 
@@ -158,7 +157,9 @@ def _alone(name: str, help_: str, value: float | datetime | None) -> Iterator[Me
         yield _gauge(name, help_, {(): number})
 
 
-def _present(services: Services, revoked: Callable[[], Mapping[str, int]]) -> Iterator[Metric]:
+def _present(
+    services: Services, revoked: Callable[[], Mapping[str, int]], known: "_Policies"
+) -> Iterator[Metric]:
     authority, at = services.authority, services.enroller.desk.now()
     yield _gauge(
         "info", "The release and the CA.", {(version("vtpm-ca"), authority.mode): 1}, ("version", "mode")
@@ -171,7 +172,7 @@ def _present(services: Services, revoked: Callable[[], Mapping[str, int]]) -> It
     try:
         with services.store.read() as tx:
             found = read_gauges(tx)
-            policy = None if not found.policy_version else tx.policies.get(found.policy_version)
+            policy = known.get(tx, found)
         by_reason = revoked()
     except VtpmCaError:
         # Of all answers that could be given now, this is the one that somebody must get.
@@ -185,8 +186,7 @@ def _present(services: Services, revoked: Callable[[], Mapping[str, int]]) -> It
         {(reason,): count for reason, count in by_reason.items()},
         ("reason",),
     )
-    if policy is not None:
-        yield from _floors(_read(policy.text), at)
+    yield from _floors(policy, at)
 
 
 def _standing(found: Gauges) -> Iterator[Metric]:
@@ -254,12 +254,23 @@ def _crl_dates(held: Collateral, roots: tuple[Root, ...]) -> Mapping[tuple[str, 
     return {(name,): crl.this_update.timestamp() for name, crl in lists.items() if crl is not None}
 
 
-@lru_cache(maxsize=2)
-def _read(text: str) -> Policy | None:
-    try:
-        return load(text)
-    except VtpmCaError:
-        return None
+class _Policies:
+    """Remembers the policy in force: to read one takes longer than all the rest of a scrape."""
+
+    def __init__(self) -> None:
+        self._known: tuple[str, Policy | None] = ("", None)
+
+    def get(self, tx: Transaction, found: Gauges) -> Policy | None:
+        """The policy in force; None if there is none, or this release cannot read it."""
+        digest, policy = self._known
+        if digest != found.policy_digest:
+            row = tx.policies.get(found.policy_version)
+            try:
+                policy = None if row is None else load(row.text)
+            except VtpmCaError:
+                policy = None
+            self._known = (found.policy_digest, policy)
+        return policy
 
 
 def _floors(policy: Policy | None, at: datetime) -> Iterator[Metric]:

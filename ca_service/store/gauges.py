@@ -40,6 +40,7 @@ class Gauges:
 
     Attributes:
         policy_version: in force, 0 for none.
+        policy_digest: its digest, empty for none.
         policy_applied_at: since when.
         log_size: leaves of the log.
         log_at: when the last checkpoint was signed; None without a log.
@@ -53,6 +54,7 @@ class Gauges:
     """
 
     policy_version: int
+    policy_digest: str
     policy_applied_at: datetime | None
     log_size: int
     log_at: datetime | None
@@ -66,7 +68,7 @@ class Gauges:
 
 
 _POLICY = (
-    sa.select(schema.policies.c.version, schema.policies.c.applied_at)
+    sa.select(schema.policies.c.version, schema.policies.c.digest, schema.policies.c.applied_at)
     .order_by(schema.policies.c.version.desc())
     .limit(1)
 )
@@ -102,7 +104,8 @@ def read_gauges(tx: Transaction) -> Gauges:
     )
     return Gauges(
         policy_version=0 if policy is None else policy[0],
-        policy_applied_at=None if policy is None else policy[1],
+        policy_digest="" if policy is None else policy[1],
+        policy_applied_at=None if policy is None else policy[2],
         log_size=0 if head is None else head[0],
         log_at=None if head is None else head[1],
         decided_at=connection.execute(_DECIDED).scalar(),

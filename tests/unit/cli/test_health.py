@@ -2,8 +2,10 @@
 
 import json
 import signal
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import time_machine
 
 from ca_service.cli.channel import write_facts
 from ca_service.operations.health import CHECKS
@@ -68,6 +70,26 @@ def test_a_database_of_the_past_is_told_and_no_obstacle(here, ca):
     done = here("health-check", "--json", "--dir", ca)
     assert rows(done)["rollback"]["status"] == "critical"
     assert rows(done)["policy"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("jump", "wrong"),
+    [
+        (timedelta(days=-1), {"clock", "crl", "issuers"}),
+        (timedelta(days=366), {"crl", "root-crl", "server"}),
+    ],
+    ids=str,
+)
+def test_a_wrong_clock(here, ca, jump, wrong):
+    """Nothing crashes, and what is wrong is named: a list that is stale, or of a time that is yet to come."""
+    with time_machine.travel(datetime.now(UTC) + jump):
+        done = here("health-check", "--json", "--dir", ca)
+    found = rows(done)
+    assert done.code == 5
+    assert {name for name, row in found.items() if row["status"] == "critical"} == wrong | {"server"}
+    assert "unknown" not in {row["status"] for row in found.values()}
+    if jump.days > 0:
+        assert "has ended" in found["crl"]["detail"]
 
 
 def test_without_a_passphrase_keys_are_looked_for(here, ca):

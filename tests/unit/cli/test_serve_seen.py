@@ -125,7 +125,7 @@ def test_a_flood_of_a_hundred_thousand(ca, serve):
     flood(server, 100_000)
 
 
-def test_a_disk_that_is_full_shows(ca, serve):
+def test_a_disk_that_is_full_shows(ca, serve, here):
     """No file of the worker may grow: the check that really writes notices, and /healthz and /metrics still answer."""
     server = serve(ca)
     until(lambda: ask(server, "GET", "/readyz") == 200)
@@ -138,5 +138,9 @@ def test_a_disk_that_is_full_shows(ca, serve):
     assert str(ca) not in body.decode()
     assert ask(server, "GET", "/healthz") == 200
     assert counted(ca, "database_up", {}) == 1
+    done = here("health-check", "--only", "server", "--only", "database", "--json", "--dir", ca)
+    assert done.code == 5
+    assert [row["status"] for row in json.loads(done.out)["checks"]] == ["critical", "critical"]
+    assert "it answers, and is not ready: database" in json.loads(done.out)["checks"][0]["detail"]
     resource.prlimit(worker, resource.RLIMIT_FSIZE, (hard, hard))
     until(lambda: ask(server, "GET", "/readyz") == 200)

@@ -75,7 +75,7 @@ def worst(statuses: Iterable[Status]) -> Status:
 
 
 def health(context: OperationContext, arguments: Members) -> Json:
-    """Make the checks named in `only` (all if it is empty), with the thresholds in `settings`."""
+    """Make the checks named in `only` (else all), with the thresholds in `settings` (else their own)."""
     only, settings = _texts(arguments, "only"), _texts(arguments, "settings")
     arguments.end()
     seen = HealthContext(
@@ -90,7 +90,8 @@ def health(context: OperationContext, arguments: Members) -> Json:
 
 
 def _texts(members: Members, name: str) -> list[str]:
-    value = members.value(name)
+    """A list of texts that may be left out."""
+    value = members.value(name) if members.has(name) else []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise WireError(members.at(name), "must be a list of strings")
     return value

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from ca_service.cli.access import DATABASE_VARIABLE, find_database, now, open_public, with_directory
+from ca_service.cli.access import DATABASE_VARIABLE, find_database, find_directory, now, open_public
 from ca_service.cli.channel import NoServer, RemoteFailure, ask_server, get_from_server, read_facts
+from ca_service.cli.options import directory_option
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.collateral import FOLDER, CollateralFolder
 from ca_service.judgment import Unavailable, VtpmCaError
@@ -36,10 +37,10 @@ _COLUMNS = ("status", "check", "detail")
     metavar="NAME=WARNING[,CRITICAL]",
     help="another threshold, such as crl=2d,12h or disk=5GiB,1GiB; may be repeated",
 )
-@with_directory
+@directory_option()
 @with_json
 def health_check(
-    only: tuple[str, ...], settings: tuple[str, ...], directory: Path, *, listing: bool, as_json: bool
+    only: tuple[str, ...], settings: tuple[str, ...], directory: str | None, *, listing: bool, as_json: bool
 ) -> int:
     """Look at the server, the database, the log, the certificates and keys, the lists, the policy and the clock.
 
@@ -52,7 +53,8 @@ def health_check(
     if listing:
         _show_list(checks, as_json=as_json)
         return 0
-    found = _look(directory, checks, list(only), list(settings))
+    place = find_directory(click.get_current_context(), directory)
+    found = _look(place, checks, list(only), list(settings))
     status = worst(Status(row["status"]) for row in found)
     if as_json:
         show_json({"status": status.value, "checks": found})

@@ -15,11 +15,11 @@ def rows(done) -> dict[str, dict[str, str]]:
     return {row["check"]: row for row in json.loads(done.out)["checks"]}
 
 
-def test_the_list_needs_no_ca(here, ca):
-    done = here("health-check", "--list", "--json", "--dir", ca)
+def test_the_list_needs_no_ca(here):
+    done = here("health-check", "--list", "--json")
     assert done.code == 0
     assert [row["check"] for row in json.loads(done.out)] == list(CHECKS)
-    done = here("health-check", "--list", "--set", "crl=9d,8d", "--dir", ca)
+    done = here("health-check", "--list", "--set", "crl=9d,8d")
     assert "warning below 9d, critical below 8d" in done.out
 
 
@@ -115,6 +115,7 @@ def test_usage(here, ca, words):
 
 
 def test_no_ca(here, tmp_path):
+    assert here("health-check").code == 2
     assert here("health-check", "--dir", tmp_path).code == 2
 
 

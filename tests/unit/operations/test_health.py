@@ -170,6 +170,31 @@ class TestDatabase:
         assert ask("backup")[0] is WARNING
 
 
+def test_on_both_databases(new_ca, database):
+    """An empty database of either kind: what there is to see is seen, and what is missing is named."""
+    public, store = new_ca.authority, open_store(database)
+    seen = HealthContext(public, lambda: public, lambda: store, new_ca.time, Collateral, database)
+    found = {result.check.id: result for result in examine(seen, choose())}
+    store.close()
+    well = (
+        "schema",
+        "database",
+        "integrity",
+        "clock",
+        "intents",
+        "alarms",
+        "keys",
+        "permissions",
+        "tcb-floors",
+    )
+    assert {name: found[name].status for name in well} == dict.fromkeys(well, OK)
+    if not database.startswith("sqlite"):
+        assert "PostgreSQL" in found["integrity"].detail
+        assert "the CA's directory" in found["disk"].detail
+    bad = ("log", "rollback", "issuers", "policy")
+    assert {name: found[name].status for name in bad} == dict.fromkeys(bad, CRITICAL)
+
+
 class TestClock:
     def test_back_by_a_day(self, desk, ask):
         at = desk.world.time - timedelta(days=1)

@@ -78,7 +78,7 @@ def test_a_database_of_the_past_is_told_and_no_obstacle(here, ca):
         (timedelta(days=-1), {"clock", "crl", "issuers"}),
         (timedelta(days=366), {"crl", "root-crl", "server"}),
     ],
-    ids=str,
+    ids=["back", "forward"],
 )
 def test_a_wrong_clock(here, ca, jump, wrong):
     """Nothing crashes, and what is wrong is named: a list that is stale, or of a time that is yet to come."""

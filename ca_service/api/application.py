@@ -1,17 +1,17 @@
 """The application factory."""
 
-import secrets
-
 from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
 
 from ca_service.api import problems
 from ca_service.api.enrolment import enrolment
 from ca_service.api.log import log
+from ca_service.api.metrics import metrics
 from ca_service.api.ocsp import ocsp
 from ca_service.api.operator import operator
 from ca_service.api.publication import publication
 from ca_service.api.services import Services
+from ca_service.api.watching import watch
 from vtpm.wire.enrollment import MAX_BODY
 
 
@@ -27,7 +27,7 @@ class ShardNumber(BaseConverter):
     regex = "0|[1-9][0-9]{0,2}"
 
 
-_ALWAYS = ("/healthz",)
+_ALWAYS = ("/healthz", "/metrics")
 """What is answered even when the database has turned out to be an old one."""
 
 
@@ -43,6 +43,7 @@ def create_app(services: Services) -> Flask:
     app.url_map.strict_slashes = True
     app.url_map.converters["hex"] = HexName
     app.url_map.converters["shard"] = ShardNumber
+    watch(app, services.tally, services.budget)
     problems.install(app)
 
     @app.before_request
@@ -56,12 +57,12 @@ def create_app(services: Services) -> Flask:
     app.register_blueprint(ocsp(services))
     app.register_blueprint(log(services))
     app.register_blueprint(operator(services))
+    app.register_blueprint(metrics(services))
 
     @app.after_request
     def common_headers(response: Response) -> Response:
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["X-Request-Id"] = secrets.token_hex(8)
         return response
 
     return app

@@ -6,9 +6,10 @@ What the table does not know becomes a generic 500: its text goes to the log and
 from http import HTTPStatus
 
 import structlog
-from flask import Flask, Response
+from flask import Flask, Response, g, has_request_context
 from werkzeug.exceptions import HTTPException
 
+from ca_service.api.journal import KIND
 from ca_service.judgment import BadRequest, Conflict, NotFound, Refused, TooMany, Unavailable, VtpmCaError
 from ca_service.store import Taken
 from vtpm.wire.encoding import canonical
@@ -89,14 +90,22 @@ def respond(error: Exception) -> Response:
     """The response for an error; logs once what the client does not get to see."""
     problem = problem_of(error)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.error("request failed", error=type(error).__name__, exc_info=error)
-    elif problem.rule:
-        _log.info("refused", rule=problem.rule, decision=problem.decision_id)
+        kind = f"request failed {type(error).__name__}"
+        _log.error("request failed", exc_info=error, **{KIND: kind})
+    if has_request_context():
+        g.problem = _for_the_log(problem)
     response = Response(canonical(problem.to_json()), problem.status, mimetype=PROBLEM_MEDIA_TYPE)
     if problem.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         wait = error.retry_after_s if isinstance(error, TooMany) else RETRY_AFTER_S
         response.headers["Retry-After"] = str(wait)
     return response
+
+
+def _for_the_log(problem: Problem) -> dict[str, str]:
+    """What the request's line says of it; why the service cannot do something is the operator's to know."""
+    reason = problem.detail if problem.status == HTTPStatus.SERVICE_UNAVAILABLE else ""
+    facts = {"code": problem.code, "rule": problem.rule, "decision_id": problem.decision_id, "reason": reason}
+    return {name: value for name, value in facts.items() if value}
 
 
 def install(app: Flask) -> None:

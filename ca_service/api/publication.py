@@ -13,6 +13,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import NotAcceptable
 
 from ca_service.api.limiting import Remembered
+from ca_service.api.readiness import check
 from ca_service.api.services import Services
 from ca_service.enrollment import publish_due
 from ca_service.evidence.profiles import ISSUED_PROFILES
@@ -169,8 +170,10 @@ def _wants_pem() -> bool:
 
 def _check_ready(services: Services, renew: Callable[[], None]) -> None:
     """Raise `Unavailable` unless the CA could issue now."""
-    services.store.check()
-    services.store.check_writable()
+    with check("schema"):
+        services.store.check()
+    with check("database"):
+        services.store.check_writable()
     at, log = services.enroller.desk.now(), services.enroller.desk.log
     before = log.seen
     failure = None
@@ -179,19 +182,21 @@ def _check_ready(services: Services, renew: Callable[[], None]) -> None:
         renew()
     except VtpmCaError as error:
         failure = error
-    with services.store.read() as tx:
+    with check("log"), services.store.read() as tx:
         log.check_head(tx, before)
         rows = tx.issuers.all()
         lists = tx.crls.newest([row.skid for row in rows])
     for row in rows:
         if row.state is IssuerState.ACTIVE:
-            issuer = services.enroller.desk.source.holding(row.skid).issuer_of(row.skid)
-            if issuer.info.validity.not_after <= at:
-                raise Unavailable(f"the {row.role} CA that signs has expired", code="issuer")
-            sign_and_check(issuer.signer, b"ready?")
+            with check("issuer"):
+                issuer = services.enroller.desk.source.holding(row.skid).issuer_of(row.skid)
+                if not issuer.info.validity.not_before <= at < issuer.info.validity.not_after:
+                    raise Unavailable(f"the {row.role} CA that signs has expired, or is not valid yet")
+                sign_and_check(issuer.signer, b"ready?")
         ends = [crl.next_update for (skid, _), crl in lists.items() if skid == row.skid]
-        if row.state in TRUSTED and (not ends or min(ends) <= at):
-            raise failure or Unavailable(f"a CRL of the {row.role} CA has expired")
+        with check("crl"):
+            if row.state in TRUSTED and (not ends or min(ends) <= at):
+                raise failure or Unavailable(f"a CRL of the {row.role} CA has expired")
 
 
 def publication(services: Services) -> Blueprint:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ca_service.api.journal import LineBudget
+from ca_service.api.tally import Tally
 from ca_service.enrollment import Enroller
 from ca_service.judgment import NotFound
 from ca_service.keys import Authority
@@ -43,12 +45,16 @@ class Services:
         enroller: the state machine of enrolment.
         operations: what operators may do.
         limits: how much the application takes on.
+        tally: the counts that it shares with the other processes of the server.
+        budget: of the lines about requests that prove nothing.
     """
 
     store: Store
     enroller: Enroller
     operations: Operations = no_operations
     limits: HttpLimits = field(default_factory=HttpLimits)
+    tally: Tally = field(default_factory=Tally)
+    budget: LineBudget = field(default_factory=LineBudget)
 
     @property
     def authority(self) -> Authority:

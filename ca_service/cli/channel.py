@@ -119,6 +119,29 @@ def ask_server(directory: Path, operation: str, arguments: dict[str, object]) ->
     return _result(answer.status, content)
 
 
+def get_from_server(directory: Path, path: str) -> tuple[int, bytes]:
+    """Status and body of what the running server answers to a GET on its operator socket.
+
+    Raises:
+        NoServer: none runs.
+        Unavailable: it does not answer.
+    """
+    place = operator_socket(directory)
+    if len(bytes(place)) > MAX_SOCKET_PATH:
+        raise NoServer
+    connection = _UnixConnection(place, tls=read_facts(directory).get("tls") is True)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        raise Unavailable(
+            "the server does not answer on its operator socket", remedy="See its log, or restart it."
+        ) from None
+    finally:
+        connection.close()
+
+
 def _result(status: int, content: bytes) -> Any:
     try:
         if status == _OK:

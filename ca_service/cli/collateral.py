@@ -73,9 +73,14 @@ def _kds_url(_context: click.Context, _parameter: click.Parameter, value: str | 
     return check_base(value) if value else None
 
 
-def supply_of(folder: CollateralFolder, roots: tuple[Root, ...], kds_url: str | None) -> KdsSupply:
+def supply_of(
+    folder: CollateralFolder,
+    roots: tuple[Root, ...],
+    kds_url: str | None,
+    told: Callable[[bool], None] = lambda _came: None,
+) -> KdsSupply:
     """What fills a bundle from AMD's service, or from a mirror of it."""
-    return KdsSupply(folder, KdsClient(kds_url or AMD_KDS, HttpFetcher()), roots)
+    return KdsSupply(folder, KdsClient(kds_url or AMD_KDS, HttpFetcher()), roots, told=told)
 
 
 def _with_bundle(command: F) -> F:

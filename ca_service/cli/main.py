@@ -40,6 +40,7 @@ _COMMANDS = {
     "evidence": "evidence",
     "collateral": "collateral",
     "db": "database",
+    "health-check": "health",
 }
 """In which module of this package each command is, under its own name. A command loads only what it needs."""
 
@@ -55,7 +56,9 @@ class _Commands(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"ca_service.cli.{_COMMANDS[cmd_name]}"), cmd_name)
+        command: click.Command = getattr(
+            import_module(f"ca_service.cli.{_COMMANDS[cmd_name]}"), cmd_name.replace("-", "_")
+        )
         return command
 
 

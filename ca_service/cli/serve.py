@@ -18,6 +18,9 @@ import structlog
 from gunicorn.app.base import BaseApplication
 
 from ca_service.api import Services, create_app
+from ca_service.api.journal import configure
+from ca_service.api.tally import Tally
+from ca_service.api.watching import Counted, count_kds
 from ca_service.cli.access import (
     DATABASE_VARIABLE,
     PATIENCE_S,
@@ -33,8 +36,10 @@ from ca_service.cli.channel import MAX_SOCKET_PATH, operator_socket, someone_lis
 from ca_service.cli.collateral import bundle_of, bundle_option, kds_url_option, supply_of
 from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
+from ca_service.cli.server_log import ServerLog
 from ca_service.cli.upkeep import remember_at_end, start_upkeep
 from ca_service.enrollment import Desk, Enroller, Judge, Limits, liveness_for
+from ca_service.evidence.snp import Collateral
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import AuthoritySource, find_passphrase, find_pin, load_authority
 from ca_service.operations import (
@@ -166,7 +171,7 @@ def serve(
         check_tls(tls_cert, tls_key)
     open_public(directory)
     _check_socket(directory)
-    _log_json()
+    budget, tally = configure(sys.stderr), Tally(workers)
     passphrase, pin = find_passphrase(os.environ), find_pin(os.environ)
     source = AuthoritySource(directory, lambda: load_authority(directory, passphrase, pin))
     authority = source.current()
@@ -177,10 +182,12 @@ def serve(
         folder.current()
         judge = Judge.of(authority.ca_id, authority.mode, folder.current)
         if kds or kds_url:
-            judge = replace(judge, supply=supply_of(folder, judge.roots, kds_url).provide)
+            judge = replace(judge, supply=supply_of(folder, judge.roots, kds_url, count_kds(tally)).provide)
         check_not_rolled_back(authority, store)
         liveness = liveness_for(url, directory / "run")
-        enroller = Enroller(Desk(source, store, judge, liveness, now, secrets.token_bytes, limits))
+        enroller = Enroller(
+            Desk(source, store, judge, liveness, now, secrets.token_bytes, limits, observe=Counted(tally))
+        )
         ensure_issuers(store, authority, now())
         enroller.recover()
         keep_state(authority, store)
@@ -200,6 +207,7 @@ def serve(
             "graceful_timeout": _GRACE_S,
             "errorlog": "-",
             "loglevel": "warning",
+            "logger_class": ServerLog,
             "proc_name": "vtpm-ca",
             "certfile": None if tls_cert is None else str(tls_cert),
             "keyfile": None if tls_key is None else str(tls_key),
@@ -211,7 +219,15 @@ def serve(
             "post_worker_init": lambda _worker: start_upkeep(enroller),
             "on_exit": lambda _server: remember_at_end(enroller),
         }
-        application = create_app(Services(store, enroller, _operations(source, store, limits)))
+        application = create_app(
+            Services(
+                store,
+                enroller,
+                _operations(source, store, limits, folder.current),
+                tally=tally,
+                budget=budget,
+            )
+        )
         # Workers are forked from here on, and must not inherit a connection to the database.
         store.close()
         _run(_Server(application, settings))
@@ -278,25 +294,14 @@ def _opened(url: str) -> Iterator[Store]:
 
 
 def _operations(
-    source: AuthoritySource, store: Store, limits: Limits
+    source: AuthoritySource, store: Store, limits: Limits, collateral: Callable[[], Collateral]
 ) -> Callable[[str, int, Mapping[str, object]], object]:
     """What arrives on the operator socket: operation, the operator's user id, parameters."""
 
     def run(name: str, uid: int, parameters: Mapping[str, object]) -> object:
-        context = OperationContext(source.fresh(), source.fresh, store, now, user_name(uid), limits)
+        context = OperationContext(
+            source.fresh(), source.fresh, store, now, user_name(uid), limits, collateral
+        )
         return perform(context, name, dict(parameters))
 
     return run
-
-
-def _log_json() -> None:
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )

@@ -15,6 +15,7 @@ import structlog
 from ca_service.enrollment.desk import Desk, View, refused
 from ca_service.enrollment.issuance import Plan, leaves_of, note_renewal, plan, record, sign, store_signed
 from ca_service.enrollment.ledger import LedgerFacts, settle
+from ca_service.enrollment.observing import Certified
 from ca_service.enrollment.recording import Decision, keep_and_log
 from ca_service.enrollment.reply import Issued, log_certificates, reply_bytes
 from ca_service.enrollment.revocation import abandon
@@ -215,7 +216,7 @@ class Activation:
                     closed_at=None,
                 )
                 record(tx, plan_, intent)
-                note_renewal(tx, facts, plan_, intent)
+                note_renewal(tx, facts, plan_, intent, desk.observe)
         except Unavailable:
             # The commit may have taken effect although we were not told: then nobody else knows that nobody signs.
             self._lost.add(intent_id)
@@ -261,4 +262,6 @@ class Activation:
                 intent.enrollment_id, EnrollmentState.ISSUING, EnrollmentState.ISSUED, reply=reply
             ):
                 raise Unavailable("the issuance was abandoned meanwhile")
+        made = tuple((piece.key.profile, piece.issuer.role) for piece in plan_.pieces)
+        desk.observe(Certified(intent.enrollment_id, made))
         return reply

@@ -12,11 +12,12 @@ from datetime import datetime
 from ca_service.enrollment.desk import ROUNDS, Desk, View, refused
 from ca_service.enrollment.ledger import settle
 from ca_service.enrollment.nonces import NonceKeys
+from ca_service.enrollment.observing import Enrolled, Unproven
 from ca_service.enrollment.pace import RateLimit
 from ca_service.enrollment.recording import Decision, keep_and_log
 from ca_service.enrollment.reply import Issued, log_certificates, reply_bytes
 from ca_service.enrollment.submission import Submission
-from ca_service.judgment import Conflict, Refused, TooMany, Trace, Unavailable, VtpmCaError
+from ca_service.judgment import Conflict, Finding, Refused, TooMany, Trace, Unavailable, VtpmCaError
 from ca_service.residency import make_challenge
 from ca_service.store import EnrollmentRow, EnrollmentState, SubmissionRow, Taken, Transaction
 from vtpm.wire.encoding import canonical
@@ -97,11 +98,11 @@ class Admission:
             if used is not None:
                 return used
         if nonce.refusal is not None:
-            raise refused(nonce.refusal)
+            raise self._unproven(nonce.refusal)
         desk.judge.prepare(submission, at)
         authentic = desk.judge.authenticate(submission, at)
         if authentic.refusal is not None:
-            raise refused(authentic.refusal)
+            raise self._unproven(authentic.refusal)
         for _ in range(ROUNDS):
             try:
                 reply = self._answer(submission, nonce + authentic, key.epoch, at)
@@ -113,11 +114,15 @@ class Admission:
                 key = self._nonces.current()
                 nonce = desk.judge.judge_nonce(submission, key.key, at)
                 if nonce.refusal is not None:
-                    raise refused(nonce.refusal) from None
+                    raise self._unproven(nonce.refusal) from None
                 continue
             if reply is not None:
                 return reply
         raise Unavailable("the CA is too busy with this TPM")
+
+    def _unproven(self, finding: Finding) -> Refused:
+        self._desk.observe(Unproven(finding.rule))
+        return refused(finding)
 
     def _answer(self, submission: Submission, authentic: Trace, epoch: int, at: datetime) -> Reply | None:
         """One try; None if what it rests on changed before the commit."""
@@ -183,6 +188,7 @@ def _challenge(desk: Desk, decision: Decision) -> Reply | None:
             return None
         _consume(desk, tx, decision, reply)
         tx.enrollments.add(_row(decision, enrollment_id, EnrollmentState.PENDING, expires, None))
+    desk.observe(Enrolled(enrollment_id))
     return reply
 
 
@@ -206,6 +212,7 @@ def _return_known(desk: Desk, decision: Decision) -> Reply | None:
         tx.submissions.add(_submission_row(decision, reply))
         expires = decision.at + desk.limits.pending_lifetime
         tx.enrollments.add(_row(decision, enrollment_id, EnrollmentState.ISSUED, expires, reply.body))
+    desk.observe(Enrolled(enrollment_id))
     return reply
 
 

@@ -13,6 +13,7 @@ from ca_service.enrollment.judge import CERTIFY_PRESENT, Judge
 from ca_service.enrollment.ledger import LedgerFacts, gather
 from ca_service.enrollment.limits import Limits
 from ca_service.enrollment.liveness import Liveness
+from ca_service.enrollment.observing import Observer, unobserved
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.profiles import PROFILE_ISSUED
 from ca_service.judgment import BadRequest, Finding, Refused, Trace, Unavailable, VtpmCaError
@@ -71,6 +72,7 @@ class Desk:
         entropy: gives unpredictable bytes.
         limits: how long things last, and how many there may be.
         faults: what goes wrong around signatures; only tests hand something in.
+        observe: is told what happens; must not raise.
     """
 
     source: AuthoritySource
@@ -81,6 +83,7 @@ class Desk:
     entropy: Entropy
     limits: Limits = field(default_factory=Limits)
     faults: Faults = no_faults
+    observe: Observer = unobserved
     _policies: dict[int, Policy] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -181,6 +184,12 @@ class Desk:
                 remedy=f"Make the {role} CA of the pair {pair} active: `vtpm-ca ca prepare`, `vtpm-ca ca activate`.",
             )
         issuer = self.source.holding(skid).issuer_of(skid)
+        if at < issuer.info.validity.not_before:
+            raise Unavailable(
+                "the issuing CA that signs such certificates is not valid yet: the CA's clock is wrong",
+                code="issuer",
+                remedy="Set the clock.",
+            )
         if issuer.info.validity.not_after <= at:
             raise Unavailable(
                 "the issuing CA that signs such certificates has expired",

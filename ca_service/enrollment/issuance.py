@@ -16,6 +16,7 @@ from ca_service.audit import Leaf, certificate_leaf
 from ca_service.enrollment.claim import KeyClaim
 from ca_service.enrollment.desk import Desk, View
 from ca_service.enrollment.ledger import LedgerFacts
+from ca_service.enrollment.observing import Alarmed, Observer, unobserved
 from ca_service.enrollment.reply import Issued
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import VtpmCaError
@@ -36,6 +37,9 @@ from ca_service.profiles import (
 )
 from ca_service.store import CertificateRow, CertificateState, Faults, IntentRow, IntentState, Transaction
 from vtpm.wire.templates import Role
+
+RENEWED = "renewed"
+"""The kind of alarm that says that certificates were replaced."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +242,9 @@ def _intended(piece: Piece, intent: IntentRow) -> CertificateRow:
     )
 
 
-def note_renewal(tx: Transaction, facts: LedgerFacts, plan_: Plan, intent: IntentRow) -> None:
+def note_renewal(
+    tx: Transaction, facts: LedgerFacts, plan_: Plan, intent: IntentRow, observe: Observer = unobserved
+) -> None:
     """Tell operators that certificates are replaced: keylime refuses an agent whose EK certificate is another one."""
     replaced: dict[str, list[str]] = {}
     for piece in plan_.pieces:
@@ -246,7 +252,8 @@ def note_renewal(tx: Transaction, facts: LedgerFacts, plan_: Plan, intent: Inten
             replaced.setdefault(piece.key.role, []).append(piece.replaces)
     if replaced and not facts.claim.ephemeral:
         detail = {"kbs": facts.claim.kbs_id, "resource": facts.claim.resource, "replaced": replaced}
-        tx.alarms.add("renewed", intent.decision_id, json.dumps(detail), intent.created_at)
+        tx.alarms.add(RENEWED, intent.decision_id, json.dumps(detail), intent.created_at)
+        tx.when_committed(lambda: observe(Alarmed(RENEWED)))
 
 
 def sign(plan_: Plan, faults: Faults) -> dict[str, Issued]:

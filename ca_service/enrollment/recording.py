@@ -8,6 +8,7 @@ from ca_service.audit import decision_leaf
 from ca_service.enrollment.desk import Desk, View
 from ca_service.enrollment.ledger import LedgerFacts
 from ca_service.enrollment.ledger_checks import ALARMS
+from ca_service.enrollment.observing import Alarmed, Decided
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import BadRequest, Finding, Trace
 from ca_service.store import DecisionRow, EvidenceFacts, Transaction
@@ -69,9 +70,13 @@ def keep_and_log(desk: Desk, tx: Transaction, decision: Decision) -> None:
     tx.decisions.keep_evidence(submission.digest, submission.body, decision.at, decision.facts())
     tx.decisions.add(row)
     desk.log.append(tx, [decision_leaf(row)], decision.at)
+    decided = Decided(row.stage, bool(row.admitted), row.rule, row.id)
+    tx.when_committed(lambda: desk.observe(decided))
     if refusal is not None and refusal.rule in ALARMS and decision.view.facts is not None:
         detail = _both_sides(tx, decision, refusal, decision.view.facts)
-        tx.alarms.add(ALARMS[refusal.rule], decision.id, json.dumps(detail), decision.at)
+        alarm = Alarmed(ALARMS[refusal.rule])
+        tx.alarms.add(alarm.kind, decision.id, json.dumps(detail), decision.at)
+        tx.when_committed(lambda: desk.observe(alarm))
 
 
 def _both_sides(

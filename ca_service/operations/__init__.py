@@ -9,6 +9,7 @@ from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import upgrade_directory
 from ca_service.operations import (
     certificates,
+    health,
     instances,
     issuers,
     keys,
@@ -40,6 +41,7 @@ OPERATIONS: Mapping[str, Operation] = {
         *issuers.OPERATIONS,
         *rollover.OPERATIONS,
         *retirement.OPERATIONS,
+        *health.OPERATIONS,
     )
 }
 """All operations by name."""

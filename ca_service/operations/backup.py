@@ -5,6 +5,7 @@ revoked stays revoked: every serial on a list that the CA remembers, that the pr
 operator hands in goes on the next list. And no nonce of before is good again: a new epoch begins.
 """
 
+import contextlib
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,8 @@ from cryptography.hazmat.primitives import hashes
 
 from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, Unavailable
-from ca_service.keys import Authority, PublicAuthority
+from ca_service.keys import Authority, PublicAuthority, files
+from ca_service.keys.layout import RUN
 from ca_service.operations.backup_file import Manifest, Scratch, put_in_place, read_manifest, seal, unseal
 from ca_service.operations.context import instant
 from ca_service.operations.kept import read_state, state_of, write_state
@@ -44,6 +46,7 @@ from ca_service.store import (
     take_time,
 )
 
+_LAST = "last-backup"
 _PAGE = 500
 _LOST_POLICY = "NOTHING IS ADMITTED until a policy is applied: what is in force now cannot be read"
 
@@ -70,7 +73,25 @@ def make_backup(public: PublicAuthority, store: Store, path: Path, at: datetime)
         except sqlite3.Error:
             raise Unavailable("the backup cannot be written: its disk fails or is full") from None
         scratch.publish()
+    _remember(public, at)
     return manifest
+
+
+def _remember(public: PublicAuthority, at: datetime) -> None:
+    """Note when it was, for the check of the CA's health; the backup is good without."""
+    with contextlib.suppress(OSError):
+        files.replace_file(
+            public.directory / RUN / _LAST, (instant(at) or "").encode("ascii"), files.PRIVATE_FILE
+        )
+
+
+def last_backup(public: PublicAuthority) -> datetime | None:
+    """When the last backup was made from this directory, aware; None if that is not known."""
+    try:
+        found = datetime.fromisoformat((public.directory / RUN / _LAST).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return found if found.tzinfo is not None else None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from datetime import datetime
 import structlog
 
 from ca_service.enrollment import Limits
+from ca_service.evidence.snp import Collateral
 from ca_service.keys import Authority, PublicAuthority
 from ca_service.store import Store
 from vtpm.wire.encoding import Members
@@ -34,6 +35,7 @@ class OperationContext:
         clock: gives the aware present time.
         by: who the operator is, for the record.
         limits: lifetimes of what is published.
+        collateral: gives what evidence is judged with; None: it lies in the directory.
     """
 
     public: PublicAuthority
@@ -42,6 +44,7 @@ class OperationContext:
     clock: Callable[[], datetime]
     by: str
     limits: Limits
+    collateral: Callable[[], Collateral] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ca_service.store.copying import clear_rows, copy_rows, take_time
 from ca_service.store.counters import precedes
 from ca_service.store.database import Store, create_store, no_faults, open_store
 from ca_service.store.failures import Taken, is_bad_value
+from ca_service.store.gauges import Gauges, IssuerStanding, ListState, read_gauges, revocations_by_reason
 from ca_service.store.invariants import INVARIANTS, Breach, check_invariants
 from ca_service.store.issuance import live_key
 from ca_service.store.log import LoggedCertificate
@@ -62,17 +63,20 @@ __all__ = [
     "EpochRow",
     "EvidenceFacts",
     "Faults",
+    "Gauges",
     "HeadRow",
     "HitRow",
     "InstanceRow",
     "IntentRow",
     "IntentState",
     "IssuerRow",
+    "IssuerStanding",
     "IssuerState",
     "LeafRow",
     "LedgerQuery",
     "LedgerView",
     "ListKey",
+    "ListState",
     "ListedRow",
     "LoggedCertificate",
     "MatchRow",
@@ -99,6 +103,8 @@ __all__ = [
     "open_store",
     "parse_url",
     "precedes",
+    "read_gauges",
+    "revocations_by_reason",
     "spki_digest",
     "take_time",
 ]

@@ -31,6 +31,10 @@ def no_faults(point: str) -> None:
     """Nothing goes wrong at `point`."""
 
 
+_COUNTED = 2**31
+_MESSAGE = "SELECT pg_logical_emit_message(true, 'vtpm-ca', 'is it writable?')"
+
+
 class Store:
     """The CA's database.
 
@@ -166,20 +170,30 @@ class Store:
         return ScriptDirectory.from_config(_alembic())
 
     def check_writable(self) -> None:
-        """Begin a write transaction and roll it back; raises `Unavailable` if that fails."""
+        """Commit a write and wait for the disk, as an enrolment would; nothing of it is left, and nothing grows.
+
+        In SQLite a number in the file's head is counted on, which this program uses for nothing else. PostgreSQL writes
+        a message into its log that nobody reads, with the transaction that every committed write needs.
+
+        Raises:
+            Unavailable: the database cannot be written, for example because its disk is full.
+        """
         try:
             with self._exclusive() as session:
                 if self.backend == "sqlite":
-                    # BEGIN IMMEDIATE has just taken the lock that only a writable file has.
-                    return
-                setting = session.connection.exec_driver_sql("SHOW transaction_read_only").scalar()
+                    count = session.connection.exec_driver_sql("PRAGMA user_version").scalar() or 0
+                    session.connection.exec_driver_sql(f"PRAGMA user_version = {(count + 1) % _COUNTED}")
+                else:
+                    setting = session.connection.exec_driver_sql("SHOW transaction_read_only").scalar()
+                    if setting != "off":
+                        raise Unavailable(
+                            "the database cannot be written now: it is read-only",
+                            remedy="Make it writable, or name the primary server.",
+                        )
+                    session.connection.exec_driver_sql(_MESSAGE)
+                session.commit()
         except DBAPIError as error:
             raise failure("written", error) from None
-        if setting != "off":
-            raise Unavailable(
-                "the database cannot be written now: it is read-only",
-                remedy="Make it writable, or name the primary server.",
-            )
 
     def upgrade(self) -> None:
         """Bring the schema to this program's, whole or not at all; a new database gets all of it.

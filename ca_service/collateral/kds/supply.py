@@ -126,9 +126,18 @@ class KdsSupply:
         folder: the bundle.
         client: the service.
         roots: the roots that are trusted.
+        told: is told, for each report that lacked a VCEK, whether it came.
     """
 
-    def __init__(self, folder: CollateralFolder, client: KdsClient, roots: tuple[Root, ...]) -> None:
+    def __init__(
+        self,
+        folder: CollateralFolder,
+        client: KdsClient,
+        roots: tuple[Root, ...],
+        *,
+        told: Callable[[bool], None] = lambda _came: None,
+    ) -> None:
+        self._told = told
         self._folder = folder
         self._client = client
         self._roots = roots
@@ -159,6 +168,9 @@ class KdsSupply:
                 raise Unavailable("the report is not signed by the chip that it names", code="kds")
         except VtpmCaError as error:
             structlog.get_logger(__name__).warning("no VCEK from the KDS", reason=error.detail)
+            self._told(False)
+        else:
+            self._told(True)
 
     def _candidates(self, needed: Wanted) -> tuple[Item, ...]:
         found = Collateral.of_file(self._client.get(needed.path)) or Collateral()

@@ -325,3 +325,43 @@ class TestOperator:
     def test_a_broken_operation_is_a_generic_error(self, client, over_unix):
         response = client.post("/operator/v1/break", json={}, environ_overrides=over_unix)
         assert problem(response).code == "internal"
+
+
+class TestNotReady:
+    """The answer names the check that failed, and nothing of where the CA lies."""
+
+    def ask(self, client) -> Problem:
+        response = client.get("/readyz")
+        found = problem(response)
+        assert (found.status, found.retryable) == (503, True)
+        assert response.headers["Retry-After"]
+        return found
+
+    @pytest.mark.parametrize(
+        "error", [Unavailable("its disk is full"), VtpmCaError("/secret/place"), Unavailable("/x is full")]
+    )
+    def test_the_database_takes_no_write(self, client, services, monkeypatch, error):
+        def full():
+            raise error
+
+        monkeypatch.setattr(services.store, "check_writable", full)
+        found = self.ask(client)
+        assert found.code == "database"
+        assert "/" not in found.detail
+
+    def test_a_key_that_does_not_sign(self, client, world, monkeypatch):
+        def broken(_self, _data):
+            return b"no signature"
+
+        monkeypatch.setattr(type(world.authority.issuer("ek").signer), "sign", broken)
+        assert self.ask(client).code == "issuer"
+
+    def test_a_clock_that_went_back_before_the_ca_was_made(self, client, world):
+        world.later(days=-1)
+        found = self.ask(client)
+        assert (found.code, "not valid yet" in found.detail) == ("issuer", True)
+
+    def test_a_log_that_contradicts_itself(self, client, services):
+        with services.store.write() as tx:
+            tx.connection.exec_driver_sql("UPDATE log_head SET size = size + 1")
+        assert self.ask(client).code == "log"

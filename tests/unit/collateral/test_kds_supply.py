@@ -194,6 +194,17 @@ class TestForgedReports:
         assert kds.asked == {path: 1}
         assert admitted(evidence())
 
+    def test_it_tells_whether_what_was_wanted_came(self, supply, evidence, kds, path, vcek, report):
+        told = []
+        mine = supply()
+        mine._told = told.append
+        kds.answers[path] = Says(body=vcek)
+        mine.provide(evidence(report=unsigned(report)))
+        mine.provide(evidence())
+        mine.provide(evidence())
+        # The last one found what it needed in the bundle.
+        assert told == [False, True]
+
     def test_what_is_there_is_not_asked_for_though_rubbish_came_along(
         self, supply, evidence, kds, path, vcek, report, service, platform, folder
     ):

@@ -1,0 +1,148 @@
+"""What monitoring reads: how things stand, by statements that cost the same with a million certificates as with none.
+
+The one exception is `revocations_by_reason`, which looks at every revocation; whoever calls it remembers the answer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from ca_service.store import schema
+from ca_service.store.rows import IntentState, IssuerState
+from ca_service.store.transaction import Transaction
+
+
+@dataclass(frozen=True)
+class ListState:
+    """The stalest of the revocation lists in force of the issuer `skid` (hex), without its bytes.
+
+    `made_last` is when any list of the issuer was made last.
+    """
+
+    skid: str
+    number: int
+    this_update: datetime
+    next_update: datetime
+    made_last: datetime
+
+
+@dataclass(frozen=True)
+class IssuerStanding:
+    """An issuing CA as the database knows it, without its certificate."""
+
+    skid: str
+    role: str
+    pair: str
+    state: IssuerState
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """How a database stands.
+
+    Attributes:
+        policy_version: in force, 0 for none.
+        policy_digest: its digest, empty for none.
+        policy_applied_at: since when.
+        log_size: leaves of the log.
+        log_at: when the last checkpoint was signed; None without a log.
+        decided_at: when the newest decision was made.
+        epoch: number of the present epoch.
+        open_intents: how many issuances are under way, or were when their process died.
+        oldest_intent_at: since when the first of them.
+        issuers: all issuing CAs.
+        lists: of each issuing CA its stalest revocation list in force.
+        size: of the database in bytes.
+    """
+
+    policy_version: int
+    policy_digest: str
+    policy_applied_at: datetime | None
+    log_size: int
+    log_at: datetime | None
+    decided_at: datetime | None
+    epoch: int
+    open_intents: int
+    oldest_intent_at: datetime | None
+    issuers: tuple[IssuerStanding, ...]
+    lists: tuple[ListState, ...]
+    size: int
+
+
+_POLICY = (
+    sa.select(schema.policies.c.version, schema.policies.c.digest, schema.policies.c.applied_at)
+    .order_by(schema.policies.c.version.desc())
+    .limit(1)
+)
+_HEAD = sa.select(schema.log_head.c.size, schema.log_head.c.at)
+_DECIDED = sa.select(sa.func.max(schema.decisions.c.at, type_=schema.decisions.c.at.type))
+_EPOCH = sa.select(sa.func.max(schema.epochs.c.number))
+_INTENTS = sa.select(
+    sa.func.count(), sa.func.min(schema.intents.c.created_at, type_=schema.intents.c.created_at.type)
+).where(schema.intents.c.state == IntentState.OPEN.value)
+_ISSUERS = sa.select(
+    schema.issuers.c.skid, schema.issuers.c.role, schema.issuers.c.pair, schema.issuers.c.state
+).order_by(schema.issuers.c.added_at, schema.issuers.c.skid)
+_CRLS = schema.crls.c
+_NEWEST = (
+    sa.select(_CRLS.shard, sa.func.max(_CRLS.number).label("number"))
+    .where(_CRLS.issuer == sa.bindparam("skid"))
+    .group_by(_CRLS.shard)
+    .subquery("newest_lists")
+)
+_MADE_LAST = sa.select(sa.func.max(_CRLS.this_update, type_=_CRLS.this_update.type)).where(
+    _CRLS.issuer == sa.bindparam("skid")
+)
+_STALEST = (
+    sa.select(_CRLS.number, _CRLS.this_update, _CRLS.next_update, _MADE_LAST.scalar_subquery())
+    .join(_NEWEST, sa.and_(_CRLS.shard == _NEWEST.c.shard, _CRLS.number == _NEWEST.c.number))
+    .where(_CRLS.issuer == sa.bindparam("skid"))
+    .order_by(_CRLS.next_update, _CRLS.shard)
+    .limit(1)
+)
+_REVOKED = sa.select(schema.revocations.c.reason, sa.func.count()).group_by(schema.revocations.c.reason)
+
+_SQLITE_SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+_POSTGRESQL_SIZE = "SELECT pg_database_size(current_database())"
+
+
+def read_gauges(tx: Transaction) -> Gauges:
+    """How the database stands, as this transaction sees it."""
+    connection = tx.connection
+    policy, head = connection.execute(_POLICY).first(), connection.execute(_HEAD).first()
+    count, oldest = connection.execute(_INTENTS).one()
+    issuers = tuple(
+        IssuerStanding(skid, role, pair, IssuerState(state))
+        for skid, role, pair, state in connection.execute(_ISSUERS)
+    )
+    return Gauges(
+        policy_version=0 if policy is None else policy[0],
+        policy_digest="" if policy is None else policy[1],
+        policy_applied_at=None if policy is None else policy[2],
+        log_size=0 if head is None else head[0],
+        log_at=None if head is None else head[1],
+        decided_at=connection.execute(_DECIDED).scalar(),
+        epoch=connection.execute(_EPOCH).scalar() or 0,
+        open_intents=count,
+        oldest_intent_at=oldest,
+        issuers=issuers,
+        lists=tuple(found for issuer in issuers if (found := _list(tx, issuer.skid)) is not None),
+        size=_size(connection),
+    )
+
+
+def revocations_by_reason(tx: Transaction) -> Mapping[str, int]:
+    """How many serials stand on record as revoked, by reason."""
+    return {reason: int(count) for reason, count in tx.connection.execute(_REVOKED)}
+
+
+def _list(tx: Transaction, skid: str) -> ListState | None:
+    row = tx.connection.execute(_STALEST, {"skid": skid}).first()
+    return None if row is None else ListState(skid, *row)
+
+
+def _size(connection: sa.Connection) -> int:
+    statement = _SQLITE_SIZE if connection.dialect.name == "sqlite" else _POSTGRESQL_SIZE
+    return int(connection.exec_driver_sql(statement).scalar() or 0)

@@ -4,11 +4,15 @@ A check is a small object with one verb and a stable id. It looks at one frozen 
 never raises for bad evidence. Nothing is admitted that no check looked at: an empty trace denies.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final, Protocol, TypeVar
+
+_quoted = json.JSONEncoder().encode
+"""A string as JSON, in ASCII."""
 
 T_contra = TypeVar("T_contra", contravariant=True)
 T = TypeVar("T")
@@ -42,6 +46,17 @@ class Finding:
     reason: str = ""
     expected: str = ""
     actual: str = ""
+
+    def text(self) -> str:
+        """The finding as a JSON object, in ASCII. Many findings stand in more than one trace."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        return (
+            f'{{"rule":{_quoted(self.rule)},"verdict":{_quoted(self.verdict)},"reason":{_quoted(self.reason)},'
+            f'"expected":{_quoted(self.expected)},"actual":{_quoted(self.actual)}}}'
+        )
 
 
 class Check(Protocol[T_contra]):
@@ -93,10 +108,13 @@ class Trace:
 
     findings: tuple[Finding, ...] = ()
 
-    @property
+    @cached_property
     def refusal(self) -> Finding | None:
         """The first finding that says no, if any does."""
-        return next((f for f in self.findings if f.verdict is Verdict.FAILED), None)
+        for finding in self.findings:
+            if finding.verdict is Verdict.FAILED:
+                return finding
+        return None
 
     @property
     def admitted(self) -> bool:
@@ -118,6 +136,10 @@ class Trace:
             }
             for f in self.findings
         ]
+
+    def text(self) -> str:
+        """The JSON text of `to_json`, in ASCII and without spaces: what is stored."""
+        return f"[{','.join([finding.text() for finding in self.findings])}]"
 
     @classmethod
     def from_json(cls, findings: Iterable[Mapping[str, str]]) -> "Trace":

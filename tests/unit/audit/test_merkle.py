@@ -88,6 +88,17 @@ def grown(leaves: list[bytes]):
     return frontier, nodes
 
 
+@given(st.integers(0, 70), st.lists(st.binary(max_size=4), max_size=9))
+def test_leaves_at_once_are_leaves_one_after_the_other(size, leaves):
+    start, _ = Frontier().append(*[leaf_hash(b"%d" % i) for i in range(size)])
+    one, nodes = start, []
+    for leaf in leaves:
+        one, made = one.append(leaf_hash(leaf))
+        nodes += made
+    assert start.append(*map(leaf_hash, leaves)) == (one, tuple(nodes))
+    assert start.append()[0] == start
+
+
 def numbered(size: int) -> list[bytes]:
     return [b"leaf %d" % i for i in range(size)]
 

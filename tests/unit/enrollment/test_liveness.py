@@ -4,6 +4,7 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,10 @@ def test_a_forked_child_has_its_own_name_and_dies_alone(liveness: Liveness):
     go.set()
     child.join()
     assert child.exitcode == -signal.SIGKILL
+    # A server notices in its own time that a session's other end is gone.
+    deadline = time.monotonic() + 30
+    while liveness.is_alive(theirs) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not liveness.is_alive(theirs)
     assert liveness.is_alive(mine)
 

@@ -88,16 +88,18 @@ def test_writers_wait_for_each_other(store: Store, at: datetime):
     other.close()
 
 
-def _child(store: Store, at: datetime) -> None:
+def _child(store: Store, at: datetime, parents: object) -> None:
     with store.write() as tx:
         tx.policies.append("child", "t", at, "me")
-    os._exit(0)
+        own = tx.connection is not parents
+    os._exit(0 if own else 1)
 
 
 def test_a_forked_child_gets_connections_of_its_own(store: Store, at: datetime):
     with store.write() as tx:
         tx.policies.append("parent", "t", at, "me")
-    child = multiprocessing.get_context("fork").Process(target=_child, args=(store, at))
+        connection = tx.connection
+    child = multiprocessing.get_context("fork").Process(target=_child, args=(store, at, connection))
     child.start()
     child.join()
     assert child.exitcode == 0

@@ -14,6 +14,7 @@ from vtpm.wire.encoding import (
     b64std,
     b64url,
     canonical,
+    is_canonical,
     parse_json,
     unb64std,
     unb64url,
@@ -357,3 +358,62 @@ def test_errors_move_outwards():
     assert WireError("", "x").under("a").path == "a"
     assert WireError("b", "x").under("").path == "b"
     assert str(WireError("", "x")) == "x"
+
+
+def has_one_form(text):
+    """The definition: what encodes to the text again."""
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        return None
+    return data if base64.urlsafe_b64encode(data).rstrip(b"=").decode() == text else None
+
+
+@given(
+    ENCODED
+    | st.binary(max_size=40).map(b64url).flatmap(lambda t: st.sampled_from([t, t + "=", t[:-1], t + "A"]))
+)
+@example("AA==")
+@example("AB")
+@example("AAB")
+@example("A")
+@example("+/-_")
+@example("AA\n")
+def test_base64url_means_what_encodes_to_it_again(text):
+    wanted = has_one_form(text)
+    if wanted is None:
+        with pytest.raises(WireError):
+            unb64url(text, "x")
+    else:
+        assert unb64url(text, "x") == wanted
+
+
+@given(JSON, st.sampled_from([None, 1]), st.booleans(), st.booleans())
+@example("\x7f", None, True, False)
+@example({"\\u007f": "\\"}, None, True, False)
+@example({"é": 1, "z": [{}, True]}, None, False, False)
+def test_the_canonical_form_is_the_only_one(value, indent, ascii_only, spaced):
+    separators = (", ", ": ") if spaced else (",", ":")
+    data = json.dumps(value, indent=indent, ensure_ascii=ascii_only, separators=separators).encode()
+    read_value = parse_json(data, most=1 << 16, depth=40)
+    assert is_canonical(canonical(value), value)
+    assert is_canonical(data, read_value) == (canonical(read_value) == data)
+
+
+@given(st.text('[]{}"\\x', max_size=30), st.integers(0, 4))
+def test_brackets_in_strings_do_not_nest(text, depth):
+    level = deepest = 0
+    inside = escaped = False
+    for letter in text:
+        if inside:
+            inside, escaped = (True, False) if escaped else (letter != '"', letter == "\\")
+        elif letter == '"':
+            inside = True
+        elif letter in "[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif letter in "]}":
+            level -= 1
+    with pytest.raises(WireError) as refused:
+        Members(parse_json(text.encode(), most=100, depth=depth)).text("no such member")
+    assert ("nested" in refused.value.problem) == (deepest > depth)

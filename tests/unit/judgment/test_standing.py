@@ -1,0 +1,106 @@
+"""A timeless check is asked once, any other each time, and a trace looks as if all had been asked."""
+
+import json
+from dataclasses import dataclass, field
+
+from ca_service.judgment import (
+    Finding,
+    Standing,
+    Timeless,
+    Trace,
+    UnsafeSkip,
+    Verdict,
+    failed,
+    judge_all,
+    judge_until_failure,
+    passed,
+)
+
+
+@dataclass(frozen=True)
+class Clocked:
+    """Content until a time."""
+
+    until: int
+    id: str = "test.clocked"
+    asked: list[int] = field(default_factory=list, compare=False)
+
+    def judge(self, subject: int) -> Finding:
+        self.asked.append(subject)
+        return passed(self, actual=subject) if subject < self.until else failed(self, "it is too late")
+
+
+@dataclass(frozen=True)
+class Fixed(Timeless):
+    """Says the same for good."""
+
+    good: bool = True
+    id: str = "test.fixed"
+    asked: list[int] = field(default_factory=list, compare=False)
+
+    def judge(self, subject: int) -> Finding:
+        self.asked.append(subject)
+        return passed(self) if self.good else failed(self, "it is never good")
+
+
+def test_only_the_clock_is_asked_again():
+    clocked, fixed, known = Clocked(2), Fixed(), Standing()
+    for time in range(4):
+        assert known.judge_all("list", (fixed, clocked), time) == judge_all((Fixed(), Clocked(2)), time)
+    assert fixed.asked == [0]
+    assert clocked.asked == [0, 1, 2, 3]
+
+
+def test_a_list_without_a_clock_is_judged_once():
+    fixed, known = Fixed(good=False), Standing()
+    traces = [known.judge_all("list", (fixed, Fixed(id="test.other")), time) for time in range(3)]
+    assert traces == [judge_all((Fixed(good=False), Fixed(id="test.other")), 0)] * 3
+    assert fixed.asked == [0]
+
+
+def test_a_failure_that_time_brings_ends_the_list():
+    checks = (Fixed(), Clocked(1), Fixed(id="test.last"))
+    known = Standing()
+    for time in (0, 1, 0):
+        assert known.judge_until_failure("list", checks, time) == judge_until_failure(checks, time)
+    assert len(known.judge_until_failure("list", checks, 1).findings) == 2
+
+
+def test_nothing_stands_of_a_list_that_ended_early():
+    first, last, known = Clocked(1), Fixed(), Standing()
+    assert not known.judge_until_failure("list", (first, last), 1).admitted
+    assert known.judge_until_failure("list", (first, last), 0) == judge_until_failure(
+        (Clocked(1), Fixed()), 0
+    )
+    assert first.asked[:2] == [1, 0]
+    assert last.asked == [0]
+
+
+def test_lists_of_other_names_do_not_meet():
+    known = Standing()
+    assert known.judge_all("good", (Fixed(),), 0).admitted
+    assert not known.judge_all("bad", (Fixed(good=False),), 0).admitted
+
+
+def test_who_does_not_say_so_is_asked_each_time():
+    assert not known_after(UnsafeSkip("test.skipped"))
+    assert known_after(Fixed())
+
+
+def known_after(check):
+    """Whether a standing keeps what the check found: then another check of the list's place is not asked."""
+    known = Standing()
+    known.judge_all("list", (check,), 0)
+    return known._lists["list"]._trace is not None
+
+
+def test_a_finding_is_json_text_of_its_own():
+    findings = (
+        Finding("a.b", Verdict.PASSED),
+        Finding("a.c", Verdict.FAILED, 'said "no"', "é\u2028\x7f", "\\ \n"),
+        Finding("a.d", Verdict.UNSAFE_SKIPPED, actual="x"),
+    )
+    trace = Trace(findings)
+    assert trace.text() == json.dumps(trace.to_json(), separators=(",", ":"))
+    assert Trace.from_json(json.loads(trace.text())) == trace
+    assert Trace().text() == "[]"

@@ -21,10 +21,12 @@ from ca_service.store import (
     Store,
     Transaction,
 )
-from ca_service.store.causes import chunks
 
 MOST_AT_ONCE = 25_000
 """Certificates after which a step ends: while it lasts, nobody else writes."""
+
+_TPMS = 500
+"""Of how many TPMs the certificates are looked up at once."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,9 @@ def _end_issuances(
 def _some(tx: Transaction, cause: Cause, at: datetime, most: int) -> tuple[list[HitRow], bool]:
     """The certificates of the next TPMs, and whether others are left."""
     tpm_ids, rows, taken = tx.causes.tpms(cause, at), list[HitRow](), 0
-    for chunk in chunks(tpm_ids):
-        if len(rows) >= most:
-            break
-        rows += tx.causes.hits_of(cause, at, chunk)
-        taken += len(chunk)
+    while taken < len(tpm_ids) and len(rows) < most:
+        rows += tx.causes.hits_of(cause, at, tpm_ids[taken : taken + _TPMS])
+        taken += _TPMS
     whole = _whole_tpms(rows, most)
     return whole, taken < len(tpm_ids) or len(whole) < len(rows)
 

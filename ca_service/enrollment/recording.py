@@ -13,7 +13,7 @@ from ca_service.enrollment.submission import Submission
 from ca_service.judgment import BadRequest, Finding, Trace
 from ca_service.store import DecisionRow, EvidenceFacts, Transaction
 
-PRODUCT = "snp.product"
+_PRODUCT = "snp.product"
 """The rule that finds out the processor's product."""
 
 
@@ -52,7 +52,7 @@ class Decision:
         """What certificates that rest on this evidence are revoked by."""
         report, kbs = self.submission.report, self.submission.claims.kbs
         # The judge knows the product, a report of version 2 does not.
-        product = next((finding.actual for finding in self.trace.findings if finding.rule == PRODUCT), "")
+        product = next((finding.actual for finding in self.trace.findings if finding.rule == _PRODUCT), "")
         return EvidenceFacts(
             measurement=report.measurement.hex(),
             chip_id=report.chip_id.hex() if any(report.chip_id) else None,

@@ -78,7 +78,10 @@ def _do(context: OperationContext, cause: Cause, reason: str, words: str, limit:
     if anything:
         grounds = Grounds(at, reason, recorded_cause(context, "revoked", words))
         ended = revoke_by_cause(context.store, context.unlock(), cause, grounds, context.limits)
-        note(context, "certificates were revoked by cause", certificates=len(ended.rows), more=ended.more)
+        asked = {name: str(value) for name, value in vars(cause).items() if value not in (None, ())}
+        note(
+            context, "certificates were revoked by cause", ended=len(ended.rows), more=ended.more, asked=asked
+        )
     listed = ended.rows[:limit]
     with context.store.read() as tx:
         matches = tx.causes.matches(cause, {row.tpm_id for row in listed})

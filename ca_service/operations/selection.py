@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 
-from ca_service.judgment import BadRequest, NotFound
+from ca_service.judgment import BadRequest, NotFound, Unavailable
 from ca_service.operations.certificates import read_serial
 from ca_service.policy import load
 from ca_service.policy.floors import meets
@@ -20,7 +20,7 @@ _MOST_LEVEL = 255
 _KBS_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 _FLOOR = re.compile(r"([A-Za-z]+):((?:[a-z]+=[0-9]{1,3})(?:,[a-z]+=[0-9]{1,3})*)\Z")
 
-SELECTORS = (
+_SELECTORS = (
     "serial", "instance", "kbs_key", "kbs", "chip", "measurement", "tcb_below", "policy_version",
 )  # fmt: skip
 """Arguments that choose; each one narrows what the others choose."""
@@ -34,9 +34,9 @@ def read_cause(arguments: Members, tx: Transaction) -> Cause:
         WireError: likewise.
         NotFound: a certificate, an instance or a policy version is named that does not exist.
     """
-    if not any(arguments.has(name) for name in SELECTORS):
+    if not any(arguments.has(name) for name in _SELECTORS):
         raise BadRequest(
-            "", "names nothing to revoke", remedy="Choose with one or more of " + ", ".join(SELECTORS) + "."
+            "", "names nothing to revoke", remedy="Choose with one or more of " + ", ".join(_SELECTORS) + "."
         )
     kbs_id, resource, salt = _instance(arguments, tx)
     kbs = _kbs(arguments)
@@ -159,8 +159,19 @@ def _tcbs(arguments: Members, tx: Transaction) -> tuple[tuple[str, str], ...] | 
         (product.value, raw)
         for product, floor in floors.items()
         for raw in tx.causes.tcbs(product.value)
-        if not meets(bytes.fromhex(raw), floor, product)
+        if _is_below(raw, floor, product)
     )
+
+
+def _is_below(raw: str, floor: Mapping[str, int], product: Product) -> bool:
+    try:
+        return not meets(bytes.fromhex(raw), floor, product)
+    except (ValueError, WireError):
+        raise Unavailable(
+            "a TCB beside the evidence in the database is none",
+            code="store",
+            remedy="Run `vtpm-ca audit verify`; choose by --instance meanwhile.",
+        ) from None
 
 
 def _floor(value: object, path: str) -> tuple[Product, dict[str, int]]:

@@ -17,7 +17,7 @@ from ca_service.store import schema
 from ca_service.store.repository import Repository
 from ca_service.store.rows import CertificateState, EvidenceFacts
 
-CHUNK = 500
+_CHUNK = 500
 """How many keys one statement names: less than any database's bound on values."""
 
 _EPHEMERAL = "ephemeral:"
@@ -151,15 +151,11 @@ class Causes(Repository):
 
     def tcbs(self, product: str) -> list[str]:
         """Every REPORTED_TCB (hex) in evidence about a product; there are few, so each is looked up by the index."""
-        found: list[str] = []
-        step = sa.select(sa.func.min(_E.reported_tcb)).where(
-            _E.product == product, _E.reported_tcb > sa.bindparam("last")
-        )
-        while (
-            tcb := self._connection.execute(step, {"last": found[-1] if found else ""}).scalar()
-        ) is not None:
-            found.append(str(tcb))
-        return found
+        first = sa.select(sa.func.min(_E.reported_tcb)).where(_E.product == product)
+        found = [self._connection.execute(first).scalar()]
+        while (last := found[-1]) is not None:
+            found.append(self._connection.execute(first.where(_E.reported_tcb > last)).scalar())
+        return [str(tcb) for tcb in found if tcb is not None]
 
     def counts(self, cause: Cause, at: datetime) -> Counts:
         """How much a cause hits at `at`."""
@@ -193,7 +189,7 @@ class Causes(Repository):
         conditions = (_endable(cause, at), *_direct(cause))
         return [
             row
-            for chunk in chunks(tpm_ids)
+            for chunk in _chunks(tpm_ids)
             for row in self._all(HitRow, _listing(*conditions, _C.tpm_id.in_(chunk)))
         ]
 
@@ -203,21 +199,21 @@ class Causes(Repository):
             return {}
         return {
             row.tpm_id: row
-            for chunk in chunks(sorted(set(tpm_ids)))
+            for chunk in _chunks(sorted(set(tpm_ids)))
             for row in self._all(MatchRow, _first_matches(cause, chunk))
         }
 
     def end(self, serials: Iterable[str]) -> None:
         """Let good certificates be revoked ones; a serial (hex) that is no good certificate's is left as it is."""
-        for chunk in chunks(list(serials)):
+        for chunk in _chunks(list(serials)):
             good = sa.and_(_C.serial.in_(chunk), _C.state.in_(_GOOD))
             ended = schema.certificates.update().where(good)
             self._connection.execute(ended.values(state=CertificateState.REVOKED.value, live=None))
 
 
-def chunks(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
+def _chunks(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """The keys in pieces that one statement can name."""
-    return (keys[i : i + CHUNK] for i in range(0, len(keys), CHUNK))
+    return (keys[i : i + _CHUNK] for i in range(0, len(keys), _CHUNK))
 
 
 def _listing(*conditions: "sa.ColumnElement[bool]") -> "sa.Select[Any]":

@@ -6,7 +6,7 @@ import json
 import pytest
 from cryptography import x509
 
-from ca_service.judgment import BadRequest, NotFound
+from ca_service.judgment import BadRequest, NotFound, Unavailable
 from ca_service.operations.kept import keep_state, read_state
 from ca_service.operations.revocation import ADVICE
 from vtpm.wire.encoding import b64url
@@ -232,6 +232,14 @@ def test_what_is_malformed_is_named_and_changes_nothing(desk, asked, path):
 def test_what_does_not_exist_is_not_mistaken_for_nothing_to_do(desk, asked):
     with pytest.raises(NotFound):
         desk("revoke", **asked)
+
+
+@pytest.mark.parametrize("raw", ["zz" * 8, "00", ""])
+def test_a_tcb_that_somebody_has_edited_hides_nothing(desk, raw):
+    with desk.store.write() as tx:
+        tx.connection.exec_driver_sql("UPDATE evidence SET reported_tcb = ?", (raw,))
+    with pytest.raises(Unavailable, match="TCB"):
+        desk("revoke", tcb_below=["Milan:snp=255"])
 
 
 def test_every_policy_version_tells_whose_a_key_was(desk):

@@ -442,7 +442,7 @@ def empty_sqlite(tmp_path_factory):
 
 
 def test_a_chunk_is_what_one_statement_can_name(store, monkeypatch):
-    monkeypatch.setattr(causes_module, "CHUNK", 2)
+    monkeypatch.setattr(causes_module, "_CHUNK", 2)
     tpms = tuple(Tpm(number, EK_SETS[0], live=True) for number in range(8))
     issued = tuple(Issued(number // 3, CertificateState.ISSUED, None) for number in range(24))
     with store.write() as tx:

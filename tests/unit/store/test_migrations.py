@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import sqlite3
 
 import pytest
 import sqlalchemy as sa
@@ -204,6 +205,12 @@ def test_evidence_that_cannot_be_read_does_not_stop_an_upgrade(latest):
         )
     )
     rewrite(url, lambda _, __: next(broken))
+    if url.startswith("sqlite:"):
+        with sqlite3.connect(url.removeprefix("sqlite:///")) as file:
+            file.execute(
+                "UPDATE evidence SET body = 'text' WHERE digest = (SELECT max(digest) FROM evidence)"
+            )
+        file.close()
     create_store(url).close()
     rows = content(url, ["evidence"])["evidence"]
     # Whose it is, the intents still say.

@@ -82,7 +82,7 @@ def _fill(connection: sa.Connection) -> None:
         last = rows[-1].digest
         changes = []
         for row in rows:
-            facts = _facts(bytes(row.body))
+            facts = _facts(row.body)
             if facts and facts["product"] is None:
                 facts["product"] = _judged_product(connection, row.digest)
             if facts:
@@ -111,14 +111,14 @@ def _fill_from_intents(connection: sa.Connection) -> None:
         )
 
 
-def _facts(body: bytes) -> dict[str, str | None] | None:
+def _facts(body: object) -> dict[str, str | None] | None:
     """What a request's evidence says; None if it cannot be read.
 
     A single one that is damaged must not keep the CA from starting: the audit names it, and whoever revokes by a cause
     is told how many say nothing.
     """
     try:
-        evidence = json.loads(body)["evidence"]
+        evidence = json.loads(bytes(body))["evidence"]  # type: ignore[call-overload] # else it is damaged
         report = _unb64(evidence["report"])
         claims = evidence if "manifest" in evidence else json.loads(_unb64(evidence["runtime_data"]))
         keys = [_name(_unb64(key["pub"])) for key in claims["tpm"]["ek"]]

@@ -247,8 +247,11 @@ class TestHttp:
     def test_limits(self, client):
         assert failure(post(client, b"")) == "malformed_request"
         assert failure(post(client, b"\x30\x80" + bytes(4000))) == "malformed_request"
-        assert post(client, bytes(4097)).status_code == 413
-        assert post(client, b"", mimetype="application/json").status_code == 415
+        for answer, status in (
+            (post(client, bytes(4097)), 413),
+            (post(client, b"", mimetype="application/json"), 415),
+        ):
+            assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
         assert client.put("/ocsp").status_code == 405
 
     def test_too_many_requests(self, store, enroller, eks, pki):

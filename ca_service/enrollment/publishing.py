@@ -216,7 +216,8 @@ def publish_due(store: Store, authority: Authority, at: datetime, limits: Limits
             try:
                 made += _publish(tx, authority, {(skid, shard) for shard in shards}, (), at, limits)
             except VtpmCaError as error:
-                # It was to be signed before anything is written. What the database refuses ends the whole transaction.
+                # Nothing of the list is written then, and the lists before it are good. What the database refuses ends
+                # the whole transaction.
                 failures.append(error)
     if failures:
         raise failures[0]

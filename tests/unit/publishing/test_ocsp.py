@@ -313,6 +313,15 @@ class TestResponders:
         (certificate,) = basic(answer)["certs"]
         assert certificate.not_valid_before == world.time
 
+    def test_a_clock_that_was_put_back(self, client, store, world, enroller, eks, pki):
+        world.later(days=20)
+        enroller.recover()
+        world.later(days=-1)
+        request = pki.request("ek", [serial_of(eks[0])])
+        assert failure(post(client, request)) == "try_later"
+        enroller.recover()
+        assert ": good" in pki.judge("ek", [serial_of(eks[0])], post(client, request).data)
+
     def test_without_one_that_holds_the_answer_is_to_come_later(self, client, world, eks, pki):
         request = pki.request("ek", [serial_of(eks[0])])
         world.later(days=13, hours=23, minutes=30)

@@ -12,6 +12,7 @@ import structlog
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 
+from ca_service.api.problems import respond
 from ca_service.api.services import Services
 from ca_service.enrollment.pace import RateLimit
 from ca_service.judgment import BadRequest, NotFound, TooMany, Unavailable
@@ -40,9 +41,9 @@ def ocsp(services: Services) -> Blueprint:
         limit.spend(request.remote_addr or "local")
 
     @blueprint.errorhandler(Exception)
-    def failed(error: Exception) -> Response | HTTPException:
+    def failed(error: Exception) -> Response:
         if isinstance(error, HTTPException):
-            return error
+            return respond(error)
         return _answer(failure_response(_failure(error)))
 
     @blueprint.post("/ocsp", defaults={"skid": None})

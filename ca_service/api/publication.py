@@ -185,7 +185,7 @@ def _check_ready(services: Services, renew: Callable[[], None]) -> None:
     with check("log"), services.store.read() as tx:
         log.check_head(tx, before)
         rows = tx.issuers.all()
-        lists = tx.crls.newest([row.skid for row in rows])
+        lists = tx.crls.times([row.skid for row in rows])
     for row in rows:
         if row.state is IssuerState.ACTIVE:
             with check("issuer"):

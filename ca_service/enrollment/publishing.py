@@ -15,8 +15,9 @@ from ca_service.enrollment.limits import Limits
 from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.keys import Authority, IssuingCa
 from ca_service.profiles import serial_hex
+from ca_service.profiles.scope import scope_of
 from ca_service.status import RevokedEntry, build_crl
-from ca_service.store import CrlRow, ListedRow, ListKey, Store, Transaction
+from ca_service.store import CrlRow, ListedRow, ListKey, ListTimes, Store, Transaction
 
 _SPREAD = 4
 """The lists that are made at one time are due again within a quarter of their life before its half."""
@@ -64,18 +65,15 @@ def _publish(
             code="issuer",
             remedy="Do it on a node that has the key, or copy what is new in certs/ and private/, and then ca.toml.",
         )
-    latest = tx.crls.newest(skids)
+    known = tx.crls.times(skids)
     made = []
     for ca in authority.issuers:
         if ca.skid in skids:
-            count = shard_count(ca, latest, tx.revocations.shards(ca.skid))
+            count = shard_count(ca, known, tx.revocations.shards(ca.skid))
             shards = (
                 range(count) if ca.skid in whole else sorted(shard for skid, shard in keys if skid == ca.skid)
             )
-            made += [
-                _publish_one(tx, ca, shard, count, latest.get((ca.skid, shard)), at, limits.crl_lifetime)
-                for shard in shards
-            ]
+            made += [_publish_one(tx, ca, shard, count, at, limits.crl_lifetime) for shard in shards]
     return made
 
 
@@ -95,18 +93,13 @@ def shard_count(ca: IssuingCa, lists: Iterable[ListKey], revoked: Iterable[int] 
 
 
 def _publish_one(
-    tx: Transaction,
-    ca: IssuingCa,
-    shard: int,
-    count: int,
-    latest: CrlRow | None,
-    at: datetime,
-    lifetime: timedelta,
+    tx: Transaction, ca: IssuingCa, shard: int, count: int, at: datetime, lifetime: timedelta
 ) -> CrlRow:
+    latest = tx.crls.latest(ca.skid, shard)
     number = 1 if latest is None else latest.number + 1
     revoked = {int(row.serial, 16): row for row in tx.revocations.of_shard(ca.skid, shard)}
     if latest is not None:
-        listed = _listed(ca, latest.der)
+        listed = _listed(ca, latest)
         if not listed <= revoked.keys():
             # Somebody has taken a revocation out of the database. To sign the list would make that come true.
             raise Unavailable(
@@ -150,17 +143,22 @@ def _may_leave(tx: Transaction, ca: IssuingCa, row: ListedRow, latest: CrlRow, l
     )
 
 
-def _listed(ca: IssuingCa, der: bytes) -> set[int]:
-    """Serials on the CRL of this issuer; raises `Unavailable` if it is none."""
-    key = ca.certificate.public_key()
+def _listed(ca: IssuingCa, row: CrlRow) -> set[int]:
+    """Serials on the CRL of this issuer and shard; raises `Unavailable` if it is none.
+
+    Another list of the issuer, of another shard or an older one, names other serials.
+    """
+    key, places = ca.certificate.public_key(), {ca.info.list_url(row.shard)}
     try:
-        crl = x509.load_der_x509_crl(der)
-        if crl.is_signature_valid(key):  # type: ignore[arg-type] # an issuer's key is one that signs
+        crl = x509.load_der_x509_crl(row.der)
+        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        in_place = scope_of(crl) in (places if row.shard else {*places, None})
+        if crl.is_signature_valid(key) and number == row.number and in_place:  # type: ignore[arg-type] # an issuer's key is one that signs
             return {entry.serial_number for entry in crl}
-    except ValueError:
+    except (ValueError, x509.ExtensionNotFound):
         pass
     raise Unavailable(
-        "the last revocation list in the database is not one that its issuing CA has signed",
+        "the last revocation list in the database is not the one that its issuing CA has signed",
         code="log",
         remedy="Run `vtpm-ca audit verify`. Bring back what is gone with `vtpm-ca db restore`.",
     )
@@ -177,7 +175,7 @@ def _due(tx: Transaction, authority: Authority, at: datetime) -> dict[str, list[
 
     The further ones of several are due a little earlier, so that they are not all due at once.
     """
-    latest = tx.crls.newest([ca.skid for ca in authority.issuers])
+    latest = tx.crls.times([ca.skid for ca in authority.issuers])
     due = {}
     for ca in authority.issuers:
         count = shard_count(ca, latest)
@@ -194,7 +192,7 @@ def _due(tx: Transaction, authority: Authority, at: datetime) -> dict[str, list[
     return due
 
 
-def _is_due(row: CrlRow, at: datetime, earlier: float) -> bool:
+def _is_due(row: ListTimes, at: datetime, earlier: float) -> bool:
     life = row.next_update - row.this_update
     return at < row.this_update or at - row.this_update > life * (0.5 - earlier)
 
@@ -218,7 +216,8 @@ def publish_due(store: Store, authority: Authority, at: datetime, limits: Limits
             try:
                 made += _publish(tx, authority, {(skid, shard) for shard in shards}, (), at, limits)
             except VtpmCaError as error:
-                # It was to be signed before anything is written. What the database refuses ends the whole transaction.
+                # Nothing of the list is written then, and the lists before it are good. What the database refuses ends
+                # the whole transaction.
                 failures.append(error)
     if failures:
         raise failures[0]

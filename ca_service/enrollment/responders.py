@@ -57,7 +57,10 @@ def _signing(desk: Desk, tx: Transaction, at: datetime) -> list[IssuingCa]:
 
 
 def _wants(tx: Transaction, ca: IssuingCa, at: datetime) -> bool:
-    issued = tx.responders.of_issuer(ca.skid, CertificateState.ISSUED)
+    # A clock that was put back makes one of the future useless, however long it will hold.
+    issued = [
+        row for row in tx.responders.of_issuer(ca.skid, CertificateState.ISSUED) if row.created_at <= at
+    ]
     waiting = any(_is_dead(row, at) for row in tx.responders.of_issuer(ca.skid, CertificateState.INTENDED))
     end = issued[0].not_after if issued else None
     return waiting or end is None or (end - at < OCSP_LIMIT / 2 and end < ca.info.validity.not_after)

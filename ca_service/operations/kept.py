@@ -5,6 +5,7 @@ issuing CA, and the log's newest checkpoint. They only ever go forward. `compare
 and `keep_state` do the reading and writing around it.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -31,6 +32,9 @@ _VERSION = 1
 _MAX_NUMBER = 2**31 - 1
 _MAX_NOTE = 4096
 _MAX_FACTS = 3 * _MAX_NOTE
+_MOST_CHECKED = 4096
+_checked: dict[tuple[str, str, bytes], int] = {}
+"""Shards of lists that were found in order, by the CA's URL, the issuer and the SHA-256 of the list."""
 _SHARD = re.compile(r"(?:0|[1-9][0-9]{0,2})")
 
 
@@ -135,7 +139,7 @@ def read_state(public: PublicAuthority) -> KeptState:
         members.end()
         crls = {_key_of(path): path.read_bytes() for path in folder.glob("crl-*.der")}
         for (skid, shard), der in crls.items():
-            if shard_of(public, skid, check_crl(public, skid, der)) != shard:
+            if _checked_shard(public, skid, der) != shard:
                 raise ValueError("a list lies in the place of another")  # noqa: TRY301 - the remedy is the same
         size, root = _read_note(note, public) if note else (0, "")
     except (OSError, WireError, ValueError, VtpmCaError):
@@ -155,6 +159,18 @@ def check_crl(public: PublicAuthority, skid: str, der: bytes) -> x509.Certificat
         raise ValueError("no issuing CA of this CA has signed the list")
     crl_number(der)
     return crl
+
+
+def _checked_shard(public: PublicAuthority, skid: str, der: bytes) -> int:
+    """As `check_crl` and `shard_of`. There are many lists, and what is remembered is read every few seconds."""
+    key = public.publication_url, skid, hashlib.sha256(der).digest()
+    shard = _checked.get(key)
+    if shard is None:
+        shard = shard_of(public, skid, check_crl(public, skid, der))
+        if len(_checked) >= _MOST_CHECKED:
+            _checked.clear()
+        _checked[key] = shard
+    return shard
 
 
 def _behind(tx: Transaction, kept: KeptState, present: KeptState) -> list[str]:

@@ -202,16 +202,16 @@ _CAMEL = {
 }
 
 
-def check_read(tbs_der: bytes, wanted: ListView) -> None:
+def check_read(der: bytes, wanted: ListView) -> None:
     """Raise `VtpmCaError` (code ``lint``) unless both readers see just what was wanted.
 
     Args:
-        tbs_der: DER of the CertificateList under any signature.
+        der: DER of the CertificateList under any signature.
         wanted: what it shall say.
     """
     for read in (read_first, read_second):
         try:
-            found = read(tbs_der)
+            found = read(der)
         except ValueError as error:
             detail = f"the revocation list cannot be read: {error}"
             raise VtpmCaError(detail, code="lint") from None

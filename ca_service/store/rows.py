@@ -226,6 +226,15 @@ class ListedRow:
 
 
 @dataclass(frozen=True)
+class ListTimes:
+    """A published CRL without its bytes: its number, when it was made, and when the next one is there at the latest."""
+
+    number: int
+    this_update: datetime
+    next_update: datetime
+
+
+@dataclass(frozen=True)
 class CrlRow:
     """A published CRL; the highest `number` of an issuer's shard is the one in force."""
 

@@ -133,11 +133,11 @@ def _fill_tables(database: sqlite3.Connection, world: w.World, count: int) -> No
     )  # fmt: skip
     _insert(
         database, "certificates",
-        "serial issuer profile template key_name live intent_id tpm_id state tbs der issued_at not_after",
+        "serial issuer profile template key_name live intent_id tpm_id state tbs der issued_at not_after shard",
         (
             (
                 serial, issuers["ek" if role == "ek" else "devid"], role, template, key, f"{role}:{key}", id_, i,
-                "issued", _SHORT, _SHORT, _AT, "9999-12-31T23:59:59Z",
+                "issued", _SHORT, _SHORT, _AT, "9999-12-31T23:59:59Z", 0,
             )
             for i, id_, role, template, key, serial in certificates()
         ),

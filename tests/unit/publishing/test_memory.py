@@ -2,19 +2,20 @@
 
 import os
 import shutil
-from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from ca_service.enrollment import Limits, publish_all, revoke
+from ca_service.enrollment import Limits, revoke
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.operations import open_database
 from ca_service.operations.audit import audit_ca
 from ca_service.operations.backup import make_backup, restore
 from ca_service.operations.kept import FOLDER, check_not_rolled_back, keep_state, read_state
 from ca_service.profiles import serial_hex
+from ca_service.status import build_crl
 from ca_service.store import CertificateState
 
 SHARDS = 4
@@ -101,16 +102,11 @@ def test_what_was_revoked_stays_on_its_list(world, store, ca, file, revoked, sou
 
 
 def test_a_list_that_says_it_is_of_another_place_is_refused(world, store, ca, file, revoked):
-    issuer = ca.issuer_of(revoked.issuer)
-    elsewhere = replace(issuer, info=replace(issuer.info, publication_url="http://other.test"))
-    other = replace(ca, issuers=tuple(elsewhere if one is issuer else one for one in ca.issuers))
-    made = next(
-        row
-        for row in publish_all(store, other, world.time, Limits())
-        if row.key == (revoked.issuer, revoked.shard)
-    )
+    issuer, end = ca.issuer_of(revoked.issuer), world.time + timedelta(days=7)
+    elsewhere = f"http://other.test/crl/{revoked.issuer}/1.crl"
+    made = build_crl(issuer, [], 9, world.time, end, scope=elsewhere)
     with pytest.raises(BadRequest) as caught:
-        restore(ca, world.url, file, at=world.time, entropy=os.urandom, limits=Limits(), crls=[made.der])
+        restore(ca, world.url, file, at=world.time, entropy=os.urandom, limits=Limits(), crls=[made])
     assert caught.value.code == "crl"
 
 

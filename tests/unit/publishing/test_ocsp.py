@@ -247,8 +247,11 @@ class TestHttp:
     def test_limits(self, client):
         assert failure(post(client, b"")) == "malformed_request"
         assert failure(post(client, b"\x30\x80" + bytes(4000))) == "malformed_request"
-        assert post(client, bytes(4097)).status_code == 413
-        assert post(client, b"", mimetype="application/json").status_code == 415
+        for answer, status in (
+            (post(client, bytes(4097)), 413),
+            (post(client, b"", mimetype="application/json"), 415),
+        ):
+            assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
         assert client.put("/ocsp").status_code == 405
 
     def test_too_many_requests(self, store, enroller, eks, pki):
@@ -309,6 +312,15 @@ class TestResponders:
         assert ": good" in pki.judge("ek", serials, answer.data)
         (certificate,) = basic(answer)["certs"]
         assert certificate.not_valid_before == world.time
+
+    def test_a_clock_that_was_put_back(self, client, store, world, enroller, eks, pki):
+        world.later(days=20)
+        enroller.recover()
+        world.later(days=-1)
+        request = pki.request("ek", [serial_of(eks[0])])
+        assert failure(post(client, request)) == "try_later"
+        enroller.recover()
+        assert ": good" in pki.judge("ek", [serial_of(eks[0])], post(client, request).data)
 
     def test_without_one_that_holds_the_answer_is_to_come_later(self, client, world, eks, pki):
         request = pki.request("ek", [serial_of(eks[0])])

@@ -251,3 +251,20 @@ class TestWhatLeavesAList:
         with pytest.raises(Unavailable) as caught:
             publish_all(store, world.authority, world.time, LIMITS)
         assert caught.value.code == "log"
+
+    @pytest.mark.parametrize("which", ["another shard's", "an older one"])
+    def test_another_list_of_the_issuer_does_not_say_what_the_last_one_names(
+        self, world, store, short, which
+    ):
+        """With the revocation gone, any list of the same key that does not name it would do."""
+        shard = (short.shard + 1) % SHARDS if which == "another shard's" else short.shard
+        with store.write() as tx:
+            other = tx.crls.get(short.issuer, 1, shard)
+            tx.connection.exec_driver_sql("DELETE FROM revocations")
+            tx.connection.exec_driver_sql(
+                "UPDATE crls SET der = ? WHERE issuer = ? AND shard = ? AND number = 2",
+                (other.der, short.issuer, short.shard),
+            )
+        with pytest.raises(Unavailable) as caught:
+            publish_all(store, world.authority, world.time, LIMITS)
+        assert caught.value.code == "log"

@@ -5,7 +5,15 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from ca_service.store import CertificateState, CrlRow, ListedRow, ResponderRow, RevocationRow, Taken
+from ca_service.store import (
+    CertificateState,
+    CrlRow,
+    ListedRow,
+    ListTimes,
+    ResponderRow,
+    RevocationRow,
+    Taken,
+)
 
 
 def revocation(serial, at, shard=0, issuer="aa"):
@@ -46,6 +54,11 @@ def test_the_lists_in_force(store, at):
         newest = tx.crls.newest(["aa", "bb"])
         assert newest == {("aa", 0): crl(2, at, 0), ("aa", 5): crl(1, at, 5), ("bb", 1): crl(9, at, 1, "bb")}
         assert tx.crls.newest([]) == {}
+        times = tx.crls.times(["aa", "bb"])
+        assert {key: one.number for key, one in times.items()} == {
+            key: row.number for key, row in newest.items()
+        }
+        assert times["bb", 1] == ListTimes(9, at, at + timedelta(days=7))
         assert tx.crls.latest("aa") == crl(2, at, 0)
         assert tx.crls.latest("aa", 5) == crl(1, at, 5)
         assert tx.crls.latest("aa", 1) is None

@@ -1,10 +1,11 @@
 """The HTTP face of the CA. No decision is made here: requests are bounded, handed on, and answered.
 
 `create_app` makes the Flask application from `Services`. The blueprints: `enrolment` (the ``/v1`` protocol),
-`publication` (certificates, CRLs, health) and `operator` (only over the CA's Unix socket).
+`publication` (certificates, CRLs, health) and `operator` (for operators). Each `Surface` is served where it belongs.
 """
 
 from ca_service.api.application import create_app
 from ca_service.api.services import HttpLimits, Operations, Services
+from ca_service.api.surfaces import Surface
 
-__all__ = ["HttpLimits", "Operations", "Services", "create_app"]
+__all__ = ["HttpLimits", "Operations", "Services", "Surface", "create_app"]

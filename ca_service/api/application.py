@@ -1,6 +1,7 @@
 """The application factory."""
 
 import secrets
+from collections.abc import Collection
 
 from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
@@ -11,6 +12,7 @@ from ca_service.api.log import log
 from ca_service.api.operator import operator
 from ca_service.api.publication import publication
 from ca_service.api.services import Services
+from ca_service.api.surfaces import ALL_SURFACES, Surface
 from vtpm.wire.enrollment import MAX_BODY
 
 
@@ -24,8 +26,10 @@ _ALWAYS = ("/healthz",)
 """What is answered even when the database has turned out to be an old one."""
 
 
-def create_app(services: Services) -> Flask:
-    """Make the Flask application of a CA.
+def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES) -> Flask:
+    """Make the Flask application of a CA, with the paths of these surfaces and no others.
+
+    Each listener has an application of its own, so that which paths exist there is no matter of what a client sends.
 
     The caller runs `Enroller.recover` first: a process that serves has closed what a dead one left open.
     """
@@ -43,10 +47,13 @@ def create_app(services: Services) -> Flask:
         if request.path not in _ALWAYS:
             services.enroller.desk.log.check_going()
 
-    app.register_blueprint(enrolment(services))
-    app.register_blueprint(publication(services))
-    app.register_blueprint(log(services))
-    app.register_blueprint(operator(services))
+    if Surface.ENROLMENT in surfaces:
+        app.register_blueprint(enrolment(services))
+    if Surface.PUBLICATION in surfaces:
+        app.register_blueprint(publication(services))
+        app.register_blueprint(log(services))
+    if Surface.OPERATION in surfaces:
+        app.register_blueprint(operator(services))
 
     @app.after_request
     def common_headers(response: Response) -> Response:

@@ -26,8 +26,9 @@ _WIDTH: Final = 1 + MOST_LISTENERS
 class Board:
     """Memory that the parent and its workers share, with a place for each worker.
 
-    A worker writes there when it last did so, and how many connections it has at each listener. A place that was not written for two seconds counts no more: its worker hangs, or was killed and is not yet
-    missed. A worker without a place (None) leaves nothing to others, and they leave nothing to it.
+    A worker writes there when it last did so, and how many connections it has at each listener. A place that was
+    not written for two seconds counts no more: its worker hangs, or was killed and is not yet missed. A worker without
+    a place (None) leaves nothing to others, and they leave nothing to it.
     """
 
     def __init__(self, places: int = _PLACES, clock: Callable[[], int] = time.monotonic_ns) -> None:

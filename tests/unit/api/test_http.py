@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import socket
 from dataclasses import replace
 from datetime import timedelta
 

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca_service.cli.channel import operator_socket
-from ca_service.cli.serve import check_bind
 from ca_service.judgment import BadRequest
+from ca_service.service import check_bind
 
 RESOURCE = "default/vtpm/guest-a"
 
@@ -281,7 +281,7 @@ def test_sockets_that_nobody_checked_are_not_taken(here, ca, monkeypatch):
         seen["steered from elsewhere"] = not server.cfg.control_socket_disable
         raise SystemExit(0)
 
-    monkeypatch.setattr("ca_service.cli.serve._Server.run", run)
+    monkeypatch.setattr("ca_service.service.server.Server.run", run)
     env = {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "GUNICORN_FD": "3"}
     assert here("serve", "--dir", ca, env=env).code == 0
     assert seen == {

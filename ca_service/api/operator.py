@@ -10,9 +10,9 @@ from flask import Blueprint, Response, g, request
 
 from ca_service.api.problems import respond
 from ca_service.api.services import Services
-from ca_service.api.surfaces import OPERATOR
 from ca_service.judgment import BadRequest, NotFound, VtpmCaError
 from ca_service.operations import MAX_REQUEST
+from ca_service.service import OPERATOR
 from vtpm.wire.encoding import canonical, parse_json
 
 

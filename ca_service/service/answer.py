@@ -12,8 +12,7 @@ import structlog
 from gunicorn.config import Config
 from gunicorn.http import wsgi
 
-from ca_service.api.surfaces import OPERATOR
-from ca_service.service.listeners import Wsgi
+from ca_service.service.listeners import OPERATOR, Wsgi
 from ca_service.service.request import BROKEN
 
 _NAME = "vtpm-ca"

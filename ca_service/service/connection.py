@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import socket
 import ssl
+import struct
 from collections import deque
 from collections.abc import Iterable
 from enum import Enum, auto
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from ca_service.service.gate import Gate
 
 _READ = 16 << 10
+_SENT_AHEAD = 128 << 10
+_RESET = struct.pack("ii", 1, 0)
+"""For SO_LINGER: what was not sent is dropped."""
+
 _IPV6_HOST = 64
 
 
@@ -72,6 +77,8 @@ class Connection:
         self.gate = gate
         self.connected_at = 0.0
         connection.setblocking(False)
+        # What the kernel keeps for a client who does not read is memory, too.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SENT_AHEAD)
         self.socket = connection
         self.secure = context is not None
         if context is not None:
@@ -168,9 +175,11 @@ class Connection:
             self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close it, whatever is under way."""
+        """Close it, whatever is under way; of a response that was not taken in time the kernel keeps nothing."""
         self.closed = True
         with contextlib.suppress(OSError):
+            if self.phase is Phase.WRITING:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.socket.close()
 
 

@@ -65,10 +65,11 @@ class Gate:
         self._turned_away: Counter[str] = Counter()
         self._shown_at = 0.0
 
-    def hurry(self) -> None:
-        """From now on nobody is waited for who has not begun to ask."""
+    def hurry(self, now: float) -> None:
+        """From now on nobody is waited for who has not begun to ask, and for others not long."""
         self.patience = IN_A_HURRY
         for connection in self.waiting:
+            connection.since = now
             connection.deadline = min(connection.deadline, self._deadline(connection))
 
     def _deadline(self, connection: Connection) -> float:

@@ -13,6 +13,12 @@ from ca_service.service.tls import Tls
 Wsgi = Callable[..., Any]
 """A WSGI application (PEP 3333)."""
 
+OPERATOR = "vtpm_ca.operator"
+"""Member of the WSGI environment: the name of the operator who asks, as the listener found it out; None for others.
+
+No header can set it: what a client sends gets into the environment under names of its own (PEP 3333).
+"""
+
 _MAX_PORT = 65535
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?\Z")
@@ -58,7 +64,7 @@ class Patience:
     spared: float = 0.5
 
 
-IN_A_HURRY = Patience(first=0.3, request=1.0, answer=30.0, idle=0.3, linger=0.5)
+IN_A_HURRY = Patience(first=0.3, request=1.0, answer=3.0, idle=0.3, linger=0.5)
 """When the server stops: nobody is waited for who has not begun to ask."""
 
 

@@ -415,7 +415,7 @@ class ServiceWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type 
             while self._accept(gate):
                 pass
             gate.socket.close()
-            gate.hurry()
+            gate.hurry(time.monotonic())
         self.board.leave(self.place)
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while any(gate.connections for gate in self._gates) and time.monotonic() < deadline:

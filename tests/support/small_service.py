@@ -1,6 +1,6 @@
 """A server of `ca_service.service` with a small application, as a process of its own: listeners without a CA.
 
-Paths: ``/who`` (what the application knows of the client), ``/big`` (4 MiB), ``/hold`` (answers when a file exists),
+Paths: ``/who`` (what the application knows of the client), ``/big`` (2 MiB), ``/hold`` (answers when a file exists),
 ``/broken`` (raises), ``/half`` (raises in the middle of its response), else an echo of the content.
 """
 
@@ -17,10 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from enrolment_load import free_port
-
 ROOT = Path(__file__).parents[2]
-BIG = 4 << 20
+BIG = 2 << 20
 _KNOWN = ("REMOTE_ADDR", "wsgi.url_scheme", "SCRIPT_NAME", "PATH_INFO", "SERVER_NAME", "vtpm_ca.operator")
 
 
@@ -50,6 +48,8 @@ def _half(body):
 
 def main(settings: dict) -> None:
     """Serve; `settings` are those of `Small`."""
+    import structlog  # noqa: PLC0415
+
     from ca_service.service import (  # noqa: PLC0415 - tests that only use the client side need no server
         Bounds,
         Listener,
@@ -62,6 +62,8 @@ def main(settings: dict) -> None:
         serve_until_told,
         unix_operator,
     )
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
 
     def made(given: dict) -> Listener:
         files = given.get("tls")
@@ -77,10 +79,13 @@ def main(settings: dict) -> None:
         )  # fmt: skip
 
     def ready() -> None:
-        print("ready", flush=True)
+        os.write(1, b"ready\n")
+
+    def worker() -> None:
+        os.write(1, b"worker\n")
 
     listeners = tuple(made(given) for given in settings["listeners"])
-    serve_until_told(Server(Service(listeners, settings["workers"], on_ready=ready)))
+    serve_until_told(Server(Service(listeners, settings["workers"], on_ready=ready, on_worker=worker)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +96,12 @@ class Spec:
     patience: dict = dataclasses.field(default_factory=dict)
     tls: tuple | None = None
     unix: Path | None = None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Small:
@@ -122,12 +133,17 @@ class Small:
         }
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code, settings], env=environment, stdout=subprocess.PIPE, stderr=errors
+                [sys.executable, "-c", code, settings], env=environment, stdout=subprocess.PIPE, stderr=errors, bufsize=0
             )
+        self.told("ready")
+        for _ in range(workers):
+            self.told("worker")
+
+    def told(self, what: str) -> None:
+        """Wait until the server says that it is ready, or that a worker begins."""
         ready, _, _ = select.select([self.process.stdout], [], [], 60)
         assert ready
-        assert self.process.stdout.readline() == b"ready\n", log.read_text()
-        until(lambda: len(self.workers) == workers)
+        assert self.process.stdout.readline() == what.encode() + b"\n", self.log.read_text()
 
     @property
     def port(self) -> int:

@@ -68,7 +68,7 @@ class TestOneClient:
     def test_a_large_answer_is_whole(self, serve):
         server = serve()
         with connect(server.port) as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
             connection.sendall(b"GET /big HTTP/1.1\r\nHost: ca\r\n\r\n" + LAST)
             answers = rest_of(connection)
         assert answers.count(b"x" * BIG) == 1
@@ -299,25 +299,35 @@ class TestSpreading:
         self.pids(made)
         return made
 
-    def test_connections_are_spread_evenly(self, serve):
+    def test_whoever_has_fewer_gets_the_new_ones(self, serve):
+        """One worker could take none for a while; then it gets nearly all, until it has as many."""
         server = serve(workers=2)
-        connections = self.open(server, 12)
-        shares = sorted(map(self.pids(connections).count, server.workers))
-        assert shares[0] >= 4, shares
-        for connection in connections:
-            connection.close()
+        late = server.workers[0]
+        for _ in range(6):
+            os.kill(late, signal.SIGSTOP)
+            first = self.open(server, 12)
+            os.kill(late, signal.SIGCONT)
+            second = self.open(server, 12)
+            share = self.pids(second).count(late)
+            for connection in (*first, *second):
+                connection.close()
+            # A busy machine may wake it too late, now and then.
+            if share >= 10:
+                return
+        pytest.fail("the worker with fewer connections is not preferred")
 
-    def test_a_killed_workers_place_is_forgotten_and_taken_again(self, serve):
+    def test_a_killed_worker_is_missed_by_nobody(self, serve):
         server = serve(workers=2)
         before = self.open(server, 8)
         killed = server.workers[0]
         os.kill(killed, signal.SIGKILL)
-        until(lambda: len(server.workers) == 2 and killed not in server.workers)
-        (new,) = set(server.workers) - set(self._alive(before))
-        connections = self.open(server, 4)
-        # The one that was left has some already.
-        assert self.pids(connections).count(new) >= 3
-        for connection in (*before, *connections):
+        begun = time.monotonic()
+        for number in range(10):
+            assert who(server.port, f"127.0.1.{1 + number}")["pid"] != killed
+        assert time.monotonic() - begun < 5
+        server.told("worker")
+        until(lambda: who(server.port)["pid"] not in {killed, *self._alive(before)})
+        for connection in before:
             connection.close()
 
     def _alive(self, connections) -> set[int]:
@@ -375,7 +385,7 @@ class TestTheEnd:
         time.sleep(0.2)
         begun = time.monotonic()
         assert server.end() == 0
-        assert time.monotonic() - begun < 33
+        assert time.monotonic() - begun < 15
         for connection in idle:
             connection.close()
 

@@ -38,6 +38,8 @@ def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES)
     app.config["MAX_FORM_MEMORY_SIZE"] = 0
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.strict_slashes = True
+    # Else what is not there would be a redirect to a place that the client's Host field names.
+    app.url_map.merge_slashes = False
     app.url_map.converters["hex"] = HexName
     problems.install(app)
 

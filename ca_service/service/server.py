@@ -1,5 +1,6 @@
 """gunicorn with our listeners, worker and settings instead of its own command line."""
 
+import gc
 import os
 import resource
 from collections.abc import Callable
@@ -126,6 +127,9 @@ def serve_until_told(server: Server) -> None:
         os.environ.pop(name, None)
     _allow_files(server.service)
     parent = os.getpid()
+    # What is there now stays to the end: neither workers nor the end of a process need to go through it.
+    gc.collect()
+    gc.freeze()
     try:
         server.run()
     except SystemExit as end:

@@ -14,7 +14,7 @@ from itertools import islice
 from operator import itemgetter
 
 from ca_service.audit.leaf import CERTIFICATE, DECISION, Leaf, certificate_leaf, decision_leaf
-from ca_service.audit.merkle import Frontier, Node, Place, Recipe, inclusion, leaf_hash
+from ca_service.audit.merkle import Frontier, Place, Recipe, inclusion, leaf_hash
 from ca_service.audit.note import NoteSigner, sign_note, verifier_key
 from ca_service.judgment import NotFound, Unavailable
 from ca_service.store import HeadRow, LeafRow, LoggedCertificate, Transaction
@@ -80,7 +80,7 @@ class Log:
     def __init__(self, origin: str, signer: NoteSigner) -> None:
         self.key = verifier_key(origin, signer)
         self._signer = signer
-        self._vouched = ""
+        self._vouched: tuple[str, Checkpoint] | None = None
         self._guard = threading.Lock()
         self._seen = Seen()
         self._stopped = ""
@@ -153,10 +153,8 @@ class Log:
         # No other transaction writes now, so what was seen until now was committed before.
         self._check_forward(present, self._seen)
         nodes = frontier.nodes()
-        first, made = frontier.size, list[Node]()
-        for leaf in leaves:
-            frontier, grown = frontier.append(leaf_hash(leaf.data))
-            made += grown
+        first = frontier.size
+        frontier, made = frontier.append(*[leaf_hash(leaf.data) for leaf in leaves])
         nodes |= {(level, position): hash_ for level, position, hash_ in made}
         if row is not None and not leaves:
             return first, frontier, nodes, row.checkpoint.encode("utf-8")
@@ -246,18 +244,17 @@ class Log:
             if tx.log.length():
                 raise damaged("it has leaves and no head")
             return Frontier()
-        frontier = _parse_frontier(row)
-        if row.checkpoint != self._vouched:
-            _compare(frontier, _open(row, self.key))
-            self._vouched = row.checkpoint
-        else:
-            _compare(frontier, Checkpoint.parse(row.checkpoint.rpartition("\n\n")[0] + "\n"))
+        frontier, vouched = _parse_frontier(row), self._vouched
+        if vouched is None or vouched[0] != row.checkpoint:
+            vouched = row.checkpoint, _open(row, self.key)
+        _compare(frontier, vouched[1])
+        self._vouched = vouched
         return frontier
 
     def _sign(self, frontier: Frontier) -> bytes:
-        text = Checkpoint(self.key.name, frontier.size, frontier.root()).to_text()
-        note = sign_note(text, self.key, self._signer)
-        self._vouched = note.decode("utf-8")
+        checkpoint = Checkpoint(self.key.name, frontier.size, frontier.root())
+        note = sign_note(checkpoint.to_text(), self.key, self._signer)
+        self._vouched = note.decode("utf-8"), checkpoint
         return note
 
 

@@ -5,9 +5,9 @@ A *place* is (level, position): the root of the complete subtree over the leaves
 every other hash of RFC 6962 folds out of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property
 from typing import Self
 
 from vtpm.wire.merkle import (
@@ -45,24 +45,32 @@ class Frontier:
         if not all(len(hash_) == HASH_SIZE for hash_ in self.hashes):
             raise ValueError(f"a hash has {HASH_SIZE} bytes")
 
-    def append(self, leaf: bytes) -> tuple["Frontier", tuple[Node, ...]]:
-        """Let the tree grow by a leaf.
+    def append(self, *leaves: bytes) -> tuple["Frontier", tuple[Node, ...]]:
+        """Let the tree grow.
 
         Args:
-            leaf: the leaf's hash.
+            leaves: hashes of the new leaves, in their order.
 
         Returns:
-            The new frontier, and the subtrees that this leaf completed, the leaf itself first.
+            The new frontier, and the subtrees that each leaf completed, the leaf itself first.
         """
-        hash_, level, position = leaf, 0, self.size
-        hashes, nodes = list(self.hashes), [(0, self.size, leaf)]
-        while position & 1:
-            hash_, level, position = node_hash(hashes.pop(), hash_), level + 1, position >> 1
-            nodes.append((level, position, hash_))
-        return Frontier(self.size + 1, (*hashes, hash_)), tuple(nodes)
+        size, hashes, nodes = self.size, list(self.hashes), list[Node]()
+        for leaf in leaves:
+            hash_, level, position = leaf, 0, size
+            nodes.append((0, size, leaf))
+            while position & 1:
+                hash_, level, position = node_hash(hashes.pop(), hash_), level + 1, position >> 1
+                nodes.append((level, position, hash_))
+            hashes.append(hash_)
+            size += 1
+        return Frontier(size, tuple(hashes)), tuple(nodes)
 
     def root(self) -> bytes:
         """The tree's root."""
+        return self._root
+
+    @cached_property
+    def _root(self) -> bytes:
         return fold(self.hashes)
 
     def nodes(self) -> dict[Place, bytes]:
@@ -93,7 +101,7 @@ class Recipe:
 
     def path(self, nodes: Mapping[Place, bytes]) -> tuple[bytes, ...]:
         """The path; raises KeyError if a hash is not at hand."""
-        return tuple(fold(nodes[place] for place in places) for places in self.hashes)
+        return tuple([fold([nodes[place] for place in places]) for places in self.hashes])
 
 
 def inclusion(position: int, size: int) -> Recipe:
@@ -143,7 +151,7 @@ def consistency(old_size: int, size: int) -> Recipe:
 
 def root_of(size: int) -> Recipe:
     """The root of a tree of this size, present or earlier, as the one hash of a path."""
-    return Recipe((tuple(_complete(0, size)),))
+    return Recipe((_complete(0, size),))
 
 
 def nodes_in(size: int) -> int:
@@ -153,20 +161,25 @@ def nodes_in(size: int) -> int:
 
 def fold(hashes: Iterable[bytes]) -> bytes:
     """Root over neighbouring complete subtrees, largest first; of none it is the empty tree's."""
-    backwards = list(hashes)[::-1]
-    return reduce(lambda right, left: node_hash(left, right), backwards) if backwards else EMPTY_ROOT
+    left = list(hashes)
+    root = left.pop() if left else EMPTY_ROOT
+    while left:
+        root = node_hash(left.pop(), root)
+    return root
 
 
-def _complete(first: int, end: int) -> Iterator[Place]:
+def _complete(first: int, end: int) -> tuple[Place, ...]:
     """The complete subtrees that make up the leaves from `first` (a border of a subtree that large) to `end`."""
+    places = []
     while first < end:
         level = (end - first).bit_length() - 1
-        yield level, first >> level
+        places.append((level, first >> level))
         first += 1 << level
+    return tuple(places)
 
 
 def _recipe(ranges: Iterable[tuple[int, int]]) -> Recipe:
-    return Recipe(tuple(tuple(_complete(first, end)) for first, end in ranges))
+    return Recipe(tuple([_complete(first, end) for first, end in ranges]))
 
 
 def _largest_power_below(number: int) -> int:

@@ -8,7 +8,7 @@ binds nothing for good: weaker evidence must not keep a persistent TPM out.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Self
 
@@ -97,7 +97,11 @@ class Claim:
         return _EPHEMERAL_ROLES if self.ephemeral else _PERSISTENT_ROLES
 
     def query(self) -> LedgerQuery:
-        """What the database is asked about it."""
+        """What the database is asked about it; the same each time."""
+        return self._query
+
+    @cached_property
+    def _query(self) -> LedgerQuery:
         return LedgerQuery(
             kbs_id=self.kbs_id,
             resource=self.resource,
@@ -111,6 +115,10 @@ class Claim:
     @classmethod
     def of(cls, submission: Submission, policy: Policy) -> Self:
         """The claim in a submission; a KBS that the policy does not list gets a name that no listed one can have."""
+        return submission.once("claim", (policy,), lambda: cls._of(submission, policy))
+
+    @classmethod
+    def _of(cls, submission: Submission, policy: Policy) -> Self:
         data = submission.claims
         report_id = submission.report.report_id.hex()
         if data.grant is None or data.store is None or is_ephemeral(data):

@@ -11,7 +11,6 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final, Self, TypeVar
 
 from ca_service.enrollment.ledger import LedgerFacts
@@ -33,6 +32,7 @@ from ca_service.evidence.snp import (
 from ca_service.judgment import (
     Check,
     Finding,
+    Standing,
     Trace,
     failed,
     judge_all,
@@ -40,14 +40,20 @@ from ca_service.judgment import (
     passed,
     replaced,
 )
-from ca_service.policy import LaunchFacts, Policy, PolicyFacts, checks, kbs_for, launch_checks, with_given_up
+from ca_service.policy import (
+    LaunchFacts,
+    Policy,
+    PolicyFacts,
+    checks,
+    judge_launch,
+    kbs_for,
+    launch_checks,
+    with_given_up,
+)
 from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS, TpmEvidence
 from vtpm.wire.grant import Grant
 
 T = TypeVar("T")
-
-REMEMBERED: Final = 64
-"""For how many TPMs the traces about their evidence are remembered, from admission to activation."""
 
 CERTIFY_PRESENT = "certify.present"
 """The rule that refuses new issuance without TPM2_Certify."""
@@ -113,6 +119,8 @@ def applicable(checks_: Sequence[Check[T]], claims: Claims) -> tuple[Check[T], .
     made up. That it may do without them is the profile's to say, never the requester's.
     """
     left_out = (() if claims.grant else _ABOUT_GRANTS) + (() if claims.store else _ABOUT_STORES)
+    if not left_out:
+        return tuple(checks_)
     return tuple(check for check in checks_ if not check.id.startswith(left_out))
 
 
@@ -120,14 +128,12 @@ BINDING_CHECKS: tuple[Check[Binding], ...] = (_ReportData(),)
 ACTIVATION_CHECKS: tuple[Check[Answer], ...] = (_Activation(),)
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _judged_keys(evidence: TpmEvidence) -> Trace:
-    return judge_all(KEY_CHECKS, evidence)
+_NO_COLLATERAL: Final = Collateral()
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _judged_certify(evidence: TpmEvidence) -> Trace:
-    return judge_all(CERTIFY_CHECKS, evidence)
+def _no_collateral() -> Collateral:
+    """Nothing is kept, and always the same nothing."""
+    return _NO_COLLATERAL
 
 
 def _no_supply(_evidence: SnpEvidence) -> None:
@@ -150,12 +156,12 @@ class Judge:
     ca_id: str
     mode: str
     roots: tuple[Root, ...]
-    collateral: Callable[[], Collateral] = Collateral
+    collateral: Callable[[], Collateral] = _no_collateral
     supply: Callable[[SnpEvidence], None] = _no_supply
     substitutes: Mapping[str, Check[Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, ca_id: str, mode: str, collateral: Callable[[], Collateral] = Collateral) -> Self:
+    def of(cls, ca_id: str, mode: str, collateral: Callable[[], Collateral] = _no_collateral) -> Self:
         """The judge of a CA; only a simulation CA trusts the simulated platform's root."""
         roots = amd_roots() + (simulated_roots() if mode == "simulation" else ())
         return cls(ca_id, mode, roots, collateral)
@@ -180,13 +186,28 @@ class Judge:
         return judge_until_failure(self._checks(NONCE_CHECKS), subject)
 
     def _snp(self, submission: Submission, at: datetime) -> SnpEvidence:
-        return SnpEvidence(
-            report=submission.report,
-            roots=self.roots,
-            at=at,
-            offered=submission.offered,
-            collateral=self.collateral(),
+        collateral = self.collateral()
+        return submission.once(
+            "snp",
+            (self.roots, collateral, at),
+            lambda: SnpEvidence(
+                report=submission.report,
+                roots=self.roots,
+                at=at,
+                offered=submission.offered,
+                collateral=collateral,
+            ),
         )
+
+    def _standing(self, submission: Submission, snp: SnpEvidence, *basis: object) -> Standing | None:
+        """What was found before on this very basis, and will be found at any other time.
+
+        Nothing stands that substitutes found, nor where it is a matter of time which certificate is looked at.
+        """
+        if self.substitutes or not snp.settled:
+            return None
+        kind = "standing" if basis else "authentic"
+        return submission.once(kind, (snp.roots, snp.collateral, *basis), Standing)
 
     def prepare(self, submission: Submission, at: datetime) -> None:
         """Get what is missing for the judgement, which may take its time; no transaction may be open meanwhile."""
@@ -194,7 +215,8 @@ class Judge:
 
     def authenticate(self, submission: Submission, at: datetime) -> Trace:
         """Whether an AMD processor made this report for this evidence; stops at the first failure."""
-        trace = judge_until_failure(self._checks(AUTHENTICITY), self._snp(submission, at))
+        snp = self._snp(submission, at)
+        trace = judge_until_failure(self._checks(AUTHENTICITY), snp, self._standing(submission, snp))
         if not trace.admitted:
             return trace
         binding = Binding(submission.report.report_data, submission.claims.report_data)
@@ -211,8 +233,10 @@ class Judge:
         """
         data = submission.claims
         snp = self._snp(submission, at)
-        trace = judge_all(self._checks(profile_checks(data.profile)), data)
-        trace += judge_all(self._checks(CONFIGURATION), snp)
+        about_launch, about_rest = launch_checks(policy, self.mode), checks(policy, self.mode)
+        known = self._standing(submission, snp, about_launch, about_rest)
+        trace = judge_all(self._checks(profile_checks(data.profile)), data, known)
+        trace += judge_all(self._checks(CONFIGURATION), snp, known)
         if data.grant is not None and data.kbs is not None:
             grant = GrantEvidence(
                 grant=data.grant,
@@ -221,12 +245,12 @@ class Judge:
                 store_key_id="" if data.store is None else data.store.key_id,
                 at=at,
             )
-            trace += judge_all(self._checks(applicable(GRANT_CHECKS, data)), grant)
+            trace += judge_all(self._checks(applicable(GRANT_CHECKS, data)), grant, known)
             trace += self._judge_ear(submission, data.grant, policy, at)
         facts = self._facts(submission, snp, at)
-        trace += judge_all(self._checks(launch_checks(policy, self.mode)), facts.launch)
+        trace += self._judge_launch(policy, about_launch, facts.launch)
         if policy is not None:
-            trace += judge_all(self._checks(applicable(checks(policy, self.mode), data)), facts)
+            trace += judge_all(self._checks(applicable(about_rest, data)), facts, known)
         sent = submission.request.certify
         tpm = TpmEvidence(
             statement=data.tpm,
@@ -234,13 +258,17 @@ class Judge:
             attest=sent.attest if sent else None,
             signature=sent.signature if sent else None,
         )
-        # These rest on the evidence alone, on no time, policy or ledger: they find the same for good.
-        trace += judge_all(self._checks(KEY_CHECKS), tpm) if self.substitutes else _judged_keys(tpm)
+        trace += judge_all(self._checks(KEY_CHECKS), tpm, known)
         if certify or sent is not None:
-            trace += (
-                judge_all(self._checks(CERTIFY_CHECKS), tpm) if self.substitutes else _judged_certify(tpm)
-            )
+            trace += judge_all(self._checks(CERTIFY_CHECKS), tpm, known)
         return trace
+
+    def _judge_launch(
+        self, policy: Policy | None, checks_: Sequence[Check[LaunchFacts]], facts: LaunchFacts
+    ) -> Trace:
+        if policy is None or self.substitutes:
+            return judge_all(self._checks(checks_), facts)
+        return judge_launch(policy, self.mode, facts)
 
     def _judge_ear(self, submission: Submission, grant: Grant, policy: Policy | None, at: datetime) -> Trace:
         """What an attestation token says, where the policy asks the grant's KBS for one; else nothing."""

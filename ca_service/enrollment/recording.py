@@ -35,7 +35,7 @@ class Decision:
             stage=self.stage,
             admitted=int(self.trace.admitted),
             rule="" if refusal is None else refusal.rule,
-            trace=json.dumps(self.trace.to_json(), separators=(",", ":")),
+            trace=self.trace.text(),
             policy_version=self.view.version,
             policy_digest=self.view.digest,
             evidence_digest=self.submission.digest,

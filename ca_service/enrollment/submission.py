@@ -1,9 +1,11 @@
 """A request to enrol, read but not yet judged."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Final, Self
+from operator import is_
+from typing import Final, Self, TypeVar, cast
 
 from ca_service.evidence.profiles import Claims, read
 from ca_service.evidence.snp import Collateral
@@ -15,8 +17,12 @@ from vtpm.wire.errors import WireError
 from vtpm.wire.report import Report
 from vtpm.wire.templates import name
 
+T = TypeVar("T")
+
 REMEMBERED: Final = 64
-"""How many bodies are remembered, each with what it says: enough for the enrolments that are under way at once."""
+"""How many bodies are remembered, each with what it says: enough for the enrolments that are under way at once.
+
+What was found about a submission is remembered with it, so this is the bound of that too."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,9 @@ class Submission:
     claims: Claims
     report: Report
     offered: Collateral
+    _made: dict[str, tuple[tuple[object, ...], object]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     @lru_cache(maxsize=REMEMBERED)
@@ -67,6 +76,19 @@ class Submission:
             report=report,
             offered=Collateral.of_table(table),
         )
+
+    def once(self, kind: str, basis: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What is made of this submission on a basis: made once, until somebody asks on another basis.
+
+        Args:
+            kind: what is made.
+            basis: all that it rests on besides the submission; the same only if these are the very same objects.
+            make: makes it.
+        """
+        known = self._made.get(kind)
+        if known is None or not all(map(is_, known[0], basis)):
+            known = self._made[kind] = (basis, make())
+        return cast("T", known[1])
 
     @property
     def nonce(self) -> str:

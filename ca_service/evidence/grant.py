@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from ca_service.judgment import Check, Finding, failed, passed
+from ca_service.judgment import Check, Finding, Timeless, failed, passed
 from vtpm.wire.encoding import unb64url
 from vtpm.wire.errors import WireError
 from vtpm.wire.grant import Grant
@@ -41,7 +41,7 @@ class GrantEvidence:
 
 
 @dataclass(frozen=True)
-class _Signature:
+class _Signature(Timeless):
     """The key in the grant's header signed the grant."""
 
     id: str = "grant.signature"
@@ -53,7 +53,7 @@ class _Signature:
 
 
 @dataclass(frozen=True)
-class _Key:
+class _Key(Timeless):
     """The key that verifies the grant is the one that the SVSM names as its KBS: one key, compared."""
 
     id: str = "grant.key"
@@ -86,7 +86,7 @@ class _IssuedAt:
 
 
 @dataclass(frozen=True)
-class _Expiry:
+class _Expiry(Timeless):
     """The KBS session has an end, after its beginning.
 
     That it has passed is no refusal: it bounds the KBS's session. Enrolment is bounded by the policy's age.
@@ -104,7 +104,7 @@ class _Expiry:
 
 
 @dataclass(frozen=True)
-class _ReportId:
+class _ReportId(Timeless):
     """The KBS released the key to this VM launch and no other."""
 
     id: str = "grant.report-id"
@@ -122,7 +122,7 @@ class _ReportId:
 
 
 @dataclass(frozen=True)
-class _KeyId:
+class _KeyId(Timeless):
     """The secret that the KBS released is the one that opened the TPM's store."""
 
     id: str = "grant.key-id"
@@ -140,7 +140,7 @@ class _KeyId:
 
 
 @dataclass(frozen=True)
-class _Thumbprints:
+class _Thumbprints(Timeless):
     """The grant names the exchange's two ephemeral keys, and neither of them is the other or the KBS's own."""
 
     id: str = "grant.thumbprints"

@@ -21,6 +21,7 @@ from ca_service.judgment.errors import (
     Unavailable,
     VtpmCaError,
 )
+from ca_service.judgment.standing import Standing, Timeless, is_timeless
 
 __all__ = [
     "BadRequest",
@@ -29,6 +30,8 @@ __all__ = [
     "Finding",
     "NotFound",
     "Refused",
+    "Standing",
+    "Timeless",
     "TooMany",
     "Trace",
     "Unavailable",
@@ -36,6 +39,7 @@ __all__ = [
     "Verdict",
     "VtpmCaError",
     "failed",
+    "is_timeless",
     "judge_all",
     "judge_until_failure",
     "passed",

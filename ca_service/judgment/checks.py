@@ -4,11 +4,15 @@ A check is a small object with one verb and a stable id. It looks at one frozen 
 never raises for bad evidence. Nothing is admitted that no check looked at: an empty trace denies.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final, Protocol, TypeVar
+
+_quoted = json.JSONEncoder().encode
+"""A string as JSON, in ASCII."""
 
 T_contra = TypeVar("T_contra", contravariant=True)
 T = TypeVar("T")
@@ -42,6 +46,17 @@ class Finding:
     reason: str = ""
     expected: str = ""
     actual: str = ""
+
+    def text(self) -> str:
+        """The finding as a JSON object, in ASCII. Many findings stand in more than one trace."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        return (
+            f'{{"rule":{_quoted(self.rule)},"verdict":{_quoted(self.verdict)},"reason":{_quoted(self.reason)},'
+            f'"expected":{_quoted(self.expected)},"actual":{_quoted(self.actual)}}}'
+        )
 
 
 class Check(Protocol[T_contra]):
@@ -93,10 +108,13 @@ class Trace:
 
     findings: tuple[Finding, ...] = ()
 
-    @property
+    @cached_property
     def refusal(self) -> Finding | None:
         """The first finding that says no, if any does."""
-        return next((f for f in self.findings if f.verdict is Verdict.FAILED), None)
+        for finding in self.findings:
+            if finding.verdict is Verdict.FAILED:
+                return finding
+        return None
 
     @property
     def admitted(self) -> bool:
@@ -119,6 +137,10 @@ class Trace:
             for f in self.findings
         ]
 
+    def text(self) -> str:
+        """The JSON text of `to_json`, in ASCII and without spaces: what is stored."""
+        return f"[{','.join([finding.text() for finding in self.findings])}]"
+
     @classmethod
     def from_json(cls, findings: Iterable[Mapping[str, str]]) -> "Trace":
         """Inverse of `to_json`."""
@@ -130,16 +152,34 @@ class Trace:
         )
 
 
-def judge_all(checks: Sequence[Check[T]], subject: T) -> Trace:
-    """Let every check look, also after a failure: the operator wants to see all that is wrong."""
-    return Trace(tuple([check.judge(subject) for check in checks]))
+class Recall(Protocol):
+    """Asks a check, or knows already what it would find."""
+
+    def judge(self, check: Check[T], subject: T, /) -> Finding:
+        """What the check finds."""
 
 
-def judge_until_failure(checks: Sequence[Check[T]], subject: T) -> Trace:
-    """Stop at the first failure: for checks whose successors would work on unauthenticated bytes."""
+def judge_all(checks: Sequence[Check[T]], subject: T, recall: Recall | None = None) -> Trace:
+    """Let every check look, also after a failure: the operator wants to see all that is wrong.
+
+    Args:
+        checks: in the order of the trace.
+        subject: what they look at.
+        recall: what is known about this subject already, see `standing.Standing`.
+    """
+    if recall is None:
+        return Trace(tuple([check.judge(subject) for check in checks]))
+    return Trace(tuple([recall.judge(check, subject) for check in checks]))
+
+
+def judge_until_failure(checks: Sequence[Check[T]], subject: T, recall: Recall | None = None) -> Trace:
+    """Stop at the first failure: for checks whose successors would work on unauthenticated bytes.
+
+    The arguments are those of `judge_all`.
+    """
     findings: list[Finding] = []
     for check in checks:
-        findings.append(check.judge(subject))
+        findings.append(check.judge(subject) if recall is None else recall.judge(check, subject))
         if findings[-1].verdict is Verdict.FAILED:
             break
     return Trace(tuple(findings))

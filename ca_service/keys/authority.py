@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -149,7 +150,7 @@ class PublicAuthority:
 
     def chain(self, issuer: PublicIssuer) -> tuple[bytes, ...]:
         """DER of the certificates above a leaf of `issuer`: the issuing CA first, the root last."""
-        return issuer.certificate.public_bytes(Encoding.DER), self.root.public_bytes(Encoding.DER)
+        return _der(issuer.certificate), _der(self.root)
 
     def new_serial(self, entropy: Entropy) -> int:
         """Draw a serial number."""
@@ -183,6 +184,12 @@ class Authority(PublicAuthority):
     def issuer_of(self, skid: str) -> IssuingCa:
         """The issuing CA with this subject key identifier, lower-case hex; raises NotFound."""
         return _with_skid(self.issuers, skid)
+
+
+@lru_cache(maxsize=128)
+def _der(certificate: x509.Certificate) -> bytes:
+    # Encoding is dear, and every reply has a chain for each of its certificates.
+    return certificate.public_bytes(Encoding.DER)
 
 
 AnyIssuer = TypeVar("AnyIssuer", bound=PublicIssuer)

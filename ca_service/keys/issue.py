@@ -8,7 +8,7 @@ from cryptography.x509.oid import SignatureAlgorithmOID
 
 from ca_service.judgment import VtpmCaError
 from ca_service.keys.signer import Signer, sign_and_check
-from ca_service.profiles.structures import assemble
+from ca_service.profiles.structures import assemble, issuer_name
 from ca_service.profiles.token import LintPassed
 
 
@@ -50,7 +50,7 @@ def sign_certificate(
         certificate.tbs_certificate_bytes != tbs
         or certificate.signature != signature
         or certificate.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384
-        or (certificate.issuer.public_bytes(), key) != _name_and_key(above)
+        or (issuer_name(tbs), key) != _name_and_key(above)
     ):
         raise VtpmCaError("signer, issuer and certificate do not belong together", code="signer")
     return der

@@ -2,7 +2,8 @@
 
 A policy is a TOML document. `load` reads it strictly and builds the indexes that make every check a lookup;
 `launch_checks` and `checks` give the checks that a document stands for. What a document does not say is denied, and
-no document at all denies everything; `load_complete` refuses a document that leaves a question open. `with_given_up`
+no document at all denies everything; `judge_launch` gives the findings of the first of them without looking twice at
+the same launch. `load_complete` refuses a document that leaves a question open. `with_given_up`
 puts the permissive entries of a simulation CA in the place of checks that stand elsewhere. `policies/` holds examples.
 """
 
@@ -12,6 +13,7 @@ from ca_service.policy.checks import PROFILE_ADMITTED, checks, launch_checks, wi
 from ca_service.policy.ephemeral import EphemeralTerms
 from ca_service.policy.examples import example_document
 from ca_service.policy.facts import LaunchFacts, PolicyFacts
+from ca_service.policy.fleet import judge_launch
 from ca_service.policy.launches import LaunchEntry, PlatformEntry
 from ca_service.policy.unsafe import UNSAFE_RULES
 
@@ -28,6 +30,7 @@ __all__ = [
     "PolicyFacts",
     "checks",
     "example_document",
+    "judge_launch",
     "kbs_for",
     "launch_checks",
     "load",

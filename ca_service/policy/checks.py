@@ -37,6 +37,7 @@ class _Rule(Generic[F]):
     id: str
     policy: Policy | None = field(repr=False)
     look: Callable[[Policy, F], Outcome] = field(repr=False)
+    timeless: bool = True
 
     def judge(self, subject: F) -> Finding:
         """Look the facts up in the policy; no policy denies."""
@@ -82,10 +83,11 @@ def _any_root(_policy: Policy, facts: LaunchFacts) -> Outcome:
     return Outcome(holds=True, reason="", actual="a simulated root" if facts.simulated else "AMD's root")
 
 
-_Choice = Callable[[LaunchFacts], LaunchEntry | None]
+Choice = Callable[[LaunchFacts], LaunchEntry | None]
+"""Says which entry a report is judged by; None if it falls under none."""
 
 
-def _once_for_each(choose: _Choice) -> _Choice:
+def _once_for_each(choose: Choice) -> Choice:
     """Every rule is about the same entry, so the choice is made once for each report and not once for each rule."""
     last: tuple[LaunchFacts, LaunchEntry | None] | None = None
 
@@ -99,11 +101,11 @@ def _once_for_each(choose: _Choice) -> _Choice:
     return chosen
 
 
-def _of_launch(demand: Demand[LaunchEntry], chosen: _Choice) -> Callable[[Policy, LaunchFacts], Outcome]:
+def _of_launch(demand: Demand[LaunchEntry], chosen: Choice) -> Callable[[Policy, LaunchFacts], Outcome]:
     return lambda _policy, facts: demand.outcome(chosen(facts), facts)
 
 
-def _of_platform(demand: Demand[PlatformEntry], chosen: _Choice) -> Callable[[Policy, LaunchFacts], Outcome]:
+def _of_platform(demand: Demand[PlatformEntry], chosen: Choice) -> Callable[[Policy, LaunchFacts], Outcome]:
     def look(_policy: Policy, facts: LaunchFacts) -> Outcome:
         launch = chosen(facts)
         return demand.outcome(None if launch is None else launch.platform, facts)
@@ -265,8 +267,11 @@ _RULES: Final[Mapping[str, Callable[[Policy, PolicyFacts], Outcome]]] = {
     "tpm.template-allowed": _template_allowed,
 }
 
+_TIMED: Final = frozenset({"kbs.valid", "grant.age"})
+"""Those that look at the time of the decision."""
 
-def _rules_out(policy: Policy, mode: str) -> Mapping[str, str]:
+
+def rules_out(policy: Policy, mode: str) -> Mapping[str, str]:
     """The rules that count for nothing here, each with the permissive entry that gives it up."""
     return given_up(policy.unsafe) if mode == SIMULATION else {}
 
@@ -276,7 +281,7 @@ def with_given_up(policy: Policy, mode: str, checks_: Sequence[Check[F]]) -> tup
 
     For checks from other rooms that a policy asks for, such as those on an attestation token.
     """
-    out = _rules_out(policy, mode)
+    out = rules_out(policy, mode)
     return tuple(UnsafeAllowed(found, out[found.id]) if found.id in out else found for found in checks_)
 
 
@@ -294,14 +299,24 @@ def launch_checks(policy: Policy | None, mode: str) -> tuple[Check[LaunchFacts],
 
 
 def _launch_checks(policy: Policy, mode: str) -> tuple[Check[LaunchFacts], ...]:
+    out = rules_out(policy, mode)
+    return checks_of_launch(policy, mode, _once_for_each(lambda facts: judged(policy, facts, out)))
+
+
+def checks_of_launch(policy: Policy, mode: str, chosen: Choice) -> tuple[Check[LaunchFacts], ...]:
+    """The checks of `launch_checks` where `chosen` says which entry a report is judged by."""
     simulation = mode == SIMULATION
-    out = _rules_out(policy, mode)
-    chosen = _once_for_each(lambda facts: judged(policy, facts, out))
     rules: tuple[Check[LaunchFacts], ...] = (
         _Rule("policy.mode", policy, _any_mode if simulation else _no_unsafe),
         _Rule("launch.simulated", policy, _any_root if simulation else _not_simulated),
-        *(_Rule(demand.id, policy, _of_launch(demand, chosen)) for demand in LAUNCH_DEMANDS),
-        *(_Rule(demand.id, policy, _of_platform(demand, chosen)) for demand in PLATFORM_DEMANDS),
+        *(
+            _Rule(demand.id, policy, _of_launch(demand, chosen), not demand.timed)
+            for demand in LAUNCH_DEMANDS
+        ),
+        *(
+            _Rule(demand.id, policy, _of_platform(demand, chosen), not demand.timed)
+            for demand in PLATFORM_DEMANDS
+        ),
     )
     return with_given_up(policy, mode, rules)
 
@@ -321,10 +336,11 @@ def checks(policy: Policy | None, mode: str) -> tuple[Check[PolicyFacts], ...]:
 
 
 def _checks(policy: Policy, mode: str) -> tuple[Check[PolicyFacts], ...]:
-    out = _rules_out(policy, mode)
+    out = rules_out(policy, mode)
     rules: tuple[Check[PolicyFacts], ...] = (
         _Rule(PROFILE_ADMITTED, policy, _profile),
-        _Rule(CAPABILITIES, policy, _capabilities(out)),
-        *(_Rule(rule_id, policy, look) for rule_id, look in _RULES.items()),
+        # Which of several entries is fit may be a matter of time.
+        _Rule(CAPABILITIES, policy, _capabilities(out), timeless=False),
+        *(_Rule(rule, policy, look, timeless=rule not in _TIMED) for rule, look in _RULES.items()),
     )
     return with_given_up(policy, mode, rules)

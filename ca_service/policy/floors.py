@@ -8,7 +8,8 @@ TCB_VERSION are independent (AMD 57230).
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Final
 
 from vtpm.wire.report import Product, tcb_components
 
@@ -17,6 +18,9 @@ Levels = Mapping[str, int]
 
 Firmware = tuple[int, ...]
 """Major, minor and, if it matters, build of the SNP firmware."""
+
+_BEFORE_ALL: Final = datetime.min.replace(tzinfo=UTC)
+"""Before every date that a document can name."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ def in_force(floors: tuple[Floor, ...], at: datetime) -> Floor | None:
     """
     count = bisect_right(floors, at.timestamp(), key=_start)
     return floors[count - 1] if count else None
+
+
+def first_day(floor: Floor | None) -> datetime:
+    """A moment at which `floor` is in force, and the same for every other one at which it is; None: none is yet."""
+    return _BEFORE_ALL if floor is None or floor.since is None else floor.since
 
 
 def _start(floor: Floor) -> float:

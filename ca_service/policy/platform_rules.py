@@ -87,7 +87,8 @@ def _crl_age(entry: PlatformEntry, facts: LaunchFacts) -> Seen:
     return Seen(expected, holds, f"issued {issued.isoformat()}")
 
 
-def _floor(entry: PlatformEntry, facts: LaunchFacts) -> Floor | None:
+def present_floor(entry: PlatformEntry, facts: LaunchFacts) -> Floor | None:
+    """The floor of the report's product that counts at the time of the decision."""
     if facts.product is None:
         return None
     return in_force(entry.floors.get(facts.product, ()), facts.at)
@@ -101,7 +102,7 @@ def _tcb(raw: Callable[[Report], bytes], floor_of: Callable[[Floor], Levels | No
         if facts.product is None:
             return Seen(None, False, f"{found.hex()} of an unknown product")
         actual = shown_levels(tcb_components(found, facts.product))
-        floor = _floor(entry, facts)
+        floor = present_floor(entry, facts)
         levels = None if floor is None else floor_of(floor)
         if levels is None:
             return Seen(None, False, actual)
@@ -115,7 +116,7 @@ def _dotted(firmware: Firmware) -> str:
 
 
 def _api(entry: PlatformEntry, facts: LaunchFacts) -> Seen:
-    floor, current = _floor(entry, facts), facts.report.current_firmware
+    floor, current = present_floor(entry, facts), facts.report.current_firmware
     if floor is None or floor.firmware is None:
         return Seen(None, False, _dotted(current))
     least = floor.firmware[:_API]
@@ -123,7 +124,7 @@ def _api(entry: PlatformEntry, facts: LaunchFacts) -> Seen:
 
 
 def _build(entry: PlatformEntry, facts: LaunchFacts) -> Seen:
-    floor, current = _floor(entry, facts), facts.report.current_firmware
+    floor, current = present_floor(entry, facts), facts.report.current_firmware
     if floor is None or floor.firmware is None or len(floor.firmware) == _API:
         return Seen(None, False, _dotted(current))
     # Builds are counted anew for each API version, so a later API decides whatever its build.
@@ -138,7 +139,7 @@ PLATFORM_DEMANDS: Final[tuple[Demand[PlatformEntry], ...]] = (
     Demand("platform.current-mitigations", _TOO_OLD, _current_mitigations),
     Demand("platform.chip", "this processor is not admitted", _chip),
     Demand("platform.provisional-firmware", "the firmware of this processor is not committed", _provisional),
-    Demand("platform.crl-age", "it is not known whether this chain has been revoked", _crl_age),
+    Demand("platform.crl-age", "it is not known whether this chain has been revoked", _crl_age, timed=True),
     Demand("platform.reported-tcb", _TOO_OLD, _tcb(lambda report: report.reported_tcb, lambda f: f.reported)),
     Demand(
         "platform.committed-tcb", _TOO_OLD, _tcb(lambda report: report.committed_tcb, lambda f: f.committed)

@@ -60,11 +60,14 @@ class Demand(Generic[E]):
         id: of its rule; the part after the dot is the name by which an entry gives it up.
         reason: what the requester is told, whoever fails it and why.
         look: compares.
+        timed: whether the time of the decision counts, or what is known at that time, for more than the floors in
+            force. One that is timed and does not say so is shown the day from which the floors hold, see `fleet`.
     """
 
     id: str
     reason: str
     look: Look[E] = field(repr=False)
+    timed: bool = False
 
     @cached_property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
-from ca_service.judgment import Check, Finding, Verdict
+from ca_service.judgment import Check, Finding, Verdict, is_timeless
 from ca_service.policy.launch_rules import LAUNCH_DEMANDS
 from ca_service.policy.platform_rules import PLATFORM_DEMANDS
 
@@ -83,6 +83,11 @@ class UnsafeAllowed(Generic[F]):
     def id(self) -> str:
         """The id of the check that is given up."""
         return self.check.id
+
+    @property
+    def timeless(self) -> bool:
+        """As the check that is given up."""
+        return is_timeless(self.check)
 
     def judge(self, subject: F) -> Finding:
         """Admit, and leave in the trace who gave the check up and what it would have said."""

@@ -14,14 +14,18 @@ from ca_service.judgment import BadRequest, Finding, Trace, Verdict, failed, jud
 from ca_service.profiles import reader_cryptography, structures
 from ca_service.profiles.contract_subject import ContractSubject
 from ca_service.profiles.model import Draft, Profile
-from ca_service.profiles.rule import CP, EKU, LintSubject, Rule
+from ca_service.profiles.outline import Outline
+from ca_service.profiles.rule import AnyRule, LintSubject, Rule, SteadyRule
 from ca_service.profiles.sizes import LONGEST_SIGNATURE, signed_size
-from ca_service.profiles.view import CertificateView, PoliciesView
+from ca_service.profiles.view import CP, EKU, CertificateView, PoliciesView
 
 Consumer = Literal["keylime", "spire", "step-ca", "go-attestation", "hirs"]
 
 Demand = Callable[[ContractSubject], str | None]
 """Says what a consumer dislikes; nothing (None) if it is content."""
+
+SteadyDemand = Callable[[Outline], str | None]
+"""The same of a demand about what is the same in many certificates."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class ContractRule:
         profiles: of which certificates.
         required: in which of these profiles this CA issues nothing that breaks it.
         problem: looks.
+        steady: looks at no more than an outline, if that is enough.
     """
 
     id: str
@@ -41,14 +46,17 @@ class ContractRule:
     profiles: frozenset[Profile]
     required: frozenset[Profile]
     problem: Demand = field(repr=False)
+    steady: SteadyDemand | None = field(default=None, repr=False)
 
     def judge(self, subject: ContractSubject) -> Finding:
         """Look at the subject."""
         wrong = self.problem(subject)
         return passed(self) if wrong is None else failed(self, wrong)
 
-    def as_lint(self) -> Rule:
+    def as_lint(self) -> AnyRule:
         """The rule as the lint judges it before a signature."""
+        if self.steady is not None:
+            return SteadyRule(self.id, self.required, self.steady)
 
         def problem(subject: LintSubject) -> str | None:
             return self.problem(subject.consumers)
@@ -72,13 +80,37 @@ class ContractBook:
         """Make a function the rule ``compat.<consumer>.<name>`` of these profiles."""
 
         def register(problem: Demand) -> Demand:
-            rule_id = f"compat.{self._consumer}.{name}"
-            self._rules.append(
-                ContractRule(rule_id, self._consumer, frozenset(profiles), frozenset(required), problem)
-            )
+            self._rules.append(self._rule(name, profiles, required, problem, None))
             return problem
 
         return register
+
+    def steady_rule(
+        self, name: str, *profiles: Profile, required: Sequence[Profile] = ()
+    ) -> Callable[[SteadyDemand], SteadyDemand]:
+        """As `rule`, for a function that an outline is enough for."""
+
+        def register(steady: SteadyDemand) -> SteadyDemand:
+            def problem(subject: ContractSubject) -> str | None:
+                return steady(subject.outline)
+
+            self._rules.append(self._rule(name, profiles, required, problem, steady))
+            return steady
+
+        return register
+
+    def _rule(
+        self,
+        name: str,
+        profiles: Sequence[Profile],
+        required: Sequence[Profile],
+        problem: Demand,
+        steady: SteadyDemand | None,
+    ) -> ContractRule:
+        rule_id = f"compat.{self._consumer}.{name}"
+        return ContractRule(
+            rule_id, self._consumer, frozenset(profiles), frozenset(required), problem, steady
+        )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ca_service.profiles.model import Profile
-from ca_service.profiles.view import CertificateView, ExtensionValue
+from ca_service.profiles.outline import Outline, outline
+from ca_service.profiles.view import SAN, CertificateView, ExtensionValue, GeneralNameView
 
 _SPKI_HEADS = {
     "RSA-2048": "30820122300d06092a864886f70d01010105000382010f003082010a0282010100",
@@ -42,11 +43,19 @@ class ContractSubject:
         return None if extension is None else extension.value
 
     @cached_property
-    def critical(self) -> frozenset[str]:
-        """Ids of the critical extensions."""
-        return frozenset(extension.id for extension in self.view.extensions if extension.critical)
-
-    @cached_property
     def key(self) -> str:
         """Its `key_kind`."""
         return key_kind(self.view.spki)
+
+    @cached_property
+    def names(self) -> tuple[GeneralNameView, ...]:
+        """The names in its subjectAltName."""
+        value = self.value(SAN)
+        if not isinstance(value, tuple):
+            return ()
+        return tuple([name for name in value if not isinstance(name, str)])
+
+    @cached_property
+    def outline(self) -> Outline:
+        """Its outline."""
+        return outline(self.profile, self.view, self.key)

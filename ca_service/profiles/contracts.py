@@ -12,11 +12,21 @@ from ca_service.profiles import structures
 from ca_service.profiles.contract import ConsumerReport, ContractBook, ContractRule, report
 from ca_service.profiles.contract_subject import ContractSubject
 from ca_service.profiles.model import DEVICE_LIFETIME, Draft, Profile
-from ca_service.profiles.rule import AIA, AKI, BC, CDP, CP, EKU, KU, SAN, SDA, SKI, differs
+from ca_service.profiles.outline import Outline
+from ca_service.profiles.rule import differs
 from ca_service.profiles.view import (
+    AIA,
+    AKI,
+    BC,
+    CDP,
+    CP,
+    EKU,
+    KU,
+    SAN,
+    SDA,
+    SKI,
     AuthorityKeyView,
     BasicConstraintsView,
-    GeneralNameView,
     HardwareModuleView,
     NameView,
     OtherNameView,
@@ -42,14 +52,7 @@ _KEYLIME_COLUMN = 1536
 _NV_INDEX = 2048
 
 
-def _names(s: ContractSubject) -> tuple[GeneralNameView, ...]:
-    value = s.value(SAN)
-    if not isinstance(value, tuple):
-        return ()
-    return tuple(name for name in value if not isinstance(name, str))
-
-
-def _unhandled(s: ContractSubject, *tolerated: str) -> str | None:
+def _unhandled(s: Outline, *tolerated: str) -> str | None:
     unknown = sorted(s.critical - _GO_CRITICAL - set(tolerated))
     return f"does not know the critical {' '.join(unknown)}" if unknown else None
 
@@ -61,16 +64,16 @@ def _attributes(name: NameView) -> dict[str, str]:
 KEYLIME = ContractBook("keylime")
 
 
-@KEYLIME.rule("signature", *_DEVICES, required=_DEVICES)
-def _keylime_signature(s: ContractSubject) -> str | None:
+@KEYLIME.steady_rule("signature", *_DEVICES, required=_DEVICES)
+def _keylime_signature(s: Outline) -> str | None:
     """Issuers sign by RSA PKCS#1 v1.5 or ECDSA; the latter is what this CA does."""
-    return differs("the signature algorithm", structures.ECDSA_WITH_SHA384, s.view.signature_algorithm)
+    return differs("the signature algorithm", structures.ECDSA_WITH_SHA384, s.signature_algorithm)
 
 
-@KEYLIME.rule("key", *_DEVICES, required=_DEVICES)
-def _keylime_key(s: ContractSubject) -> str | None:
+@KEYLIME.steady_rule("key", *_DEVICES, required=_DEVICES)
+def _keylime_key(s: Outline) -> str | None:
     """A key labelled for OAEP or PSS breaks the registrar, or is taken for another."""
-    return None if s.key else "cannot read a key of this kind"
+    return None if s.key_kind else "cannot read a key of this kind"
 
 
 @KEYLIME.rule("size", *_DEVICES, required=("ek",))
@@ -85,7 +88,7 @@ def _keylime_hardware_module_name(s: ContractSubject) -> str | None:
     """Up to 7.9 the first otherName must be one, of a TPM 2.0."""
     others = [
         name
-        for name in _names(s)
+        for name in s.names
         if isinstance(name, HardwareModuleView | PermanentIdentifierView | OtherNameView)
     ]
     if not others or not isinstance(others[0], HardwareModuleView):
@@ -125,13 +128,13 @@ def _spire_ek_rsa(s: ContractSubject) -> str | None:
     return None if s.key.startswith("RSA") else "takes RSA endorsement keys only"
 
 
-@SPIRE.rule("ek-critical", "ek", required=("ek",))
-def _spire_ek_critical(s: ContractSubject) -> str | None:
+@SPIRE.steady_rule("ek-critical", "ek", required=("ek",))
+def _spire_ek_critical(s: Outline) -> str | None:
     return _unhandled(s, SAN)
 
 
-@SPIRE.rule("devid-critical", "idevid", required=("idevid",))
-def _spire_devid_critical(s: ContractSubject) -> str | None:
+@SPIRE.steady_rule("devid-critical", "idevid", required=("idevid",))
+def _spire_devid_critical(s: Outline) -> str | None:
     return _unhandled(s)
 
 
@@ -153,9 +156,9 @@ STEP_CA = ContractBook("step-ca")
 _WEBAUTHN: Final[tuple[Profile, ...]] = ("iak-webauthn",)
 
 
-@STEP_CA.rule("version", *_IAKS, required=_WEBAUTHN)
-def _step_version(s: ContractSubject) -> str | None:
-    return differs("the version", _X509_V3, s.view.version)
+@STEP_CA.steady_rule("version", *_IAKS, required=_WEBAUTHN)
+def _step_version(s: Outline) -> str | None:
+    return differs("the version", _X509_V3, s.version)
 
 
 @STEP_CA.rule("empty-subject", *_IAKS, required=_WEBAUTHN)
@@ -163,14 +166,14 @@ def _step_empty_subject(s: ContractSubject) -> str | None:
     return "wants an empty subject" if s.view.subject.rdns else None
 
 
-@STEP_CA.rule("not-a-ca", *_IAKS, required=_WEBAUTHN)
-def _step_not_a_ca(s: ContractSubject) -> str | None:
+@STEP_CA.steady_rule("not-a-ca", *_IAKS, required=_WEBAUTHN)
+def _step_not_a_ca(s: Outline) -> str | None:
     constraints = s.value(BC)
     return "takes no CA" if isinstance(constraints, BasicConstraintsView) and constraints.ca else None
 
 
-@STEP_CA.rule("aik-purpose-first", *_IAKS, required=_WEBAUTHN)
-def _step_aik_purpose_first(s: ContractSubject) -> str | None:
+@STEP_CA.steady_rule("aik-purpose-first", *_IAKS, required=_WEBAUTHN)
+def _step_aik_purpose_first(s: Outline) -> str | None:
     purposes = s.value(EKU)
     first = purposes[0] if isinstance(purposes, tuple) and purposes else None
     return differs("the first key purpose", "2.23.133.8.3", first)
@@ -179,15 +182,15 @@ def _step_aik_purpose_first(s: ContractSubject) -> str | None:
 @STEP_CA.rule("tpm-name", *_IAKS, required=_WEBAUTHN)
 def _step_tpm_name(s: ContractSubject) -> str | None:
     stated: dict[str, str] = {}
-    for name in _names(s):
+    for name in s.names:
         if isinstance(name, NameView):
             stated |= _attributes(name)
     missing = [kind for kind in _TPM_NAME if not stated.get(kind)]
     return f"wants {' '.join(missing)} in the subjectAltName" if missing else None
 
 
-@STEP_CA.rule("critical", *_IAKS, required=_WEBAUTHN)
-def _step_critical(s: ContractSubject) -> str | None:
+@STEP_CA.steady_rule("critical", *_IAKS, required=_WEBAUTHN)
+def _step_critical(s: Outline) -> str | None:
     return _unhandled(s, SAN)
 
 
@@ -203,9 +206,9 @@ GO_ATTESTATION = ContractBook("go-attestation")
 _EK: Final[tuple[Profile, ...]] = ("ek",)
 
 
-@GO_ATTESTATION.rule("version", *_EK, required=_EK)
-def _go_version(s: ContractSubject) -> str | None:
-    return differs("the version", _X509_V3, s.view.version)
+@GO_ATTESTATION.steady_rule("version", *_EK, required=_EK)
+def _go_version(s: Outline) -> str | None:
+    return differs("the version", _X509_V3, s.version)
 
 
 @GO_ATTESTATION.rule("serial", *_EK, required=_EK)
@@ -218,8 +221,8 @@ def _go_issuer(s: ContractSubject) -> str | None:
     return None if s.view.issuer.rdns else "wants an issuer"
 
 
-@GO_ATTESTATION.rule("basic-constraints", *_EK, required=_EK)
-def _go_basic_constraints(s: ContractSubject) -> str | None:
+@GO_ATTESTATION.steady_rule("basic-constraints", *_EK, required=_EK)
+def _go_basic_constraints(s: Outline) -> str | None:
     constraints = s.value(BC)
     if not isinstance(constraints, BasicConstraintsView) or constraints.ca or BC not in s.critical:
         return "wants critical basicConstraints of no CA"
@@ -228,42 +231,42 @@ def _go_basic_constraints(s: ContractSubject) -> str | None:
 
 @GO_ATTESTATION.rule("tpm-name", *_EK, required=_EK)
 def _go_tpm_name(s: ContractSubject) -> str | None:
-    names = [name for name in _names(s) if isinstance(name, NameView)]
+    names = [name for name in s.names if isinstance(name, NameView)]
     if len(names) != 1:
         return "wants exactly one directoryName in the subjectAltName"
     stated = _attributes(names[0])
     if set(stated) != set(_TPM_NAME) or not all(stated.values()):
         return "wants manufacturer, model and version of the TPM in that name, and nothing else"
-    if not s.view.subject.rdns and SAN not in s.critical:
+    if not s.view.subject.rdns and SAN not in s.outline.critical:
         return "wants the subjectAltName critical if the subject is empty"
     return None
 
 
-@GO_ATTESTATION.rule("key-usage", *_EK, required=_EK)
-def _go_key_usage(s: ContractSubject) -> str | None:
+@GO_ATTESTATION.steady_rule("key-usage", *_EK, required=_EK)
+def _go_key_usage(s: Outline) -> str | None:
     usage = s.value(KU)
-    wanted = "key_encipherment" if s.key.startswith("RSA") else "key_agreement"
+    wanted = "key_encipherment" if s.key_kind.startswith("RSA") else "key_agreement"
     if not isinstance(usage, frozenset) or wanted not in usage or KU not in s.critical:
         return f"wants a critical keyUsage with {wanted}"
     return None
 
 
-@GO_ATTESTATION.rule("authority-key-id", *_EK, required=_EK)
-def _go_authority_key_id(s: ContractSubject) -> str | None:
+@GO_ATTESTATION.steady_rule("authority-key-id", *_EK, required=_EK)
+def _go_authority_key_id(s: Outline) -> str | None:
     value = s.value(AKI)
     if not isinstance(value, AuthorityKeyView) or not value.key_id:
         return "wants an authorityKeyIdentifier"
     return None
 
 
-@GO_ATTESTATION.rule("not-critical", *_EK, required=_EK)
-def _go_not_critical(s: ContractSubject) -> str | None:
+@GO_ATTESTATION.steady_rule("not-critical", *_EK, required=_EK)
+def _go_not_critical(s: Outline) -> str | None:
     wrong = sorted(s.critical & {AKI, AIA, CDP, EKU, SKI})
     return f"takes no critical {' '.join(wrong)}" if wrong else None
 
 
-@GO_ATTESTATION.rule("specification", *_EK, required=_EK)
-def _go_specification(s: ContractSubject) -> str | None:
+@GO_ATTESTATION.steady_rule("specification", *_EK, required=_EK)
+def _go_specification(s: Outline) -> str | None:
     """Subject directory attributes, if there are any, hold the TPM specification."""
     value = s.value(SDA)
     if value is None or (isinstance(value, SpecificationView) and value.attribute == "2.23.133.2.16"):
@@ -276,7 +279,7 @@ HIRS = ContractBook("hirs")
 
 @HIRS.rule("hardware-module-name", *_IDENTITIES, required=_NAMED)
 def _hirs_hardware_module_name(s: ContractSubject) -> str | None:
-    modules = [name for name in _names(s) if isinstance(name, HardwareModuleView)]
+    modules = [name for name in s.names if isinstance(name, HardwareModuleView)]
     if not modules:
         return "wants a HardwareModuleName"
     if len(modules[0].hw_serial_num.split(b":")) < _HARDWARE_SERIAL_PARTS:
@@ -284,8 +287,8 @@ def _hirs_hardware_module_name(s: ContractSubject) -> str | None:
     return differs("hwType", _TPM_20, modules[0].hw_type)
 
 
-@HIRS.rule("policies", *_IDENTITIES, required=_IDENTITIES)
-def _hirs_policies(s: ContractSubject) -> str | None:
+@HIRS.steady_rule("policies", *_IDENTITIES, required=_IDENTITIES)
+def _hirs_policies(s: Outline) -> str | None:
     value = s.value(CP)
     stated = value.policies if isinstance(value, PoliciesView) else ()
     if _RESIDENT not in stated or not {_FIXED, _RESTRICTED} & set(stated):

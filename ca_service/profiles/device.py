@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ca_service.judgment import BadRequest
 from ca_service.profiles import device_parts as parts
-from ca_service.profiles import oids, structures
+from ca_service.profiles import oids
 from ca_service.profiles.encoding import Frame, encoded, tbs_certificate
 from ca_service.profiles.extensions import PublicKey, brief_provenance_extension
 from ca_service.profiles.model import (
@@ -264,9 +264,7 @@ def find_slot(tbs: bytes, digest_hex: str) -> int:
     Raises:
         ValueError: it does not stand there exactly once.
     """
-    frame = structures.encode(
-        structures.PermanentIdentifier(identifier_value=digest_hex, assigner=oids.EK_PERMANENT_ID_SHA256)
-    )
+    frame = parts.permanent_identifier_value(digest_hex)
     if tbs.count(frame) != 1:
         raise ValueError("the permanentIdentifier must stand in the draft exactly once")
     return tbs.index(frame) + frame.index(digest_hex.encode("ascii"))

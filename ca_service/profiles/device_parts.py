@@ -12,7 +12,13 @@ from ca_service.profiles import extensions, oids, structures
 from ca_service.profiles.encoding import REMEMBERED, encoded
 from ca_service.profiles.extensions import PublicKey
 from ca_service.profiles.model import Provenance
-from ca_service.profiles.naming import device_name, key_id
+from ca_service.profiles.naming import (
+    DEVICE_SERIAL_DIGITS,
+    KEY_ID_SIZE,
+    device_name,
+    device_serial,
+    key_id,
+)
 from ca_service.profiles.structures import KeyUsageName
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role
@@ -20,9 +26,15 @@ from vtpm.wire.templates import Role
 _POLICY_OF_ROLE = {Role.IAK: oids.VERIFIED_TPM_RESTRICTED, Role.IDEVID: oids.VERIFIED_TPM_FIXED}
 
 
+_KEY_ID_HEAD = encoded(x509.SubjectKeyIdentifier(bytes(KEY_ID_SIZE)), critical=False)[:-KEY_ID_SIZE]
+_NAME_HEAD = device_name(b"").public_bytes()[:-DEVICE_SERIAL_DIGITS]
+"""What stands before the key id and the device's serial number, which have always the same length."""
+_NO_NAME = x509.Name([]).public_bytes()
+
+
 def subject_key_id(key: PublicKey, spki: bytes) -> bytes:
     """The subjectKeyIdentifier of a key."""
-    return encoded(x509.SubjectKeyIdentifier(key_id(extensions.key_bits(key, spki))), critical=False)
+    return _KEY_ID_HEAD + key_id(extensions.key_bits(key, spki))
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -55,10 +67,9 @@ def purpose(oid: x509.ObjectIdentifier) -> bytes:
     return encoded(x509.ExtendedKeyUsage([oid]), critical=False)
 
 
-@lru_cache(maxsize=REMEMBERED)
 def subject(ek_name: bytes | None) -> bytes:
     """The subject of a device's identity; the empty name without an EK Name."""
-    return (x509.Name([]) if ek_name is None else device_name(ek_name)).public_bytes()
+    return _NO_NAME if ek_name is None else _NAME_HEAD + device_serial(ek_name).encode("ascii")
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -110,10 +121,15 @@ def policies(role: Role) -> bytes:
 
 def permanent_identifier(ek_digest: str) -> x509.OtherName:
     """The otherName with the EK certificate's digest."""
-    permanent = structures.PermanentIdentifier(
-        identifier_value=ek_digest, assigner=oids.EK_PERMANENT_ID_SHA256
+    return x509.OtherName(oids.PERMANENT_IDENTIFIER, permanent_identifier_value(ek_digest))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def permanent_identifier_value(ek_digest: str) -> bytes:
+    """DER of the PermanentIdentifier with the EK certificate's digest."""
+    return structures.encode(
+        structures.PermanentIdentifier(identifier_value=ek_digest, assigner=oids.EK_PERMANENT_ID_SHA256)
     )
-    return x509.OtherName(oids.PERMANENT_IDENTIFIER, structures.encode(permanent))
 
 
 @lru_cache(maxsize=REMEMBERED)

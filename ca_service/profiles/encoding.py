@@ -47,7 +47,7 @@ def tbs_certificate(frame: Frame, extensions: Sequence[bytes]) -> bytes:
         frame: what stands before the extensions.
         extensions: DER of each, in their order; see `encoded`.
     """
-    return _value(
+    return der_value(
         _SEQUENCE,
         _V3,
         _integer(frame.serial),
@@ -56,14 +56,14 @@ def tbs_certificate(frame: Frame, extensions: Sequence[bytes]) -> bytes:
         _validity(frame.validity),
         frame.subject,
         frame.spki,
-        _value(_EXTENSIONS, _value(_SEQUENCE, *extensions)),
+        der_value(_EXTENSIONS, der_value(_SEQUENCE, *extensions)),
     )
 
 
 def encoded(value: x509.ExtensionType, critical: bool) -> bytes:
     """DER of an Extension (RFC 5280, section 4.1)."""
     mark = _BOOLEAN_TRUE if critical else b""
-    return _value(_SEQUENCE, _oid(value.oid), mark, _value(_OCTETS, value.public_bytes()))
+    return der_value(_SEQUENCE, _oid(value.oid), mark, der_value(_OCTETS, value.public_bytes()))
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -73,23 +73,23 @@ def _oid(oid: x509.ObjectIdentifier) -> bytes:
 
 @lru_cache(maxsize=REMEMBERED)
 def _validity(validity: Validity) -> bytes:
-    return _value(_SEQUENCE, _time(validity.not_before), _time(validity.not_after))
+    return der_value(_SEQUENCE, _time(validity.not_before), _time(validity.not_after))
 
 
 def _time(moment: datetime) -> bytes:
     """UTCTime up to 2049, GeneralizedTime from then on (RFC 5280, section 4.1.2.5); `Validity` has times in UTC."""
     text = f"{moment.year:04}{moment:%m%d%H%M%S}Z".encode("ascii")
     if moment.year < _FIRST_GENERALIZED:
-        return _value(_UTC_TIME, text[2:])
-    return _value(_GENERALIZED_TIME, text)
+        return der_value(_UTC_TIME, text[2:])
+    return der_value(_GENERALIZED_TIME, text)
 
 
 def _integer(number: int) -> bytes:
-    return _value(_INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
+    return der_value(_INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
 
 
-def _value(tag: int, *parts: bytes) -> bytes:
-    """One value of the distinguished encoding: tag, shortest length, contents."""
+def der_value(tag: int, *parts: bytes) -> bytes:
+    """One value of the distinguished encoding: tag of one octet, shortest length, and the parts as its contents."""
     size = sum(map(len, parts))
     if size < _LONG_FORM:
         return b"".join((bytes((tag, size)), *parts))

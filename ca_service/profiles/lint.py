@@ -8,11 +8,12 @@ from dataclasses import fields
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from ca_service.judgment import Finding, Trace, Verdict, VtpmCaError, judge_all
+from ca_service.judgment import Finding, Trace, Verdict, VtpmCaError
 from ca_service.profiles import reader_asn1crypto, reader_cryptography
 from ca_service.profiles.model import CaContent, Draft, IssuerInfo
+from ca_service.profiles.reading import read_by_parts
 from ca_service.profiles.rule import LintSubject
-from ca_service.profiles.rules import rules_for
+from ca_service.profiles.rules import judge
 from ca_service.profiles.structures import assemble
 from ca_service.profiles.token import LintPassed, mint
 from ca_service.profiles.view import CertificateView
@@ -55,7 +56,7 @@ def lint(draft: Draft, issuer: IssuerInfo | None) -> LintPassed:
         LintFailed: a rule says no.
     """
     view = _read(draft)
-    trace = judge_all(rules_for(draft.profile), LintSubject(draft, view, issuer))
+    trace = judge(LintSubject(draft, view, issuer))
     if not trace.admitted:
         raise LintFailed(draft.profile, trace)
     if issuer is None:
@@ -70,6 +71,11 @@ def lint(draft: Draft, issuer: IssuerInfo | None) -> LintPassed:
 
 
 def _read(draft: Draft) -> CertificateView:
+    view = read_by_parts(draft.tbs)
+    return _read_whole(draft) if view is None else view
+
+
+def _read_whole(draft: Draft) -> CertificateView:
     try:
         der = assemble(draft.tbs, _NO_SIGNATURE)
         first, second = reader_cryptography.read(der), reader_asn1crypto.read(der)

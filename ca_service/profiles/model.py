@@ -121,12 +121,16 @@ class IssuerInfo:
     publication_url: str
     role: CaRole
 
+    def __hash__(self) -> int:
+        """By the place, not by the whole certificate: issuers are few, and equality is about all of them."""
+        return hash((self.publication_url, self.role))
+
     @cached_property
     def key_id(self) -> bytes:
         """The issuer's subject key identifier, 20 octets."""
         return self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
-    @property
+    @cached_property
     def skid(self) -> str:
         """`key_id` in lower-case hex."""
         return self.key_id.hex()
@@ -146,12 +150,12 @@ class IssuerInfo:
         """Whether the issuer's keyUsage has keyCertSign."""
         return self.certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
 
-    @property
+    @cached_property
     def certificate_url(self) -> str:
         """Where the issuer's certificate is published (authorityInfoAccess)."""
         return f"{self.publication_url}/ca/{self.skid}.cer"
 
-    @property
+    @cached_property
     def crl_url(self) -> str:
         """Where the issuer's revocation list is published (cRLDistributionPoints)."""
         return f"{self.publication_url}/crl/{self.skid}/0.crl"

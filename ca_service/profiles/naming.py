@@ -15,6 +15,9 @@ SIMULATION_MARK = "SIMULATION"
 DEVICE_COMMON_NAME = "vTPM"
 DEVICE_SERIAL_DIGITS = 32
 
+KEY_ID_SIZE = 20
+"""Octets of a subject key identifier."""
+
 DEFAULT_PAIR = "default"
 """The pair of EK and DevID CA that every CA begins with; its name does not show in theirs."""
 
@@ -117,4 +120,4 @@ def hardware_serial(manufacturer: str, ek_aki: bytes, ek_serial: int) -> bytes:
 
 def key_id(public_key_der: bytes) -> bytes:
     """Subject key identifier: 160 bits of SHA-256 over subjectPublicKey (RFC 7093, section 2, method 1)."""
-    return hashlib.sha256(public_key_der).digest()[:20]
+    return hashlib.sha256(public_key_der).digest()[:KEY_ID_SIZE]

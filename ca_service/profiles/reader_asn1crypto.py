@@ -1,21 +1,21 @@
 """Second reader of the lint: `asn1crypto`, a parser that shares no code with the one that wrote the bytes.
 
-It is kept away from hostile input: here it reads only what this CA is about to sign.
-
-A CA's certificates are alike in most of their names and extensions. What such a part means is a function of its bytes
-and therefore remembered by them; which parts there are, and of which bytes, is read anew from every certificate.
+It is kept away from hostile input: here it reads only what this CA is about to sign. It reads a certificate, or one
+part of a certificate alone; `reading` says when which.
 """
 
 from collections.abc import Callable
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, Final
+from functools import lru_cache, wraps
+from typing import Any, Final, ParamSpec, TypeVar
 
 from asn1crypto import core, parser
 from asn1crypto import x509 as asn1
 
+from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
     AccessView,
+    Attribute,
     AuthorityKeyView,
     BasicConstraintsView,
     CertificateView,
@@ -33,15 +33,16 @@ from ca_service.profiles.view import (
 )
 
 REMEMBERED: Final = 512
-"""How many names, and how many extensions, are remembered; each is part of a certificate of 2,048 bytes at most."""
+"""How many object identifiers, attributes of names, and alternative names, are remembered."""
 
 _FIRST_GENERALIZED = 2050
-_SEQUENCE, _INTEGER, _OCTETS, _UTF8 = 0x30, 0x02, 0x04, 0x0C
+_SEQUENCE, _SET, _INTEGER, _OCTETS, _UTF8, _PRINTABLE = 0x30, 0x31, 0x02, 0x04, 0x0C, 0x13
 _EXPLICIT_0, _EXPLICIT_3, _UNIQUE_IDENTIFIERS = 0xA0, 0xA3, (0x81, 0x82)
 _TRUE = bytes.fromhex("0101ff")
 _VERSIONS = {"v1": 1, "v2": 2, "v3": 3}
 _HARDWARE_MODULE_NAME = "1.3.6.1.5.5.7.8.4"
 _PERMANENT_IDENTIFIER = "1.3.6.1.5.5.7.8.3"
+_SERIAL_NUMBER = "2.5.4.5"
 _PROVENANCE = "2.25.141280512164668854563368337367618201297"
 
 
@@ -71,19 +72,30 @@ _PROVENANCES: Final[dict[int, dict[str, str]]] = {
 """Members of the provenance after the version, by version."""
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _as_documented(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function raise ValueError, whatever comes of reading what is not there."""
+
+    @wraps(function)
+    def reading(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except (TypeError, KeyError, IndexError, AttributeError) as error:
+            raise ValueError(f"asn1crypto cannot read it: {type(error).__name__}") from error
+
+    return reading
+
+
+@_as_documented
 def read(der: bytes) -> CertificateView:
     """Read a certificate.
 
     Raises:
         ValueError: it cannot be read, or a known extension has another form than the profiles use.
     """
-    try:
-        return _certificate(der)
-    except (TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError(f"asn1crypto cannot read it: {type(error).__name__}") from error
-
-
-def _certificate(der: bytes) -> CertificateView:
     tbs, outer_algorithm, _ = _elements(_inside(der, _SEQUENCE))
     parts = _elements(_inside(tbs, _SEQUENCE))
     version = _version(parts.pop(0)) if parts[0][0] == _EXPLICIT_0 else 1
@@ -94,18 +106,69 @@ def _certificate(der: bytes) -> CertificateView:
         raise ValueError("has unique identifiers")
     if len(rest) > 1:
         raise ValueError("has more parts than a certificate")
-    not_before, not_after = _validity(validity)
+    not_before, not_after = read_validity(validity)
     return CertificateView(
         version=version,
         serial=_number(serial),
         signature_algorithm=algorithm,
-        issuer=_whole_name(issuer),
+        issuer=read_name(issuer),
         not_before=not_before,
         not_after=not_after,
-        subject=_whole_name(subject),
+        subject=read_name(subject),
         spki=spki,
-        extensions=tuple(map(_extension, _extensions_of(rest[0]))) if rest else (),
+        extensions=tuple(map(read_extension, _extensions_of(rest[0]))) if rest else (),
     )
+
+
+@_as_documented
+def read_serial(tbs: bytes, parts: Parts) -> int:
+    """The serial number; raises ValueError if a TBSCertificate or its extensions are not just what was cut out of them.
+
+    Wherever each of two values alone is one value to this parser, it finds the same two one after the other: where a
+    value ends, its head says. So it agrees on the cut if it reads every part alone.
+    """
+    if _inside(tbs, _SEQUENCE) != b"".join(parts[:-1]) or _inside(
+        _inside(parts.extension_list, _EXPLICIT_3), _SEQUENCE
+    ) != b"".join(parts.extensions):
+        raise ValueError("has other parts")
+    return _number(parts.serial)
+
+
+@_as_documented
+def read_name(der: bytes) -> NameView:
+    """Read a name alone; raises as `read`."""
+    rdns = _elements(_inside(der, _SEQUENCE))
+    return NameView(der, tuple(tuple(map(_attribute, _elements(_inside(rdn, _SET)))) for rdn in rdns))
+
+
+@_as_documented
+def read_validity(der: bytes) -> tuple[datetime, datetime]:
+    """Read notBefore and notAfter alone; raises as `read`."""
+    validity = asn1.Validity.load(der, strict=True)
+    moments = [validity[time] for time in ("not_before", "not_after")]
+    if any((m.name == "utc_time") != (m.native.year < _FIRST_GENERALIZED) for m in moments):
+        raise ValueError("times before 2050 are UTCTime, later ones GeneralizedTime")
+    not_before, not_after = (moment.native for moment in moments)
+    return not_before, not_after
+
+
+@_as_documented
+def read_extension(der: bytes) -> ExtensionView:
+    """Read an extension alone; raises as `read`."""
+    oid, *mark, octets = _elements(_inside(der, _SEQUENCE))
+    dotted, contents = _dotted(oid), _inside(octets, _OCTETS)
+    if mark not in ([], [_TRUE]):
+        raise ValueError("criticality is stated by TRUE alone")
+    own = _OWN.get(dotted)
+    value = _value(asn1.Extension.load(der, strict=True)) if own is None else own(contents)
+    return ExtensionView(dotted, bool(mark), contents, value)
+
+
+@_as_documented
+def read_key(spki: bytes) -> bytes:
+    """A SubjectPublicKeyInfo as it stands; raises ValueError if it is not one sequence."""
+    _inside(spki, _SEQUENCE)
+    return spki
 
 
 def _inside(der: bytes, head: int) -> bytes:
@@ -130,35 +193,8 @@ def _extensions_of(der: bytes) -> list[bytes]:
     return _elements(_inside(_inside(der, _EXPLICIT_3), _SEQUENCE))
 
 
-@lru_cache(maxsize=REMEMBERED)
 def _version(der: bytes) -> int:
     return _VERSIONS[asn1.Version.load(der, strict=True, explicit=0).native]
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _validity(der: bytes) -> tuple[datetime, datetime]:
-    validity = asn1.Validity.load(der, strict=True)
-    moments = [validity[time] for time in ("not_before", "not_after")]
-    if any((m.name == "utc_time") != (m.native.year < _FIRST_GENERALIZED) for m in moments):
-        raise ValueError("times before 2050 are UTCTime, later ones GeneralizedTime")
-    not_before, not_after = (moment.native for moment in moments)
-    return not_before, not_after
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _whole_name(der: bytes) -> NameView:
-    return _name(asn1.Name.load(der, strict=True))
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _extension(der: bytes) -> ExtensionView:
-    oid, *mark, octets = _elements(_inside(der, _SEQUENCE))
-    dotted, contents = _dotted(oid), _inside(octets, _OCTETS)
-    if mark not in ([], [_TRUE]):
-        raise ValueError("criticality is stated by TRUE alone")
-    own = _OWN.get(dotted)
-    value = _value(asn1.Extension.load(der, strict=True)) if own is None else own(contents)
-    return ExtensionView(dotted, bool(mark), contents, value)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -178,11 +214,18 @@ def _text(der: bytes) -> str:
     return _inside(der, _UTF8).decode("utf-8")
 
 
-def _name(name: Any) -> NameView:
-    return NameView(
-        name.dump(),
-        tuple(tuple((a["type"].dotted, a["value"].native) for a in rdn) for rdn in name.chosen),
-    )
+def _attribute(der: bytes) -> Attribute:
+    kind, value = _elements(_inside(der, _SEQUENCE))
+    if _dotted(kind) == _SERIAL_NUMBER and value[0] == _PRINTABLE:
+        # A device's: the one attribute that is new in nearly every certificate.
+        return _SERIAL_NUMBER, _inside(value, _PRINTABLE).decode("ascii")
+    return _known_attribute(der)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _known_attribute(der: bytes) -> Attribute:
+    attribute = asn1.NameTypeAndValue.load(der, strict=True)
+    return attribute["type"].dotted, attribute["value"].native
 
 
 def _value(extension: Any) -> ExtensionValue:  # noqa: PLR0911 - one return per kind of extension
@@ -245,6 +288,7 @@ def _alternative_names(der: bytes) -> tuple[GeneralNameView, ...]:
     return tuple(map(_alternative_name, _elements(_inside(der, _SEQUENCE))))
 
 
+@lru_cache(maxsize=REMEMBERED)
 def _alternative_name(der: bytes) -> GeneralNameView:
     if der[0] == _EXPLICIT_0:  # otherName; its value is under such a tag again
         kind, value = _elements(_inside(der, _EXPLICIT_0))
@@ -254,7 +298,7 @@ def _alternative_name(der: bytes) -> GeneralNameView:
         return OtherNameView(_dotted(kind), value)
     name = asn1.GeneralName.load(der, strict=True)
     if name.name == "directory_name":
-        return _name(name.chosen.untag())
+        return read_name(name.chosen.untag().dump())
     return OtherNameView(name.name, str(name.native).encode())
 
 

@@ -1,17 +1,26 @@
-"""First reader of the lint: `cryptography`.
+"""First reader of the lint: `cryptography`. It encodes every name, key and extension anew.
 
-It encodes every extension anew; what an extension of these bytes means is remembered, see `reader_asn1crypto`.
+It reads a certificate, or one part of a certificate alone; `reading` says when which.
 """
 
-from collections import OrderedDict
-from typing import Final
+from collections.abc import Callable
+from datetime import datetime
+from functools import lru_cache, wraps
+from typing import Annotated, Final, ParamSpec, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from ca_service.profiles import oids, structures
+from ca_service.profiles.contract_subject import key_kind
+from ca_service.profiles.encoding import der_value
+from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
+    SKI,
     AccessView,
     AuthorityKeyView,
     BasicConstraintsView,
@@ -29,8 +38,8 @@ from ca_service.profiles.view import (
     SpecificationView,
 )
 
-REMEMBERED: Final = 512
-"""How many extensions are remembered."""
+REMEMBERED_KEYS: Final = 64
+"""How many keys are remembered: the lint's rules look at the key that was read before."""
 
 _NAME_KINDS: dict[type[x509.GeneralName], str] = {
     x509.DNSName: "dns_name",
@@ -39,22 +48,60 @@ _NAME_KINDS: dict[type[x509.GeneralName], str] = {
 }
 _ALGORITHMS = {"1.2.840.10045.4.3.3": structures.ECDSA_WITH_SHA384}
 
+_SEQUENCE, _EXTENSIONS = 0x30, 0xA3
+_V3, _ONE, _NOBODY, _NO_BITS = map(bytes.fromhex, ("a003020102", "020101", "3000", "030100"))
+_SOME_TIME = der_value(_SEQUENCE, 2 * (b"\x17\x0d" + b"700101000000Z"))
+_SOME_KEY = der_value(_SEQUENCE, bytes.fromhex("300506032b6570"), _NO_BITS)
+"""Stand beside the part that is read alone; they only have to be of the right form."""
 
+_KEY_ID_HEAD = bytes.fromhex("301d0603551d0e0416")
+"""Begins a subjectKeyIdentifier of 20 octets that is not critical."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@asn1.sequence
+class _UncriticalExtension:
+    id: x509.ObjectIdentifier
+    value: bytes
+
+
+@asn1.sequence
+class _Frame:
+    version: asn1.TLV
+    serial: int
+    algorithm: asn1.TLV
+    issuer: asn1.TLV
+    validity: asn1.TLV
+    subject: asn1.TLV
+    spki: asn1.TLV
+    extensions: Annotated[list[asn1.TLV], asn1.Explicit(3)]
+
+
+def _as_documented(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function raise ValueError, whatever `cryptography` raises."""
+
+    @wraps(function)
+    def reading(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+            raise ValueError(str(error)) from error
+        except (UnsupportedAlgorithm, TypeError) as error:
+            raise ValueError(f"cryptography cannot read it: {error}") from error
+
+    return reading
+
+
+@_as_documented
 def read(der: bytes) -> CertificateView:
     """Read a certificate.
 
     Raises:
         ValueError: it cannot be read, or a known extension has another form than the profiles use.
     """
-    try:
-        return _certificate(x509.load_der_x509_certificate(der))
-    except (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        raise ValueError(str(error)) from error
-    except (UnsupportedAlgorithm, TypeError) as error:
-        raise ValueError(f"cryptography cannot read it: {error}") from error
-
-
-def _certificate(certificate: x509.Certificate) -> CertificateView:
+    certificate = x509.load_der_x509_certificate(der)
     algorithm = certificate.signature_algorithm_oid.dotted_string
     return CertificateView(
         version=certificate.version.value + 1,
@@ -71,31 +118,68 @@ def _certificate(certificate: x509.Certificate) -> CertificateView:
     )
 
 
-_known: OrderedDict[tuple[str, bool, bytes], ExtensionView] = OrderedDict()
-_known_names: OrderedDict[bytes, NameView] = OrderedDict()
+def read_serial(tbs: bytes, parts: Parts) -> int:
+    """The serial number; raises ValueError if a TBSCertificate has not just as many parts as were cut out of it."""
+    frame = asn1.decode_der(_Frame, tbs)
+    if len(frame.extensions) != len(parts.extensions):
+        raise ValueError("has other extensions")
+    return frame.serial
+
+
+@_as_documented
+def read_name(der: bytes) -> NameView:
+    """Read a name alone; raises as `read`."""
+    return _name(_certificate_of(subject=der).subject)
+
+
+@_as_documented
+def read_validity(der: bytes) -> tuple[datetime, datetime]:
+    """Read notBefore and notAfter alone; raises as `read`."""
+    certificate = _certificate_of(validity=der)
+    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+
+
+@_as_documented
+def read_extension(der: bytes) -> ExtensionView:
+    """Read an extension alone; raises as `read`."""
+    if der.startswith(_KEY_ID_HEAD):
+        # New in every certificate, and no more than octets within octets.
+        octets = asn1.decode_der(_UncriticalExtension, der).value
+        return ExtensionView(SKI, critical=False, der=octets, value=asn1.decode_der(bytes, octets))
+    (extension,) = _certificate_of(extension=der).extensions
+    return _extension(extension)
+
+
+@lru_cache(maxsize=REMEMBERED_KEYS)
+@_as_documented
+def read_key(spki: bytes) -> tuple[PublicKeyTypes, bytes]:
+    """Read a SubjectPublicKeyInfo: the key, and its encoding; raises as `read`."""
+    key = serialization.load_der_public_key(spki)
+    if isinstance(key, ec.EllipticCurvePublicKey) and key_kind(spki):
+        # After the head of its curve an uncompressed point has one encoding, and this one was found to be a point.
+        # Making it anew from the projective form costs more than all the rest of reading.
+        return key, spki
+    return key, key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _certificate_of(
+    *, subject: bytes = _NOBODY, validity: bytes = _SOME_TIME, extension: bytes | None = None
+) -> x509.Certificate:
+    """A certificate that says nothing but what is named."""
+    extensions = [] if extension is None else [der_value(_EXTENSIONS, der_value(_SEQUENCE, extension))]
+    algorithm = structures.ECDSA_WITH_SHA384
+    tbs = der_value(_SEQUENCE, _V3, _ONE, algorithm, _NOBODY, validity, subject, _SOME_KEY, *extensions)
+    return x509.load_der_x509_certificate(der_value(_SEQUENCE, tbs, algorithm, _NO_BITS))
 
 
 def _extension(extension: x509.Extension[x509.ExtensionType]) -> ExtensionView:
-    """Known by its encoding: two names may be equal to `cryptography` and differ in their bytes."""
     value = extension.value
-    key = (extension.oid.dotted_string, extension.critical, value.public_bytes())
-    view = _known.get(key)
-    if view is None:
-        view = _known[key] = ExtensionView(*key, _value(value))
-        if len(_known) > REMEMBERED:
-            _known.popitem(last=False)
-    return view
+    return ExtensionView(extension.oid.dotted_string, extension.critical, value.public_bytes(), _value(value))
 
 
 def _name(name: x509.Name) -> NameView:
-    der = name.public_bytes()
-    view = _known_names.get(der)
-    if view is None:
-        rdns = tuple(tuple((a.oid.dotted_string, _text(a.value)) for a in rdn) for rdn in name.rdns)
-        view = _known_names[der] = NameView(der, rdns)
-        if len(_known_names) > REMEMBERED:
-            _known_names.popitem(last=False)
-    return view
+    rdns = tuple(tuple((a.oid.dotted_string, _text(a.value)) for a in rdn) for rdn in name.rdns)
+    return NameView(name.public_bytes(), rdns)
 
 
 def _text(value: str | bytes) -> str:

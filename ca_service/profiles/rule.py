@@ -5,21 +5,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from ca_service.judgment import Finding, failed, passed
-from ca_service.profiles import oids
 from ca_service.profiles.contract_subject import ContractSubject
 from ca_service.profiles.model import CaContent, DevidContent, Draft, EkContent, IssuerInfo, Profile
+from ca_service.profiles.outline import Outline, outline
+from ca_service.profiles.reader_cryptography import read_key
 from ca_service.profiles.sizes import signed_size
 from ca_service.profiles.view import CertificateView, ExtensionValue
-
-AKI, SKI, KU, BC = "2.5.29.35", "2.5.29.14", "2.5.29.15", "2.5.29.19"
-SAN, EKU, SDA, CP = "2.5.29.17", "2.5.29.37", "2.5.29.9", "2.5.29.32"
-CDP, AIA, PROVENANCE = "2.5.29.31", "1.3.6.1.5.5.7.1.1", oids.PROVENANCE.dotted_string
-CA_ISSUERS = "1.3.6.1.5.5.7.48.2"
-
 
 ALL: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "root-ca", "issuing-ca")
 DEVICES: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid")
@@ -49,12 +43,19 @@ class LintSubject:
     @cached_property
     def key(self) -> PublicKeyTypes:
         """The certified key, as it stands in the bytes."""
-        return serialization.load_der_public_key(self.view.spki)
+        return read_key(self.view.spki)[0]
 
     @cached_property
     def consumers(self) -> ContractSubject:
         """What consumers get to see of it."""
         return ContractSubject(self.draft.profile, self.view, signed_size(self.draft.tbs))
+
+    @cached_property
+    def outline(self) -> Outline:
+        """What steady rules get to see of it."""
+        content = self.content
+        kind = type(content), None if isinstance(content, EkContent) else content.role
+        return outline(self.draft.profile, self.view, self.consumers.key, self.issuer, kind)
 
     def value(self, dotted: str) -> ExtensionValue | None:
         """The value of an extension, None if it is not there."""
@@ -76,16 +77,32 @@ class Rule:
         return passed(self) if wrong is None else failed(self, wrong)
 
 
+@dataclass(frozen=True)
+class SteadyRule:
+    """A rule that an outline is enough for."""
+
+    id: str
+    profiles: frozenset[Profile]
+    problem: "SteadyProblem"
+
+    def judge(self, subject: Outline) -> Finding:
+        """Look at the outline."""
+        wrong = self.problem(subject)
+        return passed(self) if wrong is None else failed(self, wrong)
+
+
 Problem = Callable[[LintSubject], str | None]
+SteadyProblem = Callable[[Outline], str | None]
+AnyRule = Rule | SteadyRule
 
 
 class RuleBook:
     """The rules of one module, in the order in which they stand there."""
 
     def __init__(self) -> None:
-        self._rules: list[Rule] = []
+        self._rules: list[AnyRule] = []
 
-    def __iter__(self) -> Iterator[Rule]:
+    def __iter__(self) -> Iterator[AnyRule]:
         return iter(self._rules)
 
     def rule(self, name: str, *profiles: Profile) -> Callable[[Problem], Problem]:
@@ -93,6 +110,15 @@ class RuleBook:
 
         def register(problem: Problem) -> Problem:
             self._rules.append(Rule(f"lint.{name}", frozenset(profiles or ALL), problem))
+            return problem
+
+        return register
+
+    def steady_rule(self, name: str, *profiles: Profile) -> Callable[["SteadyProblem"], "SteadyProblem"]:
+        """As `rule`, for a function that an outline is enough for."""
+
+        def register(problem: SteadyProblem) -> SteadyProblem:
+            self._rules.append(SteadyRule(f"lint.{name}", frozenset(profiles or ALL), problem))
             return problem
 
         return register

@@ -6,17 +6,22 @@ OpenSSL know nothing of them (they let an EK certificate without SAN, keyUsage o
 come the demands of consumers that every certificate of a profile meets.
 """
 
-from functools import cache
+from functools import cache, lru_cache
+from typing import Final
 
-from ca_service.judgment import Check
+from ca_service.judgment import Finding, Trace
 from ca_service.profiles.contracts import CONTRACTS
 from ca_service.profiles.model import Profile
-from ca_service.profiles.rule import LintSubject, Rule
+from ca_service.profiles.outline import Outline
+from ca_service.profiles.rule import AnyRule, LintSubject, SteadyRule
 from ca_service.profiles.rules_frame import FRAME
 from ca_service.profiles.rules_key import KEYS
 from ca_service.profiles.rules_name import NAMES
 
-RULES: tuple[Rule, ...] = (
+REMEMBERED: Final = 256
+"""How many outlines are remembered; a CA with a few issuers has some ten for each of them."""
+
+RULES: tuple[AnyRule, ...] = (
     *FRAME,
     *KEYS,
     *NAMES,
@@ -25,6 +30,27 @@ RULES: tuple[Rule, ...] = (
 
 
 @cache
-def rules_for(profile: Profile) -> tuple[Check[LintSubject], ...]:
+def rules_for(profile: Profile) -> tuple[AnyRule, ...]:
     """The rules of a profile, in the order in which they are judged."""
     return tuple(rule for rule in RULES if profile in rule.profiles)
+
+
+def judge(subject: LintSubject) -> Trace:
+    """Let every rule of the draft's profile look, also after a failure.
+
+    What the steady rules find is a function of the outline alone, the only thing that they are handed.
+    """
+    steady = iter(_steady_findings(subject.outline))
+    return Trace(
+        tuple(
+            [
+                next(steady) if isinstance(rule, SteadyRule) else rule.judge(subject)
+                for rule in rules_for(subject.draft.profile)
+            ]
+        )
+    )
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _steady_findings(outline: Outline) -> tuple[Finding, ...]:
+    return tuple(rule.judge(outline) for rule in rules_for(outline.profile) if isinstance(rule, SteadyRule))

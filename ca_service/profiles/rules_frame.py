@@ -10,28 +10,25 @@ from ca_service.profiles.model import (
     Profile,
     WebauthnContent,
 )
-from ca_service.profiles.rule import (
+from ca_service.profiles.outline import Outline
+from ca_service.profiles.rule import DEVICES, IDENTITIES, ISSUED, LintSubject, RuleBook, differs
+from ca_service.profiles.sizes import NV_SIZE, identity_room, signed_size
+from ca_service.profiles.view import (
     AIA,
     AKI,
     BC,
-    CA_ISSUERS,
     CDP,
     CP,
-    DEVICES,
     EKU,
-    IDENTITIES,
-    ISSUED,
     KU,
     PROVENANCE,
     SAN,
     SDA,
     SKI,
-    LintSubject,
-    RuleBook,
-    differs,
+    AccessView,
+    AuthorityKeyView,
+    DistributionView,
 )
-from ca_service.profiles.sizes import NV_SIZE, identity_room, signed_size
-from ca_service.profiles.view import AccessView, AuthorityKeyView, DistributionView
 from vtpm.wire.runtime_data import PROFILE as PERSISTENT_EVIDENCE
 from vtpm.wire.templates import Role
 
@@ -58,28 +55,30 @@ _ISSUER_ROLES: dict[Profile, tuple[CaRole, ...]] = {
     "issuing-ca": ("root",),
 }
 _X509_V3 = 3
+_CA_ISSUERS = "1.3.6.1.5.5.7.48.2"
 
 
-@FRAME.rule("content")
-def _content(s: LintSubject) -> str | None:
+@FRAME.steady_rule("content")
+def _content(s: Outline) -> str | None:
+    kind, role = s.content or (None, None)
     kinds: dict[Profile, bool] = {
-        "ek": isinstance(s.content, EkContent),
-        "iak": type(s.content) is DevidContent and s.content.role is Role.IAK,
-        "iak-webauthn": isinstance(s.content, WebauthnContent) and s.content.role is Role.IAK,
-        "idevid": isinstance(s.content, DevidContent) and s.content.role is Role.IDEVID,
-        "root-ca": isinstance(s.content, CaContent) and s.content.role == "root" and s.issuer is None,
-        "issuing-ca": isinstance(s.content, CaContent) and s.content.role != "root",
+        "ek": kind is EkContent,
+        "iak": kind is DevidContent and role is Role.IAK,
+        "iak-webauthn": kind is WebauthnContent and role is Role.IAK,
+        "idevid": kind in (DevidContent, WebauthnContent) and role is Role.IDEVID,
+        "root-ca": kind is CaContent and role == "root" and s.issuer is None,
+        "issuing-ca": kind is CaContent and role != "root",
     }
-    if not kinds[s.draft.profile]:
-        return f"the draft's content is not that of the profile {s.draft.profile}"
-    if s.issuer is None and s.draft.profile != "root-ca":
+    if not kinds[s.profile]:
+        return f"the draft's content is not that of the profile {s.profile}"
+    if s.issuer is None and s.profile != "root-ca":
         return "the profile needs an issuer"
     return None
 
 
-@FRAME.rule("version")
-def _version(s: LintSubject) -> str | None:
-    return differs("the version", _X509_V3, s.view.version)
+@FRAME.steady_rule("version")
+def _version(s: Outline) -> str | None:
+    return differs("the version", _X509_V3, s.version)
 
 
 @FRAME.rule("serial")
@@ -140,11 +139,11 @@ def _issuer_name(s: LintSubject) -> str | None:
     return differs("the issuer name", wanted, s.view.issuer.der)
 
 
-@FRAME.rule("issuer-role", *ISSUED)
-def _issuer_role(s: LintSubject) -> str | None:
-    if s.issuer is None or s.issuer.role not in _ISSUER_ROLES[s.draft.profile]:
-        return f"a CA of another role must sign {s.draft.profile} certificates"
-    wanted = 1 if s.draft.profile == "issuing-ca" else 0
+@FRAME.steady_rule("issuer-role", *ISSUED)
+def _issuer_role(s: Outline) -> str | None:
+    if s.issuer is None or s.issuer.role not in _ISSUER_ROLES[s.profile]:
+        return f"a CA of another role must sign {s.profile} certificates"
+    wanted = 1 if s.profile == "issuing-ca" else 0
     if not s.issuer.constraints.ca or s.issuer.constraints.path_length != wanted:
         return "the issuer is no CA with the right path length"
     if not s.issuer.may_certify:
@@ -152,20 +151,20 @@ def _issuer_role(s: LintSubject) -> str | None:
     return None
 
 
-@FRAME.rule("authority-key-id", *ISSUED)
-def _authority_key_id(s: LintSubject) -> str | None:
+@FRAME.steady_rule("authority-key-id", *ISSUED)
+def _authority_key_id(s: Outline) -> str | None:
     wanted = AuthorityKeyView(s.issuer.key_id if s.issuer else None, names_issuer=False)
     return differs("authorityKeyIdentifier", wanted, s.value(AKI))
 
 
-@FRAME.rule("authority-info-access", *ISSUED)
-def _authority_info_access(s: LintSubject) -> str | None:
+@FRAME.steady_rule("authority-info-access", *ISSUED)
+def _authority_info_access(s: Outline) -> str | None:
     url = s.issuer.certificate_url if s.issuer else ""
-    return differs("authorityInfoAccess", AccessView(((CA_ISSUERS, url),)), s.value(AIA))
+    return differs("authorityInfoAccess", AccessView(((_CA_ISSUERS, url),)), s.value(AIA))
 
 
-@FRAME.rule("crl-distribution-points", *ISSUED)
-def _crl_distribution_points(s: LintSubject) -> str | None:
+@FRAME.steady_rule("crl-distribution-points", *ISSUED)
+def _crl_distribution_points(s: Outline) -> str | None:
     url = s.issuer.crl_url if s.issuer else ""
     return differs("cRLDistributionPoints", DistributionView((url,), plain=True), s.value(CDP))
 
@@ -173,12 +172,12 @@ def _crl_distribution_points(s: LintSubject) -> str | None:
 # --- extensions as a set ---
 
 
-@FRAME.rule("extension-set")
-def _extension_set(s: LintSubject) -> str | None:
-    present = [e.id for e in s.view.extensions]
+@FRAME.steady_rule("extension-set")
+def _extension_set(s: Outline) -> str | None:
+    present = [dotted for dotted, _ in s.present]
     if len(set(present)) != len(present):
         return "an extension stands twice"
-    wanted = EXTENSIONS[s.draft.profile]
+    wanted = EXTENSIONS[s.profile]
     missing, surplus = sorted(set(wanted) - set(present)), sorted(set(present) - set(wanted))
     parts = [f"missing {' '.join(missing)}"] * bool(missing) + [f"surplus {' '.join(surplus)}"] * bool(
         surplus
@@ -186,8 +185,8 @@ def _extension_set(s: LintSubject) -> str | None:
     return "; ".join(parts) or None
 
 
-@FRAME.rule("criticality")
-def _criticality(s: LintSubject) -> str | None:
-    wanted = EXTENSIONS[s.draft.profile]
-    wrong = sorted(e.id for e in s.view.extensions if wanted.get(e.id, e.critical) != e.critical)
+@FRAME.steady_rule("criticality")
+def _criticality(s: Outline) -> str | None:
+    wanted = EXTENSIONS[s.profile]
+    wrong = sorted(dotted for dotted, critical in s.present if wanted.get(dotted, critical) != critical)
     return f"wrong criticality of {' '.join(wrong)}" if wrong else None

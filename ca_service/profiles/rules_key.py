@@ -6,19 +6,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ca_service.profiles import structures
 from ca_service.profiles.model import CaContent, DevidContent
-from ca_service.profiles.rule import (
-    BC,
-    CAS,
-    CP,
-    EKU,
-    IDENTITIES,
-    KU,
-    SKI,
-    LintSubject,
-    RuleBook,
-    differs,
-)
-from ca_service.profiles.view import BasicConstraintsView, PoliciesView
+from ca_service.profiles.outline import Outline
+from ca_service.profiles.rule import CAS, IDENTITIES, LintSubject, RuleBook, differs
+from ca_service.profiles.view import BC, CP, EKU, KU, SKI, BasicConstraintsView, PoliciesView
 from vtpm.wire.templates import parse_public
 
 KEYS = RuleBook()
@@ -72,26 +62,26 @@ def _key_usage(s: LintSubject) -> str | None:
     return differs("keyUsage", frozenset(wanted), s.value(KU))
 
 
-@KEYS.rule("basic-constraints", "ek", "iak-webauthn", *CAS)
-def _basic_constraints(s: LintSubject) -> str | None:
+@KEYS.steady_rule("basic-constraints", "ek", "iak-webauthn", *CAS)
+def _basic_constraints(s: Outline) -> str | None:
     wanted = {
         "ek": BasicConstraintsView(ca=False, path_length=None),
         "iak-webauthn": BasicConstraintsView(ca=False, path_length=None),
         "root-ca": BasicConstraintsView(ca=True, path_length=1),
         "issuing-ca": BasicConstraintsView(ca=True, path_length=0),
-    }[s.draft.profile]
+    }[s.profile]
     return differs("basicConstraints", wanted, s.value(BC))
 
 
-@KEYS.rule("extended-key-usage", "ek", "iak", "iak-webauthn")
-def _extended_key_usage(s: LintSubject) -> str | None:
-    wanted = "2.23.133.8.1" if s.draft.profile == "ek" else "2.23.133.8.3"
+@KEYS.steady_rule("extended-key-usage", "ek", "iak", "iak-webauthn")
+def _extended_key_usage(s: Outline) -> str | None:
+    wanted = "2.23.133.8.1" if s.profile == "ek" else "2.23.133.8.3"
     return differs("extendedKeyUsage", (wanted,), s.value(EKU))
 
 
-@KEYS.rule("policies", *IDENTITIES)
-def _policies(s: LintSubject) -> str | None:
-    second = "2.23.133.11.1.2" if s.draft.profile == "idevid" else "2.23.133.11.1.3"
+@KEYS.steady_rule("policies", *IDENTITIES)
+def _policies(s: Outline) -> str | None:
+    second = "2.23.133.11.1.2" if s.profile == "idevid" else "2.23.133.11.1.3"
     return differs(
         "certificatePolicies", PoliciesView(("2.23.133.11.1.1", second), qualified=False), s.value(CP)
     )

@@ -3,9 +3,18 @@
 import base64
 import hashlib
 from dataclasses import replace
+from functools import lru_cache
+from typing import Final
 
 from ca_service.profiles.device import EMPTY_SLOT, find_slot
-from ca_service.profiles.model import SERIAL_SIZE, CaContent, DevidContent, EkContent, WebauthnContent
+from ca_service.profiles.model import (
+    SERIAL_SIZE,
+    CaContent,
+    DevidContent,
+    EkContent,
+    Provenance,
+    WebauthnContent,
+)
 from ca_service.profiles.naming import SIMULATION_MARK, ca_name, printable_manufacturer
 from ca_service.profiles.rule import (
     CAS,
@@ -13,16 +22,14 @@ from ca_service.profiles.rule import (
     IDENTITIES,
     NAMED,
     PRINTABLE,
-    PROVENANCE,
-    SAN,
-    SDA,
     LintSubject,
     RuleBook,
     differs,
 )
 from ca_service.profiles.sizes import identity_room, signed_size
 from ca_service.profiles.view import (
-    GeneralNameView,
+    PROVENANCE,
+    SDA,
     HardwareModuleView,
     NameView,
     PermanentIdentifierView,
@@ -34,6 +41,9 @@ from vtpm.wire.amd_evidence import VTPM_PROFILE
 NAMES = RuleBook()
 
 _HEADS = 8
+
+REMEMBERED: Final = 64
+"""How many provenances are remembered: all certificates of a TPM have the same one."""
 
 
 @NAMES.rule("ca-subject", *CAS)
@@ -59,16 +69,9 @@ def _subject(s: LintSubject) -> str | None:
     return differs("the subject", wanted, s.view.subject.rdns)
 
 
-def _alternative_names(s: LintSubject) -> tuple[GeneralNameView, ...]:
-    value = s.value(SAN)
-    if not isinstance(value, tuple):
-        return ()
-    return tuple(name for name in value if not isinstance(name, str))
-
-
 @NAMES.rule("tpm-name", "ek", "iak-webauthn")
 def _tpm_name(s: LintSubject) -> str | None:
-    names = _alternative_names(s)
+    names = s.consumers.names
     directories = [name for name in names if isinstance(name, NameView)]
     if not isinstance(s.content, EkContent | WebauthnContent) or directories != list(names[:1]):
         return "the first subjectAltName must be a directoryName, and no other"
@@ -97,7 +100,7 @@ def _tpm_specification(s: LintSubject) -> str | None:
 
 @NAMES.rule("hardware-module-name", *NAMED)
 def _hardware_module_name(s: LintSubject) -> str | None:
-    names = _alternative_names(s)
+    names = s.consumers.names
     if not isinstance(s.content, DevidContent) or not names or not isinstance(names[0], HardwareModuleView):
         return "the first alternative name must be a HardwareModuleName"
     parts = (
@@ -112,7 +115,7 @@ def _hardware_module_name(s: LintSubject) -> str | None:
 
 @NAMES.rule("permanent-identifier", *IDENTITIES)
 def _permanent_identifier(s: LintSubject) -> str | None:
-    names = _alternative_names(s)
+    names = s.consumers.names
     if (
         not isinstance(s.content, DevidContent)
         or len(names) != 2  # noqa: PLR2004 - HardwareModuleName or the TPM's name, and this one
@@ -144,11 +147,23 @@ def _slot(s: LintSubject) -> str | None:
 def _provenance(s: LintSubject) -> str | None:
     if isinstance(s.content, CaContent):
         return "is no device's content"
-    origin = s.content.provenance
+    whole = _whole_provenance(s.content.provenance)
+    if isinstance(whole, str):
+        return whole
+    wanted = replace(whole, version=3, resource=None, decision_id=None) if _wants_room(s) else whole
+    return differs("the provenance", wanted, s.value(PROVENANCE))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _whole_provenance(origin: Provenance) -> ProvenanceView | str:
+    """The extension that says all of a provenance, or what is wrong with it."""
     granted = origin.kbs_thumbprint is not None and origin.resource is not None
     if granted != (origin.profile != VTPM_PROFILE):
         return f"there is no grant exactly in evidence of profile {VTPM_PROFILE}"
-    whole = ProvenanceView(
+    texts = (origin.profile, origin.decision_id, *([] if origin.resource is None else [origin.resource]))
+    if len(origin.measurement) != 48 or not all(PRINTABLE.match(text) for text in texts):  # noqa: PLR2004 - octets of a launch measurement
+        return "provenance must be printable ASCII with a measurement of 48 octets"
+    return ProvenanceView(
         1 if granted else 2,
         origin.profile,
         None if origin.kbs_thumbprint is None else base64.urlsafe_b64decode(origin.kbs_thumbprint + "="),
@@ -157,11 +172,6 @@ def _provenance(s: LintSubject) -> str | None:
         bytes.fromhex(origin.policy_digest),
         origin.decision_id,
     )
-    texts = (origin.profile, origin.decision_id, *([] if origin.resource is None else [origin.resource]))
-    if len(origin.measurement) != 48 or not all(PRINTABLE.match(text) for text in texts):  # noqa: PLR2004 - octets of a launch measurement
-        return "provenance must be printable ASCII with a measurement of 48 octets"
-    wanted = replace(whole, version=3, resource=None, decision_id=None) if _wants_room(s) else whole
-    return differs("the provenance", wanted, s.value(PROVENANCE))
 
 
 def _wants_room(s: LintSubject) -> bool:

@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from ca_service.profiles import oids
+
+AKI, SKI, KU, BC = "2.5.29.35", "2.5.29.14", "2.5.29.15", "2.5.29.19"
+SAN, EKU, SDA, CP = "2.5.29.17", "2.5.29.37", "2.5.29.9", "2.5.29.32"
+CDP, AIA, PROVENANCE = "2.5.29.31", "1.3.6.1.5.5.7.1.1", oids.PROVENANCE.dotted_string
+"""Ids of the extensions that the profiles have."""
+
 Attribute = tuple[str, str]
 """Dotted attribute type and its text."""
 
@@ -135,6 +142,10 @@ class ExtensionView:
     critical: bool
     der: bytes
     value: ExtensionValue
+
+    def __hash__(self) -> int:
+        """By the bytes, which remember their hash; equal views have equal bytes."""
+        return hash(self.der)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ afterwards by TPM2_ActivateCredential; until then its word counts for nothing.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ca_service.judgment import Check, Finding, failed, passed
+from ca_service.judgment import Check, Finding, Timeless, failed, passed
 from ca_service.residency.attest import ATTEST_CERTIFY, MAGIC, Attest, CertifyInfo
 from ca_service.residency.evidence import TpmEvidence
 from vtpm.wire.errors import WireError
@@ -18,7 +18,7 @@ _ABSENT = "there is no readable TPM2_Certify structure"
 
 
 @dataclass(frozen=True)
-class _Present:
+class _Present(Timeless):
     """Structure and signature were sent."""
 
     id: str = "certify.present"
@@ -32,7 +32,7 @@ class _Present:
 
 
 @dataclass(frozen=True)
-class _Form:
+class _Form(Timeless):
     """Structure and signature are well-formed to the last byte, in their one encoding."""
 
     id: str = "certify.form"
@@ -46,7 +46,7 @@ class _Form:
 
 
 @dataclass(frozen=True)
-class _Head:
+class _Head(Timeless):
     """A field in front of the structure, which is there whatever comes behind it, has the value it must have."""
 
     id: str
@@ -65,7 +65,7 @@ class _Head:
 
 
 @dataclass(frozen=True)
-class _Field:
+class _Field(Timeless):
     """A field of the structure equals what follows from the evidence; both as hex."""
 
     id: str
@@ -87,7 +87,7 @@ class _Field:
 
 
 @dataclass(frozen=True)
-class _Scheme:
+class _Scheme(Timeless):
     """The signature's scheme and hash are the IAK's own, fixed in its public area; the requester has no say."""
 
     id: str = "certify.scheme"
@@ -114,7 +114,7 @@ def _algorithms(scheme: tuple[int, ...] | None) -> str:
 
 
 @dataclass(frozen=True)
-class _SignatureHolds:
+class _SignatureHolds(Timeless):
     """The IAK signed the structure, under its own scheme: another key's or scheme's signature is none."""
 
     id: str = "certify.signature"

@@ -8,7 +8,7 @@ each of them is what makes a key fit for its role.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ca_service.judgment import Check, Finding, failed, passed
+from ca_service.judgment import Check, Finding, Timeless, failed, passed
 from ca_service.residency.evidence import TpmEvidence
 from ca_service.residency.sanity import weakness
 from vtpm.wire.errors import WireError
@@ -52,7 +52,7 @@ def _stated(statement: TpmStatement, role: Role) -> list[tuple[str, KeyStatement
 
 
 @dataclass(frozen=True)
-class _EachKey:
+class _EachKey(Timeless):
     """One rule about every key of a role; `trouble` says what is wrong with a key, "" for nothing."""
 
     id: str
@@ -79,8 +79,18 @@ def _template_trouble(role: Role, key: KeyStatement) -> str:
     return f"differs from template {key.template} in {', '.join(differing)}" if differing else ""
 
 
+def _mask(names: tuple[str, ...]) -> int:
+    return sum(_ATTRIBUTES[name] for name in names)
+
+
+_SET_MASK = {role: _mask(names) for role, names in _MUST_BE_SET.items()}
+_JUDGED_MASK = {role: _SET_MASK[role] | _mask(names) for role, names in _MUST_BE_CLEAR.items()}
+
+
 def _attribute_trouble(role: Role, key: KeyStatement) -> str:
     attributes = parse_public(key.public).attributes
+    if attributes & _JUDGED_MASK[role] == _SET_MASK[role]:
+        return ""
     missing = [name for name in _MUST_BE_SET[role] if not attributes & _ATTRIBUTES[name]]
     excess = [name for name in _MUST_BE_CLEAR[role] if attributes & _ATTRIBUTES[name]]
     return "; ".join(
@@ -96,11 +106,11 @@ def _key_trouble(_role: Role, key: KeyStatement) -> str:
 
 def _identity(area: PublicArea) -> tuple[object, ...]:
     """What makes two keys the same key, whatever else their public areas say."""
-    return (area.kind, area.curve, *(int.from_bytes(part, "big") for part in area.unique))
+    return (area.kind, area.curve, *area.numbers())
 
 
 @dataclass(frozen=True)
-class _KeysDistinct:
+class _KeysDistinct(Timeless):
     """EK, IAK and IDevID are all different keys, and no two EKs are of one template."""
 
     id: str = "tpm.keys-distinct"

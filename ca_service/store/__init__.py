@@ -8,7 +8,7 @@ from ca_service.store.authority import active_key, spki_digest
 from ca_service.store.backends import parse_url
 from ca_service.store.copying import clear_rows, copy_rows, take_time
 from ca_service.store.counters import precedes
-from ca_service.store.database import Faults, Store, create_store, no_faults, open_store
+from ca_service.store.database import Store, create_store, no_faults, open_store
 from ca_service.store.failures import Taken, is_bad_value
 from ca_service.store.invariants import INVARIANTS, Breach, check_invariants
 from ca_service.store.issuance import live_key
@@ -38,6 +38,7 @@ from ca_service.store.rows import (
     TpmRow,
     TpmState,
 )
+from ca_service.store.sessions import Faults
 from ca_service.store.transaction import Transaction
 from ca_service.store.views import LedgerQuery, LedgerView, Standing
 

@@ -18,8 +18,10 @@ from ca_service.store.rows import (
     IssuerState,
     RestingRow,
 )
+from ca_service.store.statements import Statement
 
 _CERTIFICATES = schema.certificates.c
+_PRESENT_EPOCH = Statement(sa.select(schema.epochs).order_by(schema.epochs.c.number.desc()).limit(1))
 _GOOD = (CertificateState.ISSUED, CertificateState.SUPERSEDED)
 """States of certificates that relying parties take."""
 
@@ -106,8 +108,7 @@ class Epochs(Repository):
 
     def current(self) -> EpochRow | None:
         """The present epoch; None in a database that no CA has opened yet."""
-        table = schema.epochs
-        return self._one(EpochRow, sa.select(table).order_by(table.c.number.desc()).limit(1))
+        return self._one(EpochRow, _PRESENT_EPOCH)
 
     def all(self) -> list[EpochRow]:
         """All of them, oldest first."""

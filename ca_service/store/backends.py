@@ -55,40 +55,33 @@ SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit
 
 @dataclass(frozen=True)
 class Backend:
-    """How SQLAlchemy is set up for one kind of database.
+    """How one kind of database is used.
 
     Attributes:
         name: as SQLAlchemy calls the database, ``sqlite`` or ``postgresql``.
+        begin_reading: SQL with which a reader's transaction begins: it sees one moment, and cannot write.
+        begin_writing: SQL with which a writer's transaction begins: no other writer gets further than this.
         engine: arguments of `sqlalchemy.create_engine`.
-        reading: execution options of a connection that only reads, one snapshot per transaction.
-        writing: those of a connection that writes.
-        begin_reading: statement with which a reader's transaction begins, if any.
-        begin_writing: statement with which a writer's transaction begins: no other writer gets further than this.
     """
 
     name: str
+    begin_reading: str
+    begin_writing: str
     engine: Mapping[str, Any] = field(default_factory=dict)
-    reading: Mapping[str, Any] = field(default_factory=dict)
-    writing: Mapping[str, Any] = field(default_factory=dict)
-    begin_reading: str = ""
-    begin_writing: str = ""
 
     def listen(self, engine: sa.Engine) -> None:
         """Have each new connection set up as it must."""
         event.listen(engine, "connect", _prepare_sqlite if self.name == "sqlite" else _prepare_postgresql)
-        if self.name == "postgresql":
-            event.listen(engine, "checkin", _no_mode)
 
 
-SQLITE = Backend("sqlite", begin_reading="BEGIN", begin_writing="BEGIN IMMEDIATE")
+SQLITE = Backend("sqlite", "BEGIN", "BEGIN IMMEDIATE")
 
 POSTGRESQL = Backend(
     "postgresql",
-    # A connection that the server has closed meanwhile is replaced before anything rests on it.
-    engine={"pool_pre_ping": True, "connect_args": dict(_CONNECT)},
-    reading={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
-    writing={"isolation_level": "READ COMMITTED"},
-    begin_writing=f"SELECT pg_advisory_xact_lock({WRITE_LOCK})",
+    "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+    # Nothing says READ WRITE: an operator may have made the database read-only.
+    f"BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({WRITE_LOCK})",
+    {"connect_args": dict(_CONNECT)},
 )
 
 _DRIVERS = {"sqlite": ("sqlite", "sqlite+pysqlite"), "postgresql": ("postgresql", "postgresql+psycopg")}
@@ -152,15 +145,9 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
+    # The driver must not begin transactions by itself: the store does.
     connection.autocommit = True
     connection.execute(_SESSION)
-    connection.autocommit = False
-
-
-def _no_mode(connection: Any, _record: object) -> None:
-    # SQLAlchemy leaves "read write" behind a reader, which would overrule an operator who made the database read-only.
-    if connection is not None and not connection.closed:
-        connection.read_only = None
 
 
 def connect_apart(url: sa.URL) -> "psycopg.Connection[Any]":

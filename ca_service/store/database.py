@@ -18,15 +18,13 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ca_service.judgment import Unavailable
 from ca_service.store.backends import BUSY_TIMEOUT_MS, backend_of, parse_url
 from ca_service.store.failures import failure
+from ca_service.store.sessions import Faults, Session, Sessions
+from ca_service.store.statements import changes, opening
 from ca_service.store.transaction import Transaction
-
-Faults = Callable[[str], None]
-"""Called with the name of each point around a write; the tests of crashes end the process there."""
 
 
 def no_faults(point: str) -> None:
@@ -44,6 +42,8 @@ class Store:
         self._parsed = parse_url(url)
         self._backend = backend_of(self._parsed)
         self._faults = faults
+        self._inherited: list[object] = []
+        self._forked = threading.Lock()
         self._connect()
 
     @property
@@ -52,37 +52,37 @@ class Store:
         return self._backend.name
 
     def _connect(self) -> None:
-        self._pid = os.getpid()
+        # The sessions are the pool.
         self._engine = sa.create_engine(
-            self._parsed,
-            pool_size=16,
-            max_overflow=64,
-            pool_timeout=30,
-            hide_parameters=True,
-            **self._backend.engine,
+            self._parsed, poolclass=sa.NullPool, hide_parameters=True, **self._backend.engine
         )
         self._backend.listen(self._engine)
-        if self._faults is not no_faults:
+        faults = None if self._faults is no_faults else self._faults
+        if faults is not None:
             event.listen(self._engine, "before_cursor_execute", self._before_statement)
             event.listen(self._engine, "after_cursor_execute", self._after_statement)
-        self._reading = self._engine.execution_options(**self._backend.reading)
-        self._writing = self._engine.execution_options(**self._backend.writing)
+        self._sessions = Sessions(self._engine, faults)
         # A database's own waiting polls or costs a connection; within one process a lock does not.
         self._turn = threading.Lock()
+        # Last: another thread goes by it.
+        self._pid = os.getpid()
 
     def _before_statement(self, _connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        if not statement.startswith(("SELECT", "PRAGMA")):
-            self._faults("before " + " ".join(statement.split()[:3]))
+        if changes(statement):
+            self._faults("before " + opening(statement))
 
     def _after_statement(self, _connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        if not statement.startswith(("SELECT", "PRAGMA")):
-            self._faults("after " + " ".join(statement.split()[:3]))
+        if changes(statement):
+            self._faults("after " + opening(statement))
 
     def _own(self) -> None:
-        if self._pid != os.getpid():
-            # A database connection must not be used on both sides of a fork.
-            self._engine.dispose(close=False)
-            self._connect()
+        if self._pid == os.getpid():
+            return
+        with self._forked:
+            if self._pid != os.getpid():
+                # A database connection must not be used on both sides of a fork, and to let go of it would be a use.
+                self._inherited.append((self._engine, self._sessions))
+                self._connect()
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -92,12 +92,14 @@ class Store:
             Unavailable: the database cannot be reached.
         """
         self._own()
+        sessions = self._sessions
         try:
-            with self._reading.connect() as connection:
-                if self._backend.begin_reading:
-                    connection.exec_driver_sql(self._backend.begin_reading)
-                yield Transaction(connection)
-        except (DBAPIError, PoolTimeout) as error:
+            session = sessions.begin(self._backend.begin_reading)
+            try:
+                yield Transaction(session)
+            finally:
+                sessions.end(session)
+        except DBAPIError as error:
             raise failure("read", error) from None
 
     @contextmanager
@@ -110,27 +112,32 @@ class Store:
                 lost while the commit was under way: then one must look.
         """
         try:
-            with self._exclusive() as connection:
-                tx = Transaction(connection)
+            with self._exclusive() as session:
+                tx = Transaction(session)
                 yield tx
                 self._faults("before commit")
-                connection.commit()
+                session.commit()
                 tx.committed()
             self._faults("after commit")
-        except (DBAPIError, PoolTimeout) as error:
+        except DBAPIError as error:
             raise failure("written", error) from None
 
     @contextmanager
-    def _exclusive(self) -> Iterator[sa.Connection]:
-        """A connection for writing; what was not committed at the end is rolled back."""
+    def _exclusive(self) -> Iterator[Session]:
+        """A session for writing; what was not committed at the end is rolled back."""
         self._own()
-        turn = self._turn
+        turn, sessions = self._turn, self._sessions
         if not turn.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
             raise Unavailable("the database cannot be written now: another writer holds it too long")
         try:
-            with self._writing.connect() as connection:
-                connection.exec_driver_sql(self._backend.begin_writing)
-                yield connection
+            point = opening(self._backend.begin_writing)
+            self._faults("before " + point)
+            session = sessions.begin(self._backend.begin_writing)
+            try:
+                self._faults("after " + point)
+                yield session
+            finally:
+                sessions.end(session)
         finally:
             turn.release()
 
@@ -161,12 +168,12 @@ class Store:
     def check_writable(self) -> None:
         """Begin a write transaction and roll it back; raises `Unavailable` if that fails."""
         try:
-            with self._exclusive() as connection:
+            with self._exclusive() as session:
                 if self.backend == "sqlite":
                     # BEGIN IMMEDIATE has just taken the lock that only a writable file has.
                     return
-                setting = connection.exec_driver_sql("SHOW transaction_read_only").scalar()
-        except (DBAPIError, PoolTimeout) as error:
+                setting = session.connection.exec_driver_sql("SHOW transaction_read_only").scalar()
+        except DBAPIError as error:
             raise failure("written", error) from None
         if setting != "off":
             raise Unavailable(
@@ -182,22 +189,25 @@ class Store:
         """
         config = _alembic()
         try:
-            with self._exclusive() as connection:
-                config.attributes["connection"] = connection
+            with self._exclusive() as session:
+                # Alembic commits by itself unless it finds a transaction under way.
+                session.connection.begin()
+                config.attributes["connection"] = session.connection
                 command.upgrade(config, "head")
-                connection.commit()
+                session.commit()
         except CommandError as error:
             raise Unavailable(
                 "the database has a schema that this program does not know",
                 code="schema",
                 remedy="Run the release that wrote it, or a later one.",
             ) from error
-        except (DBAPIError, PoolTimeout) as error:
+        except DBAPIError as error:
             raise failure("upgraded", error) from None
 
     def close(self) -> None:
-        """Let go of all connections."""
-        self._engine.dispose()
+        """Let go of all connections; those in use are closed when their transactions end."""
+        if self._pid == os.getpid():
+            self._sessions.close()
 
 
 def _alembic() -> Config:

@@ -9,17 +9,37 @@ import sqlalchemy as sa
 from ca_service.store import schema
 from ca_service.store.repository import PAGE, Repository
 from ca_service.store.rows import DecisionRow, EnrollmentRow, EnrollmentState, SubmissionRow
+from ca_service.store.statements import Statement
 
 # Both databases know these words, and SQLAlchemy only each one's own form of them.
-_KEEP_EVIDENCE = sa.text(
-    "INSERT INTO evidence (digest, body, received_at) VALUES (:digest, :body, :received_at)"
-    " ON CONFLICT (digest) DO NOTHING"
-).bindparams(
-    sa.bindparam("body", type_=schema.evidence.c.body.type),
-    sa.bindparam("received_at", type_=schema.evidence.c.received_at.type),
+_KEEP_EVIDENCE = Statement(
+    sa.text(
+        "INSERT INTO evidence (digest, body, received_at) VALUES (:digest, :body, :received_at)"
+        " ON CONFLICT (digest) DO NOTHING"
+    ).bindparams(
+        sa.bindparam("body", type_=schema.evidence.c.body.type),
+        sa.bindparam("received_at", type_=schema.evidence.c.received_at.type),
+    )
 )
 
-_EVIDENCE = sa.select(schema.evidence.c.body).where(schema.evidence.c.digest == sa.bindparam("digest"))
+_EVIDENCE = Statement(
+    sa.select(schema.evidence.c.body).where(schema.evidence.c.digest == sa.bindparam("digest"))
+)
+
+_DECISIONS = schema.decisions.c
+_ADMITTED_SINCE = Statement(
+    sa.select(_DECISIONS.at)
+    .where(
+        _DECISIONS.kbs_id == sa.bindparam("kbs_id"),
+        _DECISIONS.resource == sa.bindparam("resource"),
+        _DECISIONS.salt == sa.bindparam("salt"),
+        _DECISIONS.at > sa.bindparam("since"),
+        _DECISIONS.admitted == 1,
+        _DECISIONS.stage == "enroll",
+    )
+    .order_by(_DECISIONS.at.desc())
+    .limit(sa.bindparam("most", type_=sa.Integer))
+)
 
 
 class Submissions(Repository):
@@ -70,31 +90,18 @@ class Decisions(Repository):
         self, kbs_id: str, resource: str, salt: str, since: datetime, most: int
     ) -> list[datetime]:
         """When an instance's newest enrolments after `since` were admitted: the newest first, at most so many."""
-        table = schema.decisions
-        query = (
-            sa.select(table.c.at)
-            .where(
-                table.c.kbs_id == kbs_id,
-                table.c.resource == resource,
-                table.c.salt == salt,
-                table.c.at > since,
-                table.c.admitted == 1,
-                table.c.stage == "enroll",
-            )
-            .order_by(table.c.at.desc())
-            .limit(most)
-        )
-        return list(self._connection.execute(query).scalars())
+        values = {"kbs_id": kbs_id, "resource": resource, "salt": salt, "since": since, "most": most}
+        return [at for (at,) in self._session.rows(_ADMITTED_SINCE, values)[1]]
 
     def keep_evidence(self, digest: str, body: bytes, at: datetime) -> None:
         """Store the request body under its SHA-256 in hex, once."""
         values = {"digest": digest, "body": body, "received_at": at}
-        self._connection.execute(_KEEP_EVIDENCE, values)
+        self._session.run(_KEEP_EVIDENCE, values)
 
     def evidence(self, digest: str) -> bytes | None:
         """The stored request body."""
-        found = self._connection.execute(_EVIDENCE, {"digest": digest}).scalar()
-        return None if found is None else bytes(found)
+        found = self._session.first(_EVIDENCE, {"digest": digest})
+        return None if found is None else bytes(found[0])
 
 
 class Enrollments(Repository):

@@ -4,7 +4,6 @@ The texts are ours. A driver's own may repeat values of the statement (PostgreSQ
 is passed on but the short name of the condition.
 """
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from ca_service.judgment import Unavailable, VtpmCaError
@@ -44,7 +43,7 @@ _SQLITE_NAMES = {
 """SQLite's primary result codes (its documentation, "Result and Error Codes") with the same."""
 
 
-def failure(doing: str, error: sa.exc.SQLAlchemyError) -> VtpmCaError:
+def failure(doing: str, error: DBAPIError) -> VtpmCaError:
     """The CA's error for one of the database's.
 
     Args:
@@ -60,8 +59,6 @@ def failure(doing: str, error: sa.exc.SQLAlchemyError) -> VtpmCaError:
         return Taken(f"a constraint of the database does not allow it: {name or error.orig}")
     if isinstance(error, DataError):
         return VtpmCaError("a value does not fit into the database; nothing was written", code="store")
-    if not isinstance(error, DBAPIError):
-        return Unavailable(f"the database cannot be {doing} now: no connection is free")
     sqlstate = getattr(error.orig, "sqlstate", None)
     return _unavailable(doing, error, sqlstate)
 

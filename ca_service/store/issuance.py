@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from ca_service.store import schema
-from ca_service.store.repository import PAGE, Repository, select_by
+from ca_service.store.repository import PAGE, Repository
 from ca_service.store.rows import CertificateRow, CertificateState, IntentRow, IntentState
 
 
@@ -31,8 +31,9 @@ class Intents(Repository):
 
     def open(self) -> list[IntentRow]:
         """All intents that are neither issued nor abandoned."""
-        query = select_by(schema.intents, ("state",)).order_by(schema.intents.c.id)
-        return self._all(IntentRow, query, {"state": IntentState.OPEN})
+        table = schema.intents
+        query = sa.select(table).where(table.c.state == IntentState.OPEN).order_by(table.c.id)
+        return self._all(IntentRow, query)
 
     def open_of(self, enrollment_id: str) -> list[IntentRow]:
         """The open intent of an enrolment, if it has one."""
@@ -51,7 +52,7 @@ class Certificates(Repository):
 
     def add_all(self, rows: Sequence[CertificateRow]) -> None:
         """Reserve the serials and keep the bytes to be signed; the database refuses a second live one of a key."""
-        self._insert_all(schema.certificates, rows)
+        self._insert_all(schema.certificates, [vars(row) for row in rows])
 
     def supersede(self, serial: str) -> None:
         """A certificate gives its place to the one that is intended now; it stays good until its end."""

@@ -7,10 +7,11 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.counters import precedes
-from ca_service.store.repository import Repository, insert_into
+from ca_service.store.repository import Repository
 from ca_service.store.rows import InstanceRow, TpmRow, TpmState
+from ca_service.store.statements import Statement
 
-_LAST_COUNTER = (
+_LAST_COUNTER = Statement(
     sa.select(schema.tpms.c.counter).where(schema.tpms.c.id == sa.bindparam("id")).with_for_update()
 )
 
@@ -63,8 +64,8 @@ class Ledger(Repository):
     def seen(self, tpm_id: int, state: TpmState) -> None:
         """Note the state that a TPM was seen in; the counter in the database never goes back."""
         # SQL cannot compare what goes round. SQLite's transaction holds the whole database, others lock the row.
-        last = self._connection.execute(_LAST_COUNTER, {"id": tpm_id}).scalar()
-        if last is None or precedes(state.counter, last):
+        last = self._session.first(_LAST_COUNTER, {"id": tpm_id})
+        if last is None or precedes(state.counter, last[0]):
             return
         self._update(
             schema.tpms,
@@ -86,8 +87,7 @@ class Ledger(Repository):
             {"name": name, "instance_id": instance_id, "role": role, "template": template}
             for name, role, template in keys
         ]
-        if values:
-            self._connection.execute(insert_into(schema.tpm_keys), values)
+        self._insert_all(schema.tpm_keys, values)
 
     def keys(self, instance_id: int) -> list[tuple[str, str, str]]:
         """(role, template, Name) of every key bound to an instance."""
@@ -100,7 +100,7 @@ class Ledger(Repository):
     def bind_key_id(self, key_id: str, kbs_id: str, resource: str) -> None:
         """Bind a persistence key to a resource for good."""
         values = {"key_id": key_id, "kbs_id": kbs_id, "resource": resource}
-        self._connection.execute(insert_into(schema.key_ids), values)
+        self._insert_all(schema.key_ids, [values])
 
     def instances_by_id(self, ids: Collection[int]) -> Mapping[int, InstanceRow]:
         """Several instances at once."""

@@ -4,48 +4,52 @@ import functools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from itertools import chain, repeat
 
 import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
 from ca_service.store.rows import CertificateRow, CertificateState, DecisionRow, HeadRow, LeafRow
+from ca_service.store.statements import Statement
 
 _HEAD = 1
 _PAGE = 1000
-_PLACES = 500
-"""Most places in one query; databases bound how many parameters a statement has."""
+_PLACES = (16, 64, 256)
+"""How many places a query of nodes has: few sizes, so that each is compiled once."""
 
-# Statements are made once: every enrolment runs them, and making one costs more than running it.
 _EPOCH = sa.select(sa.func.coalesce(sa.func.max(schema.epochs.c.number), 0)).scalar_subquery()
-_READ_HEAD = sa.select(schema.log_head, _EPOCH.label("epoch")).where(schema.log_head.c.id == _HEAD)
-_LOCK_HEAD = _READ_HEAD.with_for_update(of=schema.log_head)
-_FIRST_HEAD = schema.log_head.insert()
-_NEXT_HEAD = schema.log_head.update().where(schema.log_head.c.id == _HEAD)
-_ADD_LEAVES = schema.log_leaves.insert()
-_ADD_NODES = schema.log_nodes.insert()
+_HEAD_AND_EPOCH = sa.select(schema.log_head, _EPOCH.label("epoch")).where(schema.log_head.c.id == _HEAD)
+_READ_HEAD = Statement(_HEAD_AND_EPOCH)
+_LOCK_HEAD = Statement(_HEAD_AND_EPOCH.with_for_update(of=schema.log_head))
 
+_SUBJECTS = 8
+"""Leaves in one query about them; a TPM has fewer certificates."""
 
-_LEAVES_ABOUT = sa.select(schema.log_leaves).where(
-    schema.log_leaves.c.kind == sa.bindparam("of_kind"),
-    schema.log_leaves.c.subject.in_(sa.bindparam("subjects", expanding=True)),
+_LEAVES_ABOUT = Statement(
+    sa.select(schema.log_leaves).where(
+        schema.log_leaves.c.kind == sa.bindparam("of_kind"),
+        schema.log_leaves.c.subject.in_([sa.bindparam(f"subject{i}") for i in range(_SUBJECTS)]),
+    )
 )
+
+_NOWHERE = (-1, -1)
+"""Fills the places of a query that nobody asks for: no node stands there."""
 
 
 @functools.cache
-def _nodes_of(levels: int) -> "sa.Select[tuple[object, ...]]":
-    """The hashes at several positions of each of so many levels."""
-    table = schema.log_nodes
-    # Row values would be shorter, and SQLite would read the whole table for them.
-    parts = (
-        sa.and_(
-            table.c.level == sa.bindparam(f"level{i}"),
-            table.c.position.in_(sa.bindparam(f"positions{i}", expanding=True)),
+def _nodes_at(count: int) -> Statement:
+    """The hashes at so many places: a list that is joined, because SQLite reads the whole table for IN with pairs."""
+    places = ", ".join(f"(:level{i}, :position{i})" for i in range(count))
+    return Statement(
+        sa.text(
+            f"""
+            WITH k (level, position) AS (VALUES {places})
+            SELECT n.level, n.position, n.hash FROM k
+                JOIN log_nodes n ON n.level = k.level AND n.position = k.position
+            """  # noqa: S608 - our own words
         )
-        for i in range(levels)
     )
-    return sa.select(table).where(sa.or_(*parts))
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,9 @@ class LogTables(Repository):
         """Store the new state."""
         values = {"size": row.size, "frontier": row.frontier, "checkpoint": row.checkpoint, "at": row.at}
         if first:
-            self._connection.execute(_FIRST_HEAD, {"id": _HEAD, **values})
+            self._insert_all(schema.log_head, [{"id": _HEAD, **values}])
         else:
-            self._connection.execute(_NEXT_HEAD, values)
+            self._update(schema.log_head, {"id": _HEAD}, **values)
 
     def add_leaves(self, rows: Iterable[LeafRow]) -> None:
         """Append leaves; the database refuses a position, or a subject of one kind, twice."""
@@ -82,27 +86,24 @@ class LogTables(Repository):
             {"position": row.position, "kind": row.kind, "subject": row.subject, "data": row.data}
             for row in rows
         ]
-        if values:
-            self._connection.execute(_ADD_LEAVES, values)
+        self._insert_all(schema.log_leaves, values)
 
     def add_nodes(self, nodes: Iterable[tuple[int, int, bytes]]) -> None:
         """Store hashes: (level, position within the level, hash)."""
         values = [{"level": level, "position": position, "hash": hash_} for level, position, hash_ in nodes]
-        if values:
-            self._connection.execute(_ADD_NODES, values)
+        self._insert_all(schema.log_nodes, values)
 
     def nodes(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
         """The hashes at these (level, position); a place without one is left out."""
         found, wanted = dict[tuple[int, int], bytes](), sorted(places)
-        for start in range(0, len(wanted), _PLACES):
-            by_level = dict[int, list[int]]()
-            for level, position in wanted[start : start + _PLACES]:
-                by_level.setdefault(level, []).append(position)
-            values: dict[str, object] = {}
-            for i, (level, positions) in enumerate(by_level.items()):
-                values |= {f"level{i}": level, f"positions{i}": positions}
-            rows = self._connection.execute(_nodes_of(len(by_level)), values)
-            found |= {(row.level, row.position): _octets(row.hash) for row in rows}
+        for start in range(0, len(wanted), _PLACES[-1]):
+            some = wanted[start : start + _PLACES[-1]]
+            size = next(size for size in _PLACES if size >= len(some))
+            values = {}
+            for i, (level, position) in enumerate(chain(some, repeat(_NOWHERE, size - len(some)))):
+                values[f"level{i}"], values[f"position{i}"] = level, position
+            for level, position, hash_ in self._session.rows(_nodes_at(size), values)[1]:
+                found[level, position] = _octets(hash_)
         return found
 
     def nodes_between(self, bounds: Collection[tuple[int, int, int]]) -> dict[tuple[int, int], bytes]:
@@ -133,13 +134,15 @@ class LogTables(Repository):
         by_kind = dict[str, list[str]]()
         for kind, subject in subjects:
             by_kind.setdefault(kind, []).append(subject)
-        rows = list[sa.Row[Any]]()
+        found = dict[tuple[str, str], LeafRow]()
         for kind, names in by_kind.items():
-            rows += self._connection.execute(_LEAVES_ABOUT, {"of_kind": kind, "subjects": names})
-        return {
-            (row.kind, row.subject): LeafRow(row.position, row.kind, row.subject, bytes(row.data))
-            for row in rows
-        }
+            for start in range(0, len(names), _SUBJECTS):
+                some = names[start : start + _SUBJECTS]
+                # A place too many asks for the first one again.
+                some += some[:1] * (_SUBJECTS - len(some))
+                values = {"of_kind": kind, **{f"subject{i}": name for i, name in enumerate(some)}}
+                found |= {(row.kind, row.subject): row for row in self._all(LeafRow, _LEAVES_ABOUT, values)}
+        return found
 
     def leaf(self, kind: str, subject: str) -> LeafRow | None:
         """The leaf about this subject."""

@@ -7,8 +7,9 @@ import sqlalchemy as sa
 from ca_service.store import schema
 from ca_service.store.repository import PAGE, Repository
 from ca_service.store.rows import AlarmRow, PolicyRow
+from ca_service.store.statements import Statement
 
-_HIGHEST = sa.select(sa.func.max(schema.policies.c.version))
+_HIGHEST = Statement(sa.select(sa.func.max(schema.policies.c.version)))
 
 
 class Policies(Repository):
@@ -22,8 +23,8 @@ class Policies(Repository):
 
     def version_in_force(self) -> int:
         """Its version, 0 if there is none; cheaper than the whole row."""
-        found = self._connection.execute(_HIGHEST).scalar()
-        return 0 if found is None else int(found)
+        found = self._session.first(_HIGHEST)
+        return 0 if found is None or found[0] is None else int(found[0])
 
     def get(self, version: int) -> PolicyRow | None:
         """One version."""

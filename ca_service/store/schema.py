@@ -10,6 +10,7 @@ with a plain SQL shell can read and compare them.
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from sqlalchemy import (
     BigInteger,
@@ -36,6 +37,12 @@ NAMING = {
 """One name per constraint, so that every database calls it the same and a migration can find it."""
 
 
+@lru_cache(maxsize=256)
+def _text(at: datetime) -> str:
+    """A time in UTC; those that are equal have one text, and a transaction writes the same one many times."""
+    return at.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
 class Instant(TypeDecorator[datetime]):
     """A point in time, whole seconds, UTC, stored as RFC 3339 text: it sorts right everywhere."""
 
@@ -48,7 +55,7 @@ class Instant(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError("a point in time needs its time zone")
-        return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+        return _text(value if value.tzinfo is UTC else value.astimezone(UTC))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
         """Read it back as an aware datetime."""

@@ -12,14 +12,15 @@ from ca_service.store.ledger import Ledger
 from ca_service.store.log import LogTables
 from ca_service.store.operator import Alarms, Policies
 from ca_service.store.publication import Crls, Revocations
+from ca_service.store.sessions import Session
 from ca_service.store.views import Views
 
 
 class Transaction:
     """What one transaction may do, one repository per subject; `connection` is for migrations and checks."""
 
-    def __init__(self, connection: sa.Connection) -> None:
-        self.connection = connection
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._then: list[Callable[[], None]] = []
 
     def when_committed(self, do: Callable[[], None]) -> None:
@@ -31,77 +32,82 @@ class Transaction:
         for do in self._then:
             do()
 
+    @property
+    def connection(self) -> sa.Connection:
+        """SQLAlchemy's connection, in this transaction."""
+        return self._session.connection
+
     @cached_property
     def policies(self) -> Policies:
         """Policy versions."""
-        return Policies(self.connection)
+        return Policies(self._session)
 
     @cached_property
     def decisions(self) -> Decisions:
         """Decisions and the evidence they rest on."""
-        return Decisions(self.connection)
+        return Decisions(self._session)
 
     @cached_property
     def submissions(self) -> Submissions:
         """Consumed nonces with their answers."""
-        return Submissions(self.connection)
+        return Submissions(self._session)
 
     @cached_property
     def enrollments(self) -> Enrollments:
         """Enrolments and their states."""
-        return Enrollments(self.connection)
+        return Enrollments(self._session)
 
     @cached_property
     def ledger(self) -> Ledger:
         """Which TPM lives in which instance."""
-        return Ledger(self.connection)
+        return Ledger(self._session)
 
     @cached_property
     def intents(self) -> Intents:
         """What was about to be signed."""
-        return Intents(self.connection)
+        return Intents(self._session)
 
     @cached_property
     def certificates(self) -> Certificates:
         """Certificates, intended and issued."""
-        return Certificates(self.connection)
+        return Certificates(self._session)
 
     @cached_property
     def revocations(self) -> Revocations:
         """Serials that are on a CRL for good."""
-        return Revocations(self.connection)
+        return Revocations(self._session)
 
     @cached_property
     def crls(self) -> Crls:
         """Published CRLs."""
-        return Crls(self.connection)
+        return Crls(self._session)
 
     @cached_property
     def alarms(self) -> Alarms:
         """What an operator must look at."""
-        return Alarms(self.connection)
+        return Alarms(self._session)
 
     @cached_property
     def issuers(self) -> Issuers:
         """Issuing CAs and their states."""
-        return Issuers(self.connection)
+        return Issuers(self._session)
 
     @cached_property
     def epochs(self) -> Epochs:
         """Ages between restores."""
-        return Epochs(self.connection)
+        return Epochs(self._session)
 
     @cached_property
     def blocked_keys(self) -> BlockedKeys:
         """Keys that get no certificate."""
-        return BlockedKeys(self.connection)
+        return BlockedKeys(self._session)
 
     @cached_property
     def log(self) -> LogTables:
         """The tables of the Merkle log."""
-        return LogTables(self.connection)
+        return LogTables(self._session)
 
     @cached_property
     def views(self) -> Views:
         """What a decision reads."""
-        return Views(self.connection)
+        return Views(self._session)

@@ -1,14 +1,16 @@
 """What a decision reads, in as few statements as it takes: a round trip costs more than what it brings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 from ca_service.store import schema
-from ca_service.store.repository import Repository, select_by
+from ca_service.store.repository import Repository
 from ca_service.store.rows import CertificateRow, CertificateState, IssuerState, TpmRow
+from ca_service.store.statements import Statement
 
 MOST_KEYS = 6
 """Keys of a TPM: one to four EKs, IAK and IDevID."""
@@ -16,38 +18,63 @@ MOST_KEYS = 6
 _NOBODY = ""
 """Fills the places of keys that a TPM does not have: no row has an empty Name, digest or live key."""
 
-_LOOK = sa.text(
+_GIVEN_UP = (IssuerState.TAINTED.value, IssuerState.RETIRED.value)
+
+
+@cache
+def _look(places: int) -> Statement:
+    """Everything at once, about so many keys.
+
+    A list of them that is joined costs SQLite much less than three that are searched with IN, for each of which it
+    makes a table first.
     """
-    SELECT 'policy' AS kind, CAST(max(version) AS VARCHAR) AS a, '' AS b, '' AS c FROM policies
-    UNION ALL SELECT 'epoch', CAST(max(number) AS VARCHAR), '', '' FROM epochs
-    UNION ALL SELECT 'signs', active, skid, '' FROM issuers WHERE active IS NOT NULL
-    UNION ALL SELECT 'given-up', skid, '', '' FROM issuers WHERE state IN (:tainted, :retired)
-    UNION ALL SELECT 'tenant', CAST(i.id AS VARCHAR), CAST(t.id AS VARCHAR), ''
-        FROM instances i LEFT JOIN tpms t ON t.occupies = i.id
-        WHERE i.kbs_id = :kbs_id AND i.resource = :resource AND i.salt = :salt
-    UNION ALL SELECT 'key', name, CAST(instance_id AS VARCHAR), ''
-        FROM tpm_keys WHERE name IN (:name0, :name1, :name2, :name3, :name4, :name5)
-    UNION ALL SELECT 'key-id', key_id, kbs_id, resource FROM key_ids WHERE key_id = :key_id
-    UNION ALL SELECT 'blocked', spki, '', ''
-        FROM blocked_keys WHERE spki IN (:spki0, :spki1, :spki2, :spki3, :spki4, :spki5)
-    UNION ALL SELECT 'live', live, serial, state
-        FROM certificates WHERE live IN (:live0, :live1, :live2, :live3, :live4, :live5)
-    """
-)
-_STATES = {"tainted": IssuerState.TAINTED.value, "retired": IssuerState.RETIRED.value}
+    keys = ", ".join(f"(:name{i}, :spki{i}, :live{i})" for i in range(places))
+    return Statement(
+        sa.text(
+            f"""
+            WITH k (name, spki, live) AS (VALUES {keys})
+            SELECT 'in-force' AS kind, CAST((SELECT max(version) FROM policies) AS VARCHAR) AS a,
+                CAST((SELECT max(number) FROM epochs) AS VARCHAR) AS b, '' AS c, '' AS d
+            UNION ALL SELECT 'issuer', skid, state, active, '' FROM issuers
+                WHERE active IS NOT NULL OR state = '{_GIVEN_UP[0]}' OR state = '{_GIVEN_UP[1]}'
+            UNION ALL SELECT 'tenant', CAST(i.id AS VARCHAR), CAST(t.id AS VARCHAR), '', ''
+                FROM instances i LEFT JOIN tpms t ON t.occupies = i.id
+                WHERE i.kbs_id = :kbs_id AND i.resource = :resource AND i.salt = :salt
+            UNION ALL SELECT 'key-id', kbs_id, resource, '', '' FROM key_ids WHERE key_id = :key_id
+            UNION ALL SELECT 'key', t.name, CAST(t.instance_id AS VARCHAR), b.spki, c.live
+                FROM k LEFT JOIN tpm_keys t ON t.name = k.name
+                LEFT JOIN blocked_keys b ON b.spki = k.spki
+                LEFT JOIN certificates c ON c.live = k.live
+            """  # noqa: S608 - our own words
+        )
+    )
+
+
+@cache
+def _spoilt(places: int) -> Statement:
+    """Why the certificates of a TPM with so many keys must not leave the process."""
+    keys = ", ".join(f"(:spki{i})" for i in range(places))
+    return Statement(
+        sa.text(
+            f"""
+            WITH k (spki) AS (VALUES {keys})
+            SELECT 'revoked' AS why FROM certificates WHERE tpm_id = :tpm_id AND state = :revoked
+            UNION ALL SELECT 'blocked' FROM k JOIN blocked_keys b ON b.spki = k.spki
+            """  # noqa: S608 - our own words
+        )
+    )
+
 
 _CERTIFICATES = schema.certificates.c
-_LIVE = sa.select(schema.certificates).where(_CERTIFICATES.live.in_(sa.bindparam("lives", expanding=True)))
-_REVOKED = sa.select(_CERTIFICATES.serial).where(
-    _CERTIFICATES.tpm_id == sa.bindparam("tpm_id"), _CERTIFICATES.state == CertificateState.REVOKED.value
+_LIVE = Statement(
+    sa.select(schema.certificates).where(
+        _CERTIFICATES.live.in_([sa.bindparam(f"live{i}") for i in range(MOST_KEYS)])
+    )
 )
-
-
-_SPOILT = sa.text(
-    """
-    SELECT 'revoked' AS why FROM certificates WHERE tpm_id = :tpm_id AND state = :revoked
-    UNION ALL SELECT 'blocked' FROM blocked_keys WHERE spki IN (:spki0, :spki1, :spki2, :spki3, :spki4, :spki5)
-    """
+_REVOKED = Statement(
+    sa.select(_CERTIFICATES.serial).where(
+        _CERTIFICATES.tpm_id == sa.bindparam("tpm_id"), _CERTIFICATES.state == CertificateState.REVOKED.value
+    )
 )
 
 
@@ -87,24 +114,30 @@ class LedgerQuery:
     spkis: tuple[str, ...] = ()
     lives: tuple[str, ...] = ()
 
-    def values(self) -> dict[str, str]:
-        """The statement's values."""
+    @cached_property
+    def places(self) -> int:
+        """How many keys are asked about at the most by any of their names, at least one."""
+        return max(1, len(self.names), len(self.spkis), len(self.lives))
+
+    @cached_property
+    def values(self) -> Mapping[str, str]:
+        """The statement's values: the same query is asked again before what it answered is acted upon."""
         return {
-            **_STATES,
             "kbs_id": self.kbs_id,
             "resource": self.resource,
             "salt": self.salt,
             "key_id": self.key_id,
-            **_places("name", self.names),
-            **_places("spki", self.spkis),
-            **_places("live", self.lives),
+            **_places("name", self.names, self.places),
+            **_places("spki", self.spkis, self.places),
+            **_places("live", self.lives, self.places),
         }
 
 
-def _places(kind: str, given: tuple[str, ...]) -> dict[str, str]:
-    if len(given) > MOST_KEYS:
+def _places(kind: str, given: tuple[str, ...], count: int = MOST_KEYS) -> dict[str, str]:
+    if max(len(given), count) > MOST_KEYS:
         raise ValueError(f"a TPM has at most {MOST_KEYS} keys")
-    return {f"{kind}{i}": given[i] if i < len(given) else _NOBODY for i in range(MOST_KEYS)}
+    filled = given + (_NOBODY,) * (count - len(given))
+    return {f"{kind}{i}": value for i, value in enumerate(filled)}
 
 
 @dataclass(frozen=True)
@@ -141,42 +174,53 @@ class Views(Repository):
 
     def look(self, query: LedgerQuery) -> tuple[Standing, LedgerView]:
         """What is in force, and what is known about a TPM: one statement, and a few more for one that is known."""
-        found: dict[str, list[tuple[str, str, str]]] = {}
-        for kind, *rest in self._connection.execute(_LOOK, query.values()):
-            found.setdefault(kind, []).append((rest[0], rest[1], rest[2]))
+        version = epoch = ""
+        instance = occupant = owner = None
+        issuers, keys = list[tuple[str, str, str | None]](), list[tuple[str | None, ...]]()
+        for kind, a, b, c, d in self._session.rows(_look(query.places), query.values)[1]:
+            match kind:
+                case "in-force":
+                    version, epoch = a, b
+                case "issuer":
+                    issuers.append((a, b, c))
+                case "tenant":
+                    instance = int(a)
+                    occupant = None if b is None else self._get(TpmRow, schema.tpms, id=int(b))
+                case "key-id":
+                    owner = (a, b)
+                case "key":
+                    keys.append((a, b, c, d))
         standing = Standing(
-            policy_version=_number(found["policy"]),
-            epoch=_number(found["epoch"]),
-            issuers={active: skid for active, skid, _ in found.get("signs", ())},
-            given_up=frozenset(skid for skid, _, _ in found.get("given-up", ())),
+            policy_version=int(version or 0),
+            epoch=int(epoch or 0),
+            issuers={active: skid for skid, _, active in issuers if active is not None},
+            given_up=frozenset(skid for skid, state, _ in issuers if state in _GIVEN_UP),
         )
-        instance, tpm = next(((int(a), b) for a, b, _ in found.get("tenant", ())), (None, None))
+        lives = tuple(live for _, _, _, live in keys if live is not None)
         view = LedgerView(
             instance_id=instance,
-            occupant=None
-            if tpm is None
-            else self._one(TpmRow, select_by(schema.tpms, ("id",)), {"id": int(tpm)}),
-            key_instances={name: int(number) for name, number, _ in found.get("key", ())},
-            key_id_owner=next(((b, c) for _, b, c in found.get("key-id", ())), None),
-            blocked=frozenset(spki for spki, _, _ in found.get("blocked", ())),
-            live=self._live([live for live, _, _ in found["live"]]) if "live" in found else {},
-            revoked=() if tpm is None else self._revoked(int(tpm)),
+            occupant=occupant,
+            key_instances={name: int(number) for name, number, _, _ in keys if name and number},
+            key_id_owner=owner,
+            blocked=frozenset(spki for _, _, spki, _ in keys if spki is not None),
+            live=self._live(lives) if lives else {},
+            revoked=() if occupant is None else self._revoked(occupant.id),
         )
         return standing, view
 
     def spoilt(self, tpm_id: int, spkis: tuple[str, ...]) -> bool:
         """Whether a certificate of the TPM is revoked or a key of it blocked, each by its `spki_digest`."""
-        values = {"tpm_id": tpm_id, "revoked": CertificateState.REVOKED.value, **_places("spki", spkis)}
-        return self._connection.execute(_SPOILT, values).first() is not None
+        places = max(1, len(spkis))
+        values = {
+            "tpm_id": tpm_id,
+            "revoked": CertificateState.REVOKED.value,
+            **_places("spki", spkis, places),
+        }
+        return self._session.first(_spoilt(places), values) is not None
 
-    def _live(self, keys: list[str]) -> dict[str, CertificateRow]:
-        rows = self._all(CertificateRow, _LIVE, {"lives": keys})
+    def _live(self, keys: tuple[str, ...]) -> dict[str, CertificateRow]:
+        rows = self._all(CertificateRow, _LIVE, _places("live", keys))
         return {row.live: row for row in rows if row.live is not None}
 
     def _revoked(self, tpm_id: int) -> tuple[str, ...]:
-        return tuple(self._connection.execute(_REVOKED, {"tpm_id": tpm_id}).scalars())
-
-
-def _number(rows: Iterable[tuple[str | None, str, str]]) -> int:
-    """The one number in a row; 0 for the maximum of an empty table."""
-    return next((int(a) for a, _, _ in rows if a is not None), 0)
+        return tuple(serial for (serial,) in self._session.rows(_REVOKED, {"tpm_id": tpm_id})[1])

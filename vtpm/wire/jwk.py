@@ -7,23 +7,15 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from vtpm.wire.curves import NIST_CURVES
 from vtpm.wire.encoding import Members, b64url, canonical
 from vtpm.wire.errors import WireError
 
 REMEMBERED: Final = 512
 """For how many keys the thumbprint and the loaded key are remembered: a broker's key comes with every machine."""
 
-_CURVES: dict[str, tuple[ec.EllipticCurve, int]] = {
-    "P-256": (ec.SECP256R1(), 32),
-    "P-384": (ec.SECP384R1(), 48),
-    "P-521": (ec.SECP521R1(), 66),
-}
-_PRIMES: dict[str, int] = {
-    "P-256": 2**256 - 2**224 + 2**192 + 2**96 - 1,
-    "P-384": 2**384 - 2**128 - 2**96 + 2**32 - 1,
-    "P-521": 2**521 - 1,
-}
-_NAMES = {curve.name: name for name, (curve, _) in _CURVES.items()}
+_CURVES: Final = {curve.name: curve for curve in NIST_CURVES}
+_NAMES: Final = {curve.group.name: curve.name for curve in NIST_CURVES}
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class EcJwk:
         crv = _NAMES.get(key.curve.name)
         if crv is None:
             raise WireError("jwk", "must be on " + ", ".join(_CURVES))
-        size = _CURVES[crv][1]
+        size = _CURVES[crv].size
         point = key.public_numbers()
         return cls(crv, point.x.to_bytes(size, "big"), point.y.to_bytes(size, "big"))
 
@@ -54,16 +46,18 @@ class EcJwk:
         members = Members(value, path)
         members.one_of("kty", ("EC",))
         crv = members.one_of("crv", curves)
-        size = _CURVES[crv][1]
+        size = _CURVES[crv].size
         jwk = cls(crv, members.b64url("x", size=size), members.b64url("y", size=size))
         if alg is not None:
             members.one_of("alg", (alg,))
         members.end()
-        try:
-            jwk.public_key()
-        except ValueError as error:
-            raise WireError(path, f"the point is not on {crv}") from error
+        if not _CURVES[crv].has(*jwk.coordinates()):
+            raise WireError(path, f"the point is not on {crv}")
         return jwk
+
+    def coordinates(self) -> tuple[int, int]:
+        """The point as numbers."""
+        return int.from_bytes(self.x, "big"), int.from_bytes(self.y, "big")
 
     def members(self) -> dict[str, str]:
         """The required members, as RFC 7638 section 3.2 lists them."""
@@ -89,8 +83,8 @@ def _thumbprint(jwk: EcJwk) -> str:
 
 @lru_cache(maxsize=REMEMBERED)
 def _public_key(jwk: EcJwk) -> ec.EllipticCurvePublicKey:
-    x, y = (int.from_bytes(value, "big") for value in (jwk.x, jwk.y))
+    curve, (x, y) = _CURVES[jwk.crv], jwk.coordinates()
     # cryptography takes x + p for x; then one key would have two JWKs and two thumbprints.
-    if max(x, y) >= _PRIMES[jwk.crv]:
+    if max(x, y) >= curve.prime:
         raise ValueError("a coordinate is not below the prime of the field")
-    return ec.EllipticCurvePublicNumbers(x, y, _CURVES[jwk.crv][0]).public_key()
+    return ec.EllipticCurvePublicNumbers(x, y, curve.group).public_key()

@@ -6,6 +6,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature
@@ -58,7 +59,7 @@ class VerifierKey:
         if len(self.public) != _PUBLIC_KEY:
             raise WireError("vkey", f"must hold a key of {_PUBLIC_KEY} bytes")
 
-    @property
+    @cached_property
     def id(self) -> bytes:
         """The key id, 4 bytes: the first of SHA-256(name || 0A || 01 || key)."""
         named = self.name.encode("utf-8") + b"\n" + bytes([_ED25519]) + self.public
@@ -90,10 +91,14 @@ class VerifierKey:
     def verify(self, text: str, signature: bytes) -> bool:
         """Whether this key signed `text`."""
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text.encode("utf-8"))
+            self._key.verify(signature, text.encode("utf-8"))
         except (InvalidSignature, ValueError):
             return False
         return True
+
+    @cached_property
+    def _key(self) -> Ed25519PublicKey:
+        return Ed25519PublicKey.from_public_bytes(self.public)
 
     def line(self, signature: bytes) -> str:
         """The signature line of a note for this key's `signature`, with its line end."""

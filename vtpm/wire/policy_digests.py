@@ -12,6 +12,8 @@ import struct
 HASH_ALGORITHMS = {"sha256": 0x000B, "sha384": 0x000C, "sha512": 0x000D}
 """Hash names as the wire uses them, with their TPM_ALG_ID."""
 
+_HASHES = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
+
 _RH_ENDORSEMENT = struct.pack(">I", 0x4000000B)
 _CC_ACTIVATE_CREDENTIAL = 0x00000147
 _CC_CERTIFY = 0x00000148
@@ -30,12 +32,12 @@ _IAK_POLICY_INDEX = {"sha256": 0x01C90018, "sha384": 0x01C90019, "sha512": 0x01C
 
 def digest(name_alg: str, *parts: bytes) -> bytes:
     """Hash of the concatenated `parts` under `name_alg` ("sha256", "sha384" or "sha512")."""
-    return hashlib.new(name_alg, b"".join(parts)).digest()
+    return _HASHES[name_alg](b"".join(parts)).digest()
 
 
 def _nothing(name_alg: str) -> bytes:
     """The policy digest that every session starts from: zeros."""
-    return bytes(hashlib.new(name_alg).digest_size)
+    return bytes(_HASHES[name_alg]().digest_size)
 
 
 def _extended_by_command(name_alg: str, before: bytes, command_code: int) -> bytes:

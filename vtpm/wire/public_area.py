@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from vtpm.wire.curves import P256, P384, P521, Curve
 from vtpm.wire.errors import WireError
 from vtpm.wire.policy_digests import HASH_ALGORITHMS, digest
 
@@ -31,14 +32,13 @@ ALG_ECSCHNORR = 0x001C
 ALG_ECC = 0x0023
 ALG_CFB = 0x0043
 
-CURVES: dict[int, tuple[int, ec.EllipticCurve]] = {
-    0x0003: (256, ec.SECP256R1()),
-    0x0004: (384, ec.SECP384R1()),
-    0x0005: (521, ec.SECP521R1()),
-}
-"""TPM_ECC_CURVE to key size in bits and curve: the NIST curves that TCG templates use."""
+ECC_CURVES: dict[int, Curve] = {0x0003: P256, 0x0004: P384, 0x0005: P521}
+"""TPM_ECC_CURVE to curve: the NIST curves that TCG templates use."""
 
-CURVE_IDS = {bits: curve for curve, (bits, _) in CURVES.items()}
+CURVES = {number: (curve.bits, curve.group) for number, curve in ECC_CURVES.items()}
+"""TPM_ECC_CURVE to key size in bits and curve."""
+
+CURVE_IDS = {curve.bits: number for number, curve in ECC_CURVES.items()}
 """Key size in bits to TPM_ECC_CURVE."""
 
 REMEMBERED: Final = 2048
@@ -99,6 +99,25 @@ class PublicArea:
     kdf: Scheme
     unique: tuple[bytes, ...]
 
+    def frame(self) -> tuple[object, ...]:
+        """All fields but `unique`: what the keys of one template have in common."""
+        return (
+            self.kind,
+            self.name_alg,
+            self.attributes,
+            self.policy,
+            self.symmetric,
+            self.scheme,
+            self.bits,
+            self.curve,
+            self.exponent,
+            self.kdf,
+        )
+
+    def numbers(self) -> tuple[int, ...]:
+        """`unique` as numbers: the modulus alone, or the coordinates."""
+        return self._numbers
+
     def public_key(self) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
         """The key as `cryptography` has it.
 
@@ -113,15 +132,22 @@ class PublicArea:
 
     @cached_property
     def _spki(self) -> bytes:
+        curve, numbers = ECC_CURVES.get(self.curve), self._numbers
+        if self.kind == "ecc" and curve is not None and curve.has(*numbers):
+            return curve.spki_head + b"".join(number.to_bytes(curve.size, "big") for number in numbers)
         return self._public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     @cached_property
+    def _numbers(self) -> tuple[int, ...]:
+        return tuple(int.from_bytes(part, "big") for part in self.unique)
+
+    @cached_property
     def _public_key(self) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
-        numbers = [int.from_bytes(part, "big") for part in self.unique]
         try:
             if self.kind == "rsa":
-                return rsa.RSAPublicNumbers(self.exponent or _DEFAULT_EXPONENT, numbers[0]).public_key()
-            return ec.EllipticCurvePublicNumbers(numbers[0], numbers[1], CURVES[self.curve][1]).public_key()
+                return rsa.RSAPublicNumbers(self.exponent or _DEFAULT_EXPONENT, *self._numbers).public_key()
+            x, y = self._numbers
+            return ec.EllipticCurvePublicNumbers(x, y, ECC_CURVES[self.curve].group).public_key()
         except ValueError as error:
             raise WireError("unique", f"is no {self.bits}-bit {self.kind.upper()} public key") from error
 
@@ -129,14 +155,18 @@ class PublicArea:
 class _Reader:
     """Takes big-endian fields off the front; every shortage names the field."""
 
+    __slots__ = ("_at", "_data")
+
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._at = 0
 
     def take(self, size: int, field: str) -> bytes:
-        if len(self._data) < size:
-            raise WireError(field, f"needs {size} bytes, {len(self._data)} are left")
-        taken, self._data = self._data[:size], self._data[size:]
-        return taken
+        start = self._at
+        self._at = end = start + size
+        if end > len(self._data):
+            raise WireError(field, f"needs {size} bytes, {len(self._data) - start} are left")
+        return self._data[start:end]
 
     def number(self, size: int, field: str) -> int:
         return int.from_bytes(self.take(size, field), "big")
@@ -171,8 +201,9 @@ class _Reader:
         return Scheme(algorithm, self.number(2, field))
 
     def end(self) -> None:
-        if self._data:
-            raise WireError("", f"is followed by {len(self._data)} bytes that do not belong to it")
+        left = len(self._data) - self._at
+        if left:
+            raise WireError("", f"is followed by {left} bytes that do not belong to it")
 
 
 def parse_public(data: bytes, path: str = "") -> PublicArea:
@@ -216,9 +247,9 @@ def _parsed(data: bytes) -> PublicArea:
     else:
         scheme = reader.scheme("scheme", _ECC_SCHEMES)
         curve = reader.number(2, "curveID")
-        if curve not in CURVES:
+        if curve not in ECC_CURVES:
             raise WireError("curveID", "must be NIST P-256, P-384 or P-521")
-        bits = CURVES[curve][0]
+        bits = ECC_CURVES[curve].bits
         kdf = reader.scheme("kdf", _KDF_SCHEMES)
         size = (bits + 7) // 8
         unique = (reader.sized("unique.x", size), reader.sized("unique.y", size))

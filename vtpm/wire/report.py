@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from vtpm.wire.errors import WireError
 
@@ -25,6 +25,7 @@ _COORDINATE: Final = 72
 _COORDINATE_USED: Final = 48
 
 _SIGNATURE_FIELD: Final = 512
+_NO_SIGNATURE: Final = bytes(_SIGNATURE_FIELD)
 
 
 _MODELS: Final = (
@@ -83,6 +84,10 @@ MIT_VECTORS_SINCE: Final = 5
 
 CPUID_SINCE: Final = 3
 """Report version from which the processor states its own CPUID."""
+
+
+_BODY: Final = struct.Struct("<IIQ16s16sII8sQI4x64s48s32s48s48s32s32s8s3B21x64s8s3Bx3Bx8sQQ152x")
+"""The fields of a report in front of its signature, in the order of `Report`; versions are written build first."""
 
 
 @dataclass(frozen=True)
@@ -147,42 +152,55 @@ class Report:
         if len(data) != REPORT_SIZE:
             raise WireError(path, f"must be {REPORT_SIZE} bytes, is {len(data)}")
         raw = bytes(data)
-        return cls(
-            raw=raw,
-            version=_u32(raw, 0x000),
-            guest_svn=_u32(raw, 0x004),
-            policy=_u64(raw, 0x008),
-            family_id=raw[0x010:0x020],
-            image_id=raw[0x020:0x030],
-            vmpl=_u32(raw, 0x030),
-            signature_algo=_u32(raw, 0x034),
-            current_tcb=raw[0x038:0x040],
-            platform_info=_u64(raw, 0x040),
-            key_flags=_u32(raw, 0x048),
-            report_data=raw[0x050:0x090],
-            measurement=raw[0x090:0x0C0],
-            host_data=raw[0x0C0:0x0E0],
-            id_key_digest=raw[0x0E0:0x110],
-            author_key_digest=raw[0x110:0x140],
-            report_id=raw[0x140:0x160],
-            report_id_ma=raw[0x160:0x180],
-            reported_tcb=raw[0x180:0x188],
-            cpuid=(raw[0x188], raw[0x189], raw[0x18A]),
-            chip_id=raw[0x1A0:0x1E0],
-            committed_tcb=raw[0x1E0:0x1E8],
-            current_firmware=(raw[0x1EA], raw[0x1E9], raw[0x1E8]),
-            committed_firmware=(raw[0x1EE], raw[0x1ED], raw[0x1EC]),
-            launch_tcb=raw[0x1F0:0x1F8],
-            launch_mit_vector=_u64(raw, 0x1F8),
-            current_mit_vector=_u64(raw, 0x200),
-            signature_r=int.from_bytes(raw[0x2A0:0x2E8], "little"),
-            signature_s=int.from_bytes(raw[0x2E8:0x330], "little"),
+        (
+            *before_cpuid,
+            family,
+            model,
+            stepping,
+            chip_id,
+            committed_tcb,
+            current_build,
+            current_minor,
+            current_major,
+            committed_build,
+            committed_minor,
+            committed_major,
+            launch_tcb,
+            launch_mit_vector,
+            current_mit_vector,
+        ) = _BODY.unpack_from(raw)
+        in_order: tuple[Any, ...] = (
+            raw,
+            *before_cpuid,
+            (family, model, stepping),
+            chip_id,
+            committed_tcb,
+            (current_major, current_minor, current_build),
+            (committed_major, committed_minor, committed_build),
+            launch_tcb,
+            launch_mit_vector,
+            current_mit_vector,
+            int.from_bytes(raw[0x2A0:0x2E8], "little"),
+            int.from_bytes(raw[0x2E8:0x330], "little"),
         )
+        return cls(*in_order)
 
     @property
     def signed_bytes(self) -> bytes:
         """The bytes that the signature covers: 0 to 0x29f."""
         return self.raw[:SIGNED_SIZE]
+
+    def common_part(self) -> bytes:
+        """The report without what makes it this one: zeros for REPORT_DATA, REPORT_ID, REPORT_ID_MA and signature."""
+        raw = self.raw
+        return (
+            raw[:0x050]
+            + bytes(0x40)
+            + raw[0x090:0x140]
+            + bytes(0x40)
+            + raw[0x180:SIGNED_SIZE]
+            + _NO_SIGNATURE
+        )
 
     @property
     def author_key_en(self) -> bool:
@@ -229,17 +247,6 @@ class Report:
         if self.key_flags >> 5:
             names.insert(0, "0x048 bits 31:5")
         return names
-
-
-def _u32(raw: bytes, offset: int) -> int:
-    return int.from_bytes(raw[offset : offset + 4], "little")
-
-
-def _u64(raw: bytes, offset: int) -> int:
-    return int.from_bytes(raw[offset : offset + 8], "little")
-
-
-_BODY: Final = struct.Struct("<IIQ16s16sII8sQI4x64s48s32s48s48s32s32s8s3B21x64s8s3Bx3Bx8sQQ152x")
 
 
 def pack_report(

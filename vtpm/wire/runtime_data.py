@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Self
 
-from vtpm.wire.encoding import Members, canonical, parse_json
+from vtpm.wire.encoding import Members, canonical, is_canonical, parse_json
 from vtpm.wire.errors import WireError
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.statements import (
@@ -46,14 +46,19 @@ MAX_RUNTIME_DATA = 16 * 1024
 _CERTIFY_LABEL = b"svsm-vtpm-ca:1 certify\x00"
 
 
-def _members(data: bytes, path: str, profile: str) -> Members:
-    members = Members(parse_json(data, path, most=MAX_RUNTIME_DATA, depth=8), path)
+def _members(value: object, path: str, profile: str) -> Members:
+    members = Members(value, path)
     members.one_of("profile", (profile,))
     return members
 
 
-def _check_canonical(wanted: bytes, data: bytes, path: str) -> None:
-    if wanted != data:
+def _value(data: bytes, path: str) -> object:
+    return parse_json(data, path, most=MAX_RUNTIME_DATA, depth=8)
+
+
+def _check_canonical(data: bytes, value: object, path: str) -> None:
+    """Every member has one text form only, so the form of the document is all that is left to look at."""
+    if not is_canonical(data, value):
         raise WireError(path, "must be in canonical form (RFC 8785)")
 
 
@@ -108,7 +113,8 @@ class RuntimeData:
             WireError: too large, a member missing, unknown, twice or malformed, or not in canonical
                 form. The path names the member: ``evidence.runtime_data.tpm.ek[0].pub``.
         """
-        members = _members(data, path, PROFILE)
+        value = _value(data, path)
+        members = _members(value, path, PROFILE)
         parsed = cls(
             aud=members.text("aud", most=128),
             nonce=members.text("nonce", most=256),
@@ -118,7 +124,7 @@ class RuntimeData:
             store=StoreStatement.parse(members.members("store")),
         )
         members.end()
-        _check_canonical(parsed.canonical(), data, path)
+        _check_canonical(data, value, path)
         return parsed
 
 
@@ -161,7 +167,8 @@ class SessionData:
     @classmethod
     def parse(cls, data: bytes, path: str = "evidence.runtime_data") -> Self:
         """Read canonical session data; raises `WireError` as `RuntimeData.parse` does."""
-        members = _members(data, path, SESSION_PROFILE)
+        value = _value(data, path)
+        members = _members(value, path, SESSION_PROFILE)
         parsed = cls(
             aud=members.text("aud", most=128),
             nonce=members.text("nonce", most=256),
@@ -173,7 +180,7 @@ class SessionData:
         members.end()
         if not parsed.salt:
             raise WireError(members.at("salt"), f"must be 1 to {MAX_SALT} bytes, is 0")
-        _check_canonical(parsed.canonical(), data, path)
+        _check_canonical(data, value, path)
         return parsed
 
 

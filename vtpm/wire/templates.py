@@ -279,6 +279,15 @@ def _fields(area: PublicArea) -> dict[str, object]:
     }
 
 
+def _differing_fields(actual: PublicArea, wanted: PublicArea) -> list[str]:
+    actual_fields, wanted_fields = _fields(actual), _fields(wanted)
+    return [
+        field
+        for field in wanted_fields | actual_fields
+        if actual_fields.get(field) != wanted_fields.get(field)
+    ]
+
+
 def differences(public: bytes, template: Template) -> list[str]:
     """Names of the fields in which a key differs from its template; empty if it is an instance of it.
 
@@ -288,12 +297,7 @@ def differences(public: bytes, template: Template) -> list[str]:
         WireError: `public` is no TPMT_PUBLIC.
     """
     actual, wanted = parse_public(public), parse_public(template.public)
-    actual_fields, wanted_fields = _fields(actual), _fields(wanted)
-    differing = [
-        field
-        for field in wanted_fields | actual_fields
-        if actual_fields.get(field) != wanted_fields.get(field)
-    ]
+    differing = [] if actual.frame() == wanted.frame() else _differing_fields(actual, wanted)
     size = (wanted.bits + 7) // 8
     if any(len(part) != size for part in actual.unique):
         differing.append("unique")

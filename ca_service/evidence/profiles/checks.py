@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ca_service.evidence.profiles.claims import Claims
-from ca_service.judgment import Check, Finding, failed, passed
+from ca_service.judgment import Check, Finding, Timeless, failed, passed
 from vtpm.wire.amd_evidence import SERVICES_PROFILE, VTPM_PROFILE
 from vtpm.wire.runtime_data import PROFILE
 from vtpm.wire.services import KBS_SERVICE
@@ -27,7 +27,7 @@ PROFILE_ISSUED: Final = "profile.issued"
 
 
 @dataclass(frozen=True)
-class _Issued:
+class _Issued(Timeless):
     """This CA issues certificates on evidence of this profile."""
 
     id: str = PROFILE_ISSUED
@@ -44,7 +44,7 @@ class _Issued:
 
 
 @dataclass(frozen=True)
-class _EkInManifest:
+class _EkInManifest(Timeless):
     """The EK that names the TPM is the one that the SVSM vouches for."""
 
     id: str = "profile.ek-in-manifest"
@@ -62,7 +62,7 @@ class _EkInManifest:
 
 
 @dataclass(frozen=True)
-class _SingleEk:
+class _SingleEk(Timeless):
     """No EK is stated besides the manifest's: the profile has a place for one."""
 
     id: str = "profile.single-ek"
@@ -75,7 +75,7 @@ class _SingleEk:
 
 
 @dataclass(frozen=True)
-class _GrantPresent:
+class _GrantPresent(Timeless):
     """The manifest holds the key broker's grant: without it, the profile says no more than the vTPM's own manifest."""
 
     id: str = "profile.grant-present"

@@ -10,7 +10,7 @@ from typing import Final
 from ca_service.evidence.snp.endorsement import ENDORSEMENT
 from ca_service.evidence.snp.evidence import P384_ORDER, SnpEvidence, verifies
 from ca_service.evidence.snp.form import FORM
-from ca_service.judgment import Check, Finding, failed, passed
+from ca_service.judgment import Check, Finding, Timeless, failed, passed
 from vtpm.wire.certtable import CertKind
 from vtpm.wire.report import SIGNED_SIZE
 
@@ -18,7 +18,7 @@ _SIGNATURE_END: Final = SIGNED_SIZE + 2 * 72
 
 
 @dataclass(frozen=True)
-class _Tcb:
+class _Tcb(Timeless):
     """The certificate is for REPORTED_TCB, byte by byte; the other TCBs of the report may differ from it."""
 
     id: str = "snp.tcb"
@@ -38,7 +38,7 @@ class _Tcb:
 
 
 @dataclass(frozen=True)
-class _Hwid:
+class _Hwid(Timeless):
     """A VCEK's certificate is for the chip that the report names; a platform that masks its chip id is refused.
 
     A VLEK is a provider's and not a chip's: its certificate names none, and some of its platforms mask theirs.
@@ -64,7 +64,7 @@ class _Hwid:
 
 
 @dataclass(frozen=True)
-class _Signature:
+class _Signature(Timeless):
     """The signature holds over the raw bytes, r and s in range, and the unsigned rest of the field is zero."""
 
     id: str = "snp.signature"

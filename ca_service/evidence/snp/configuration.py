@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ca_service.evidence.snp.evidence import SnpEvidence
-from ca_service.judgment import Check, Finding, failed, passed
+from ca_service.judgment import Check, Finding, Timeless, failed, passed
 from vtpm.wire.report import tcb_components
 
 _POLICY_ONE: Final = 17
@@ -16,7 +16,7 @@ _POLICY_RESERVED: Final = 26
 
 
 @dataclass(frozen=True)
-class _Vmpl:
+class _Vmpl(Timeless):
     """VMPL 0 asked: with an SVSM measured into the VM, that is the SVSM and not the guest's kernel."""
 
     id: str = "snp.vmpl"
@@ -29,7 +29,7 @@ class _Vmpl:
 
 
 @dataclass(frozen=True)
-class _Debug:
+class _Debug(Timeless):
     """The host may not read and write the VM's memory (guest policy DEBUG)."""
 
     id: str = "snp.debug"
@@ -41,7 +41,7 @@ class _Debug:
 
 
 @dataclass(frozen=True)
-class _Migration:
+class _Migration(Timeless):
     """No migration agent may be associated with the VM (guest policy MIGRATE_MA): it could export its memory."""
 
     id: str = "snp.migration"
@@ -53,7 +53,7 @@ class _Migration:
 
 
 @dataclass(frozen=True)
-class _GuestPolicy:
+class _GuestPolicy(Timeless):
     """No bit of the guest policy is set that has no meaning here, and bit 17 is 1, as the firmware demands."""
 
     id: str = "snp.guest-policy"
@@ -69,7 +69,7 @@ class _GuestPolicy:
 
 
 @dataclass(frozen=True)
-class _TcbOrder:
+class _TcbOrder(Timeless):
     """Neither the reported nor the committed TCB is above the current one, component by component."""
 
     id: str = "snp.tcb-order"

@@ -9,13 +9,13 @@ from datetime import timedelta
 
 from ca_service.evidence.snp.evidence import SnpEvidence
 from ca_service.evidence.snp.leaf import HWID_SIZE, STRUCT_VERSION, Leaf
-from ca_service.judgment import Check, Finding, failed, passed
+from ca_service.judgment import Check, Finding, Timeless, failed, passed
 from vtpm.wire.certtable import CertKind
 from vtpm.wire.report import CPUID_SINCE, Product
 
 
 @dataclass(frozen=True)
-class _LeafPresent:
+class _LeafPresent(Timeless):
     """A certificate for the report's key is at hand and can be read."""
 
     id: str = "snp.leaf-present"
@@ -27,7 +27,7 @@ class _LeafPresent:
 
 
 @dataclass(frozen=True)
-class _Chain:
+class _Chain(Timeless):
     """The ASK (for a VLEK the ASVK) of a trusted root issued the certificate."""
 
     id: str = "snp.chain"
@@ -73,7 +73,7 @@ class _Validity:
 
 
 @dataclass(frozen=True)
-class _Revocation:
+class _Revocation(Timeless):
     """No list of the root names a certificate of the chain, nor one that was offered for it.
 
     A list counts however old it is. An operator's list in the root's name must be the root's: one that cannot be
@@ -127,7 +127,7 @@ class CrlAge:
 
 
 @dataclass(frozen=True)
-class _Product:
+class _Product(Timeless):
     """The processor's generation is known and that of the root; it decides TCB layout and size of the chip id."""
 
     id: str = "snp.product"
@@ -159,7 +159,7 @@ class _Product:
 
 
 @dataclass(frozen=True)
-class _LeafProfile:
+class _LeafProfile(Timeless):
     """The certificate has the form that AMD gives to leaves of this kind and product."""
 
     id: str = "snp.leaf-profile"

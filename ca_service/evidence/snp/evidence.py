@@ -61,16 +61,24 @@ class SnpEvidence:
         Of several, the first one that fits the report in everything; else the first one, so that the checks can
         say what is wrong with it. What a requester sends goes before what an operator keeps.
         """
+        candidates = self._candidates
+        # To verify a signature is dear: a single candidate is verified once, by the check.
+        if len(candidates) > 1:
+            return next(filter(self._fits, candidates), candidates[0])
+        return candidates[0] if candidates else None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the leaf is the same at any time, because there is nothing to choose from."""
+        return len(self._candidates) <= 1
+
+    @cached_property
+    def _candidates(self) -> tuple[Leaf, ...]:
         if self.kind is None:
-            return None
+            return ()
         of_kind = tuple(leaf for leaf in self.offered.leaves if leaf.kind is self.kind)
         offered = self.offered.leaves_for(self.report, self.kind) or of_kind or self.offered.leaves
-        candidates = (*offered[:MOST_LEAVES], *self.collateral.leaves_for(self.report, self.kind))
-        if not candidates:
-            return None
-        first = candidates[0]
-        # To verify a signature is dear: a single candidate is verified once, by the check.
-        return first if len(candidates) == 1 else next(filter(self._fits, candidates), first)
+        return (*offered[:MOST_LEAVES], *self.collateral.leaves_for(self.report, self.kind))
 
     def _fits(self, leaf: Leaf) -> bool:
         return (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ca_service.evidence.snp.evidence import SnpEvidence
-from ca_service.judgment import Check, Finding, failed, passed
+from ca_service.judgment import Check, Finding, Timeless, failed, passed
 
 _VERSIONS: Final = range(2, 6)
 _ECDSA_P384_SHA384: Final = 1
@@ -17,7 +17,7 @@ _MAX_VMPL: Final = 3
 
 
 @dataclass(frozen=True)
-class _Version:
+class _Version(Timeless):
     """The report's layout is one that this verifier knows."""
 
     id: str = "snp.version"
@@ -32,7 +32,7 @@ class _Version:
 
 
 @dataclass(frozen=True)
-class _SignatureAlgorithm:
+class _SignatureAlgorithm(Timeless):
     """The report says that it is signed by ECDSA on P-384 with SHA-384; nothing else is defined."""
 
     id: str = "snp.signature-algorithm"
@@ -45,7 +45,7 @@ class _SignatureAlgorithm:
 
 
 @dataclass(frozen=True)
-class _KeyKind:
+class _KeyKind(Timeless):
     """The report says that a VCEK or a VLEK signed it."""
 
     id: str = "snp.key-kind"
@@ -63,7 +63,7 @@ class _KeyKind:
 
 
 @dataclass(frozen=True)
-class _MaskChipKey:
+class _MaskChipKey(Timeless):
     """The platform does not withhold its signature (with MASK_CHIP_KEY the firmware writes zeros)."""
 
     id: str = "snp.mask-chip-key"
@@ -75,7 +75,7 @@ class _MaskChipKey:
 
 
 @dataclass(frozen=True)
-class _VmplRange:
+class _VmplRange(Timeless):
     """A guest asked for the report: it names a VMPL that exists. What a hypervisor asks for carries 0xffffffff."""
 
     id: str = "snp.vmpl-range"
@@ -88,7 +88,7 @@ class _VmplRange:
 
 
 @dataclass(frozen=True)
-class _Reserved:
+class _Reserved(Timeless):
     """Nothing stands where this version of the report has nothing to say, so nothing is overlooked.
 
     PLATFORM_INFO is left out: processors of today set bits that published tables call reserved. The guest policy's

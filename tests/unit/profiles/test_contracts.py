@@ -16,9 +16,16 @@ from ca_service.judgment import BadRequest, Verdict
 from ca_service.profiles import CONTRACTS, DEVICE_LIFETIME, assemble, contract_report, key_kind, lint
 from ca_service.profiles.contract import ContractSubject
 from ca_service.profiles.reader_cryptography import read
-from ca_service.profiles.rule import AIA, AKI, BC, CP, EKU, KU, SAN, SDA
 from ca_service.profiles.rules import RULES, rules_for
 from ca_service.profiles.view import (
+    AIA,
+    AKI,
+    BC,
+    CP,
+    EKU,
+    KU,
+    SAN,
+    SDA,
     AuthorityKeyView,
     BasicConstraintsView,
     HardwareModuleView,

@@ -31,8 +31,8 @@ from ca_service.profiles import (
 )
 from ca_service.profiles.extensions import provenance_extension
 from ca_service.profiles.lint import READABLE, READERS_AGREE
-from ca_service.profiles.rule import AIA, AKI, BC, CDP, CP, EKU, KU, PROVENANCE, SAN, SDA, SKI
 from ca_service.profiles.rules import RULES
+from ca_service.profiles.view import AIA, AKI, BC, CDP, CP, EKU, KU, PROVENANCE, SAN, SDA, SKI
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ca_service.judgment import judge_all
 from ca_service.residency import KEY_CHECKS
-from ca_service.residency.sanity import _may_be_square, weakness
+from ca_service.residency.sanity import _close_factors, weakness
 from vtpm.wire.public_area import Scheme, Symmetric, pack_public, parse_public
 from vtpm.wire.runtime_data import KeyStatement
 from vtpm.wire.templates import Role, template, templates
@@ -231,9 +231,19 @@ def test_how_far_the_search_for_close_factors_goes(area, steps, found):
     assert weakness(rsa_area(area, modulus)) == ("has a modulus of two close factors" if found else None)
 
 
-@given(st.integers(0, 2**1040))
-def test_a_square_is_never_taken_for_none(root):
-    assert _may_be_square(root * root)
+def plain_fermat(modulus):
+    """Fermat's method without a sieve, as it is written in books."""
+    first = math.isqrt(modulus - 1) + 1
+    rests = (middle * middle - modulus for middle in range(first, first + 110))
+    return any(math.isqrt(rest) ** 2 == rest for rest in rests)
+
+
+@given(st.integers(2, 2**512), st.integers(0, 2**20), st.integers(0, 2**258))
+def test_the_sieve_leaves_out_no_round_that_counts(factor, few, many):
+    for distance in (few, many):
+        modulus = factor * (factor + distance)
+        assert _close_factors(modulus) == plain_fermat(modulus)
+        assert _close_factors(modulus + 1) == plain_fermat(modulus + 1)
 
 
 def _modulus(text):

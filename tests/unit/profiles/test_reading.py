@@ -1,0 +1,212 @@
+"""The short way of reading sees what both readers see in the whole, or nothing; what is remembered changes nothing."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ca_service.profiles import LintFailed, LintPassed, lint, reader_asn1crypto, reader_cryptography, reading
+from ca_service.profiles import rules as rules_of_the_lint
+from ca_service.profiles.encoding import der_value
+from ca_service.profiles.outline import STEADY, outline
+from ca_service.profiles.parts import cut
+from ca_service.profiles.structures import assemble
+from ca_service.profiles.view import AKI, SAN
+from vtpm.wire.templates import Role
+
+KINDS = ("RSA-2048", "RSA-3072", "P-256", "P-384", "P-521")
+THREADS = 16
+
+
+@pytest.fixture(scope="module")
+def drafts(make_ek, make_devid, make_webauthn, cas):
+    """(draft, issuer) of all profiles and kinds of keys."""
+    made = [(cas.root_draft, None), (cas.ek_draft, cas.root.info)]
+    for kind in KINDS:
+        made.append((make_ek(kind), cas.ek.info))
+        made += [(make_devid(role, kind), cas.devid.info) for role in (Role.IAK, Role.IDEVID)]
+        made.append((make_webauthn(kind), cas.devid.info))
+    return made
+
+
+def whole(tbs):
+    """What the readers see in the whole certificate, each for itself."""
+    der = assemble(tbs, b"\x30\x06\x02\x01\x01\x02\x01\x01")
+    return reader_cryptography.read(der), reader_asn1crypto.read(der)
+
+
+def forget():
+    for remembered in (
+        reading._name,
+        reading._validity,
+        reading._extension,
+        reader_cryptography.read_key,
+        rules_of_the_lint._steady_findings,
+    ):
+        remembered.cache_clear()
+
+
+def judged(draft, issuer):
+    """The findings of a lint; nothing if the draft passes."""
+    try:
+        lint(draft, issuer)
+    except LintFailed as error:
+        return error.trace
+    return None
+
+
+def test_the_short_way_sees_what_both_readers_see(drafts):
+    for draft, _ in drafts:
+        first, second = whole(draft.tbs)
+        assert reading.read_by_parts(draft.tbs) == first == second
+
+
+@given(st.data())
+def test_of_other_bytes_it_sees_what_both_see_or_nothing(drafts, data):
+    tbs = data.draw(st.sampled_from(drafts))[0].tbs
+    assert reading.read_by_parts(tbs) is not None  # so its parts are remembered
+    start = data.draw(st.integers(0, len(tbs) - 1))
+    size = data.draw(st.integers(0, 3))
+    other = tbs[:start] + data.draw(st.binary(max_size=3)) + tbs[start + size :]
+    seen = reading.read_by_parts(other)
+    if seen is not None:
+        assert (seen, seen) == whole(other)
+
+
+@given(st.data())
+def test_memory_changes_no_verdict(drafts, data):
+    """Right after a draft has passed, one with a changed octet is judged as if nothing had been read before."""
+    draft, issuer = data.draw(st.sampled_from(drafts))
+    place = data.draw(st.integers(0, len(draft.tbs) - 1))
+    octet = data.draw(st.integers(0, 255))
+    other = replace(draft, tbs=draft.tbs[:place] + bytes([octet]) + draft.tbs[place + 1 :])
+    assert judged(draft, issuer) is None
+    warm = judged(other, issuer)
+    forget()
+    assert judged(other, issuer) == warm
+
+
+def test_a_part_is_known_by_all_its_bytes(drafts, cas):
+    """Every octet of every extension of an EK certificate counts, also after the extension was read."""
+    draft, issuer = drafts[2]
+    lint(draft, issuer)
+    for extension in cut(draft.tbs).extensions:
+        at = draft.tbs.index(extension)
+        for place in range(at, at + len(extension)):
+            other = bytearray(draft.tbs)
+            other[place] ^= 1
+            assert judged(replace(draft, tbs=bytes(other)), issuer) is not None
+
+
+def test_what_was_found_under_one_issuer_says_nothing_under_another(drafts, cas):
+    draft, issuer = drafts[2]
+    lint(draft, issuer)
+    elsewhere = replace(issuer, publication_url="http://elsewhere.example.org")
+    other_key = replace(issuer, certificate=cas.devid.info.certificate)
+    other_role = replace(issuer, role="devid")
+    wrong = [
+        {finding.rule for finding in judged(draft, other).findings if finding.verdict == "failed"}
+        for other in (elsewhere, other_key, other_role)
+    ]
+    assert {"lint.authority-info-access", "lint.crl-distribution-points"} <= wrong[0]
+    assert "lint.authority-key-id" in wrong[1]
+    assert "lint.issuer-role" in wrong[2]
+
+
+def test_issuers_of_one_place_are_told_apart(cas):
+    """Their hash is the place's, so that two of them meet in one slot of a table."""
+    one, other = cas.ek.info, replace(cas.ek.info, certificate=cas.devid.info.certificate)
+    assert hash(one) == hash(other)
+    assert one != other
+    assert len({one, other}) == 2
+
+
+def test_an_outline_shows_nothing_that_is_new_in_every_certificate(drafts):
+    draft, _ = drafts[2]
+    shown = outline("ek", reading.read_by_parts(draft.tbs), "RSA-2048")
+    assert {extension.id for extension in shown.extensions} <= STEADY
+    assert shown.value(AKI) is not None
+    with pytest.raises(LookupError):
+        shown.value(SAN)
+
+
+def test_many_threads_read_at_once(drafts):
+    forget()
+    with ThreadPoolExecutor(THREADS) as pool:
+        tokens = list(pool.map(lambda pair: lint(*pair), drafts * THREADS))
+    assert all(isinstance(token, LintPassed) for token in tokens)
+
+
+# --- the cut ---
+
+
+def reframed(parts):
+    """The TBSCertificate around the parts."""
+    extensions = der_value(0xA3, der_value(0x30, *parts.extensions))
+    assert extensions == parts.extension_list
+    return der_value(0x30, *parts[:7], extensions)
+
+
+@given(st.data())
+def test_parts_make_up_the_very_bytes(drafts, data):
+    tbs = data.draw(st.sampled_from(drafts))[0].tbs
+    start = data.draw(st.integers(0, len(tbs) - 1))
+    other = tbs[:start] + data.draw(st.binary(max_size=4)) + tbs[start + data.draw(st.integers(0, 4)) :]
+    try:
+        parts = cut(other)
+    except ValueError:
+        return
+    assert reframed(parts) == other
+
+
+@given(st.binary(max_size=64))
+@example(b"")
+@example(b"\x30")
+@example(b"\x30\x80\x00\x00")
+@example(b"\x30\x02\xa3\x00")
+def test_other_bytes_are_not_cut(data):
+    with pytest.raises(ValueError, match=r"^(is|has|ends|not enough|too many)"):
+        cut(data)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        pytest.param(b"\x02\x81\x01\x07", id="length-in-too-long-a-form"),
+        pytest.param(b"\x02\x82\x00\x81" + bytes(0x81), id="length-with-a-leading-zero"),
+        pytest.param(b"\x1f\x81\x01\x00", id="tag-of-several-octets"),
+    ],
+)
+def test_what_is_not_distinguished_is_not_cut(drafts, encoded):
+    parts = cut(drafts[2][0].tbs)
+    with pytest.raises(ValueError, match="has a"):
+        cut(der_value(0x30, parts.version, encoded, *parts[2:8]))
+    assert cut(der_value(0x30, parts.version, b"\x02\x01\x07", *parts[2:8])).serial == b"\x02\x01\x07"
+
+
+@pytest.mark.parametrize("reader", [reader_cryptography, reader_asn1crypto])
+def test_each_reader_looks_whether_it_finds_the_same_parts(drafts, reader):
+    draft, _ = drafts[2]
+    parts = cut(draft.tbs)
+    assert reader.read_serial(draft.tbs, parts) == draft.serial
+    with pytest.raises(ValueError, match="has other"):
+        reader.read_serial(draft.tbs, parts._replace(extensions=parts.extensions[:-1]))
+
+
+def test_the_second_reader_looks_at_every_part(drafts):
+    draft, _ = drafts[2]
+    parts = cut(draft.tbs)
+    with pytest.raises(ValueError, match="has other parts"):
+        reader_asn1crypto.read_serial(draft.tbs, parts._replace(subject=parts.issuer))
+
+
+def test_an_extension_that_stands_twice_is_not_read(drafts):
+    draft, issuer = drafts[2]
+    parts = cut(draft.tbs)
+    twice = der_value(0xA3, der_value(0x30, *parts.extensions, parts.extensions[0]))
+    tbs = der_value(0x30, *parts[:7], twice)
+    assert reading.read_by_parts(draft.tbs) is not None  # each of them is known
+    assert reading.read_by_parts(tbs) is None
+    assert judged(replace(draft, tbs=tbs), issuer).refusal.rule == "lint.readable"

@@ -1,0 +1,94 @@
+"""Queries about lists whose length differs from call to call."""
+
+import sqlite3
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from ca_service.store import (
+    BlockedKeyRow,
+    IssuerRow,
+    IssuerState,
+    LeafRow,
+    LedgerQuery,
+    Store,
+    create_store,
+    open_store,
+)
+
+
+class TestLook:
+    def test_each_place_counts(self, store: Store, enrolled: int, at: datetime):
+        """A key is found whichever place it stands at, and whatever stands at that place in the other lists."""
+        with store.write() as tx:
+            tx.ledger.bind_keys([("name", "ek", "L-1")], 1)
+            tx.blocked_keys.add(BlockedKeyRow("spki", at, "me", "why"))
+        for count in range(1, 7):
+            for place in range(count):
+                names = tuple("name" if i == place else f"n{i}" for i in range(count))
+                query = LedgerQuery("org", "default/vtpm/a", "", "k", names, ("no", "spki"), ("live",))
+                with store.read() as tx:
+                    view = tx.views.look(query)[1]
+                    assert tx.views.spoilt(
+                        enrolled, tuple("spki" if i == place else f"s{i}" for i in range(count))
+                    )
+                assert (view.key_instances, view.blocked) == ({"name": 1}, {"spki"})
+                assert (view.instance_id, view.occupant.id, view.live) == (1, enrolled, {})
+
+    def test_nothing_is_asked(self, store: Store):
+        with store.read() as tx:
+            standing, view = tx.views.look(LedgerQuery())
+            assert not tx.views.spoilt(1, ())
+        assert (standing.policy_version, standing.epoch, standing.issuers) == (0, 1, {})
+        assert (view.instance_id, view.occupant, view.key_id_owner, view.blocked) == (None, None, None, set())
+
+    def test_seven_keys_are_too_many(self, store: Store):
+        for names in ({"names": tuple("1234567")}, {"spkis": tuple("1234567")}, {"lives": tuple("1234567")}):
+            with pytest.raises(ValueError, match="at most 6"), store.read() as tx:
+                tx.views.look(LedgerQuery(**names))
+
+    def test_issuers_by_their_states(self, store: Store, at: datetime):
+        states = {"a": "active", "b": "prepared", "c": "old", "d": "tainted", "e": "retired"}
+        with store.write() as tx:
+            for skid, state in states.items():
+                active = "ek:p" if state == "active" else None
+                tx.issuers.add(IssuerRow(skid, "ek", "p", IssuerState(state), active, b"", at, at))
+            tx.policies.append("d", "t", at, "me")
+            standing = tx.views.standing()
+        assert (standing.issuers, standing.given_up, standing.policy_version) == (
+            {"ek:p": "a"},
+            {"d", "e"},
+            1,
+        )
+
+
+class TestLog:
+    @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 64, 65, 256, 257, 600])
+    def test_hashes_at_any_number_of_places(self, store: Store, count):
+        places = [(i % 3, i) for i in range(count)]
+        with store.write() as tx:
+            tx.log.add_nodes((level, position, bytes([level, position % 256])) for level, position in places)
+            found = tx.log.nodes([*places, (9, 9)])
+        assert found == {(level, position): bytes([level, position % 256]) for level, position in places}
+
+    @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 20])
+    def test_leaves_about_any_number_of_subjects(self, store: Store, count):
+        kinds = ("decision", "certificate")
+        leaves = [LeafRow(i, kinds[i % 2], f"s{i}", b"x") for i in range(count)]
+        with store.write() as tx:
+            tx.log.add_leaves(leaves)
+            wanted = [(row.kind, row.subject) for row in leaves]
+            assert tx.log.about([*wanted, ("decision", "none")]) == {
+                (row.kind, row.subject): row for row in leaves
+            }
+
+    def test_a_number_where_a_hash_should_be_is_no_hash(self, tmp_path: Path):
+        """SQLite takes it, and a row of that many zeros would be made of it."""
+        create_store(f"sqlite:///{tmp_path}/a.sqlite3").close()
+        with sqlite3.connect(tmp_path / "a.sqlite3") as database:
+            database.execute("INSERT INTO log_nodes VALUES (0, 0, 32)")
+        store = open_store(f"sqlite:///{tmp_path}/a.sqlite3")
+        with pytest.raises(TypeError), store.read() as tx:
+            tx.log.nodes([(0, 0)])
+        store.close()

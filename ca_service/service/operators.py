@@ -4,6 +4,7 @@ import os
 import socket
 import ssl
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 _CREDENTIALS = struct.Struct("3i")
@@ -23,15 +24,23 @@ def unix_operator(connection: socket.socket) -> int | None:
 
 
 def certified_operator(connection: socket.socket) -> str | None:
-    """The operator's name in the client certificate of a TLS connection: its only SAN URI, else ``CN=`` and its CN.
+    """The operator's name in the client certificate of a TLS connection, as `operator_named` finds it."""
+    if not isinstance(connection, ssl.SSLSocket):
+        return None
+    # What Python calls a certificate is a nest of tuples, which its type does not say.
+    certificate: Any = connection.getpeercert()
+    return operator_named(certificate or {})
+
+
+def operator_named(certificate: Mapping[str, Any]) -> str | None:
+    """The operator's name in a certificate: its only SAN URI, else ``CN=`` and its only CN.
 
     Both forms differ from every name of a Unix user, so that no certificate passes for one. The name stands in
     records, so it must be short printable ASCII; None if it is not, or if there is no such name or more than one.
+
+    Args:
+        certificate: as ``getpeercert`` of Python's `ssl` gives it.
     """
-    # What Python calls a certificate is a nest of tuples, which its type does not say.
-    certificate: Any = connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
-    if not certificate:
-        return None
     uris = [str(value) for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
     names = [
         f"CN={value}"
@@ -39,12 +48,8 @@ def certified_operator(connection: socket.socket) -> str | None:
         for kind, value in relative
         if kind == "commonName"
     ]
-    return _name(uris or names, uri=bool(uris))
-
-
-def _name(found: list[str], *, uri: bool) -> str | None:
-    if len(found) != 1:
+    found = uris or names
+    if len(found) != 1 or (uris and ":" not in uris[0]):
         return None
     (name,) = found
-    fit = name.isascii() and name.isprintable() and len(name) <= _MOST_NAME
-    return name if fit and (not uri or ":" in name) else None
+    return name if name.isascii() and name.isprintable() and len(name) <= _MOST_NAME else None

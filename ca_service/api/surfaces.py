@@ -2,6 +2,7 @@
 
 from enum import Enum
 
+
 class Surface(Enum):
     """A group of paths."""
 

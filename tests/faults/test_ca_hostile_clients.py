@@ -56,7 +56,9 @@ def enrol(site: Site, node, name: int) -> int:
 
 
 class TestEachPathOnItsListener:
-    @pytest.mark.parametrize("host", [b"Host: operator", b"X-Forwarded-Host: operator", b"Forwarded: host=ca"])
+    @pytest.mark.parametrize(
+        "host", [b"Host: operator", b"X-Forwarded-Host: operator", b"Forwarded: host=ca"]
+    )
     def test_no_header_has_a_say_in_it(self, served, host):
         _, node, publish = served
         fields = (host,) if host.startswith((b"X", b"F")) else (b"X-Original-Host: operator",)
@@ -69,7 +71,9 @@ class TestEachPathOnItsListener:
             b"GET /v1/certificates/00": (404, 404),
             b"POST /operator/v1/cert-list": (404, 404),
         }
-        found = {line: (status(node.port, line, *fields), status(publish, line, *fields)) for line in expected}
+        found = {
+            line: (status(node.port, line, *fields), status(publish, line, *fields)) for line in expected
+        }
         assert found == expected
 
     def test_operators_have_theirs_alone(self, served):
@@ -190,9 +194,7 @@ def test_idle_and_trickling_clients_keep_nobody_waiting(served):
         idle = []
         for number in range(IDLE):
             port = (node.port, publish)[number % 2]
-            idle.append(
-                stack.enter_context(connect(port, f"127.3.{number // 250}.{1 + number % 250}"))
-            )
+            idle.append(stack.enter_context(connect(port, f"127.3.{number // 250}.{1 + number % 250}")))
         for number, one in enumerate(idle):
             with contextlib.suppress(OSError):
                 # A third says nothing, a third begins a head, a third a body.

@@ -133,7 +133,11 @@ class Small:
         }
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code, settings], env=environment, stdout=subprocess.PIPE, stderr=errors, bufsize=0
+                [sys.executable, "-c", code, settings],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                bufsize=0,
             )
         self.told("ready")
         for _ in range(workers):
@@ -207,5 +211,7 @@ def status_of(answer: bytes) -> int:
 
 def resident_kib(pid: int) -> int:
     """Memory of a process, as the kernel counts it."""
-    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
+    (line,) = [
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")
+    ]
     return int(line.split()[1])

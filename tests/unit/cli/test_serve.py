@@ -19,7 +19,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-
 from enrolment_load import free_port
 from tls_files import Authority
 
@@ -150,7 +149,7 @@ class TestRefusedToStart:
             ("--operator-bind", "x", "--operator-cert", "CERT", "--operator-key", "KEY", "--operator-ca", "CERT"),
             ("--operator-bind", "[::1]:1", "--operator-cert", "CERT", "--operator-key", "KEY", "--operator-ca", "KEY"),
             ("--operator-bind", "[::1]:1", "--operator-cert", "KEY", "--operator-key", "KEY", "--operator-ca", "CERT"),
-            ("--operator-bind", "[::1]:1", "--operator-cert", "CERT", "--operator-key", "KEY", "--operator-ca", "/none"),
+            ("--operator-bind", "[::1]:1", "--operator-cert", "CERT", "--operator-key", "KEY", "--operator-ca", "/-"),
         ],
     )  # fmt: skip
     def test_listeners_that_cannot_be(self, here, ca, tls, words):

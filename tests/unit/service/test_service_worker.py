@@ -35,9 +35,7 @@ def who(port: int, source: str | None = None) -> dict:
 
 
 def post(path: str, body: bytes, *fields: str) -> bytes:
-    head = "\r\n".join(
-        (f"POST {path} HTTP/1.1", "Host: ca", f"Content-Length: {len(body)}", *fields, "", "")
-    )
+    head = "\r\n".join((f"POST {path} HTTP/1.1", "Host: ca", f"Content-Length: {len(body)}", *fields, "", ""))
     return head.encode() + body
 
 
@@ -89,7 +87,9 @@ class TestOneClient:
             assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
             connection.sendall(b"abc")
             assert status_of(rest_of(connection)) == 200
-        too_large = b"POST /a HTTP/1.1\r\nHost: ca\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
+        too_large = (
+            b"POST /a HTTP/1.1\r\nHost: ca\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
+        )
         assert status_of(say(server.port, too_large)) == 413
 
     def test_too_large_a_content_is_answered_while_it_still_comes(self, serve):
@@ -128,10 +128,16 @@ class TestWhoAsks:
 
     def test_nothing_is_upgraded(self, serve):
         server = serve()
-        for field in (b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n", b"Upgrade: websocket\r\n"):
+        for field in (
+            b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n",
+            b"Upgrade: websocket\r\n",
+        ):
             answer = say(server.port, LAST[:-2] + field + b"\r\n")
             assert status_of(answer) == 200
-        for greeting in (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + GET):
+        for greeting in (
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + GET,
+        ):
             assert status_of(say(server.port, greeting)) == 400
 
     def test_a_unix_socket_says_who_it_is(self, serve, tmp_path_factory):
@@ -223,6 +229,7 @@ class TestNobodyStarves:
         for connection in idle:
             connection.close()
 
+    @pytest.mark.slow
     def test_trickling_connections_give_way(self, serve):
         server = serve(Spec(bounds={"connections": 20}, patience={"spared": 0.2}))
         slow = [connect(server.port, f"127.0.1.{1 + n}") for n in range(20)]
@@ -260,6 +267,7 @@ class TestNobodyStarves:
             assert resident_kib(worker) - before < 40 << 10
         until(lambda: _answered(server.port, None), 5)
 
+    @pytest.mark.slow
     def test_slow_readers_hold_a_bounded_amount(self, serve):
         bounds = {"connections": 200, "per_client": 200, "buffered": 16 << 20}
         server = serve(Spec(bounds=bounds))
@@ -299,6 +307,7 @@ class TestSpreading:
         self.pids(made)
         return made
 
+    @pytest.mark.slow
     def test_whoever_has_fewer_gets_the_new_ones(self, serve):
         """One worker could take none for a while; then it gets nearly all, until it has as many."""
         server = serve(workers=2)
@@ -337,6 +346,7 @@ class TestSpreading:
                 found.update(self.pids([connection]))
         return found
 
+    @pytest.mark.slow
     def test_a_stopped_worker_costs_the_others_little(self, serve):
         """It hangs, with fewer connections than the other one."""
         server = serve(workers=2)
@@ -376,6 +386,7 @@ class TestTheEnd:
             assert rest_of(kept) == b""
         assert server.process.wait(20) == 0
 
+    @pytest.mark.slow
     def test_silent_clients_do_not_hold_it_up(self, serve):
         server = serve()
         idle = [connect(server.port) for _ in range(20)]
@@ -435,6 +446,7 @@ def test_the_log_says_who_was_turned_away_once_a_minute(serve):
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_many_at_once_over_tls(serve, authority):
     import ssl  # noqa: PLC0415
 

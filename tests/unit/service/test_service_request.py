@@ -121,9 +121,12 @@ def test_no_header_says_who_asks_or_how(config):
 
 
 WORDS = st.sampled_from(
-    [b"GET ", b"POST ", b"/", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\r\n", b"\n", b"\r", b"Host: a",
-     b"Content-Length: ", b"3", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b":", b" ", b"\x00", b"\xff", b"%00", b"a" * 5000]
-)  # fmt: skip
+    [
+        *(b"GET ", b"POST ", b"/", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\r\n", b"\n", b"\r", b"Host: a"),
+        *(b"Content-Length: ", b"3", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b":", b" "),
+        *(b"\x00", b"\xff", b"%00", b"a" * 5000),
+    ]
+)
 BYTES = st.one_of(st.binary(max_size=200), st.lists(WORDS, max_size=30).map(b"".join))
 
 

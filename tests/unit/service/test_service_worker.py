@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 
 import pytest
 from small_service import (
     BIG,
+    Small,
     Spec,
     connect,
     resident_kib,
@@ -24,6 +26,14 @@ from small_service import (
 GET = b"GET /who HTTP/1.1\r\nHost: ca\r\n\r\n"
 LAST = b"GET /who HTTP/1.1\r\nHost: ca\r\nConnection: close\r\n\r\n"
 QUICK = {"first": 0.5, "request": 1.0, "answer": 1.0, "idle": 0.5, "linger": 0.5, "spared": 0.05}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A server for tests that leave nothing behind."""
+    server = Small(tmp_path_factory.mktemp("plain") / "log", Spec())
+    yield server
+    server.close()
 
 
 def who(port: int, source: str | None = None) -> dict:
@@ -40,31 +50,31 @@ def post(path: str, body: bytes, *fields: str) -> bytes:
 
 
 class TestOneClient:
-    def test_kept_alive_and_pipelined(self, serve):
-        server = serve()
+    def test_kept_alive_and_pipelined(self, plain):
+        server = plain
         answers = say(server.port, post("/a", b"one") + post("/b", b"two") + LAST)
         bodies = [part.partition(b"\r\n\r\n")[2] for part in answers.split(b"HTTP/1.1 200 OK\r\n")[1:]]
         assert bodies[:2] == [b"one", b"two"]
         assert json.loads(bodies[2])["PATH_INFO"] == "/who"
 
-    def test_a_request_in_single_bytes(self, serve):
-        server = serve()
+    def test_a_request_in_single_bytes(self, plain):
+        server = plain
         with connect(server.port) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for byte in post("/a", b"content", "Connection: close"):
                 connection.sendall(bytes([byte]))
             assert rest_of(connection).endswith(b"\r\n\r\ncontent")
 
-    def test_a_client_that_has_closed_its_side_gets_the_answer(self, serve):
-        assert status_of(say(serve().port, GET, half_close=True)) == 200
+    def test_a_client_that_has_closed_its_side_gets_the_answer(self, plain):
+        assert status_of(say(plain.port, GET, half_close=True)) == 200
 
-    def test_head_of_a_large_answer(self, serve):
-        answer = say(serve().port, b"HEAD /big HTTP/1.1\r\nHost: ca\r\nConnection: close\r\n\r\n")
+    def test_head_of_a_large_answer(self, plain):
+        answer = say(plain.port, b"HEAD /big HTTP/1.1\r\nHost: ca\r\nConnection: close\r\n\r\n")
         assert f"Content-Length: {BIG}".encode() in answer
         assert answer.endswith(b"\r\n\r\n")
 
-    def test_a_large_answer_is_whole(self, serve):
-        server = serve()
+    def test_a_large_answer_is_whole(self, plain):
+        server = plain
         with connect(server.port) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
             connection.sendall(b"GET /big HTTP/1.1\r\nHost: ca\r\n\r\n" + LAST)
@@ -72,13 +82,13 @@ class TestOneClient:
         assert answers.count(b"x" * BIG) == 1
         assert answers.count(b"HTTP/1.1 200 OK") == 2
 
-    def test_http_1_0(self, serve):
-        answer = say(serve().port, b"POST /a HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc")
+    def test_http_1_0(self, plain):
+        answer = say(plain.port, b"POST /a HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc")
         assert answer.startswith(b"HTTP/1.0 200 OK")
         assert answer.endswith(b"abc")
 
-    def test_one_hundred_continue(self, serve):
-        server = serve()
+    def test_one_hundred_continue(self, plain):
+        server = plain
         with connect(server.port) as connection:
             connection.sendall(
                 b"POST /a HTTP/1.1\r\nHost: ca\r\nExpect: 100-continue\r\nContent-Length: 3\r\n"
@@ -92,27 +102,27 @@ class TestOneClient:
         )
         assert status_of(say(server.port, too_large)) == 413
 
-    def test_too_large_a_content_is_answered_while_it_still_comes(self, serve):
-        server = serve(Spec(bounds={"body": 1000}))
+    def test_too_large_a_content_is_answered_while_it_still_comes(self, plain):
+        server = plain
         assert status_of(say(server.port, post("/a", b"x" * 500_000))) == 413
 
-    def test_errors_of_the_application(self, serve):
-        server = serve()
+    def test_errors_of_the_application(self, plain):
+        server = plain
         for path in (b"/broken", b"/half"):
             answer = say(server.port, GET.replace(b"/who", path))
             assert status_of(answer) == 500
             assert b"1234" not in answer
         assert who(server.port)["PATH_INFO"] == "/who"
 
-    def test_a_connection_has_so_many_requests(self, serve):
-        answers = say(serve().port, GET * 1001)
+    def test_a_connection_has_so_many_requests(self, plain):
+        answers = say(plain.port, GET * 1001)
         assert answers.count(b"HTTP/1.1 200 OK") == 1000
         assert answers.count(b"Connection: close") == 1
 
 
 class TestWhoAsks:
-    def test_no_header_has_a_say_in_it(self, serve):
-        server = serve()
+    def test_no_header_has_a_say_in_it(self, plain):
+        server = plain
         fields = (
             b"X-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.1;proto=https\r\nX-Real-Ip: 192.0.2.1\r\n"
             b"X-Forwarded-Proto: https\r\nX-Forwarded-Ssl: on\r\nX-Forwarded-Host: evil\r\nSCRIPT_NAME: /x\r\n"
@@ -126,8 +136,8 @@ class TestWhoAsks:
         assert known["vtpm_ca.operator"] is None
         assert "gunicorn.socket" not in known["names"]
 
-    def test_nothing_is_upgraded(self, serve):
-        server = serve()
+    def test_nothing_is_upgraded(self, plain):
+        server = plain
         for field in (
             b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n",
             b"Upgrade: websocket\r\n",
@@ -327,6 +337,7 @@ class TestSpreading:
 
     def test_a_killed_worker_is_missed_by_nobody(self, serve):
         server = serve(workers=2)
+        both = set(server.workers)
         before = self.open(server, 8)
         killed = server.workers[0]
         os.kill(killed, signal.SIGKILL)
@@ -335,16 +346,10 @@ class TestSpreading:
             assert who(server.port, f"127.0.1.{1 + number}")["pid"] != killed
         assert time.monotonic() - begun < 5
         server.told("worker")
-        until(lambda: who(server.port)["pid"] not in {killed, *self._alive(before)})
+        (new,) = set(server.workers) - both
+        until(lambda: who(server.port)["pid"] == new)
         for connection in before:
             connection.close()
-
-    def _alive(self, connections) -> set[int]:
-        found = set()
-        for connection in connections:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                found.update(self.pids([connection]))
-        return found
 
     @pytest.mark.slow
     def test_a_stopped_worker_costs_the_others_little(self, serve):
@@ -422,8 +427,6 @@ class TestTheEnd:
 
 
 def _serial(port: int) -> bytes:
-    import ssl  # noqa: PLC0415
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -448,8 +451,6 @@ def test_the_log_says_who_was_turned_away_once_a_minute(serve):
 
 @pytest.mark.slow
 def test_many_at_once_over_tls(serve, authority):
-    import ssl  # noqa: PLC0415
-
     ca = authority("server-ca")
     server = serve(Spec(tls=(*ca.issue("server", dns=["localhost"]), None)), workers=2)
     context = ssl.create_default_context(cafile=ca.file)
@@ -481,7 +482,6 @@ def test_many_at_once_over_tls(serve, authority):
 
 
 @pytest.mark.parametrize("field", ["Host: a\r\nHost: b", "Host: a"])
-def test_a_host_is_a_name_and_no_choice(serve, field):
-    server = serve()
-    answer = say(server.port, f"GET /who HTTP/1.1\r\n{field}\r\nConnection: close\r\n\r\n".encode())
+def test_a_host_is_a_name_and_no_choice(plain, field):
+    answer = say(plain.port, f"GET /who HTTP/1.1\r\n{field}\r\nConnection: close\r\n\r\n".encode())
     assert status_of(answer) == (200 if field == "Host: a" else 400)

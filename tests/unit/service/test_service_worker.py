@@ -239,7 +239,6 @@ class TestNobodyStarves:
         for connection in idle:
             connection.close()
 
-    @pytest.mark.slow
     def test_trickling_connections_give_way(self, serve):
         server = serve(Spec(bounds={"connections": 20}, patience={"spared": 0.2}))
         slow = [connect(server.port, f"127.0.1.{1 + n}") for n in range(20)]
@@ -317,7 +316,6 @@ class TestSpreading:
         self.pids(made)
         return made
 
-    @pytest.mark.slow
     def test_whoever_has_fewer_gets_the_new_ones(self, serve):
         """One worker could take none for a while; then it gets nearly all, until it has as many."""
         server = serve(workers=2)
@@ -449,7 +447,6 @@ def test_the_log_says_who_was_turned_away_once_a_minute(serve):
     assert "Traceback" not in server.log.read_text()
 
 
-@pytest.mark.slow
 def test_many_at_once_over_tls(serve, authority):
     ca = authority("server-ca")
     server = serve(Spec(tls=(*ca.issue("server", dns=["localhost"]), None)), workers=2)

@@ -135,6 +135,10 @@ class Gate:
         found = next(those, None)
         return found if found is not None and now - found.since >= self.patience.spared else None
 
+    def longest_held(self, but: Connection) -> Connection | None:
+        """The connection that has waited longest for its client, and has bytes waiting; not counting `but`."""
+        return next((one for one in self.waiting if one.held and one is not but), None)
+
     def expired(self, now: float) -> list[Connection]:
         """Those whose clients were waited for long enough."""
         return [connection for connection in self.waiting if connection.deadline <= now]

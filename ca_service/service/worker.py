@@ -11,29 +11,19 @@ import errno
 import selectors
 import socket
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-import structlog
 from gunicorn.config import Config
 from gunicorn.workers.gthread import ThreadWorker
 
-from ca_service.service.answer import Answer, answer
 from ca_service.service.board import Board
-from ca_service.service.connection import Connection, Gone, Phase, Wait
+from ca_service.service.connection import Connection, Gone, Phase
+from ca_service.service.conversation import Conversations
 from ca_service.service.gate import Gate
-from ca_service.service.request import (
-    FULL,
-    NOT_AN_OPERATOR,
-    TOO_MANY,
-    TOO_SLOW,
-    Refusal,
-    read_head,
-)
+from ca_service.service.request import FULL, TOO_MANY, TOO_SLOW
 
-_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-_EVENTS: Final = {Wait.READ: _READ, Wait.WRITE: _WRITE}
+_READ: Final = selectors.EVENT_READ
 
 _ROUND_S: Final = 0.25
 """Time limits are looked at so often."""
@@ -46,13 +36,7 @@ _FULL_PAUSE_S: Final = 0.1
 _MOST_ACCEPTED: Final = 16
 """New connections in a row, before those that are there get their turn."""
 
-_MOST_REQUESTS: Final = 1000
-_MOST_DRAINED: Final = 1 << 20
-_MOST_READS: Final = 16
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-_log = structlog.get_logger(__name__)
 
 
 class _NoThreads:
@@ -62,7 +46,7 @@ class _NoThreads:
         """Nothing to end."""
 
 
-class ServiceWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type information
+class ServiceWorker(Conversations, ThreadWorker):  # type: ignore[misc] # gunicorn has no type information
     """A worker process of the CA's service. The server's `Service` says what its listeners are.
 
     Attributes:
@@ -134,47 +118,6 @@ class ServiceWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type 
                     self._close(connection)
             gate.show(now)
 
-    def _turn(self, connection: Connection) -> None:
-        """The socket of a connection is ready for what it waits for."""
-        if connection.phase is Phase.SHAKING:
-            self._step(connection, self._hand_over, self._shake)
-        elif connection.phase is Phase.WRITING:
-            self._step(connection, self._send)
-        elif connection.phase is Phase.LINGERING:
-            self._step(connection, self._drain)
-        else:
-            self._step(connection, self._read)
-
-    def _step(self, connection: Connection, step: Callable[..., object], *arguments: object) -> None:
-        """Do something for a connection; whatever goes wrong costs this connection, and no other."""
-        if connection.closed:
-            # Closed for another one in this same round.
-            return
-        try:
-            step(connection, *arguments)
-        except Gone:
-            self._close(connection)
-        except Exception:  # noqa: BLE001 - the loop must go on for all others
-            _log.exception("a connection failed", listener=connection.gate.listener.name)
-            self._close(connection)
-
-    def _watch(self, connection: Connection, events: int) -> None:
-        if events == connection.events:
-            return
-        if not connection.events:
-            self.poller.register(connection.socket, events, connection)
-        elif events:
-            self.poller.modify(connection.socket, events, connection)
-        else:
-            self.poller.unregister(connection.socket)
-        connection.events = events
-
-    def _close(self, connection: Connection) -> None:
-        if not connection.closed:
-            self._watch(connection, 0)
-            connection.gate.remove(connection)
-            connection.close()
-
     # --- new connections ------------------------------------------------------------------------------------------
 
     def _accept_again(self, gate: Gate) -> None:
@@ -202,10 +145,10 @@ class ServiceWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type 
             except (ConnectionAbortedError, InterruptedError):
                 continue
             except OSError as error:
-                if error.errno not in _EXHAUSTED:
-                    raise
-                gate.count("no-descriptor")
-                self._make_room(gate, None)
+                # A network's error is of the connection that is no more (accept(2)); it must not end this process.
+                gate.count(errno.errorcode.get(error.errno or 0, "accept"))
+                if error.errno in _EXHAUSTED:
+                    self._make_room(gate, None)
                 if self.alive:
                     self._pause(gate, _FULL_PAUSE_S)
                 return False
@@ -240,173 +183,16 @@ class ServiceWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type 
             return
         gate.add(connection)
         connection.connected_at = time.monotonic()
+        gate.enter(connection, Phase.SHAKING if connection.secure else Phase.IDLE, connection.connected_at)
+        self._watch(connection, _READ)
         if not connection.secure:
-            self._identify(connection)
-        gate.enter(connection, Phase.SHAKING if connection.secure else Phase.IDLE, time.monotonic())
-        self._watch(connection, _READ)
-
-    def _identify(self, connection: Connection) -> None:
-        listener = connection.gate.listener
-        if listener.operator is not None:
-            connection.operator = listener.operator(connection.socket)
-            connection.refused = connection.operator is None
-
-    # --- work for threads -----------------------------------------------------------------------------------------
-
-    def _hand_over(self, connection: Connection, job: Callable[..., object], *arguments: object) -> None:
-        """Let a thread of the listener have the connection; `job` gives it back."""
-        self._watch(connection, 0)
-        connection.gate.enter(connection, Phase.WORKING, time.monotonic())
-        connection.gate.crew.put(partial(self._guarded, job, connection, *arguments))
-
-    def _guarded(self, job: Callable[..., object], connection: Connection, *arguments: object) -> None:
-        try:
-            job(connection, *arguments)
-        except Exception as error:  # noqa: BLE001 - a thread that dies would be missed
-            if not isinstance(error, Gone):
-                _log.exception("a connection failed", listener=connection.gate.listener.name)
-            self.method_queue.defer(self._close, connection)
-
-    def _shake(self, connection: Connection) -> None:
-        """In a thread, because a handshake costs a signature."""
-        self._back(connection, self._shaken, connection.shake())
-
-    def _back(self, connection: Connection, step: Callable[..., object], *arguments: object) -> None:
-        """Give a connection back to the loop, which goes on with it."""
-        self.method_queue.defer(self._step, connection, step, *arguments)
-
-    def _shaken(self, connection: Connection, wait: Wait | None) -> None:
-        gate = connection.gate
-        if wait is None:
-            self._identify(connection)
-            gate.enter(connection, Phase.IDLE, time.monotonic())
-            self._watch(connection, _READ)
-            # A request that came with the end of the handshake no longer makes the socket readable.
-            self._turn(connection)
-            return
-        # The time limit is for the whole handshake.
-        gate.enter(connection, Phase.SHAKING, connection.connected_at)
-        self._watch(connection, _EVENTS[wait])
-
-    def _work(self, connection: Connection, request: Any, content: bytes) -> None:
-        """In a thread: the application, and as much of the response as the client takes at once."""
-        listener = connection.gate.listener
-        connection.served += 1
-        found: Answer = answer(
-            listener.application, request, content, connection.who, self.cfg, partial(self._last, connection)
-        )
-        connection.keep = found.keep
-        connection.put(found.parts)
-        wait = connection.send()
-        self._back(connection, self._sent, wait)
-
-    def _last(self, connection: Connection) -> bool:
-        return not self.alive or connection.served >= _MOST_REQUESTS
-
-    # --- requests -------------------------------------------------------------------------------------------------
-
-    def _read(self, connection: Connection) -> None:
-        gate = connection.gate
-        while True:
-            data = connection.receive()
-            if isinstance(data, Wait):
-                self._watch(connection, _EVENTS[data])
-                return
-            if connection.phase is Phase.IDLE:
-                gate.enter(connection, Phase.READING, time.monotonic())
-            connection.inbox += data
-            if not gate.account(connection):
-                self._refuse(connection, FULL)
-                return
-            if self._advance(connection):
-                return
-
-    def _advance(self, connection: Connection) -> bool:
-        """Go on with what has come; says whether the connection waits for something else than more of it."""
-        if connection.head is None:
-            bounds = connection.gate.listener.bounds
-            head = read_head(connection.inbox, self.cfg, connection.peer, bounds.body)
-            if connection.refused and head is not None:
-                head = NOT_AN_OPERATOR
-            if isinstance(head, Refusal):
-                self._refuse(connection, head)
-                return True
-            if head is None:
-                return False
-            connection.head = head
-            if head.expects and not connection.inbox:
-                connection.put([_CONTINUE])
-                if connection.send() is not None:
-                    # A client that reads nothing after its first bytes is none of ours.
-                    raise Gone
-        head = connection.head
-        if len(connection.inbox) < head.length:
-            return False
-        content = bytes(connection.inbox[: head.length])
-        del connection.inbox[: head.length]
-        connection.head = None
-        self._hand_over(connection, self._work, head.request, content)
-        return True
-
-    def _refuse(self, connection: Connection, refusal: Refusal) -> None:
-        """Answer without the application, and close."""
-        gate = connection.gate
-        gate.count(refusal.code)
-        connection.inbox.clear()
-        connection.head, connection.keep = None, False
-        connection.put([refusal.response()])
-        self._step(connection, self._send)
-
-    # --- responses ------------------------------------------------------------------------------------------------
-
-    def _send(self, connection: Connection) -> None:
-        self._sent(connection, connection.send())
-
-    def _sent(self, connection: Connection, wait: Wait | None) -> None:
-        """A response is sent, as far as the client has taken it."""
-        gate, now = connection.gate, time.monotonic()
-        within = gate.account(connection)
-        if wait is not None:
-            if connection.phase is not Phase.WRITING:
-                gate.enter(connection, Phase.WRITING, now)
-            self._watch(connection, _EVENTS[wait])
-            if not within:
-                gate.count("slow-reader")
-                self._close(gate.slowest(now) or connection)
-        elif connection.keep:
-            self._next_request(connection, now)
-        else:
-            connection.finish()
-            gate.enter(connection, Phase.LINGERING, now)
-            self._watch(connection, _READ)
-
-    def _next_request(self, connection: Connection, now: float) -> None:
-        gate = connection.gate
-        if connection.inbox:
-            # Sent without waiting for the response.
-            gate.enter(connection, Phase.READING, now)
-            if self._advance(connection):
-                return
-        else:
-            gate.enter(connection, Phase.IDLE, now)
-        self._watch(connection, _READ)
-        if connection.secure:
-            # What was decrypted already no longer makes the socket readable.
-            self._turn(connection)
-
-    def _drain(self, connection: Connection) -> None:
-        for _ in range(_MOST_READS):
-            data = connection.receive()
-            if isinstance(data, Wait):
-                return
-            connection.drained += len(data)
-        if connection.drained >= _MOST_DRAINED:
-            self._close(connection)
+            self._step(connection, self._identify)
 
     # --- the end --------------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
         """Finish what is at work, and let nobody wait for an answer who was told that he may ask."""
+        self.alive = False
         for gate in self._gates:
             if gate.again_at is None:
                 self.poller.unregister(gate.socket)

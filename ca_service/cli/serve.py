@@ -3,17 +3,16 @@
 import contextlib
 import os
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import structlog
 
-from ca_service.api import Operations, Services, Surface, create_app
+from ca_service.api import Operations, Services
 from ca_service.cli.access import (
     DATABASE_VARIABLE,
     PATIENCE_S,
@@ -22,11 +21,17 @@ from ca_service.cli.access import (
     find_database,
     now,
     open_public,
-    user_name,
     with_directory,
 )
 from ca_service.cli.channel import MAX_SOCKET_PATH, operator_socket, someone_listens, write_facts
 from ca_service.cli.collateral import bundle_of, bundle_option, kds_url_option, supply_of
+from ca_service.cli.listeners import (
+    Addresses,
+    enrolment_address,
+    listeners_of,
+    operator_address,
+    publication_address,
+)
 from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
 from ca_service.cli.upkeep import remember_at_end, start_upkeep
@@ -34,7 +39,6 @@ from ca_service.enrollment import Desk, Enroller, Judge, Limits, liveness_for
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import AuthoritySource, find_passphrase, find_pin, load_authority
 from ca_service.operations import (
-    MAX_REQUEST,
     OperationContext,
     check_not_rolled_back,
     database_url,
@@ -45,27 +49,10 @@ from ca_service.operations import (
     root_list_warning,
     unanswered,
 )
-from ca_service.service import (
-    Bounds,
-    Listener,
-    Server,
-    Service,
-    Tls,
-    TlsFiles,
-    certified_operator,
-    check_bind,
-    parse_address,
-    serve_until_told,
-    unix_operator,
-)
+from ca_service.service import Server, Service, serve_until_told
 from ca_service.store import Store
-from vtpm.wire.enrollment import MAX_BODY
 
 _PAUSE_S = 0.1
-
-_OPERATORS = Bounds(threads=4, connections=64, per_client=16, body=MAX_REQUEST, buffered=64 << 20)
-_PUBLIC = Bounds(threads=8, body=MAX_BODY)
-_ENROLMENT = Bounds(threads=16, body=MAX_BODY)
 
 
 @click.command(short_help="Serve enrolment, publication and operators.")
@@ -131,10 +118,10 @@ def serve(
     Without TLS files enrolment is plain HTTP, on loopback only. SIGTERM ends the server when the requests at work are
     answered; SIGHUP has it read its TLS files again.
     """
-    addresses = _Addresses(
-        _enrolment_address(bind, tls_cert, tls_key),
-        _publication_address(publish, bind),
-        _operator_address(operator_bind, operator_cert, operator_key, operator_ca),
+    addresses = Addresses(
+        enrolment_address(bind, tls_cert, tls_key),
+        publication_address(publish, bind),
+        operator_address(operator_bind, operator_cert, operator_key, operator_ca),
     )
     open_public(directory)
     _check_socket(directory)
@@ -164,7 +151,7 @@ def serve(
         write_facts(directory, own_database=url == database_url(directory))
         services = Services(store, enroller, _operations(source, store, limits))
         service = Service(
-            _listeners(addresses, directory, services),
+            listeners_of(addresses, directory, services),
             workers,
             on_ready=lambda: _announce(f"{authority.mode} CA {authority.ca_id} serves on {bind}"),
             on_worker=lambda: start_upkeep(enroller),
@@ -173,93 +160,6 @@ def serve(
         # Workers are forked from here on, and must not inherit a connection to the database.
         store.close()
         serve_until_told(Server(service))
-
-
-@dataclass(frozen=True)
-class _Address:
-    """Where to listen, and with which certificate."""
-
-    address: str
-    tls: Tls | None = None
-
-
-@dataclass(frozen=True)
-class _Addresses:
-    enrolment: _Address
-    publication: _Address | None
-    operation: _Address | None
-
-
-def _enrolment_address(bind: str, certificate: Path | None, key: Path | None) -> _Address:
-    if (certificate is None) != (key is None):
-        raise BadRequest("--tls-cert", "goes together with --tls-key")
-    address = check_bind(bind, tls=certificate is not None)
-    if certificate is None or key is None:
-        return _Address(address)
-    return _Address(address, Tls(TlsFiles(certificate, key)))
-
-
-def _publication_address(publish: str | None, bind: str) -> _Address | None:
-    if not publish:
-        return None
-    # What is published is signed and for everybody, so it may leave the machine as it is.
-    address, _ = parse_address("--publish", publish)
-    if address == parse_address("--bind", bind)[0]:
-        raise BadRequest(
-            "--publish", "is the same address as --bind", remedy="Leave it out to publish there."
-        )
-    return _Address(address)
-
-
-def _operator_address(
-    bind: str | None, certificate: Path | None, key: Path | None, authorities: Path | None
-) -> _Address | None:
-    if not bind and certificate is None and key is None and authorities is None:
-        return None
-    if not bind or certificate is None or key is None or authorities is None:
-        raise BadRequest(
-            "--operator-bind", "goes together with --operator-cert, --operator-key and --operator-ca"
-        )
-    address, _ = parse_address("--operator-bind", bind)
-    return _Address(address, Tls(TlsFiles(certificate, key, authorities, "--operator")))
-
-
-def _listeners(addresses: _Addresses, directory: Path, services: Services) -> tuple[Listener, ...]:
-    """Each surface where it belongs. Operators' paths are on no listener that others can reach."""
-    publication, operation = addresses.publication, addresses.operation
-    public = {Surface.ENROLMENT} if publication else {Surface.ENROLMENT, Surface.PUBLICATION}
-    operators = create_app(services, {Surface.OPERATION})
-    enrolment = addresses.enrolment
-    found = [
-        Listener("enrolment", enrolment.address, create_app(services, public), _ENROLMENT, tls=enrolment.tls),
-        Listener(
-            "operator socket",
-            f"unix:{operator_socket(directory)}",
-            operators,
-            _OPERATORS,
-            operator=_unix_name,
-        ),
-    ]
-    if publication:
-        public_app = create_app(services, {Surface.PUBLICATION})
-        found.append(Listener("publication", publication.address, public_app, _PUBLIC))
-    if operation:
-        found.append(
-            Listener(
-                "operators",
-                operation.address,
-                operators,
-                _OPERATORS,
-                tls=operation.tls,
-                operator=certified_operator,
-            )
-        )
-    return tuple(found)
-
-
-def _unix_name(connection: socket.socket) -> str | None:
-    uid = unix_operator(connection)
-    return None if uid is None else user_name(uid)
 
 
 def _announce(text: str) -> None:

@@ -180,9 +180,7 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 def connect(port: int, source: str | None = None, timeout: float = 20.0) -> socket.socket:
     """A connection, from an address of its own if one is named."""
-    return socket.create_connection(
-        ("127.0.0.1", port), timeout, None if source is None else (source, 0)
-    )  # fmt: skip
+    return socket.create_connection(("127.0.0.1", port), timeout, None if source is None else (source, 0))
 
 
 def rest_of(connection: socket.socket) -> bytes:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ca_service.cli import serve
+from ca_service.cli import listeners
 from ca_service.service import Bounds, Patience, request
 from ca_service.service.listeners import IN_A_HURRY
 from ca_service.service.server import GRACE_S
@@ -20,7 +20,7 @@ def row(name: str) -> list[str]:
 
 
 def test_bounds():
-    bounds: list[Bounds] = [serve._ENROLMENT, serve._PUBLIC, serve._OPERATORS]
+    bounds: list[Bounds] = [listeners.ENROLMENT, listeners.PUBLICATION, listeners.OPERATORS]
     assert row("requests at work") == [str(b.threads) for b in bounds]
     assert row("connections |") == [str(b.connections) for b in bounds]
     assert [cell.split()[0] for cell in row("connections of one")] == [str(b.per_client) for b in bounds]

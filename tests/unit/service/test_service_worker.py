@@ -457,9 +457,7 @@ def test_many_at_once_over_tls(serve, authority):
 
     def run(number: int) -> None:
         try:
-            connection = http.client.HTTPSConnection(
-                "localhost", server.port, timeout=30, context=context
-            )  # fmt: skip
+            connection = http.client.HTTPSConnection("localhost", server.port, timeout=30, context=context)
             for size in (0, 10, 60_000, 17):
                 connection.request("POST", "/echo", bytes([number]) * size)
                 assert connection.getresponse().read() == bytes([number]) * size

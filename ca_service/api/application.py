@@ -1,5 +1,7 @@
 """The application factory."""
 
+from collections.abc import Collection
+
 from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
 
@@ -11,6 +13,7 @@ from ca_service.api.ocsp import ocsp
 from ca_service.api.operator import operator
 from ca_service.api.publication import publication
 from ca_service.api.services import Services
+from ca_service.api.surfaces import ALL_SURFACES, Surface
 from ca_service.api.watching import watch
 from vtpm.wire.enrollment import MAX_BODY
 
@@ -31,8 +34,10 @@ _ALWAYS = ("/healthz", "/metrics")
 """What is answered even when the database has turned out to be an old one."""
 
 
-def create_app(services: Services) -> Flask:
-    """Make the Flask application of a CA.
+def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES) -> Flask:
+    """Make the Flask application of a CA, with the paths of these surfaces and no others.
+
+    Each listener has an application of its own, so that which paths exist there is no matter of what a client sends.
 
     The caller runs `Enroller.recover` first: a process that serves has closed what a dead one left open.
     """
@@ -41,6 +46,8 @@ def create_app(services: Services) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = 0
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.strict_slashes = True
+    # Else what is not there would be a redirect to a place that the client's Host field names.
+    app.url_map.merge_slashes = False
     app.url_map.converters["hex"] = HexName
     app.url_map.converters["shard"] = ShardNumber
     watch(app, services.tally, services.budget)
@@ -52,12 +59,15 @@ def create_app(services: Services) -> Flask:
         if request.path not in _ALWAYS:
             services.enroller.desk.log.check_going()
 
-    app.register_blueprint(enrolment(services))
-    app.register_blueprint(publication(services))
-    app.register_blueprint(ocsp(services))
-    app.register_blueprint(log(services))
-    app.register_blueprint(operator(services))
-    app.register_blueprint(metrics(services))
+    if Surface.ENROLMENT in surfaces:
+        app.register_blueprint(enrolment(services))
+    if Surface.PUBLICATION in surfaces:
+        app.register_blueprint(publication(services))
+        app.register_blueprint(ocsp(services))
+        app.register_blueprint(log(services))
+    if Surface.OPERATION in surfaces:
+        app.register_blueprint(operator(services))
+        app.register_blueprint(metrics(services))
 
     @app.after_request
     def common_headers(response: Response) -> Response:

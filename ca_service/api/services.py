@@ -10,11 +10,11 @@ from ca_service.judgment import NotFound
 from ca_service.keys import Authority
 from ca_service.store import Store
 
-Operations = Callable[[str, int, Mapping[str, object]], object]
-"""What operators may do: the operation's name, the operator's user id, named parameters in; a JSON value out."""
+Operations = Callable[[str, str, Mapping[str, object]], object]
+"""What operators may do: the operation's name, the operator's name, named parameters in; a JSON value out."""
 
 
-def no_operations(_name: str, _uid: int, _parameters: Mapping[str, object]) -> object:
+def no_operations(_name: str, _by: str, _parameters: Mapping[str, object]) -> object:
     """Operators may do nothing here."""
     raise NotFound("there is no such operation")
 

@@ -14,9 +14,9 @@ import structlog
 from flask import Flask, Response, g, request
 
 from ca_service.api.journal import KIND, UNPROVEN, LineBudget
-from ca_service.api.operator import operator_uid
 from ca_service.api.tally import Tally
 from ca_service.enrollment.observing import Alarmed, Certified, Decided, Enrolled, Event, Unproven
+from ca_service.service import OPERATOR
 
 REQUESTS = "requests"
 SECONDS = "seconds"
@@ -103,7 +103,7 @@ def watch(app: Flask, tally: Tally, budget: LineBudget) -> None:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
         # By who asks and not by what for: over TCP, anybody may ask for an operation.
-        if operator_uid(request.environ) is None:
+        if not request.environ.get(OPERATOR):
             structlog.contextvars.bind_contextvars(**{UNPROVEN: True})
 
     @app.after_request
@@ -145,8 +145,8 @@ def _write(route: str, method: str, status: int, seconds: float) -> None:
         **_named(request.view_args or {}),
         **g.get("problem", {}),
     }
-    if "operator_uid" in g:
-        facts["uid"] = g.operator_uid
+    if "operator" in g:
+        facts["by"] = g.operator
     bound = structlog.contextvars.get_contextvars()
     say = _log.error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
     kind = f"{route} {status} {facts.get('rule') or bound.get('rule') or facts.get('code', '')}"

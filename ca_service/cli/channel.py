@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import socket
-import ssl
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +36,15 @@ def operator_socket(directory: Path) -> Path:
 
 
 def server_facts(directory: Path) -> Path:
-    """Where the running server says how it is to be spoken to."""
+    """Where the running server says what it works on."""
     return directory / "run" / "server.json"
 
 
-def write_facts(directory: Path, *, tls: bool, own_database: bool) -> None:
-    """Say how the server is to be spoken to, and whether it works on the database in the CA's directory."""
+def write_facts(directory: Path, *, own_database: bool) -> None:
+    """Say whether the server works on the database in the CA's directory."""
     path = server_facts(directory)
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps({"tls": tls, "own_database": own_database}), encoding="ascii")
+    temporary.write_text(json.dumps({"own_database": own_database}), encoding="ascii")
     temporary.replace(path)
 
 
@@ -68,10 +67,9 @@ def someone_listens(directory: Path) -> bool:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, *, tls: bool) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__("operator", timeout=_TIMEOUT_S)
         self._path = path
-        self._tls = tls
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -80,12 +78,6 @@ class _UnixConnection(http.client.HTTPConnection):
             self.sock.connect(str(self._path))
         except (FileNotFoundError, ConnectionRefusedError):
             raise NoServer from None
-        if self._tls:
-            # The server speaks TLS on all its sockets. Who may listen on this path is the directory's to say.
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            self.sock = context.wrap_socket(self.sock)
 
 
 def ask_server(directory: Path, operation: str, arguments: dict[str, object]) -> Any:
@@ -100,7 +92,7 @@ def ask_server(directory: Path, operation: str, arguments: dict[str, object]) ->
     path = operator_socket(directory)
     if len(bytes(path)) > MAX_SOCKET_PATH:
         raise NoServer
-    connection = _UnixConnection(path, tls=read_facts(directory).get("tls") is True)
+    connection = _UnixConnection(path)
     try:
         headers = {"Content-Type": "application/json"}
         connection.request("POST", OPERATOR_PATH + operation, json.dumps(arguments).encode(), headers)
@@ -129,7 +121,7 @@ def get_from_server(directory: Path, path: str) -> tuple[int, bytes]:
     place = operator_socket(directory)
     if len(bytes(place)) > MAX_SOCKET_PATH:
         raise NoServer
-    connection = _UnixConnection(place, tls=read_facts(directory).get("tls") is True)
+    connection = _UnixConnection(place)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import io
 import os
 import sys
@@ -56,9 +57,14 @@ class _Commands(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(
-            import_module(f"ca_service.cli.{_COMMANDS[cmd_name]}"), cmd_name.replace("-", "_")
-        )
+        # Nothing of what a module brings is garbage; looking for some takes an eighth of a server's start.
+        gc.disable()
+        try:
+            command: click.Command = getattr(
+                import_module(f"ca_service.cli.{_COMMANDS[cmd_name]}"), cmd_name.replace("-", "_")
+            )
+        finally:
+            gc.enable()
         return command
 
 

@@ -184,12 +184,12 @@ def nurse() -> None:
     """Serve requests from standard input until it ends."""
     # All that a server imports, and what it would import when it first needs it.
     import alembic.command  # noqa: F401, PLC0415
-    import gunicorn.workers.gthread  # noqa: F401, PLC0415
     import sqlalchemy.dialects.postgresql.psycopg  # noqa: PLC0415
     import sqlalchemy.dialects.sqlite.pysqlite  # noqa: F401, PLC0415
 
     with contextlib.suppress(ImportError):
         import psycopg  # noqa: F401, PLC0415
+    import ca_service.cli.serve  # noqa: F401, PLC0415
     from ca_service.cli import main  # noqa: PLC0415
     from ca_service.keys import find_passphrase, load_authority, sealed  # noqa: PLC0415
 

@@ -25,13 +25,13 @@ def tpm():
     return w.SoftTpm()
 
 
-def operations(name: str, uid: int, parameters):
+def operations(name: str, by: str, parameters):
     """Two operations: one that says what it was asked, one that breaks."""
     if name == "break":
         raise RuntimeError("the secret is 1234")
     if name != "echo":
-        return no_operations(name, uid, parameters)
-    return {"uid": uid, "parameters": parameters}
+        return no_operations(name, by, parameters)
+    return {"by": by, "parameters": parameters}
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import socket
 from dataclasses import replace
 from datetime import timedelta
 
@@ -297,14 +295,11 @@ class TestLimits:
 class TestOperator:
     @pytest.fixture
     def over_unix(self):
-        ours, theirs = socket.socketpair(socket.AF_UNIX)
-        yield {"gunicorn.socket": ours}
-        ours.close()
-        theirs.close()
+        return {"vtpm_ca.operator": "alice"}
 
     def test_operations_over_the_unix_socket(self, client, over_unix):
         response = client.post("/operator/v1/echo", json={"a": "b"}, environ_overrides=over_unix)
-        assert json.loads(response.data) == {"result": {"uid": os.geteuid(), "parameters": {"a": "b"}}}
+        assert json.loads(response.data) == {"result": {"by": "alice", "parameters": {"a": "b"}}}
         assert client.post("/operator/v1/nothing", json={}, environ_overrides=over_unix).status_code == 404
         listing = client.post("/operator/v1/echo", json=[], environ_overrides=over_unix)
         assert problem(listing).code == "malformed"
@@ -315,12 +310,15 @@ class TestOperator:
         response = client.post("/operator/v1/echo", json={"text": text}, environ_overrides=over_unix)
         assert response.status_code == 200
 
-    def test_over_tcp_they_do_not_exist(self, client):
-        ours = socket.socket(socket.AF_INET)
-        for environ in ({}, {"gunicorn.socket": ours}, {"gunicorn.socket": "unix"}):
+    def test_for_others_they_do_not_exist(self, client):
+        for environ in ({}, {"vtpm_ca.operator": None}, {"vtpm_ca.operator": ""}):
             response = client.post("/operator/v1/echo", json={}, environ_overrides=environ)
             assert (response.status_code, problem(response).code) == (404, "not-found")
-        ours.close()
+
+    def test_no_header_makes_an_operator(self, client):
+        for name in ("vtpm_ca.operator", "vtpm-ca.operator", "vtpm_ca_operator"):
+            response = client.post("/operator/v1/echo", json={}, headers={name: "alice"})
+            assert response.status_code == 404
 
     def test_a_broken_operation_is_a_generic_error(self, client, over_unix):
         response = client.post("/operator/v1/break", json={}, environ_overrides=over_unix)

@@ -1,5 +1,7 @@
 """`vtpm-ca serve` as real processes: start, stop, kill, TLS, and operators who come through its socket."""
 
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -17,10 +19,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from enrolment_load import free_port
+from tls_files import Authority
 
 from ca_service.cli.channel import operator_socket
-from ca_service.cli.serve import check_bind
 from ca_service.judgment import BadRequest
+from ca_service.service import check_bind
 
 RESOURCE = "default/vtpm/guest-a"
 
@@ -134,6 +138,25 @@ class TestRefusedToStart:
             done = here("serve", "--dir", ca, "--tls-cert", pair[0], "--tls-key", pair[1])
             assert (done.code, done.out) == (2, "")
         assert here("serve", "--dir", ca, "--tls-cert", certificate).code == 2
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("--publish", "8080"),
+            ("--publish", "127.0.0.1:8443"),
+            ("--operator-bind", "127.0.0.1:8444"),
+            ("--operator-ca", "CERT"),
+            ("--operator-bind", "x", "--operator-cert", "CERT", "--operator-key", "KEY", "--operator-ca", "CERT"),
+            ("--operator-bind", "[::1]:1", "--operator-cert", "CERT", "--operator-key", "KEY", "--operator-ca", "KEY"),
+            ("--operator-bind", "[::1]:1", "--operator-cert", "KEY", "--operator-key", "KEY", "--operator-ca", "CERT"),
+            ("--operator-bind", "[::1]:1", "--operator-cert", "CERT", "--operator-key", "KEY", "--operator-ca", "/-"),
+        ],
+    )  # fmt: skip
+    def test_listeners_that_cannot_be(self, here, ca, tls, words):
+        files = dict(zip(("CERT", "KEY"), tls, strict=True))
+        done = here("serve", "--dir", ca, *(files.get(word, word) for word in words))
+        assert (done.code, done.out) == (2, "")
+        assert words[0][:9] in done.err
 
     def test_without_the_passphrase(self, here, ca):
         assert here("serve", "--dir", ca, env={"VTPM_CA_PASSPHRASE_FILE": None}).code == 2
@@ -258,17 +281,47 @@ def test_a_killed_server_leaves_nothing_in_the_way(serve, here, ca):
     assert here("cert", "list", "--dir", ca).code == 0
 
 
-def test_tls(serve, here, ca, tls):
+def test_each_listener_is_for_its_own(serve, here, ca, tls, tmp_path):
+    """TLS to enrol, plain HTTP for what is published, certificates for operators; the socket stays as it is."""
     certificate, key = tls
-    server = serve(ca, "--tls-cert", certificate, "--tls-key", key)
+    operators = Authority(tmp_path, "operators")
+    alice = operators.issue("alice", "alice")
+    publish, remote = free_port(), free_port()
+    server = serve(
+        ca, "--tls-cert", certificate, "--tls-key", key, "--publish", f"127.0.0.1:{publish}",
+        "--operator-bind", f"127.0.0.1:{remote}", "--operator-cert", certificate, "--operator-key", key,
+        "--operator-ca", operators.file,
+    )  # fmt: skip
     context = ssl.create_default_context(cafile=certificate)
     context.check_hostname = False
-    assert json.loads(ask(server, "/healthz", scheme="https", context=context)) == {"status": "alive"}
+    nonce = ask(server, "/v1/nonces", scheme="https", context=context, method="POST")
+    assert json.loads(nonce)["nonce"]
     with pytest.raises(OSError, match=r".*"):
-        ask(server, "/healthz")
+        ask(server, "/v1/nonces", method="POST")
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        ask(server, "/healthz", scheme="https", context=context)
+    refusal.value.close()
+    with urllib.request.urlopen(f"http://127.0.0.1:{publish}/healthz", timeout=20) as answer:
+        assert json.loads(answer.read()) == {"status": "alive"}
     assert len(json.loads(here("cert", "list", "--json", "--dir", ca).out)) == 3
+
+    def operate(name: str, **arguments: object) -> object:
+        connection = http.client.HTTPSConnection("127.0.0.1", remote, timeout=20, context=context)
+        with contextlib.closing(connection):
+            connection.request("POST", f"/operator/v1/{name}", json.dumps(arguments))
+            return json.loads(connection.getresponse().read())["result"]
+
+    with pytest.raises(OSError, match=r".*"):
+        operate("cert-list")
+    context.load_cert_chain(*alice)
+    operate("policy-apply", text="schema = 1\n")
+    rows = json.loads(here("policy", "log", "--json", "--dir", ca).out)
+    assert [row["applied_by"] for row in rows if row["version"] == max(r["version"] for r in rows)] == [
+        "CN=alice"
+    ]
     assert server.end(signal.SIGTERM) == 0
     assert here("cert", "list", "--dir", ca).code == 0
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_sockets_that_nobody_checked_are_not_taken(here, ca, monkeypatch):
@@ -281,7 +334,7 @@ def test_sockets_that_nobody_checked_are_not_taken(here, ca, monkeypatch):
         seen["steered from elsewhere"] = not server.cfg.control_socket_disable
         raise SystemExit(0)
 
-    monkeypatch.setattr("ca_service.cli.serve._Server.run", run)
+    monkeypatch.setattr("ca_service.service.server.Server.run", run)
     env = {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "GUNICORN_FD": "3"}
     assert here("serve", "--dir", ca, env=env).code == 0
     assert seen == {

@@ -79,7 +79,10 @@ def test_no_statement_looks_at_every_row(store):
             ).fetchall()
             text = " ".join(str(row[-1]) for row in plan)
             for table in re.findall(r"SCAN (\w+)(?! USING)", text):
-                assert table in ("issuers", "log_head", "policies", "epochs", "newest_lists"), (statement, text)
+                assert table in ("issuers", "log_head", "policies", "epochs", "newest_lists"), (
+                    statement,
+                    text,
+                )
 
 
 class TestWritable:

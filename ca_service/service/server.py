@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
 
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.service.board import MOST_LISTENERS, Board
@@ -42,7 +43,7 @@ class Service:
         on_ready: called when the sockets listen.
         on_worker: called in each worker before it serves.
         on_end: called when all workers have ended.
-        log: gunicorn's class for its own messages; None for gunicorn's own.
+        log: the class for gunicorn's own messages.
     """
 
     listeners: tuple[Listener, ...]
@@ -50,7 +51,7 @@ class Service:
     on_ready: Callable[[], None] = field(default=_nothing, repr=False)
     on_worker: Callable[[], None] = field(default=_nothing, repr=False)
     on_end: Callable[[], None] = field(default=_nothing, repr=False)
-    log: type[Any] | None = None
+    log: type[Any] = Logger
 
 
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type information

@@ -270,7 +270,7 @@ def test_a_server_takes_certificates_from_the_service_and_from_its_operator(
 )
 def test_a_server_asks_nobody_unless_told_to(here, ca, monkeypatch, words, base):
     judges, bases = [], []
-    monkeypatch.setattr("ca_service.cli.serve._Server.run", lambda _server: sys.exit(0))
+    monkeypatch.setattr("ca_service.service.server.Server.run", lambda _server: sys.exit(0))
     monkeypatch.setattr("ca_service.cli.serve.Desk", lambda *a, **k: judges.append(a[2]) or Desk(*a, **k))
     monkeypatch.setattr(
         "ca_service.cli.collateral.KdsClient", lambda url, *a: bases.append(url) or KdsClient(url, *a)
@@ -289,7 +289,7 @@ def commands_in(document, mark):
 def test_the_commands_of_the_document(here, ca, kds, monkeypatch, tmp_path, mark):
     document = (CERTS.parent / "docs" / "collateral.md").read_text()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ca_service.cli.serve._Server.run", lambda _server: sys.exit(0))
+    monkeypatch.setattr("ca_service.service.server.Server.run", lambda _server: sys.exit(0))
     monkeypatch.setattr("ca_service.cli.collateral.AMD_KDS", kds.url)
     kds.answers["/vcek/v1/Genoa/crl"] = Says(body=GENOA_CRL.read_bytes())
     vcek = VCEK.read_bytes()

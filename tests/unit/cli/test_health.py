@@ -50,7 +50,7 @@ def test_graded_exit_codes(here, ca, only, code):
 
 def test_what_cannot_be_looked_at_is_told_apart(here, ca):
     """The server that works on another database is down: nothing here is the database."""
-    write_facts(ca, tls=False, own_database=False)
+    write_facts(ca, own_database=False)
     done = here("health-check", "--only", "crl", "--only", "alarms", "--json", "--dir", ca)
     assert (done.code, {row["status"] for row in rows(done).values()}) == (3, {"unknown"})
     assert "VTPM_CA_DATABASE" in rows(done)["crl"]["remedy"]

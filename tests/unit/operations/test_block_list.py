@@ -93,7 +93,7 @@ def test_revoking_is_for_this_key_alone_and_on_the_published_list(desk, profile)
     assert revocation.cause == "key blocked by alice: known"
     # It is not forgotten with the database.
     kept = read_state(desk.context.public)
-    assert kept.crls[row.issuer] == crl.public_bytes(Encoding.DER)
+    assert kept.crls[row.issuer, row.shard] == crl.public_bytes(Encoding.DER)
     found = crl.get_revoked_certificate_by_serial_number(int(serial, 16))
     assert (
         found.extensions.get_extension_for_class(x509.CRLReason).value.reason

@@ -86,7 +86,7 @@ def test_doing_it(desk, facts):
             crl = x509.load_der_x509_crl(tx.crls.latest(row["issuer"]).der)
         assert (revocation.reason, revocation.cause) == ("keyCompromise", "revoked by alice: opened")
         assert crl.get_revoked_certificate_by_serial_number(int(serial, 16)) is not None
-        assert x509.load_der_x509_crl(kept.crls[row["issuer"]]) == crl
+        assert x509.load_der_x509_crl(kept.crls[row["issuer"], 0]) == crl
     # The TPM stays where it is, and nothing is left to be done: no key is asked for.
     assert desk("instance-list")[0]["occupied"]
     unlocked = desk.unlocked

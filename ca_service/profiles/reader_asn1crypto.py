@@ -9,9 +9,10 @@ from datetime import datetime
 from functools import lru_cache, wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
-from asn1crypto import core, parser
+from asn1crypto import core
 from asn1crypto import x509 as asn1
 
+from ca_service.profiles.containers import elements, inside
 from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
     AccessView,
@@ -96,8 +97,8 @@ def read(der: bytes) -> CertificateView:
     Raises:
         ValueError: it cannot be read, or a known extension has another form than the profiles use.
     """
-    tbs, outer_algorithm, _ = _elements(_inside(der, _SEQUENCE))
-    parts = _elements(_inside(tbs, _SEQUENCE))
+    tbs, outer_algorithm, _ = elements(inside(der, _SEQUENCE))
+    parts = elements(inside(tbs, _SEQUENCE))
     version = _version(parts.pop(0)) if parts[0][0] == _EXPLICIT_0 else 1
     serial, algorithm, issuer, validity, subject, spki, *rest = parts
     if outer_algorithm != algorithm:
@@ -127,8 +128,8 @@ def read_serial(tbs: bytes, parts: Parts) -> int:
     Wherever each of two values alone is one value to this parser, it finds the same two one after the other: where a
     value ends, its head says. So it agrees on the cut if it reads every part alone.
     """
-    if _inside(tbs, _SEQUENCE) != b"".join(parts[:-1]) or _inside(
-        _inside(parts.extension_list, _EXPLICIT_3), _SEQUENCE
+    if inside(tbs, _SEQUENCE) != b"".join(parts[:-1]) or inside(
+        inside(parts.extension_list, _EXPLICIT_3), _SEQUENCE
     ) != b"".join(parts.extensions):
         raise ValueError("has other parts")
     return _number(parts.serial)
@@ -137,8 +138,8 @@ def read_serial(tbs: bytes, parts: Parts) -> int:
 @_as_documented
 def read_name(der: bytes) -> NameView:
     """Read a name alone; raises as `read`."""
-    rdns = _elements(_inside(der, _SEQUENCE))
-    return NameView(der, tuple(tuple(map(_attribute, _elements(_inside(rdn, _SET)))) for rdn in rdns))
+    rdns = elements(inside(der, _SEQUENCE))
+    return NameView(der, tuple(tuple(map(_attribute, elements(inside(rdn, _SET)))) for rdn in rdns))
 
 
 @_as_documented
@@ -155,8 +156,8 @@ def read_validity(der: bytes) -> tuple[datetime, datetime]:
 @_as_documented
 def read_extension(der: bytes) -> ExtensionView:
     """Read an extension alone; raises as `read`."""
-    oid, *mark, octets = _elements(_inside(der, _SEQUENCE))
-    dotted, contents = _dotted(oid), _inside(octets, _OCTETS)
+    oid, *mark, octets = elements(inside(der, _SEQUENCE))
+    dotted, contents = _dotted(oid), inside(octets, _OCTETS)
     if mark not in ([], [_TRUE]):
         raise ValueError("criticality is stated by TRUE alone")
     own = _OWN.get(dotted)
@@ -167,30 +168,12 @@ def read_extension(der: bytes) -> ExtensionView:
 @_as_documented
 def read_key(spki: bytes) -> bytes:
     """A SubjectPublicKeyInfo as it stands; raises ValueError if it is not one sequence."""
-    _inside(spki, _SEQUENCE)
+    inside(spki, _SEQUENCE)
     return spki
 
 
-def _inside(der: bytes, head: int) -> bytes:
-    """The contents of the one value that the bytes are; `head` is its first octet, class, form and tag."""
-    if der[0] != head:
-        raise ValueError(f"has {der[0]:02x} in the place of {head:02x}")
-    contents: bytes = parser.parse(der, strict=True)[4]
-    return contents
-
-
-def _elements(contents: bytes) -> list[bytes]:
-    """The values that stand one after the other, each with tag and length."""
-    elements = []
-    while contents:
-        size = parser.peek(contents)
-        elements.append(contents[:size])
-        contents = contents[size:]
-    return elements
-
-
 def _extensions_of(der: bytes) -> list[bytes]:
-    return _elements(_inside(_inside(der, _EXPLICIT_3), _SEQUENCE))
+    return elements(inside(inside(der, _EXPLICIT_3), _SEQUENCE))
 
 
 def _version(der: bytes) -> int:
@@ -203,22 +186,22 @@ def _dotted(der: bytes) -> str:
 
 
 def _number(der: bytes) -> int:
-    return int.from_bytes(_inside(der, _INTEGER), "big", signed=True)
+    return int.from_bytes(inside(der, _INTEGER), "big", signed=True)
 
 
 def _octets(der: bytes) -> bytes:
-    return _inside(der, _OCTETS)
+    return inside(der, _OCTETS)
 
 
 def _text(der: bytes) -> str:
-    return _inside(der, _UTF8).decode("utf-8")
+    return inside(der, _UTF8).decode("utf-8")
 
 
 def _attribute(der: bytes) -> Attribute:
-    kind, value = _elements(_inside(der, _SEQUENCE))
+    kind, value = elements(inside(der, _SEQUENCE))
     if _dotted(kind) == _SERIAL_NUMBER and value[0] == _PRINTABLE:
         # A device's: the one attribute that is new in nearly every certificate.
-        return _SERIAL_NUMBER, _inside(value, _PRINTABLE).decode("ascii")
+        return _SERIAL_NUMBER, inside(value, _PRINTABLE).decode("ascii")
     return _known_attribute(der)
 
 
@@ -285,16 +268,16 @@ def _distribution(points: Any) -> DistributionView:
 
 
 def _alternative_names(der: bytes) -> tuple[GeneralNameView, ...]:
-    return tuple(map(_alternative_name, _elements(_inside(der, _SEQUENCE))))
+    return tuple(map(_alternative_name, elements(inside(der, _SEQUENCE))))
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _alternative_name(der: bytes) -> GeneralNameView:
     if der[0] == _EXPLICIT_0:  # otherName; its value is under such a tag again
-        kind, value = _elements(_inside(der, _EXPLICIT_0))
+        kind, value = elements(inside(der, _EXPLICIT_0))
         read_value = _OTHER_NAMES.get(_dotted(kind))
         if read_value is not None:
-            return read_value(*_elements(_inside(_inside(value, _EXPLICIT_0), _SEQUENCE)))
+            return read_value(*elements(inside(inside(value, _EXPLICIT_0), _SEQUENCE)))
         return OtherNameView(_dotted(kind), value)
     name = asn1.GeneralName.load(der, strict=True)
     if name.name == "directory_name":
@@ -328,7 +311,7 @@ def _specification(attributes: Any) -> SpecificationView:
 
 
 def _provenance(der: bytes) -> ProvenanceView:
-    version, *stated = _elements(_inside(der, _SEQUENCE))
+    version, *stated = elements(inside(der, _SEQUENCE))
     number = _number(version)
     members: dict[str, Any] = {"kbs_thumbprint": None, "resource": None, "decision_id": None}
     for (name, form), value in zip(_PROVENANCES[number].items(), stated, strict=True):

@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.x509.oid import CRLEntryExtensionOID
 
 from ca_service.judgment import VtpmCaError
+from ca_service.profiles.containers import elements, inside
 from ca_service.profiles.scope import scope_of
 
 _SEQUENCE, _INTEGER, _EXTENSIONS = 0x30, 0x02, 0xA0
@@ -95,9 +96,9 @@ def read_second(der: bytes) -> ListView:
 
 
 def _read_second(der: bytes) -> ListView:
-    tbs = _elements(_inside(_elements(_inside(der, _SEQUENCE))[0], _SEQUENCE))
+    tbs = elements(inside(elements(inside(der, _SEQUENCE))[0], _SEQUENCE))
     tail = tbs[5:]
-    entries = _entries(_inside(tail.pop(0), _SEQUENCE)) if len(tail) > 1 else []
+    entries = _entries(inside(tail.pop(0), _SEQUENCE)) if len(tail) > 1 else []
     (extensions,) = tail
     if extensions[0] != _EXTENSIONS:
         raise ValueError("a list ends with its extensions")
@@ -129,24 +130,6 @@ def _scope(extension: Any) -> str:
         raise ValueError("the issuingDistributionPoint must be a URI")
     # Not `native`, which turns the URI into an IRI and drops default ports.
     return str(names[0].chosen.contents.decode("ascii"))
-
-
-def _inside(der: bytes, head: int) -> bytes:
-    """The contents of the one value that the bytes are; `head` is its first octet, class, form and tag."""
-    if der[0] != head:
-        raise ValueError(f"has {der[0]:02x} in the place of {head:02x}")
-    contents: bytes = parser.parse(der, strict=True)[4]
-    return contents
-
-
-def _elements(contents: bytes) -> list[bytes]:
-    """The values that stand one after the other, each with tag and length."""
-    elements = []
-    while contents:
-        size = parser.peek(contents)
-        elements.append(contents[:size])
-        contents = contents[size:]
-    return elements
 
 
 def _sequence(elements: list[bytes]) -> bytes:

@@ -1,6 +1,8 @@
 """`vtpm-ca policy`: the allow-list."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,25 +19,77 @@ def policy() -> None:
     """The allow-list: which key brokers, SVSM measurements and keys this CA certifies."""
 
 
-@policy.command()
-@click.argument("file", type=PathName(directory=False))
-@with_directory
-@with_json
-def apply(file: Path, directory: Path, *, as_json: bool) -> None:
-    """Put the policy document FILE in force, at once, for all that is judged from now on."""
-    result = run(directory, "policy-apply", text=read_text(file, MAX_POLICY))
+_VERSION = click.IntRange(1, 1 << 31)
+
+with_base = click.option(
+    "--base",
+    type=click.IntRange(0, 1 << 31),
+    metavar="N",
+    help="only if version N is in force still; 0 if none is",
+)
+
+
+def _changes(result: Mapping[str, Any]) -> None:
+    for change in result["changes"]:
+        echo(f"  {change['effect']:<7}  {change['subject']}: {change['text']}")
+
+
+def _in_force(result: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         show_json(result)
     elif result["changed"]:
         echo(f"policy version {result['version']} is in force (digest {result['digest'][:16]}...)")
+        _changes(result)
     else:
         echo(f"policy version {result['version']} is in force already; nothing changed")
 
 
 @policy.command()
-@click.option(
-    "--version", type=click.IntRange(1, 1 << 31), metavar="N", help="this version instead of the one in force"
-)
+@click.argument("file", type=PathName(directory=False))
+@with_base
+@with_directory
+@with_json
+def apply(file: Path, base: int | None, directory: Path, *, as_json: bool) -> None:
+    """Put the policy document FILE in force, at once, for all that is judged from now on."""
+    _in_force(run(directory, "policy-apply", text=read_text(file, MAX_POLICY), base=base), as_json=as_json)
+
+
+@policy.command()
+@click.argument("version", type=_VERSION)
+@with_base
+@with_directory
+@with_json
+def rollback(version: int, base: int | None, directory: Path, *, as_json: bool) -> None:
+    """Put the document of an earlier VERSION in force again, as a new version."""
+    _in_force(run(directory, "policy-rollback", version=version, base=base), as_json=as_json)
+
+
+@policy.command()
+@click.argument("file", type=PathName(directory=False), required=False)
+@click.option("--from", "old", type=_VERSION, metavar="N", help="from this version, not the one in force")
+@click.option("--to", "new", type=_VERSION, metavar="N", help="to this version, instead of FILE")
+@with_directory
+@with_json
+def diff(file: Path | None, old: int | None, new: int | None, directory: Path, *, as_json: bool) -> None:
+    """Say what the policy document FILE, or another version, changes, and whether it admits more than before.
+
+    A change that cannot be shown to narrow the policy counts as widening it.
+    """
+    if (file is None) == (new is None):
+        raise click.UsageError("give either FILE or --to, and not both")
+    text = None if file is None else read_text(file, MAX_POLICY)
+    result = run(directory, "policy-diff", old=old, new=new, text=text)
+    if as_json:
+        show_json(result)
+        return
+    later = file if new is None else f"version {new}"
+    says = {"widens": "admits more than", "narrows": "admits less than", "neutral": "admits the same as"}
+    echo(f"{later} {says[result['effect']]} version {result['old']}")
+    _changes(result)
+
+
+@policy.command()
+@click.option("--version", type=_VERSION, metavar="N", help="this version instead of the one in force")
 @with_directory
 @with_json
 def show(version: int | None, directory: Path, *, as_json: bool) -> None:

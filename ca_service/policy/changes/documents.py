@@ -35,7 +35,7 @@ def compare(old: Policy | None, new: Policy, mode: str) -> Comparison:
     """How `new` differs from `old`.
 
     Args:
-        old: the earlier policy; None if there is none, so that everything has been refused.
+        old: the earlier policy; None if there is none that can be read, so that everything has been refused.
         new: the later one.
         mode: of the CA. One in mode "production" refuses everything under a policy with Unsafe... entries.
 
@@ -43,7 +43,7 @@ def compare(old: Policy | None, new: Policy, mode: str) -> Comparison:
         If its effect is not `Effect.WIDENS`, `new` admits nothing at any time that `old` refuses.
     """
     if old is None:
-        return Comparison((Change("policy", "is the first: nothing was admitted before", Effect.WIDENS),))
+        return Comparison((Change("policy", "admits where nothing was admitted before", Effect.WIDENS),))
     return Comparison(tuple(_changes(old, new, mode)))
 
 

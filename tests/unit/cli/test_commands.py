@@ -97,6 +97,21 @@ class TestPolicy:
         assert here("policy", "show", "--version", "7", "--dir", empty).code == 1
         assert here("policy", "show", "--version", "0", "--dir", empty).code == 2
 
+    def test_diff_and_rollback(self, here, empty, policy_file, tmp_path):
+        here("policy", "apply", policy_file, "--dir", empty)
+        less = tmp_path / "less.toml"
+        less.write_text(re.sub(r"(?m)^max_age_s = \d+$", "max_age_s = 59", policy_file.read_text()))
+        told = here("policy", "diff", less, "--dir", empty).out.splitlines()
+        assert told[0].endswith("less.toml admits less than version 1")
+        assert told[1:] == ["  narrows  grant: lowers the greatest age of a grant, in seconds: 60 -> 59"]
+        assert here("policy", "apply", less, "--dir", empty, "--base", "0").code == 1
+        assert told[1] in here("policy", "apply", less, "--dir", empty, "--base", "1").out
+        assert "admits more than version 2" in here("policy", "diff", "--to", "1", "--dir", empty).out
+        assert "version 3 is in force" in here("policy", "rollback", "1", "--dir", empty).out
+        assert "admits the same as" in here("policy", "diff", "--from", "1", "--to", "3", "--dir", empty).out
+        assert here("policy", "diff", "--dir", empty).code == 2
+        assert here("policy", "diff", less, "--to", "1", "--dir", empty).code == 2
+
     def test_who_applied_it_is_not_the_environments_to_say(self, here, empty, policy_file):
         here("policy", "apply", policy_file, "--dir", empty, env={"LOGNAME": "mallory", "USER": "mallory"})
         assert "mallory" not in here("policy", "log", "--dir", empty).out

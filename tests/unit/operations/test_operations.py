@@ -34,6 +34,8 @@ class TestAsking:
     def test_each_reads_its_arguments_strictly(self, desk, name):
         given = {
             "policy-apply": {"text": "schema = 1"},
+            "policy-rollback": {"version": 1},
+            "policy-diff": {"new": 1},
             "instance-show": {"kbs": "org-kbs", "resource": RESOURCE},
             "instance-reset": {"kbs": "org-kbs", "resource": RESOURCE},
             "cert-show": {"serial": serials(desk)["ek"]},
@@ -48,7 +50,7 @@ class TestAsking:
         with pytest.raises(BadRequest, match="surprise: is no member"):
             desk(name, **given, surprise=True)
         # Any one of several members does for a revocation by cause.
-        for member in given if name != "revoke" else ():
+        for member in given if name not in ("revoke", "policy-diff") else ():
             with pytest.raises(BadRequest, match=f"{member}: is missing"):
                 desk(name, **{key: value for key, value in given.items() if key != member})
         with pytest.raises(BadRequest, match="must be a JSON object"):
@@ -90,6 +92,45 @@ class TestPolicies:
         assert "max_age_s" in empty("policy-show")["text"]
         with pytest.raises(NotFound, match="version 3"):
             empty("policy-show", version=3)
+
+    def test_what_a_version_changes_is_told(self, empty):
+        assert empty("policy-apply", text="schema = 1\n")["effect"] == "widens"
+        with pytest.raises(BadRequest):
+            empty("policy-diff")
+        text = "schema = 1\n[grant]\nmax_age_s = 60\n"
+        told = empty("policy-diff", text=text)
+        assert (told["old"], told["new"], told["effect"]) == (1, None, "widens")
+        assert empty("policy-apply", text=text)["changes"] == told["changes"]
+        assert empty("policy-diff", old=2, new=1)["effect"] == "narrows"
+        assert empty("policy-diff", old=2, new=2)["changes"] == []
+        with pytest.raises(NotFound):
+            empty("policy-diff", old=3, new=1)
+
+    def test_back_to_an_earlier_version(self, empty):
+        for text in ("schema = 1\n", "schema = 1\n[grant]\nmax_age_s = 60\n"):
+            empty("policy-apply", text=text)
+        back = empty("policy-rollback", version=1)
+        assert (back["version"], back["effect"]) == (3, "narrows")
+        assert empty("policy-show")["text"] == "schema = 1\n"
+        assert empty("policy-rollback", version=3)["changed"] is False
+        with pytest.raises(NotFound):
+            empty("policy-rollback", version=9)
+
+    def test_two_operators_do_not_undo_each_others_work(self, empty):
+        text = "schema = 1\n[grant]\nmax_age_s = {}\n"
+        assert empty("policy-apply", text=text.format(60), base=0)["version"] == 1
+        for base in (0, 2):
+            with pytest.raises(Conflict, match="version 1 is in force"):
+                empty("policy-apply", text=text.format(61), base=base)
+        with pytest.raises(Conflict):
+            empty("policy-rollback", version=1, base=2)
+        assert empty("policy-apply", text=text.format(61), base=1)["version"] == 2
+
+    def test_a_version_that_cannot_be_read_any_more_is_replaced(self, empty):
+        with empty.store.write() as tx:
+            tx.policies.append("0" * 64, "nonsense", empty.world.time, "alice")
+        told = empty("policy-apply", text="schema = 1\n")
+        assert (told["effect"], [change["subject"] for change in told["changes"]]) == ("widens", ["policy"])
 
     @pytest.mark.parametrize("text", ["schema = 2", "schema = ", "schema = 1\nnothing = 1", "", "\ud800"])
     def test_what_is_no_policy_changes_nothing(self, empty, text):

@@ -45,7 +45,7 @@ def apply(context: OperationContext, arguments: Members) -> Json:
 
 def show(context: OperationContext, arguments: Members) -> Json:
     """The version in force, or `version`, with its text."""
-    version = arguments.integer("version", 1, 1 << 31) if arguments.has("version") else 0
+    version = arguments.integer("version", 1, 2**31 - 1) if arguments.has("version") else 0
     arguments.end()
     with context.store.read() as tx:
         row = tx.policies.get(version) if version else tx.policies.in_force()

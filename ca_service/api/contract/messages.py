@@ -14,6 +14,7 @@ from vtpm.wire.amd_evidence import AMD_PROFILES
 from vtpm.wire.encoding import b64url
 from vtpm.wire.enrollment import (
     PROBLEM_TYPE,
+    REPORT_SIZE,
     ActivationRequest,
     AmdBody,
     CertificateEntry,
@@ -29,7 +30,6 @@ from vtpm.wire.enrollment import (
     NonceReply,
     Problem,
 )
-from vtpm.wire.enrollment import REPORT_SIZE
 from vtpm.wire.log import Proof
 from vtpm.wire.note import VerifierKey
 from vtpm.wire.runtime_data import PROFILE

@@ -155,11 +155,11 @@ class Listener:
         if event == "call" and self._inside is None and frame.f_code in self._calls:
             self._calls[frame.f_code](frame, frame.f_locals)
         elif event == "return":
-            self._returned(frame, what)
+            self._returned(frame)
         elif event == "c_call" and self._inside is None:
             self._matched(frame, what)
 
-    def _returned(self, frame: FrameType, what: object) -> None:
+    def _returned(self, frame: FrameType) -> None:
         self._last.pop(id(frame), None)
         if frame is self._inside:
             self._inside = None

@@ -254,7 +254,7 @@ OCSP_POST_TO: Final = Call(
     Surface.PUBLICATION,
     "Ask for the status of a certificate of this issuing CA; certificates name this path.",
     _OCSP,
-    (*_UNKNOWN, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (*_UNKNOWN, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     takes=OCSP_REQUEST,
     strict=False,
 )

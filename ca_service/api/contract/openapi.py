@@ -3,10 +3,21 @@
 import inspect
 import json
 import re
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Final
 
-from ca_service.api.calls import CALLS, EVERYWHERE, JSON, OPERATION, Answer, Call
+from ca_service.api.calls import (
+    ACTIVATION,
+    CALLS,
+    ENROLLMENTS,
+    EVERYWHERE,
+    JSON,
+    OPERATION,
+    STATE,
+    Answer,
+    Call,
+)
 from ca_service.api.contract import messages
 from ca_service.api.contract.arguments import arguments, operations
 from ca_service.api.contract.messages import Message
@@ -20,7 +31,16 @@ VERSION: Final = "1.1"
 """Of the interface: the first number is that of its paths, the second grows with what is added."""
 
 _VARIABLE: Final = re.compile(r"<(?:(\w+):)?(\w+)>")
+_NAME: Final = re.compile(r"\{(\w+)\}")
 _SEGMENT: Final = "[^/]+"
+
+_PARTS: Final = {
+    "enrollment_id": "the enrolment's `id`",
+    "skid": "a CA's subject key identifier, in hex",
+    "serial": "serial number, in hex",
+    "shard": "number of the list, as in a certificate's cRLDistributionPoints",
+    "encoded": "the OCSP request in Base64, escaped",
+}
 
 _SURFACES: Final = {
     Surface.ENROLMENT: "For machines: the listener of `--bind`. TLS, or loopback.",
@@ -30,6 +50,7 @@ _SURFACES: Final = {
 
 _HEADERS: Final[dict[str, tuple[str, Schema]]] = {
     "Cache-Control": ("how long it may be kept: `no-store` but for what is published", {"type": "string"}),
+    "Allow": ("the methods that exist here", {"type": "string"}),
     "ETag": ("changes with the bytes; If-None-Match gets 304", {"type": "string"}),
     "Last-Modified": ("when the list was made", {"type": "string"}),
     "Vary": ("the form depends on Accept", {"type": "string"}),
@@ -45,6 +66,7 @@ _PROBLEMS: Final = {
     400: "malformed; `pointer` names the member at fault",
     403: "refused by a rule, which `rule` names",
     404: "there is no such object or path",
+    405: "this method does not exist here; `Allow` has those that do",
     406: "no form that `Accept` takes",
     408: "the request did not come in time",
     409: "contradicts an earlier request, or the present state",
@@ -83,7 +105,8 @@ def document() -> Schema:
         if call is OPERATION:
             paths.update(_operations(schemas))
         else:
-            paths.setdefault(route_of(call.rule), {})[call.method.lower()] = _call(call, schemas)
+            path = _path(call, paths)
+            paths.setdefault(path, {})[call.method.lower()] = _call(call, _NAME.findall(path), schemas)
     problem = messages.PROBLEM.schema(schemas)
     return {
         "openapi": "3.1.0",
@@ -112,17 +135,37 @@ def text() -> str:
     return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _call(call: Call, schemas: Schemas) -> Schema:
+def _path(call: Call, known: Iterable[str]) -> str:
+    """The path of a call; two that differ in names of variable parts only are one (OpenAPI 3.1, Paths Object)."""
+    path = route_of(call.rule)
+    return next((other for other in known if _NAME.sub("{}", other) == _NAME.sub("{}", path)), path)
+
+
+def _call(call: Call, names: Sequence[str], schemas: Schemas) -> Schema:
     found: Schema = {
         "operationId": call.name,
         "tags": [call.surface.value],
         "summary": call.means,
     }
-    if parameters := [_parameter(*match.groups()) for match in _VARIABLE.finditer(call.rule)]:
-        found["parameters"] = parameters
+    parts = _VARIABLE.findall(call.rule)
+    if parts:
+        found["parameters"] = [
+            _parameter(converter, part, name) for (converter, part), name in zip(parts, names, strict=True)
+        ]
     if call.takes:
         found["requestBody"] = {"required": True, "content": {call.takes: _content(call.message, schemas)}}
-    return {**found, "responses": _responses(call, schemas)}
+    responses = _responses(call, schemas)
+    if call is ENROLLMENTS:
+        # From the answer of this call comes the variable part of the others.
+        responses["201"] = {
+            **responses["201"],
+            "links": {one.name: _link(one) for one in (ACTIVATION, STATE)},
+        }
+    return {**found, "responses": responses}
+
+
+def _link(call: Call) -> Schema:
+    return {"operationId": call.name, "parameters": {"enrollment_id": "$response.body#/id"}}
 
 
 def _operations(schemas: Schemas) -> dict[str, dict[str, Schema]]:
@@ -145,17 +188,18 @@ def _operations(schemas: Schemas) -> dict[str, dict[str, Schema]]:
     return found
 
 
-def _parameter(converter: str | None, name: str) -> Schema:
-    pattern = PATTERNS.get(converter or "", _SEGMENT)
+def _parameter(converter: str, part: str, name: str) -> Schema:
+    pattern = PATTERNS.get(converter, _SEGMENT)
     return {
         "name": name,
         "in": "path",
         "required": True,
+        "description": _PARTS[part],
         "schema": {"type": "string", "pattern": f"^({pattern})$"},
     }
 
 
-def _responses(call: Call, schemas: Schemas) -> Schema:
+def _responses(call: Call, schemas: Schemas) -> dict[str, Schema]:
     found = {str(status): _answer(answer, schemas) for status, answer in call.answers.items()}
     if any("ETag" in answer.headers for answer in call.answers.values()):
         found["304"] = {"description": "what the client has is what there is"}
@@ -194,6 +238,8 @@ def _problem(status: int, schema: Schema) -> Schema:
     names = ["Cache-Control", "X-Content-Type-Options", "X-Request-Id"]
     if status in _RETRY:
         names.append("Retry-After")
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        names.append("Allow")
     content: Schema = {"schema": schema}
     examples = [example for example in messages.PROBLEM.examples if example["status"] == status]
     if examples:

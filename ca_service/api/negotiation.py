@@ -1,10 +1,13 @@
 """Which form a request has, and which one its answer is to have (RFC 9110, sections 8.3 and 12.5.1)."""
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from flask import Request
 from werkzeug.exceptions import NotAcceptable, UnsupportedMediaType
 
+_WEIGHT: Final = re.compile(r"q\s*=\s*([0-9]*\.?[0-9]+)\Z")
 _TEXT_CHARSETS = frozenset({"", "utf-8", "utf8"})
 
 
@@ -35,16 +38,30 @@ def chosen(request: Request, offered: Sequence[str]) -> str:
     Raises:
         NotOffered: it likes none.
     """
-    # Parameters other than its weight do not tell one of our forms from another.
-    weights: dict[str, float] = {}
-    for value, weight in request.accept_mimetypes:
-        weights.setdefault(value.partition(";")[0].strip().lower(), weight)
+    weights = _weights(request.headers.get("Accept", ""))
     if not weights:
         return offered[0]
     best = max(offered, key=lambda form: _weight(weights, form))
     if _weight(weights, best) <= 0:
         raise NotOffered(offered)
     return best
+
+
+def _weights(accept: str) -> dict[str, float]:
+    """Media ranges with their weights. Parameters other than that do not tell one of our forms from another.
+
+    Java's HttpURLConnection writes ``*/*; q=.2``, so a weight may be written in any way; one that is none counts fully.
+    """
+    found: dict[str, float] = {}
+    for part in accept.split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            match = _WEIGHT.match(parameter)
+            weight = float(match[1]) if match else weight
+        if "/" in name:
+            found[name] = max(weight, found.get(name, 0.0))
+    return found
 
 
 def _weight(weights: dict[str, float], form: str) -> float:

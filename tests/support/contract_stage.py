@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -33,10 +34,19 @@ class Through:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(str(self._path))
-                for one, other in ((client, server), (server, client)):
-                    threading.Thread(target=_pass_on, args=(one, other), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
+            server.connect(str(self._path))
+            other = {client: server, server: client}
+            while True:
+                ready, _, _ = select.select([client, server], [], [])
+                for one in ready:
+                    data = one.recv(1 << 16)
+                    if not data:
+                        return
+                    other[one].sendall(data)
 
     def close(self) -> None:
         # Only this wakes the thread that waits for clients.
@@ -44,18 +54,13 @@ class Through:
         self._listening.close()
 
 
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
-
-
 @contextlib.contextmanager
 def served(directory: Path) -> Iterator[dict[str, int]]:
     """Serve a new CA in a directory with a short name: the port of each surface."""
-    operations_stage.fill(operations_stage.new(directory))
+    config = operations_stage.CONFIG.replace("shards = 1", "shards = 2").replace(
+        "ocsp = false", "ocsp = true"
+    )
+    operations_stage.fill(operations_stage.new(directory, config))
     log, publish = directory / "log", free_port()
     with contextlib.ExitStack() as stack:
         nursery = Nursery(w.PASSPHRASE)
@@ -77,14 +82,21 @@ def _answers(port: int) -> bool:
     return False
 
 
-def hold(port: int, surface: str, here: Path, *options: str, seconds: float = 100) -> subprocess.CompletedProcess:
+def hold(
+    port: int, surface: str, here: Path, *options: str, seconds: float = 100
+) -> subprocess.CompletedProcess:
     """Let schemathesis ask the server at this port for everything that the contract says of a surface."""
     words = [
         "--config-file", str(SUPPORT / "schemathesis.toml"), "run", str(DOCUMENT),
         "--url", f"http://127.0.0.1:{port}", "--include-tag", surface, "--continue-on-failure", "--warnings", "off",
         *options,
     ]  # fmt: skip
-    environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(SUPPORT), "HOME": str(here)}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(SUPPORT),
+        "HOME": str(here),
+    }
     return subprocess.run(
         [sys.executable, "-c", CHECK, *words],
         env=environment,

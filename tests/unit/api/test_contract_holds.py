@@ -48,6 +48,8 @@ def test_the_contract_holds_for_long(ports, tmp_path, surface):
 
 def test_a_server_that_breaks_it_is_found(ports, tmp_path):
     """A listener without these paths."""
-    done = contract_stage.hold(ports["enrolment"], "publication", tmp_path, "--phases", "coverage")
+    done = contract_stage.hold(
+        ports["enrolment"], "publication", tmp_path, "--phases", "coverage", "--max-failures", "1"
+    )
     assert done.returncode == 1
     assert "Undocumented" in done.stdout

@@ -1,4 +1,4 @@
-"""A CA that has worked and serves each surface on a listener of its own, and schemathesis to hold it to its contract."""
+"""A CA that has worked and serves each surface on its own listener, and schemathesis to hold it to its contract."""
 
 import contextlib
 import os

@@ -12,7 +12,7 @@ from ca_service.api.calls import JSON, OPERATION
 from ca_service.api.problems import respond
 from ca_service.api.services import Services
 from ca_service.judgment import BadRequest, NotFound, VtpmCaError
-from ca_service.operations import MAX_REQUEST
+from ca_service.operations import MAX_REQUEST, NO_OPERATION
 from ca_service.service import OPERATOR
 from vtpm.wire.encoding import canonical, parse_json
 
@@ -42,7 +42,13 @@ def operator(services: Services) -> Blueprint:
         parameters = parse_json(request.get_data(cache=False) or b"{}", most=MAX_REQUEST)
         if not isinstance(parameters, dict):
             raise BadRequest("", "must be a JSON object")
-        result = services.operations(name, g.operator, parameters)
+        try:
+            result = services.operations(name, g.operator, parameters)
+        except BadRequest as error:
+            if error.code != NO_OPERATION:
+                raise
+            # What is named wrongly is the path.
+            raise NotFound(error.detail, code=NO_OPERATION) from None
         # Not in canonical form: the members keep the order in which people want to read them.
         return Response(json.dumps({"result": result}), mimetype=JSON)
 

@@ -55,8 +55,8 @@ class Through:
 
 
 @contextlib.contextmanager
-def served(directory: Path) -> Iterator[dict[str, int]]:
-    """Serve a new CA in a directory with a short name: the port of each surface."""
+def served(directory: Path) -> Iterator[tuple[Path, dict[str, int]]]:
+    """Serve a new CA in a directory with a short name: the CA's own, and the port of each surface."""
     config = operations_stage.CONFIG.replace("shards = 1", "shards = 2").replace(
         "ocsp = false", "ocsp = true"
     )
@@ -70,7 +70,7 @@ def served(directory: Path) -> Iterator[dict[str, int]]:
         until(lambda: operator.exists() and _answers(publish), 60, log.read_text)
         through = Through(operator)
         stack.callback(through.close)
-        yield {"enrolment": node.port, "publication": publish, "operation": through.port}
+        yield directory / "ca", {"enrolment": node.port, "publication": publish, "operation": through.port}
         assert "request failed" not in log.read_text()
         assert "Traceback" not in log.read_text()
         assert node.stop() == 0

@@ -1,14 +1,17 @@
 """The application factory."""
 
 from collections.abc import Collection
+from http import HTTPStatus
 
-from flask import Flask, Response, request
-from werkzeug.routing import BaseConverter
+from flask import Flask, Response, g, request
 
-from ca_service.api import problems
+from ca_service.api import paths, problems
+from ca_service.api.calls import DOCUMENT
+from ca_service.api.document import document
 from ca_service.api.enrolment import enrolment
 from ca_service.api.log import log
 from ca_service.api.metrics import metrics
+from ca_service.api.negotiation import methods_of
 from ca_service.api.ocsp import ocsp
 from ca_service.api.operator import operator
 from ca_service.api.publication import publication
@@ -17,21 +20,20 @@ from ca_service.api.surfaces import ALL_SURFACES, Surface
 from ca_service.api.watching import watch
 from vtpm.wire.enrollment import MAX_BODY
 
-
-class HexName(BaseConverter):
-    """Serial numbers, key ids and ids of enrolments: what is none is not there, and no database is asked for it."""
-
-    regex = "[0-9a-f]{1,64}"
-
-
-class ShardNumber(BaseConverter):
-    """Numbers of revocation lists, in the one way in which distribution points write them."""
-
-    regex = "0|[1-9][0-9]{0,2}"
-
-
-_ALWAYS = ("/healthz", "/metrics")
+_ALWAYS = ("/healthz", "/metrics", DOCUMENT.rule)
 """What is answered even when the database has turned out to be an old one."""
+
+
+class _Application(Flask):
+    """Flask, with an answer to OPTIONS that has no content and says so."""
+
+    def make_default_options_response(self) -> Response:
+        """Say which methods there are."""
+        response = super().make_default_options_response()
+        response.status_code = HTTPStatus.NO_CONTENT
+        response.headers["Allow"] = methods_of(response.allow)
+        del response.headers["Content-Type"]
+        return response
 
 
 def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES) -> Flask:
@@ -41,15 +43,14 @@ def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES)
 
     The caller runs `Enroller.recover` first: a process that serves has closed what a dead one left open.
     """
-    app = Flask("ca_service", static_folder=None)
+    app = _Application("ca_service", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.config["MAX_FORM_MEMORY_SIZE"] = 0
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.url_map.strict_slashes = True
     # Else what is not there would be a redirect to a place that the client's Host field names.
     app.url_map.merge_slashes = False
-    app.url_map.converters["hex"] = HexName
-    app.url_map.converters["shard"] = ShardNumber
+    paths.install(app)
     watch(app, services.tally, services.budget)
     problems.install(app)
 
@@ -65,6 +66,8 @@ def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES)
         app.register_blueprint(publication(services))
         app.register_blueprint(ocsp(services))
         app.register_blueprint(log(services))
+    if not {Surface.ENROLMENT, Surface.OPERATION}.isdisjoint(surfaces):
+        app.register_blueprint(document())
     if Surface.OPERATION in surfaces:
         app.register_blueprint(operator(services))
         app.register_blueprint(metrics(services))
@@ -73,6 +76,8 @@ def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES)
     def common_headers(response: Response) -> Response:
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"
+        if g.get("varies"):
+            response.vary.add("Accept")
         return response
 
     return app

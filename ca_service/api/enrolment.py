@@ -3,31 +3,27 @@
 from http import HTTPStatus
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import UnsupportedMediaType
 
+from ca_service.api.calls import ACTIVATION, ENROLLMENTS, JSON, NONCES, STATE
 from ca_service.api.limiting import Room
 from ca_service.api.services import Services
 from ca_service.enrollment.pace import RateLimit
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import MAX_BODY
 
-_JSON = "application/json"
-
 
 def _body() -> bytes:
     """The request's bytes; their size is bounded before they are read."""
-    if request.mimetype != _JSON:
-        raise UnsupportedMediaType
     return request.get_data(cache=False)
 
 
 def _json(body: bytes, status: int) -> Response:
-    return Response(body, status, mimetype=_JSON)
+    return Response(body, status, mimetype=JSON)
 
 
 def enrolment(services: Services) -> Blueprint:
     """The blueprint of the enrolment protocol."""
-    blueprint = Blueprint("enrolment", __name__, url_prefix="/v1")
+    blueprint = Blueprint("enrolment", __name__)
     enroller = services.enroller
     limit = RateLimit(services.limits.requests_per_second, services.limits.burst)
     room = Room(services.limits.at_work)
@@ -38,24 +34,24 @@ def enrolment(services: Services) -> Blueprint:
         if request.method == "POST":
             limit.spend(request.remote_addr or "local")
 
-    @blueprint.post("/nonces")
+    @NONCES.on(blueprint)
     def nonces() -> Response:
         return _json(canonical(enroller.new_nonce().to_json()), HTTPStatus.CREATED)
 
-    @blueprint.post("/enrollments")
+    @ENROLLMENTS.on(blueprint)
     def enrollments() -> Response:
         body = _body()
         with room.place():
             reply = enroller.enroll(body)
             return _json(reply.body, reply.status)
 
-    @blueprint.post("/enrollments/<hex:enrollment_id>/activation")
+    @ACTIVATION.on(blueprint)
     def activation(enrollment_id: str) -> Response:
         body = _body()
         with room.place():
             return _json(enroller.activate(enrollment_id, body), HTTPStatus.OK)
 
-    @blueprint.get("/enrollments/<hex:enrollment_id>")
+    @STATE.on(blueprint)
     def state(enrollment_id: str) -> Response:
         return _json(canonical(enroller.state(enrollment_id).to_json()), HTTPStatus.OK)
 

@@ -2,6 +2,7 @@
 
 from flask import Blueprint, Response
 
+from ca_service.api.calls import CHECKPOINTS
 from ca_service.api.services import Services
 from ca_service.judgment import NotFound
 
@@ -13,7 +14,7 @@ def log(services: Services) -> Blueprint:
     """The blueprint of the log."""
     blueprint = Blueprint("log", __name__)
 
-    @blueprint.get("/log/checkpoint")
+    @CHECKPOINTS.on(blueprint)
     def checkpoint() -> Response:
         with services.store.read() as tx:
             row = tx.log.head()

@@ -10,17 +10,15 @@ import hashlib
 
 import structlog
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import HTTPException, UnsupportedMediaType
+from werkzeug.exceptions import HTTPException
 
+from ca_service.api.calls import OCSP_GET, OCSP_GET_FROM, OCSP_POST, OCSP_POST_TO, OCSP_RESPONSE
 from ca_service.api.problems import respond
 from ca_service.api.services import Services
 from ca_service.enrollment.pace import RateLimit
 from ca_service.judgment import BadRequest, NotFound, TooMany, Unavailable
 from ca_service.status import MAX_REQUEST, Failure, Reply, failure_response, parse_request, reply_to
 from ca_service.store import Taken
-
-OCSP_REQUEST = "application/ocsp-request"
-OCSP_RESPONSE = "application/ocsp-response"
 
 _AGE_S = 600
 """Longest that an answer may be kept, in seconds: so long may a cache hide a revocation."""
@@ -46,16 +44,14 @@ def ocsp(services: Services) -> Blueprint:
             return respond(error)
         return _answer(failure_response(_failure(error)))
 
-    @blueprint.post("/ocsp", defaults={"skid": None})
-    @blueprint.post("/ocsp/<hex:skid>")
+    @OCSP_POST.on(blueprint)
+    @OCSP_POST_TO.on(blueprint)
     def posted(skid: str | None) -> Response:
-        if request.mimetype != OCSP_REQUEST:
-            raise UnsupportedMediaType
         return _answer(_reply(services, request.get_data(cache=False), skid).der)
 
     # What is asked is in Base64, whose slashes may come in pairs.
-    @blueprint.get("/ocsp/<path:encoded>", defaults={"skid": None}, merge_slashes=False)
-    @blueprint.get("/ocsp/<hex:skid>/<path:encoded>", merge_slashes=False)
+    @OCSP_GET.on(blueprint)
+    @OCSP_GET_FROM.on(blueprint)
     def got(encoded: str, skid: str | None) -> Response:
         try:
             der = base64.b64decode(encoded, validate=True)

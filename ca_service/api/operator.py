@@ -8,17 +8,18 @@ import json
 
 from flask import Blueprint, Response, g, request
 
+from ca_service.api.calls import JSON, OPERATION
 from ca_service.api.problems import respond
 from ca_service.api.services import Services
 from ca_service.judgment import BadRequest, NotFound, VtpmCaError
-from ca_service.operations import MAX_REQUEST
+from ca_service.operations import MAX_REQUEST, NO_OPERATION
 from ca_service.service import OPERATOR
 from vtpm.wire.encoding import canonical, parse_json
 
 
 def operator(services: Services) -> Blueprint:
     """The blueprint of the operations: ``POST /operator/v1/<name>`` with a JSON object of parameters."""
-    blueprint = Blueprint("operator", __name__, url_prefix="/operator/v1")
+    blueprint = Blueprint("operator", __name__)
 
     @blueprint.before_request
     def only_operators() -> None:
@@ -36,13 +37,19 @@ def operator(services: Services) -> Blueprint:
             response.data = canonical({**json.loads(response.data), "remedy": error.remedy})
         return response
 
-    @blueprint.post("/<name>")
+    @OPERATION.on(blueprint)
     def operation(name: str) -> Response:
         parameters = parse_json(request.get_data(cache=False) or b"{}", most=MAX_REQUEST)
         if not isinstance(parameters, dict):
             raise BadRequest("", "must be a JSON object")
-        result = services.operations(name, g.operator, parameters)
+        try:
+            result = services.operations(name, g.operator, parameters)
+        except BadRequest as error:
+            if error.code != NO_OPERATION:
+                raise
+            # What is named wrongly is the path.
+            raise NotFound(error.detail, code=NO_OPERATION) from None
         # Not in canonical form: the members keep the order in which people want to read them.
-        return Response(json.dumps({"result": result}), mimetype="application/json")
+        return Response(json.dumps({"result": result}), mimetype=JSON)
 
     return blueprint

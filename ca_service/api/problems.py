@@ -7,9 +7,10 @@ from http import HTTPStatus
 
 import structlog
 from flask import Flask, Response, g, has_request_context
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ca_service.api.journal import KIND
+from ca_service.api.negotiation import NotOffered, NotTaken, methods_of
 from ca_service.judgment import BadRequest, Conflict, NotFound, Refused, TooMany, Unavailable, VtpmCaError
 from ca_service.store import Taken
 from vtpm.wire.encoding import canonical
@@ -32,14 +33,27 @@ _TABLE: tuple[tuple[type[Exception], HTTPStatus, str], ...] = (
     (Taken, HTTPStatus.SERVICE_UNAVAILABLE, "The service cannot do this now"),
 )
 
-_HTTP_CODES = {
-    HTTPStatus.NOT_FOUND: "not-found",
-    HTTPStatus.METHOD_NOT_ALLOWED: "method-not-allowed",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too-large",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported-media-type",
-    HTTPStatus.NOT_ACCEPTABLE: "not-acceptable",
-    HTTPStatus.BAD_REQUEST: "malformed",
+_HTTP = {
+    HTTPStatus.BAD_REQUEST: ("malformed", "The request is malformed", "it cannot be read"),
+    HTTPStatus.NOT_FOUND: ("not-found", "There is no such object", "there is nothing at this path"),
+    HTTPStatus.METHOD_NOT_ALLOWED: (
+        "method-not-allowed",
+        "The method is not allowed here",
+        "the field Allow has those that are",
+    ),
+    HTTPStatus.NOT_ACCEPTABLE: ("not-acceptable", "No form that the client takes", "see Accept"),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+        "too-large",
+        "The request is too large",
+        "the content is larger than this call takes",
+    ),
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
+        "unsupported-media-type",
+        "The content has another form",
+        "see Content-Type",
+    ),
 }
+"""Code, title and detail of what the framework refuses."""
 
 _log = structlog.get_logger(__name__)
 
@@ -73,10 +87,12 @@ def problem_of(error: Exception) -> Problem:
                 if isinstance(error, Taken):
                     error = Unavailable("the CA is too busy with this")
                 return _problem(error, status, title)
-    if isinstance(error, HTTPException) and error.code in _HTTP_CODES:
+    if isinstance(error, HTTPException) and error.code in _HTTP:
         status = HTTPStatus(error.code)
-        code = _HTTP_CODES[status]
-        return Problem(PROBLEM_TYPE + code, status.phrase, int(status), status.phrase, code)
+        code, title, detail = _HTTP[status]
+        if isinstance(error, NotOffered | NotTaken):
+            detail = error.detail
+        return Problem(PROBLEM_TYPE + code, title, int(status), detail, code)
     return Problem(
         type=PROBLEM_TYPE + "internal",
         title="Internal error",
@@ -95,6 +111,10 @@ def respond(error: Exception) -> Response:
     if has_request_context():
         g.problem = _for_the_log(problem)
     response = Response(canonical(problem.to_json()), problem.status, mimetype=PROBLEM_MEDIA_TYPE)
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = methods_of(error.valid_methods)
+    if isinstance(error, NotTaken):
+        response.headers["Accept"] = error.taken
     if problem.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         wait = error.retry_after_s if isinstance(error, TooMany) else RETRY_AFTER_S
         response.headers["Retry-After"] = str(wait)

@@ -10,8 +10,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import NotAcceptable
 
+from ca_service.api.calls import (
+    CA_CERTIFICATE,
+    CERTIFICATE,
+    CRL,
+    DIRECTORY,
+    HEALTHZ,
+    JSON,
+    PEM_CHAIN,
+    PKIX_CERT,
+    PKIX_CRL,
+    READYZ,
+    chosen_form,
+)
 from ca_service.api.limiting import Remembered
 from ca_service.api.readiness import check
 from ca_service.api.services import Services
@@ -27,10 +39,6 @@ from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import MAX_BODY, Directory, DirectoryIssuer
 
 _log = structlog.get_logger(__name__)
-
-PKIX_CERT = "application/pkix-cert"
-PKIX_CRL = "application/pkix-crl"
-PEM_CHAIN = "application/pem-certificate-chain"
 
 _CA_CERTIFICATE_AGE_S = 86_400
 _CERTIFICATE_AGE_S = 3_600
@@ -161,13 +169,6 @@ def _crl_age(next_update: datetime, at: datetime) -> int:
     return max(0, min(int(left), _CERTIFICATE_AGE_S))
 
 
-def _wants_pem() -> bool:
-    best = request.accept_mimetypes.best_match([PKIX_CERT, PEM_CHAIN])
-    if request.accept_mimetypes and best is None:
-        raise NotAcceptable
-    return best == PEM_CHAIN
-
-
 def _check_ready(services: Services, renew: Callable[[], None]) -> None:
     """Raise `Unavailable` unless the CA could issue now."""
     with check("schema"):
@@ -206,15 +207,15 @@ def publication(services: Services) -> Blueprint:
     renew = Remembered(lambda: _publish_due(services), moment, only_failures=True)
     ready = Remembered(lambda: _check_ready(services, renew), moment)
 
-    @blueprint.get("/.well-known/vtpm-ca")
+    @DIRECTORY.on(blueprint)
     def directory() -> Response:
-        return Response(canonical(_directory(services).to_json()), mimetype="application/json")
+        return Response(canonical(_directory(services).to_json()), mimetype=JSON)
 
-    @blueprint.get("/ca/<hex:skid>.cer")
+    @CA_CERTIFICATE.on(blueprint)
     def ca_certificate(skid: str) -> Response:
         return _published(_ca_certificate(services, skid), PKIX_CERT, _CA_CERTIFICATE_AGE_S)
 
-    @blueprint.get("/crl/<hex:skid>/<shard:shard>.crl")
+    @CRL.on(blueprint)
     def crl(skid: str, shard: str) -> Response:
         if skid == _skid(services.authority.root) and shard == "0":
             return _root_crl(services)
@@ -222,26 +223,26 @@ def publication(services: Services) -> Blueprint:
         age = _crl_age(row.next_update, services.enroller.desk.now())
         return _published(row.der, PKIX_CRL, age, row.this_update)
 
-    @blueprint.get("/v1/certificates/<hex:serial>")
+    @CERTIFICATE.on(blueprint)
     def certificate(serial: str) -> Response:
         with services.store.read() as tx:
             row = tx.certificates.get(serial)
         if row is None or row.der is None:
             raise NotFound("there is no certificate with this serial number")
-        if not _wants_pem():
+        if chosen_form() == PKIX_CERT:
             return _published(row.der, PKIX_CERT, _CERTIFICATE_AGE_S)
         root = services.authority.root.public_bytes(Encoding.DER)
         chain = [row.der, _ca_certificate(services, row.issuer), root]
         pem = b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in chain)
         return _published(pem, PEM_CHAIN, _CERTIFICATE_AGE_S)
 
-    @blueprint.get("/healthz")
+    @HEALTHZ.on(blueprint)
     def healthz() -> Response:
-        return Response(b'{"status":"alive"}', mimetype="application/json")
+        return Response(b'{"status":"alive"}', mimetype=JSON)
 
-    @blueprint.get("/readyz")
+    @READYZ.on(blueprint)
     def readyz() -> Response:
         ready()
-        return Response(b'{"status":"ready"}', mimetype="application/json")
+        return Response(b'{"status":"ready"}', mimetype=JSON)
 
     return blueprint

@@ -19,11 +19,11 @@ def policy() -> None:
     """The allow-list: which key brokers, SVSM measurements and keys this CA certifies."""
 
 
-_VERSION = click.IntRange(1, 1 << 31)
+_VERSION = click.IntRange(1, 2**31 - 1)
 
 with_base = click.option(
     "--base",
-    type=click.IntRange(0, 1 << 31),
+    type=click.IntRange(0, 2**31 - 1),
     metavar="N",
     help="only if version N is in force still; 0 if none is",
 )

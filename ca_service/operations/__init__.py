@@ -52,6 +52,10 @@ in ASCII no text takes more than three times its bytes in UTF-8 (TOML has no con
 tabs)."""
 
 
+NO_OPERATION = "operation"
+"""Code of the error that there is no such operation."""
+
+
 def perform(context: OperationContext, name: str, arguments: object) -> Json:
     """Run the operation `name` with its arguments, a JSON object.
 
@@ -62,7 +66,7 @@ def perform(context: OperationContext, name: str, arguments: object) -> Json:
     """
     operation = OPERATIONS.get(name)
     if operation is None:
-        raise BadRequest("", "there is no such operation", code="operation")
+        raise BadRequest("", "there is no such operation", code=NO_OPERATION)
     try:
         return _run(context, operation, arguments)
     except WireError as error:
@@ -91,6 +95,7 @@ def _run(context: OperationContext, operation: Operation, arguments: object) -> 
 __all__ = [
     "MAX_POLICY",
     "MAX_REQUEST",
+    "NO_OPERATION",
     "OPERATIONS",
     "ROLES",
     "TRUSTED",

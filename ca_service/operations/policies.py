@@ -10,7 +10,7 @@ from vtpm.wire.encoding import Members
 MAX_POLICY = 4 * 1024 * 1024
 """Longest policy document, in bytes of UTF-8."""
 
-_MOST_VERSIONS = 1 << 31
+_MOST_VERSIONS = 2**31 - 1
 
 
 def _summary(row: PolicyRow) -> dict[str, Json]:

@@ -30,10 +30,9 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def make(directory: Path) -> None:
+def make(directory: Path, text: str = CONFIG) -> None:
     """A new CA in ``directory/ca``, and a platform beside it."""
-    config = CeremonyConfig.from_toml(CONFIG)
-    init(directory / "ca", config, w.PASSPHRASE, clock=now, entropy=os.urandom)
+    init(directory / "ca", CeremonyConfig.from_toml(text), w.PASSPHRASE, clock=now, entropy=os.urandom)
     Platform.create(directory / "platform", Product.MILAN, clock=now)
 
 
@@ -77,9 +76,9 @@ def rolled(worked_one, directory: Path):
     return world_in(directory)
 
 
-def new(directory: Path):
+def new(directory: Path, text: str = CONFIG):
     """The world of a CA that has done nothing yet."""
-    make(directory)
+    make(directory, text)
     return world_in(directory)
 
 

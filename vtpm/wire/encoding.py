@@ -7,7 +7,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NoReturn, cast
 
 import rfc8785
@@ -105,32 +105,39 @@ def unhex(text: str, path: str, *, size: int | None = None, most: int | None = N
     return _check_size(bytes.fromhex(text), path, size, most)
 
 
-class _Duplicate:
-    """Stands in for the value of a member that stood twice, until the path to it is known."""
+class _Flaw:
+    """Stands in for a value that is not taken, until the path to it is known."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+
+
+_TWICE = "the member stands twice"
+_NUMBER = "numbers must be integers that every JSON reader keeps exact"
 
 
 def _marked_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members: dict[str, object] = {}
     for name, value in pairs:
-        members[name] = _Duplicate() if name in members else value
+        members[name] = _Flaw(_TWICE) if name in members else value
     return members
 
 
-class _Twice(Exception):
-    """Some member stands twice."""
+class _Flawed(Exception):
+    """Some value is not taken."""
 
 
 def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise _Twice
+        raise _Flawed
     return members
 
 
-def _refuse_duplicates(value: object) -> None:
-    """Raise `WireError` for a member that stood twice, naming the way to it."""
-    if isinstance(value, _Duplicate):
-        raise WireError("", "the member stands twice")
+def _refuse_flaws(value: object) -> None:
+    """Raise `WireError` for the first value that is not taken, naming the way to it."""
+    if isinstance(value, _Flaw):
+        raise WireError("", value.problem)
     if isinstance(value, dict):
         steps = ((_shown(name), member) for name, member in value.items())
     elif isinstance(value, list):
@@ -139,7 +146,7 @@ def _refuse_duplicates(value: object) -> None:
         return
     for step, inner in steps:
         try:
-            _refuse_duplicates(inner)
+            _refuse_flaws(inner)
         except WireError as error:
             raise error.under(step) from None
 
@@ -150,7 +157,11 @@ def _shown(name: str) -> str:
 
 
 def _refuse_number(_text: str) -> NoReturn:
-    raise WireError("", "numbers must be integers that every JSON reader keeps exact")
+    raise _Flawed
+
+
+def _marked_number(_text: str) -> _Flaw:
+    return _Flaw(_NUMBER)
 
 
 def _safe_integer(text: str) -> int:
@@ -166,8 +177,15 @@ def _safe_integer(text: str) -> int:
 def _any_integer(text: str) -> int | float:
     try:
         return _safe_integer(text)
-    except WireError:
+    except _Flawed:
         return float(text)
+
+
+def _marked_integer(text: str) -> int | _Flaw:
+    try:
+        return _safe_integer(text)
+    except _Flawed:
+        return _Flaw(_NUMBER)
 
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
@@ -216,10 +234,10 @@ def parse_json(
         _check_depth(data, depth)
         text = data.decode("utf-8")
         try:
-            value = _load(text, _unique_members, any_number=any_number)
-        except _Twice:
-            value = _load(text, _marked_members, any_number=any_number)
-            _refuse_duplicates(value)
+            value = _load(text, any_number=any_number)
+        except _Flawed:
+            value = _load_marked(text, any_number=any_number)
+            _refuse_flaws(value)
         # Half a surrogate pair is no Unicode text, and only an escape sequence can bring one.
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -232,15 +250,25 @@ def parse_json(
     return value
 
 
-def _load(
-    text: str, members: Callable[[list[tuple[str, object]]], dict[str, object]], *, any_number: bool
-) -> object:
+def _load(text: str, *, any_number: bool) -> object:
     value: object = json.loads(
         text,
-        object_pairs_hook=members,
+        object_pairs_hook=_unique_members,
         parse_int=_any_integer if any_number else _safe_integer,
         parse_float=float if any_number else _refuse_number,
         parse_constant=_refuse_number,
+    )
+    return value
+
+
+def _load_marked(text: str, *, any_number: bool) -> object:
+    """The same, with a mark in place of each value that is not taken."""
+    value: object = json.loads(
+        text,
+        object_pairs_hook=_marked_members,
+        parse_int=_any_integer if any_number else _marked_integer,
+        parse_float=float if any_number else _marked_number,
+        parse_constant=_marked_number,
     )
     return value
 

@@ -12,6 +12,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from ca_service.judgment import BadRequest, Unavailable
+from ca_service.service.arbiter import ServiceArbiter
 from ca_service.service.board import MOST_LISTENERS, Board
 from ca_service.service.listeners import Listener
 from ca_service.service.request import MOST_FIELD, MOST_FIELDS, MOST_LINE
@@ -72,6 +73,10 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
     def load(self) -> Callable[..., Any]:
         """An application, which gunicorn wants to have; our worker asks each listener for its own."""
         return self.service.listeners[0].application
+
+    def run(self) -> None:
+        """Serve until told to stop; raises `SystemExit`."""
+        ServiceArbiter(self).run()
 
     def _settings(self) -> dict[str, object]:
         service = self.service

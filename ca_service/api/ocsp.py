@@ -12,6 +12,7 @@ import structlog
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 
+from ca_service.api.limiting import asker
 from ca_service.api.problems import respond
 from ca_service.api.services import Services
 from ca_service.enrollment.pace import RateLimit
@@ -38,7 +39,7 @@ def ocsp(services: Services) -> Blueprint:
     @blueprint.before_request
     def bound() -> None:
         request.max_content_length = MAX_REQUEST
-        limit.spend(request.remote_addr or "local")
+        limit.spend(asker(request.remote_addr))
 
     @blueprint.errorhandler(Exception)
     def failed(error: Exception) -> Response:

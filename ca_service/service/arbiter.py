@@ -6,12 +6,12 @@ Unix socket is gone.
 """
 
 import contextlib
-import os
 import queue
 import signal
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from gunicorn.arbiter import Arbiter
@@ -32,6 +32,7 @@ class ServiceArbiter(Arbiter):  # type: ignore[misc] # gunicorn has no type info
     """The parent process. SIGHUP renews the workers; `TOLD` ends all."""
 
     SIGNALS = (signal.SIGHUP, *TOLD)
+    LISTENERS: list[Any]
 
     def init_signals(self) -> None:
         """Hear what is ours to hear, and nothing else."""
@@ -48,7 +49,7 @@ class ServiceArbiter(Arbiter):  # type: ignore[misc] # gunicorn has no type info
         """Ctrl-C of a terminal: as SIGTERM. A second one while the first is obeyed is SIGQUIT."""
         raise StopIteration
 
-    def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - as gunicorn has it
+    def stop(self, graceful: bool = True) -> None:
         """End all workers: when they have finished, or at once; those that do not end in time are killed."""
         _close(self.LISTENERS)
         self.LISTENERS = []
@@ -95,5 +96,5 @@ def _close(listening: Iterable[Any]) -> None:
         each.close()
         if isinstance(name, str):
             with contextlib.suppress(OSError):
-                if stat.S_ISSOCK(os.lstat(name).st_mode):
-                    os.unlink(name)
+                if stat.S_ISSOCK(Path(name).lstat().st_mode):
+                    Path(name).unlink()

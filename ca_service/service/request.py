@@ -142,7 +142,7 @@ def _judged(request: Any, most_body: int) -> Head | Refusal:
         return NO_LENGTH
     if "HOST" not in fields and request.version >= (1, 1):
         return NO_HOST
-    if fields.get("CONTENT-ENCODING", "identity").lower() != "identity":
+    if any(name == "CONTENT-ENCODING" and value.lower() != "identity" for name, value in request.headers):
         return CODED
     # The parser has seen to it that there is at most one, of digits.
     length = int(fields.get("CONTENT-LENGTH", "0"))

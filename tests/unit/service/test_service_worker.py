@@ -423,7 +423,7 @@ class TestTheEnd:
             assert (now != first) == expected
             first = now
             assert who(server.ports[1])
-        assert "TLS files are not taken" in server.log.read_text()
+        assert "files are not taken" in server.log.read_text()
 
 
 def _serial(port: int) -> bytes:

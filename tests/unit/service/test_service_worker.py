@@ -9,6 +9,8 @@ import socket
 import ssl
 import threading
 import time
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from small_service import (
@@ -22,6 +24,9 @@ from small_service import (
     status_of,
     until,
 )
+
+from ca_service.service.board import Board
+from ca_service.service.worker import ServiceWorker
 
 GET = b"GET /who HTTP/1.1\r\nHost: ca\r\n\r\n"
 LAST = b"GET /who HTTP/1.1\r\nHost: ca\r\nConnection: close\r\n\r\n"
@@ -404,6 +409,27 @@ class TestTheEnd:
         assert time.monotonic() - begun < 15
         for connection in idle:
             connection.close()
+
+    def test_a_flood_of_new_clients_does_not_keep_it_from_its_end(self):
+        """Other processes listen on, so the flood goes on; and while it accepts, nothing else gets its turn."""
+        accepted = []
+
+        class Flooded(ServiceWorker):
+            def __init__(self) -> None:
+                self.cfg = SimpleNamespace(graceful_timeout=20)
+                self.board, self.poller = Board(), mock.Mock()
+                self._gates = [mock.Mock(again_at=0.0, connections=[])]
+
+            def _accept(self, gate, _listening=None):
+                accepted.append(gate)
+                return True
+
+        begun = time.monotonic()
+        worker = Flooded()
+        worker._stop()
+        assert time.monotonic() - begun < 5
+        assert len(accepted) > 1
+        worker._gates[0].socket.close.assert_called_once_with()
 
     def test_hanging_up_starts_new_workers(self, serve, authority):
         """And they have the TLS certificate of now, unless it cannot be used."""

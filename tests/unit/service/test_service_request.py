@@ -48,6 +48,21 @@ def test_an_expectation(config):
 
 
 @pytest.mark.parametrize(
+    ("fields", "closes"),
+    [
+        ([], False),
+        (["Connection: keep-alive"], False),
+        (["Connection: close"], True),
+        (["Connection: Keep-Alive, Close"], True),
+        (["Connection: keep-alive", "Connection: close"], True),
+        (["Connection: closed"], False),
+    ],
+)
+def test_a_client_that_wants_to_close(config, fields, closes):
+    assert read(config, request(*fields))[0].request.should_close() == closes
+
+
+@pytest.mark.parametrize(
     ("data", "status"),
     [
         (request("Content-Length: 1001"), 413),
@@ -64,6 +79,7 @@ def test_an_expectation(config):
         (request("Transfer-Encoding: xchunked"), 411),
         (request("Transfer-Encoding : chunked"), 400),
         (request("Content-Encoding: gzip"), 415),
+        (request("Content-Encoding: gzip", "Content-Encoding: identity"), 415),
         (request("Expect: 200-maybe"), 417),
         (request(host=""), 400),
         (request("Host: other"), 400),

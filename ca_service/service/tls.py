@@ -76,10 +76,10 @@ class TlsFiles:
         found = []
         try:
             certificate, *_ = x509.load_pem_x509_certificates(self.certificate.read_bytes())
+            begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
             mode = self.key.stat().st_mode
         except (OSError, ValueError):
             return [f"{self.option}-cert and {self.option}-key cannot be looked at any more"]
-        begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if not begin <= at < end:
             found.append(
                 f"the certificate of {self.option}-cert holds from {begin:%Y-%m-%d} to {end:%Y-%m-%d %H:%M} UTC, "

@@ -194,7 +194,8 @@ class ServiceWorker(Conversations, ThreadWorker):  # type: ignore[misc] # gunico
         gate.add(connection)
         connection.connected_at = time.monotonic()
         gate.enter(connection, Phase.SHAKING if connection.secure else Phase.IDLE, connection.connected_at)
-        self._watch(connection, _READ)
+        # The kernel has a limit on what it watches for us, too.
+        self._step(connection, self._watch, _READ)
         if not connection.secure:
             self._step(connection, self._identify)
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from gunicorn.config import Config
+from gunicorn.http.message import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,6 +112,18 @@ def test_a_client_that_wants_to_close(config, fields, closes):
 def test_what_is_refused(config, data, status):
     found, _ = read(config, data)
     assert (found.status if isinstance(found, Refusal) else None) == status
+
+
+def test_a_parser_that_reads_less_than_the_head_is_not_trusted(config, monkeypatch):
+    """What it leaves would be taken for the next request."""
+
+    class Short(Request):
+        def parse(self, unreader):
+            unreader.unread(super().parse(unreader) + b"GET /smuggled HTTP/1.1")
+            return b""
+
+    monkeypatch.setattr("ca_service.service.request.Request", Short)
+    assert read(config, request())[0].status == 400
 
 
 def test_a_refusal_is_a_problem_document(config):

@@ -6,7 +6,9 @@ import os
 import signal
 import socket
 import ssl
+import struct
 from datetime import UTC, datetime
+from unittest import mock
 
 import pytest
 from cryptography import x509
@@ -50,13 +52,19 @@ def test_no_certificate_no_operator():
         assert certified_operator(plain) is None
 
 
-def test_the_kernel_says_who_connected(monkeypatch):
+def test_the_kernel_says_who_connected():
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs, socket.socket() as tcp:
         assert unix_operator(ours) == os.getuid()
         assert unix_operator(tcp) is None
-        monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
-        assert unix_operator(ours) == (0 if os.getuid() == 0 else None)
+
+
+@pytest.mark.parametrize(("uid", "operator"), [(1000, 1000), (0, 0), (1001, None), (65534, None)])
+def test_only_the_servers_user_and_root(monkeypatch, uid, operator):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    connection = mock.Mock(family=socket.AF_UNIX)
+    connection.getsockopt.return_value = struct.pack("3i", 4711, uid, 0)
+    assert unix_operator(connection) == operator
 
 
 class TestList:

@@ -214,6 +214,28 @@ class TestTimeLimits:
             half.sendall(b"\x16\x03\x01\x02\x00\x01")
             assert rest_of(silent) == rest_of(half) == b""
 
+    def test_a_handshake_in_pieces(self, serve, authority):
+        """The time limit is for the whole of it, however many pieces there are."""
+        ca = authority("server-ca")
+        server = serve(Spec(patience=QUICK, tls=(*ca.issue("server", dns=["localhost"]), None)))
+        outgoing = ssl.MemoryBIO()
+        client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        hello = outgoing.read()
+        with connect(server.port) as trickling:
+            trickling.settimeout(0.05)
+            for number, byte in enumerate(hello):
+                assert number < len(hello) // 2, "half of it takes many times as long as all may"
+                try:
+                    trickling.sendall(bytes([byte]))
+                    assert trickling.recv(1) == b""
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    pass
+                break
+
 
 class TestNobodyStarves:
     def test_listeners_have_threads_of_their_own(self, serve, tmp_path):

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from flask import Blueprint, Response, request
 
 from ca_service.api.calls import ACTIVATION, ENROLLMENTS, JSON, NONCES, STATE
-from ca_service.api.limiting import Room
+from ca_service.api.limiting import Room, asker
 from ca_service.api.services import Services
 from ca_service.enrollment.pace import RateLimit
 from vtpm.wire.encoding import canonical
@@ -32,7 +32,7 @@ def enrolment(services: Services) -> Blueprint:
     def bound() -> None:
         request.max_content_length = MAX_BODY
         if request.method == "POST":
-            limit.spend(request.remote_addr or "local")
+            limit.spend(asker(request.remote_addr))
 
     @NONCES.on(blueprint)
     def nonces() -> Response:

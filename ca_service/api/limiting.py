@@ -7,6 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ca_service.judgment import Unavailable, VtpmCaError
+from ca_service.service import client_of
+
+
+def asker(address: str | None) -> str:
+    """Whom a request counts for: its client as the listener counts connections; ``local`` on a Unix socket."""
+    return client_of(address) if address else "local"
 
 
 class Room:

@@ -13,6 +13,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
 from ca_service.api.calls import OCSP_GET, OCSP_GET_FROM, OCSP_POST, OCSP_POST_TO, OCSP_RESPONSE
+from ca_service.api.limiting import asker
 from ca_service.api.problems import respond
 from ca_service.api.services import Services
 from ca_service.enrollment.pace import RateLimit
@@ -36,7 +37,7 @@ def ocsp(services: Services) -> Blueprint:
     @blueprint.before_request
     def bound() -> None:
         request.max_content_length = MAX_REQUEST
-        limit.spend(request.remote_addr or "local")
+        limit.spend(asker(request.remote_addr))
 
     @blueprint.errorhandler(Exception)
     def failed(error: Exception) -> Response:

@@ -6,12 +6,13 @@ What the table does not know becomes a generic 500: its text goes to the log and
 from http import HTTPStatus
 
 import structlog
-from flask import Flask, Response, g, has_request_context
+from flask import Flask, Response, g, has_request_context, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ca_service.api.journal import KIND
 from ca_service.api.negotiation import NotOffered, NotTaken, methods_of
 from ca_service.judgment import BadRequest, Conflict, NotFound, Refused, TooMany, Unavailable, VtpmCaError
+from ca_service.service import OPERATOR
 from ca_service.store import Taken
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import PROBLEM_MEDIA_TYPE, PROBLEM_TYPE, Problem
@@ -62,12 +63,20 @@ def _printable(text: str) -> str:
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:_MOST_DETAIL])
 
 
+def _told(error: VtpmCaError) -> str:
+    """What lies where on the CA's machine is for its operators to know, and for the log."""
+    inside = isinstance(error, Unavailable) and "/" in error.detail
+    if inside and not (has_request_context() and request.environ.get(OPERATOR)):
+        return "the service cannot do this now; its log says why"
+    return error.detail
+
+
 def _problem(error: VtpmCaError, status: HTTPStatus, title: str) -> Problem:
     return Problem(
         type=PROBLEM_TYPE + error.code,
         title=title,
         status=int(status),
-        detail=_printable(error.detail),
+        detail=_printable(_told(error)),
         code=error.code,
         rule=error.rule if isinstance(error, Refused) else "",
         decision_id=error.decision_id if isinstance(error, Refused) else "",
@@ -109,7 +118,7 @@ def respond(error: Exception) -> Response:
         kind = f"request failed {type(error).__name__}"
         _log.error("request failed", exc_info=error, **{KIND: kind})
     if has_request_context():
-        g.problem = _for_the_log(problem)
+        g.problem = _for_the_log(problem, error)
     response = Response(canonical(problem.to_json()), problem.status, mimetype=PROBLEM_MEDIA_TYPE)
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = methods_of(error.valid_methods)
@@ -121,9 +130,9 @@ def respond(error: Exception) -> Response:
     return response
 
 
-def _for_the_log(problem: Problem) -> dict[str, str]:
+def _for_the_log(problem: Problem, error: Exception) -> dict[str, str]:
     """What the request's line says of it; why the service cannot do something is the operator's to know."""
-    reason = problem.detail if problem.status == HTTPStatus.SERVICE_UNAVAILABLE else ""
+    reason = getattr(error, "detail", "") if problem.status == HTTPStatus.SERVICE_UNAVAILABLE else ""
     facts = {"code": problem.code, "rule": problem.rule, "decision_id": problem.decision_id, "reason": reason}
     return {name: value for name, value in facts.items() if value}
 

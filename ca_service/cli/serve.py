@@ -88,6 +88,12 @@ _PAUSE_S = 0.1
     metavar="FILE",
     help="CA of the operators' certificates (PEM); each of them may do everything",
 )
+@click.option(
+    "--operator-list",
+    type=PathName(directory=False),
+    metavar="FILE",
+    help="only these of them: names, or sha256: and a certificate's digest, one a line",
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="processes")
 @click.option(
     "--database",
@@ -110,6 +116,7 @@ def serve(
     operator_cert: Path | None,
     operator_key: Path | None,
     operator_ca: Path | None,
+    operator_list: Path | None,
     workers: int,
     database: str | None,
     bundle: Path | None,
@@ -120,13 +127,13 @@ def serve(
 ) -> None:
     """Serve enrolment on --bind, publication there or on --publish, operators on a Unix socket in the CA's directory.
 
-    Without TLS files enrolment is plain HTTP, on loopback only. SIGTERM ends the server when the requests at work are
-    answered; SIGHUP has it read its TLS files again.
+    Without TLS files enrolment is plain HTTP, on loopback only. SIGTERM or Ctrl-C ends the server when the requests at
+    work are answered, SIGQUIT at once; SIGHUP has it read its TLS files and the list of operators again.
     """
     addresses = Addresses(
         enrolment_address(bind, tls_cert, tls_key),
-        publication_address(publish, bind),
-        operator_address(operator_bind, operator_cert, operator_key, operator_ca),
+        publication_address(publish),
+        operator_address(operator_bind, operator_cert, operator_key, operator_ca, operator_list),
     )
     open_public(directory)
     _check_socket(directory)

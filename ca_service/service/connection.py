@@ -111,7 +111,7 @@ class Connection:
         return sum(len(part) for part in self.outbox)
 
     def shake(self) -> Wait | None:
-        """A step of the TLS handshake: what to wait for, or None when it is done; raises `Gone`."""
+        """A step of the TLS handshake: what to wait for, or None when it is done; raises `Gone` that says why."""
         try:
             if isinstance(self.socket, ssl.SSLSocket):
                 self.socket.do_handshake()
@@ -120,7 +120,7 @@ class Connection:
         except ssl.SSLWantWriteError:
             return Wait.WRITE
         except (OSError, ValueError) as error:
-            raise Gone from error
+            raise Gone(_why(error)) from error
         return None
 
     def receive(self) -> bytes | Wait:
@@ -181,6 +181,14 @@ class Connection:
             if self.phase is Phase.WRITING:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.socket.close()
+
+
+def _why(error: OSError | ValueError) -> str:
+    """Why a handshake failed, in one of the words that OpenSSL has for it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"tls-{error.verify_message}".replace(" ", "-")
+    reason = error.reason if isinstance(error, ssl.SSLError) else None
+    return f"tls-{reason or 'closed'}".replace("_", "-").lower()
 
 
 def client_of(host: str) -> str:

@@ -109,11 +109,21 @@ class Conversations:
 
     def _shake(self, connection: Connection) -> None:
         """In a thread, because a handshake costs a signature."""
-        self._back(connection, self._shaken, connection.shake())
+        try:
+            wait = connection.shake()
+        except Gone as gone:
+            self._back(connection, self._unshaken, str(gone))
+        else:
+            self._back(connection, self._shaken, wait)
 
     def _back(self, connection: Connection, step: Callable[..., object], *arguments: object) -> None:
         """Give a connection back to the loop, which goes on with it."""
         self.method_queue.defer(self._step, connection, step, *arguments)
+
+    def _unshaken(self, connection: Connection, why: str) -> None:
+        """An operator whose certificate has expired learns little from his side; so the log has it."""
+        connection.gate.count(why)
+        self._close(connection)
 
     def _shaken(self, connection: Connection, wait: Wait | None) -> None:
         gate = connection.gate

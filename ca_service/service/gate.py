@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -44,7 +44,7 @@ class Gate:
         socket: where new connections come from.
         crew: its threads.
         connections: all that are open.
-        waiting: those that wait for their clients, the longest first.
+        waiting: those that wait for their clients.
         buffered: bytes that they have waiting.
         pauses: how often a new connection was just left to another worker.
         again_at: when to accept again, monotonic seconds; None while accepting.
@@ -127,12 +127,11 @@ class Gate:
 
     def slowest(self, now: float, client: str | None = None) -> Connection | None:
         """The connection that has waited longest for its client, of one client or of all; None if none has for long."""
-        those: Iterator[Connection] = iter(self.waiting)
+        those: Iterable[Connection] = self.waiting
         if client is not None:
-            # By now they have few connections, so all may be looked at.
-            own = [one for one in self._by_client.get(client, ()) if one in self.waiting]
-            those = iter(sorted(own, key=lambda one: one.since))
-        found = next(those, None)
+            those = (one for one in self._by_client.get(client, ()) if one in self.waiting)
+        # Not the first of them: who sends a handshake in pieces comes to the end with each.
+        found = min(those, key=lambda one: one.since, default=None)
         return found if found is not None and now - found.since >= self.patience.spared else None
 
     def longest_held(self, but: Connection) -> Connection | None:

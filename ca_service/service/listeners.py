@@ -5,7 +5,8 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, Protocol, runtime_checkable
 
 from ca_service.judgment import BadRequest
 from ca_service.service.tls import Tls
@@ -68,6 +69,17 @@ IN_A_HURRY = Patience(first=0.3, request=1.0, answer=3.0, idle=0.3, linger=0.5)
 """When the server stops: nobody is waited for who has not begun to ask."""
 
 
+@runtime_checkable
+class FromFiles(Protocol):
+    """What a listener has read from files: its TLS, the list of its operators."""
+
+    def renew(self) -> None:
+        """Read them again; raises `BadRequest`, and keeps what there was, if they cannot be used."""
+
+    def concerns(self, at: datetime) -> list[str]:
+        """What is doubtful about them: sentences for people."""
+
+
 @dataclass(frozen=True)
 class Listener:
     """One address and what is behind it.
@@ -89,6 +101,11 @@ class Listener:
     patience: Patience = Patience()
     tls: Tls | None = None
     operator: Callable[[socket.socket], str | None] | None = None
+
+    @property
+    def files(self) -> tuple[FromFiles, ...]:
+        """What is read again on SIGHUP."""
+        return tuple(each for each in (self.tls, self.operator) if isinstance(each, FromFiles))
 
     @property
     def local(self) -> bool:

@@ -142,13 +142,22 @@ def _judged(request: Any, most_body: int) -> Head | Refusal:
         return NO_LENGTH
     if "HOST" not in fields and request.version >= (1, 1):
         return NO_HOST
-    if fields.get("CONTENT-ENCODING", "identity").lower() != "identity":
+    if any(name == "CONTENT-ENCODING" and value.lower() != "identity" for name, value in request.headers):
         return CODED
     # The parser has seen to it that there is at most one, of digits.
     length = int(fields.get("CONTENT-LENGTH", "0"))
     if length > most_body:
         return TOO_LARGE
+    if "close" in _tokens(request, "CONNECTION"):
+        # Of a list of options the parser knows only the whole.
+        request.force_close()
     expects = bool(request._expected_100_continue)  # noqa: SLF001 - gunicorn has no public name for it
     # Who waits is answered here, not by gunicorn, which would write to the socket.
     request._expected_100_continue = False  # noqa: SLF001
     return Head(request, length, expects and length > 0)
+
+
+def _tokens(request: Any, field: str) -> set[str]:
+    """The members of a field that is a list (RFC 9110, section 5.6.1), in small letters."""
+    values = (value for name, value in request.headers if name == field)
+    return {token.strip(" \t").lower() for value in values for token in value.split(",")}

@@ -5,6 +5,7 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -12,6 +13,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from ca_service.judgment import BadRequest, Unavailable
+from ca_service.service.arbiter import ServiceArbiter
 from ca_service.service.board import MOST_LISTENERS, Board
 from ca_service.service.listeners import Listener
 from ca_service.service.request import MOST_FIELD, MOST_FIELDS, MOST_LINE
@@ -19,6 +21,8 @@ from ca_service.service.worker import ServiceWorker
 
 GRACE_S = 20
 """How long a stopping server waits for what is at work, in seconds."""
+
+_MEMORY = "/dev/shm"  # noqa: S108 - its files have no name after they are made
 
 _OTHER_FILES = 256
 """Files that a worker has open beside its connections, at most."""
@@ -33,6 +37,10 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True)
 class Service:
     """What a server serves.
@@ -44,6 +52,7 @@ class Service:
         on_worker: called in each worker before it serves.
         on_end: called when all workers have ended.
         log: the class for gunicorn's own messages.
+        now: the present time, with a time zone.
     """
 
     listeners: tuple[Listener, ...]
@@ -52,6 +61,7 @@ class Service:
     on_worker: Callable[[], None] = field(default=_nothing, repr=False)
     on_end: Callable[[], None] = field(default=_nothing, repr=False)
     log: type[Any] = Logger
+    now: Callable[[], datetime] = field(default=_now, repr=False)
 
 
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type information
@@ -72,6 +82,10 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
     def load(self) -> Callable[..., Any]:
         """An application, which gunicorn wants to have; our worker asks each listener for its own."""
         return self.service.listeners[0].application
+
+    def run(self) -> None:
+        """Serve until told to stop; raises `SystemExit`."""
+        ServiceArbiter(self).run()
 
     def _settings(self) -> dict[str, object]:
         service = self.service
@@ -96,6 +110,10 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
             "secure_scheme_headers": {},
             "forwarder_headers": "",
             "proxy_protocol": "off",
+            # Another parser that happens to be installed would read requests by rules that nobody has looked at.
+            "http_parser": "python",
+            # A sign of life must not wait for a disk that is busy with the database.
+            "worker_tmp_dir": _MEMORY if os.access(_MEMORY, os.W_OK) else None,
             "pre_fork": self._place,
             "child_exit": self._leave,
             "on_reload": self._renew,
@@ -112,13 +130,23 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
         self._board.leave(worker.place)
 
     def _renew(self, _server: Any) -> None:
-        """On SIGHUP, before new workers start: certificates that cannot be used leave the old ones in force."""
+        """On SIGHUP, before new workers start: files that cannot be used leave in force what there was before."""
         for listener in self.service.listeners:
-            if listener.tls is not None:
+            for each in listener.files:
                 try:
-                    listener.tls.renew()
+                    each.renew()
                 except BadRequest as error:
-                    _log.error("TLS files are not taken", listener=listener.name, reason=error.detail)
+                    _log.error(
+                        "files are not taken", listener=listener.name, file=error.path, reason=error.detail
+                    )
+        self.voice_concerns()
+
+    def voice_concerns(self) -> None:
+        """Say in the log what is doubtful about the listeners' files."""
+        for listener in self.service.listeners:
+            for each in listener.files:
+                for concern in each.concerns(self.service.now()):
+                    _log.warning("look after a listener's files", listener=listener.name, reason=concern)
 
 
 def serve_until_told(server: Server) -> None:
@@ -130,6 +158,7 @@ def serve_until_told(server: Server) -> None:
     for name in _FOREIGN:
         os.environ.pop(name, None)
     _allow_files(server.service)
+    server.voice_concerns()
     parent = os.getpid()
     # What is there now stays to the end: neither workers nor the end of a process need to go through it.
     gc.collect()

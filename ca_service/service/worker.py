@@ -9,6 +9,7 @@ they can make the process hold is bounded by connections and bytes. Of gunicorn'
 import contextlib
 import errno
 import selectors
+import signal
 import socket
 import time
 from functools import partial
@@ -17,10 +18,12 @@ from typing import Final
 from gunicorn.config import Config
 from gunicorn.workers.gthread import ThreadWorker
 
+from ca_service.service.arbiter import TOLD, UNHEARD
 from ca_service.service.board import Board
 from ca_service.service.connection import Connection, Gone, Phase
 from ca_service.service.conversation import Conversations
 from ca_service.service.gate import Gate
+from ca_service.service.listeners import IN_A_HURRY
 from ca_service.service.request import FULL, TOO_MANY, TOO_SLOW
 
 _READ: Final = selectors.EVENT_READ
@@ -65,6 +68,13 @@ class ServiceWorker(Conversations, ThreadWorker):  # type: ignore[misc] # gunico
     def get_thread_pool(self) -> _NoThreads:
         """None; each listener has threads of its own."""
         return _NoThreads()
+
+    def init_signals(self) -> None:
+        """Hear the parent, and what it was told since this process began. A terminal's signals are for the parent."""
+        super().init_signals()
+        for number in (signal.SIGHUP, signal.SIGINT, *UNHEARD):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD)
 
     def run(self) -> None:
         """Serve until told to stop, then finish what is at work."""
@@ -184,7 +194,8 @@ class ServiceWorker(Conversations, ThreadWorker):  # type: ignore[misc] # gunico
         gate.add(connection)
         connection.connected_at = time.monotonic()
         gate.enter(connection, Phase.SHAKING if connection.secure else Phase.IDLE, connection.connected_at)
-        self._watch(connection, _READ)
+        # The kernel has a limit on what it watches for us, too.
+        self._step(connection, self._watch, _READ)
         if not connection.secure:
             self._step(connection, self._identify)
 
@@ -197,8 +208,10 @@ class ServiceWorker(Conversations, ThreadWorker):  # type: ignore[misc] # gunico
             if gate.again_at is None:
                 self.poller.unregister(gate.socket)
             gate.again_at = None
-            # Those who are connected already, as they see it, are served; then it is closed for good.
-            while self._accept(gate):
+            # Those who are connected already, as they see it, are served; then it is closed for good. Other processes
+            # may go on listening, so whoever keeps coming must not keep this one from its end.
+            begun = time.monotonic()
+            while self._accept(gate) and time.monotonic() - begun < IN_A_HURRY.first:
                 pass
             gate.socket.close()
             gate.hurry(time.monotonic())

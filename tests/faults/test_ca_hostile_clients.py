@@ -65,8 +65,8 @@ class TestEachPathOnItsListener:
         expected = {
             b"POST /v1/nonces": (201, 404),
             b"GET /.well-known/vtpm-ca": (404, 200),
-            b"GET /healthz": (404, 200),
-            b"GET /readyz": (404, 200),
+            b"GET /healthz": (200, 200),
+            b"GET /readyz": (200, 200),
             b"GET /log/checkpoint": (404, 200),
             b"GET /v1/certificates/00": (404, 404),
             b"POST /operator/v1/cert-list": (404, 404),

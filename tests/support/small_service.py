@@ -53,6 +53,7 @@ def main(settings: dict) -> None:
     from ca_service.service import (  # noqa: PLC0415 - tests that only use the client side need no server
         Bounds,
         Listener,
+        OperatorList,
         Patience,
         Server,
         Service,
@@ -72,7 +73,8 @@ def main(settings: dict) -> None:
         if given["address"].startswith("unix:"):
             operator = lambda connection: f"uid {unix_operator(connection)}"  # noqa: E731
         elif files and files[2]:
-            operator = certified_operator
+            listed = given["listed"]
+            operator = OperatorList(Path(listed), "listed") if listed else certified_operator
         return Listener(
             given["name"], given["address"], app, Bounds(**given.get("bounds", {})),
             Patience(**given.get("patience", {})), tls, operator,
@@ -90,12 +92,14 @@ def main(settings: dict) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """One listener: bounds and patience as `ca_service.service` names them; `tls`: certificate, key, clients' CA."""
+    """One listener: bounds and patience as `ca_service.service` names them; `tls`: certificate, key, clients' CA;
+    `listed`: the file that lists operators."""
 
     bounds: dict = dataclasses.field(default_factory=dict)
     patience: dict = dataclasses.field(default_factory=dict)
     tls: tuple | None = None
     unix: Path | None = None
+    listed: Path | None = None
 
 
 def free_port() -> int:
@@ -116,6 +120,7 @@ class Small:
                 "address": f"unix:{spec.unix}" if spec.unix else f"127.0.0.1:{port}",
                 "bounds": spec.bounds,
                 "patience": spec.patience,
+                "listed": str(spec.listed or ""),
                 "tls": None
                 if spec.tls is None
                 else [None if file is None else str(file) for file in spec.tls],

@@ -21,7 +21,7 @@ class Authority:
         made = self._builder(self._name, self._key.public_key()).add_extension(basic, critical=True)
         self.file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(PEM))
 
-    def _builder(self, subject, key):
+    def _builder(self, subject, key, hours: float = 1.0):
         at = datetime.now(UTC)
         return x509.CertificateBuilder(
             self._name,
@@ -29,14 +29,16 @@ class Authority:
             key,
             x509.random_serial_number(),
             at - timedelta(hours=1),
-            at + timedelta(hours=1),
+            at + timedelta(hours=hours),
         )
 
-    def issue(self, file: str, *common_names: str, uris=(), dns=()):
-        """Certificate and key, as files."""
+    def issue(self, file: str, *common_names: str, uris=(), dns=(), hours: float = 1.0, usage=None):
+        """Certificate and key, as files; it ends in so many hours, and may have an extended key usage."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name) for name in common_names])
-        builder = self._builder(subject, key.public_key())
+        builder = self._builder(subject, key.public_key(), hours)
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not common_names)

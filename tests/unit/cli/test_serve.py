@@ -144,6 +144,12 @@ class TestRefusedToStart:
         [
             ("--publish", "8080"),
             ("--publish", "127.0.0.1:8443"),
+            ("--publish", "0.0.0.0:8443"),
+            ("--operator-list", "CERT"),
+            ("--operator-bind", "[::1]:1", "--operator-cert", "CERT", "--operator-key", "KEY",
+             "--operator-ca", "CERT", "--operator-list", "CERT"),
+            ("--operator-bind", "127.0.0.1:8443", "--operator-cert", "CERT", "--operator-key", "KEY",
+             "--operator-ca", "CERT"),
             ("--operator-bind", "127.0.0.1:8444"),
             ("--operator-ca", "CERT"),
             ("--operator-bind", "x", "--operator-cert", "CERT", "--operator-key", "KEY", "--operator-ca", "CERT"),
@@ -299,8 +305,9 @@ def test_each_listener_is_for_its_own(serve, here, ca, tls, tmp_path):
     with pytest.raises(OSError, match=r".*"):
         ask(server, "/v1/nonces", method="POST")
     with pytest.raises(urllib.error.HTTPError) as refusal:
-        ask(server, "/healthz", scheme="https", context=context)
+        ask(server, "/log/checkpoint", scheme="https", context=context)
     refusal.value.close()
+    assert json.loads(ask(server, "/readyz", scheme="https", context=context)) == {"status": "ready"}
     with urllib.request.urlopen(f"http://127.0.0.1:{publish}/healthz", timeout=20) as answer:
         assert json.loads(answer.read()) == {"status": "alive"}
     assert len(json.loads(here("cert", "list", "--json", "--dir", ca).out)) == 3

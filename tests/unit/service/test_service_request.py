@@ -4,6 +4,7 @@ import json
 
 import pytest
 from gunicorn.config import Config
+from gunicorn.http.message import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,21 @@ def test_an_expectation(config):
 
 
 @pytest.mark.parametrize(
+    ("fields", "closes"),
+    [
+        ([], False),
+        (["Connection: keep-alive"], False),
+        (["Connection: close"], True),
+        (["Connection: Keep-Alive, Close"], True),
+        (["Connection: keep-alive", "Connection: close"], True),
+        (["Connection: closed"], False),
+    ],
+)
+def test_a_client_that_wants_to_close(config, fields, closes):
+    assert read(config, request(*fields))[0].request.should_close() == closes
+
+
+@pytest.mark.parametrize(
     ("data", "status"),
     [
         (request("Content-Length: 1001"), 413),
@@ -64,6 +80,7 @@ def test_an_expectation(config):
         (request("Transfer-Encoding: xchunked"), 411),
         (request("Transfer-Encoding : chunked"), 400),
         (request("Content-Encoding: gzip"), 415),
+        (request("Content-Encoding: gzip", "Content-Encoding: identity"), 415),
         (request("Expect: 200-maybe"), 417),
         (request(host=""), 400),
         (request("Host: other"), 400),
@@ -95,6 +112,18 @@ def test_an_expectation(config):
 def test_what_is_refused(config, data, status):
     found, _ = read(config, data)
     assert (found.status if isinstance(found, Refusal) else None) == status
+
+
+def test_a_parser_that_reads_less_than_the_head_is_not_trusted(config, monkeypatch):
+    """What it leaves would be taken for the next request."""
+
+    class Short(Request):
+        def parse(self, unreader):
+            unreader.unread(super().parse(unreader) + b"GET /smuggled HTTP/1.1")
+            return b""
+
+    monkeypatch.setattr("ca_service.service.request.Request", Short)
+    assert read(config, request())[0].status == 400
 
 
 def test_a_refusal_is_a_problem_document(config):

@@ -1,0 +1,135 @@
+"""Steps of a worker's loop, one by one: what a connection may cost, and whom."""
+
+import contextlib
+import errno
+import selectors
+import socket
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+from ca_service.service.board import Board
+from ca_service.service.connection import Connection, Phase
+from ca_service.service.gate import Gate
+from ca_service.service.listeners import Bounds, Listener, Patience
+from ca_service.service.request import MALFORMED
+from ca_service.service.worker import ServiceWorker
+
+
+class Loop(ServiceWorker):
+    """A worker that never runs; its steps are made by hand."""
+
+    def __init__(self) -> None:
+        self.cfg = SimpleNamespace()
+        self.alive = True
+        self.board = Board()
+        self.poller = selectors.DefaultSelector()
+
+
+@pytest.fixture
+def loop():
+    made = Loop()
+    yield made
+    made.poller.close()
+
+
+@pytest.fixture
+def gate():
+    bounds = Bounds(threads=0, connections=4, per_client=1, buffered=1000)
+    listener = Listener("x", "127.0.0.1:1", print, bounds, Patience(spared=0.0))
+    return Gate(0, listener, mock.Mock())
+
+
+@pytest.fixture
+def clients():
+    """Makes a server's end of a connection, and closes the clients' ends at last."""
+    with contextlib.ExitStack() as stack:
+
+        def connected() -> tuple[socket.socket, socket.socket]:
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            client = stack.enter_context(socket.create_connection(listening.getsockname(), 20))
+            server, _ = listening.accept()
+            stack.callback(server.close)
+            return server, client
+
+        yield connected
+
+
+def held(gate: Gate) -> list[str]:
+    return sorted(connection.client for connection in gate.connections)
+
+
+def test_who_has_all_he_may_have_makes_room_of_his_own(loop, gate, clients):
+    first = {}
+    for host in ("192.0.2.1", "192.0.2.2"):
+        server, first[host] = clients()
+        loop._admit(gate, server, (host, 1))
+    server, _ = clients()
+    loop._admit(gate, server, ("192.0.2.2", 2))
+    assert held(gate) == ["192.0.2.1", "192.0.2.2"]
+    assert first["192.0.2.2"].recv(1) == b""
+    first["192.0.2.1"].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        first["192.0.2.1"].recv(1)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENETDOWN, errno.EPROTO])
+def test_what_accepting_may_say_ends_no_process(loop, gate, clients, number):
+    """Without files left, somebody gives way, and it is tried again in a moment: not at once, and not never."""
+    server, client = clients()
+    loop._admit(gate, server, ("192.0.2.1", 1))
+    loop._accept_again(gate)
+    gate.socket.accept.side_effect = OSError(number, "no")
+    with mock.patch.object(loop, "poller"):
+        assert loop._accept(gate) is False
+    assert gate.again_at is not None
+    assert bool(gate.connections) == (number in (errno.ENETDOWN, errno.EPROTO))
+    if not gate.connections:
+        assert client.recv(1) == b""
+
+
+def test_one_that_cannot_be_watched_costs_itself(loop, gate, clients):
+    server, client = clients()
+    with mock.patch.object(loop.poller, "register", side_effect=OSError(errno.ENOSPC, "no")):
+        loop._admit(gate, server, ("192.0.2.1", 1))
+    assert not gate.connections
+    assert client.recv(1) == b""
+
+
+def test_a_refusal_gives_the_memory_back(loop, gate, clients):
+    server, client = clients()
+    loop._admit(gate, server, ("192.0.2.1", 1))
+    (connection,) = gate.connections
+    connection.inbox += b"x" * 900
+    gate.account(connection)
+    loop._refuse(connection, MALFORMED)
+    assert gate.buffered == 0
+    assert connection.phase is Phase.LINGERING
+    assert client.recv(1 << 16) == MALFORMED.response()
+
+
+def test_nobody_is_listened_to_for_long_after_the_end(loop, gate, clients):
+    """A client who goes on sending after he was refused."""
+    server, _ = clients()
+    loop._admit(gate, server, ("192.0.2.1", 1))
+    (connection,) = gate.connections
+    gate.enter(connection, Phase.LINGERING, 0.0)
+    with mock.patch.object(connection, "receive", return_value=b"x" * (16 << 10)):
+        rounds = 0
+        while gate.connections:
+            loop._drain(connection)
+            rounds += 1
+            assert rounds < 10
+    assert connection.drained == 1 << 20
+
+
+def test_the_kernel_keeps_nothing_for_a_slow_reader(gate, clients):
+    """What is on its way when he is cut off goes nowhere: he sees a reset, and the memory is free."""
+    for phase, expected in ((Phase.WRITING, ConnectionResetError), (Phase.IDLE, None)):
+        server, client = clients()
+        connection = Connection(gate, server, ("192.0.2.1", 1), None)
+        connection.phase = phase
+        connection.close()
+        with pytest.raises(expected) if expected else contextlib.nullcontext():
+            assert client.recv(1) == b""

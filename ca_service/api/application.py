@@ -5,12 +5,13 @@ from collections.abc import Collection
 from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
 
-from ca_service.api import problems
+from ca_service.api import browsers, problems
 from ca_service.api.enrolment import enrolment
 from ca_service.api.log import log
 from ca_service.api.metrics import metrics
 from ca_service.api.ocsp import ocsp
 from ca_service.api.operator import operator
+from ca_service.api.page import page
 from ca_service.api.publication import publication
 from ca_service.api.services import Services
 from ca_service.api.surfaces import ALL_SURFACES, Surface
@@ -31,7 +32,7 @@ class ShardNumber(BaseConverter):
 
 
 _ALWAYS = ("/healthz", "/metrics")
-"""What is answered even when the database has turned out to be an old one."""
+"""What is answered even when the database has turned out to be an old one; so is the status page, which says so."""
 
 
 def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES) -> Flask:
@@ -52,11 +53,13 @@ def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES)
     app.url_map.converters["shard"] = ShardNumber
     watch(app, services.tally, services.budget)
     problems.install(app)
+    if Surface.OPERATION in surfaces:
+        browsers.guard(app)
 
     @app.before_request
     def on_the_present_database() -> None:
         # An old database gives out old lists and certificates as if they were in force.
-        if request.path not in _ALWAYS:
+        if request.path not in _ALWAYS and request.blueprint != "page":
             services.enroller.desk.log.check_going()
 
     if Surface.ENROLMENT in surfaces:
@@ -68,6 +71,7 @@ def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES)
     if Surface.OPERATION in surfaces:
         app.register_blueprint(operator(services))
         app.register_blueprint(metrics(services))
+        app.register_blueprint(page(services))
 
     @app.after_request
     def common_headers(response: Response) -> Response:

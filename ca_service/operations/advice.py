@@ -11,8 +11,8 @@ _ROLLED_BACK: Final = (
     "snapshot yourself, end this TPM with `vtpm-ca instance reset`; else treat the host as hostile."
 )
 _CLONE: Final = (
-    "Two instances hold the same TPM or the same secret, which no honest boot does. See the alarm; until it is "
-    "understood, revoke what is out by `vtpm-ca revoke --instance`."
+    "Two instances show the same TPM or the same secret, which no honest boot does. Find out which of them is the "
+    "copy; until then `vtpm-ca revoke --instance KBS RESOURCE` ends the trust in what either has."
 )
 _FIRMWARE: Final = (
     "The processor's firmware or its settings are not what the policy asks for. Update the host, or change the policy "
@@ -98,9 +98,8 @@ def advice(rule: str) -> str:
 
 
 _ALARMS: Final[Mapping[str, str]] = {
-    "clone": "Two instances showed the same TPM, or two resources the same secret. " + _CLONE,
-    "rollback": "A TPM's store was older than, or another than, the one that was seen before. "
-    + _ROLLED_BACK,
+    "clone": _CLONE,
+    "rollback": _ROLLED_BACK,
     "renewed": (
         "A TPM got certificates in the place of others. keylime refuses an agent with another EK certificate: hand out "
         "the new ones with `vtpm-ca export keylime`, and let the agent register again."

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import sqlalchemy as sa
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from ca_service.judgment import Verdict, VtpmCaError
 from ca_service.operations.advice import advice, alarm_advice
@@ -48,7 +49,8 @@ PAGE: Final = 20
 """Rows of a list."""
 
 SHORT: Final = 8
-"""Rows of a list on the first page."""
+FEW: Final = 4
+"""Rows of a list on the first page; of those that take much room, fewer."""
 
 WINDOW: Final = 2000
 """How many leaves of the log are looked at for the certificates on a page."""
@@ -218,9 +220,9 @@ def read_lists(tx: Transaction, context: HealthContext) -> Lists:
     head = tx.log.head()
     size = 0 if head is None else head.size
     return Lists(
-        refusals=tuple(decision_line(row) for row in refusals(tx, SHORT)),
+        refusals=tuple(decision_line(row) for row in refusals(tx, FEW)),
         certificates=tuple(certificate_line(row) for row in certified(tx, SHORT, end=size, window=WINDOW)),
-        alarms=tuple(alarm_line(row) for row in tx.alarms.latest(SHORT)),
+        alarms=tuple(alarm_line(row) for row in tx.alarms.latest(FEW)),
         policies=tuple(policy_versions(tx, SHORT)),
         issuers=issuer_lines(tx, context),
         head=head,
@@ -252,7 +254,7 @@ def certificate_line(row: CertifiedRow) -> CertificateLine:
     """A certificate with what it says of itself; nothing of one whose bytes cannot be read."""
     try:
         certificate = x509.load_der_x509_certificate(row.der or b"")
-        subject = certificate.subject.rfc4514_string()
+        subject = certificate.subject.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber"})
     except ValueError:
         return CertificateLine(row, "", None, None)
     return CertificateLine(
@@ -265,7 +267,7 @@ def alarm_line(row: AlarmRow) -> AlarmLine:
     try:
         detail = json.loads(row.detail)
         claims = [detail["newcomer"], *detail["holders"]] if "newcomer" in detail else [detail]
-        about = tuple(short(f"{claim['kbs']} {claim['resource']}") for claim in claims)
+        about = tuple(dict.fromkeys(short(f"{claim['resource']} of {claim['kbs']}") for claim in claims))
         rule = short(str(detail.get("rule", "")))
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         about, rule = (), ""

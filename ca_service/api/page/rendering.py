@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ca_service.operations.activity import Day
 from ca_service.operations.health_model import Status, Unit, shown
@@ -45,6 +45,14 @@ def _shows(char: str) -> bool:
 def _is_stated(char: str) -> bool:
     # Letters by which a whole line turns round; nothing in this CA is written with them.
     return unicodedata.bidirectional(char) not in ("R", "AL", "AN")
+
+
+def prose(text: str) -> Markup:
+    """A sentence in which commands stand between backquotes, as on a terminal."""
+    parts = [escape(visible(part)) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
 
 
 def moment(at: datetime | None) -> str | Markup:
@@ -154,7 +162,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"moment": moment, "strip": strip}
+    made.filters |= {"moment": moment, "prose": prose, "strip": strip}
     made.globals |= {
         "apart": apart,
         "bytes_of": lambda number: shown(number, Unit.BYTES),

@@ -45,17 +45,14 @@ class Activity:
     def read(self, tx: Transaction, at: datetime) -> tuple[Day, ...]:
         """The days, the newest first; the last hour of the first is the one that `at` lies in."""
         now = at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        over = at - _HOUR - _SETTLED
         with self._guard:
-            known = dict(self._known)
+            # Of a clock that was put back nothing counts any more: its hours come once more.
+            known = {begin: verdicts for begin, verdicts in self._known.items() if begin <= over}
         days = tuple(_day(now.replace(hour=0) - timedelta(days=back), now, tx, known) for back in range(DAYS))
+        hours = [hour for day in days for hour in day.hours]
         with self._guard:
-            # Of a clock that was put back nothing is kept: its hours come once more.
-            self._known = {
-                hour.at: hour.verdicts
-                for day in days
-                for hour in day.hours
-                if hour.at + _HOUR + _SETTLED <= at
-            }
+            self._known = {hour.at: hour.verdicts for hour in hours if hour.at <= over}
         return days
 
 

@@ -6,10 +6,10 @@ from datetime import datetime
 from importlib.resources import files
 from typing import Any, Final
 
-from flask import Blueprint, Response, redirect, request, url_for
+from flask import Blueprint, Response, g, redirect, request, url_for
 
 from ca_service.api.page.rendering import environment, headline
-from ca_service.api.problems import problem_of
+from ca_service.api.problems import problem_of, respond
 from ca_service.api.services import Services
 from ca_service.judgment import BadRequest, NotFound, VtpmCaError
 from ca_service.operations import overview as o
@@ -48,6 +48,7 @@ def page(services: Services) -> Blueprint:
     def only_operators() -> None:
         if not request.environ.get(OPERATOR):
             raise NotFound("there is nothing here")
+        g.let_in = True
 
     @blueprint.after_request
     def headers(response: Response) -> Response:
@@ -56,6 +57,9 @@ def page(services: Services) -> Blueprint:
 
     @blueprint.errorhandler(VtpmCaError)
     def explain(error: VtpmCaError) -> Response:
+        if "let_in" not in g:
+            # Whoever was turned away at the door does not even see whose it is.
+            return respond(error)
         problem = problem_of(error)
         return pages.show("problem.html", problem.status, problem=problem, remedy=error.remedy)
 

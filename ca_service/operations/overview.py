@@ -28,14 +28,14 @@ from ca_service.store import (
     DecidedRow,
     Gauges,
     HeadRow,
-    ListTimes,
+    ListState,
     PolicyRow,
     Transaction,
     certified,
     policy_versions,
     read_gauges,
     refusals,
-    responder_ends,
+    status_sources,
 )
 
 LEFT_OUT: Final[Mapping[str, str]] = {
@@ -136,7 +136,7 @@ class IssuerLine:
         generation: which of its role and pair; None if nobody knows.
         not_after: end of its certificate.
         lists: how many revocation lists it has.
-        stalest: times of the list that ends first; None for none.
+        stalest: the list that ends first; None for none.
         responder_until: end of its OCSP responder's certificate; None if it has none.
         trusted: whether consumers are to trust it, so that its lists matter.
     """
@@ -148,7 +148,7 @@ class IssuerLine:
     generation: int | None
     not_after: datetime
     lists: int
-    stalest: ListTimes | None
+    stalest: ListState | None
     responder_until: datetime | None
     trusted: bool
 
@@ -217,16 +217,16 @@ def look(context: HealthContext, checks: Sequence[HealthCheck]) -> Health:
 
 def read_lists(tx: Transaction, context: HealthContext) -> Lists:
     """Everything on the first page that stands in the database, but for the counts."""
-    head = tx.log.head()
+    head, found = tx.log.head(), read_gauges(tx)
     size = 0 if head is None else head.size
     return Lists(
         refusals=tuple(decision_line(row) for row in refusals(tx, FEW)),
         certificates=tuple(certificate_line(row) for row in certified(tx, SHORT, end=size, window=WINDOW)),
         alarms=tuple(alarm_line(row) for row in tx.alarms.latest(FEW)),
         policies=tuple(policy_versions(tx, SHORT)),
-        issuers=issuer_lines(tx, context),
+        issuers=issuer_lines(tx, context, found),
         head=head,
-        gauges=read_gauges(tx),
+        gauges=found,
     )
 
 
@@ -274,15 +274,12 @@ def alarm_line(row: AlarmRow) -> AlarmLine:
     return AlarmLine(row, rule, about, alarm_advice(row.kind))
 
 
-def issuer_lines(tx: Transaction, context: HealthContext) -> tuple[IssuerLine, ...]:
+def issuer_lines(tx: Transaction, context: HealthContext, found: Gauges) -> tuple[IssuerLine, ...]:
     """All issuing CAs that the database knows, those that sign first."""
-    rows = tx.issuers.all()
-    skids = [row.skid for row in rows]
-    times = tx.crls.times(skids)
-    ends = {end.issuer: end.not_after for end in responder_ends(tx, skids)}
+    stalest = {row.skid: row for row in found.lists}
     lines = []
-    for row in rows:
-        lists = [known for (skid, _), known in times.items() if skid == row.skid]
+    for row in tx.issuers.all():
+        sources = status_sources(tx, row.skid)
         lines.append(
             IssuerLine(
                 skid=row.skid,
@@ -291,9 +288,9 @@ def issuer_lines(tx: Transaction, context: HealthContext) -> tuple[IssuerLine, .
                 state=row.state.value,
                 generation=generation_of(context.public, row),
                 not_after=x509.load_der_x509_certificate(row.certificate).not_valid_after_utc,
-                lists=len(lists),
-                stalest=min(lists, key=lambda known: known.next_update, default=None),
-                responder_until=ends.get(row.skid),
+                lists=sources.lists,
+                stalest=stalest.get(row.skid),
+                responder_until=sources.responder_until,
                 trusted=row.state in TRUSTED,
             )
         )

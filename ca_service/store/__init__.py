@@ -18,7 +18,7 @@ from ca_service.store.log import LoggedCertificate
 from ca_service.store.overview import (
     CertifiedRow,
     DecidedRow,
-    ResponderEnd,
+    StatusSources,
     Verdicts,
     certificate,
     certificates_of,
@@ -28,7 +28,7 @@ from ca_service.store.overview import (
     hourly,
     policy_versions,
     refusals,
-    responder_ends,
+    status_sources,
 )
 from ca_service.store.presence import Presence
 from ca_service.store.rows import (
@@ -101,11 +101,11 @@ __all__ = [
     "MatchRow",
     "PolicyRow",
     "Presence",
-    "ResponderEnd",
     "ResponderRow",
     "RestingRow",
     "RevocationRow",
     "Standing",
+    "StatusSources",
     "Store",
     "SubmissionRow",
     "Taken",
@@ -133,8 +133,8 @@ __all__ = [
     "precedes",
     "read_gauges",
     "refusals",
-    "responder_ends",
     "revocations_by_reason",
     "spki_digest",
+    "status_sources",
     "take_time",
 ]

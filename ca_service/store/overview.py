@@ -5,7 +5,6 @@ as it is told, and `hourly` counts the entries of an index. Pages go on behind t
 from the beginning.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -72,16 +71,21 @@ class CertifiedRow:
 
 
 @dataclass(frozen=True)
-class ResponderEnd:
-    """Until when the certificate of an issuing CA's OCSP responder holds."""
+class StatusSources:
+    """By what an issuing CA says which certificates are revoked.
 
-    issuer: str
-    not_after: datetime
+    Attributes:
+        lists: how many revocation lists it has.
+        responder_until: until when the certificate of its OCSP responder holds; None if it has none.
+    """
+
+    lists: int
+    responder_until: datetime | None
 
 
 _DECISIONS, _INSTANCES, _TPMS = schema.decisions.c, schema.instances.c, schema.tpms.c
 _CERTIFICATES, _LEAVES = schema.certificates.c, schema.log_leaves.c
-_RESPONDERS, _POLICIES = schema.responders.c, schema.policies.c
+_RESPONDERS, _POLICIES, _CRLS = schema.responders.c, schema.policies.c, schema.crls.c
 
 _HOURLY = (
     sa.select(_DECISIONS.admitted, _DECISIONS.stage, sa.func.count())
@@ -155,6 +159,7 @@ _VERSIONS = (
     .order_by(_POLICIES.version.desc())
     .limit(sa.bindparam("most", type_=sa.Integer))
 )
+_LAST_LIST = sa.select(sa.func.max(_CRLS.shard)).where(_CRLS.issuer == sa.bindparam("issuer"))
 _ENDS = sa.select(sa.func.max(_RESPONDERS.not_after, type_=_RESPONDERS.not_after.type)).where(
     _RESPONDERS.issuer == sa.bindparam("issuer"), _RESPONDERS.state == CertificateState.ISSUED.value
 )
@@ -227,7 +232,8 @@ def policy_versions(tx: Transaction, most: int) -> list[PolicyRow]:
     return [PolicyRow(version, digest, "", at, by) for version, digest, at, by in rows]
 
 
-def responder_ends(tx: Transaction, issuers: Sequence[str]) -> list[ResponderEnd]:
-    """Until when the OCSP responders of these issuing CAs (subject key ids, hex) hold; nothing for who has none."""
-    ends = [(issuer, tx.connection.execute(_ENDS, {"issuer": issuer}).scalar()) for issuer in issuers]
-    return [ResponderEnd(issuer, end) for issuer, end in ends if end is not None]
+def status_sources(tx: Transaction, issuer: str) -> StatusSources:
+    """By what an issuing CA (subject key id, hex) says which certificates are revoked."""
+    last = tx.connection.execute(_LAST_LIST, {"issuer": issuer}).scalar()
+    end = tx.connection.execute(_ENDS, {"issuer": issuer}).scalar()
+    return StatusSources(0 if last is None else last + 1, end)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from ca_service.store import (
     CertificateRow,
     CertificateState,
+    CrlRow,
     DecisionRow,
     EnrollmentRow,
     EnrollmentState,
@@ -16,6 +17,7 @@ from ca_service.store import (
     IntentState,
     LeafRow,
     ResponderRow,
+    StatusSources,
     SubmissionRow,
     TpmState,
     certificate,
@@ -26,7 +28,7 @@ from ca_service.store import (
     hourly,
     policy_versions,
     refusals,
-    responder_ends,
+    status_sources,
 )
 
 AT = datetime(2026, 11, 26, 8, 0, 0, tzinfo=UTC)
@@ -149,15 +151,16 @@ def test_policy_versions_come_without_their_texts(store):
     ]
 
 
-def test_the_responder_that_holds_longest_counts(store):
+def test_by_what_an_issuer_says_what_is_revoked(store):
     states = (CertificateState.ISSUED, CertificateState.ISSUED, CertificateState.INTENDED)
     with store.write() as tx:
         for number, state in enumerate(states):
             tx.responders.add(ResponderRow(f"{number}", "aa", state, b"", b"", AT, AT, AT + number * HOUR))
+            tx.crls.add(CrlRow("aa", 7, AT, AT, b"", shard=number))
     with store.read() as tx:
-        assert [(end.issuer, end.not_after) for end in responder_ends(tx, ["aa", "bb"])] == [
-            ("aa", AT + HOUR)
-        ]
+        # The responder that holds longest counts, and one that has no certificate yet does not.
+        assert status_sources(tx, "aa") == StatusSources(3, AT + HOUR)
+        assert status_sources(tx, "bb") == StatusSources(0, None)
 
 
 def test_no_statement_looks_at_every_row(store):
@@ -176,9 +179,9 @@ def test_no_statement_looks_at_every_row(store):
         certificate(tx, "aa")
         certificates_of(tx, 1, 5)
         policy_versions(tx, 5)
-        responder_ends(tx, ["aa"])
+        status_sources(tx, "aa")
         made = tuple(statements)
-        assert len(made) == 10
+        assert len(made) == 11
         plans = [
             " ".join(
                 str(row[-1])

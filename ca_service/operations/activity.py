@@ -35,7 +35,7 @@ class Activity:
     """Counts the decisions of the last `DAYS` days, today among them. Safe for threads.
 
     Hours that are over are remembered, so what is counted again is the present one. The first time it is all of them,
-    from an index: some 50 ms for half a million decisions.
+    from an index: 0.1 s of CPU for 300,000 decisions.
     """
 
     def __init__(self) -> None:

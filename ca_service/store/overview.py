@@ -87,14 +87,13 @@ _DECISIONS, _INSTANCES, _TPMS = schema.decisions.c, schema.instances.c, schema.t
 _CERTIFICATES, _LEAVES = schema.certificates.c, schema.log_leaves.c
 _RESPONDERS, _POLICIES, _CRLS = schema.responders.c, schema.policies.c, schema.crls.c
 
-_HOURLY = (
-    sa.select(_DECISIONS.admitted, _DECISIONS.stage, sa.func.count())
-    .where(
-        _DECISIONS.admitted.in_((0, 1)),
-        _DECISIONS.at >= sa.bindparam("since"),
-        _DECISIONS.at < sa.bindparam("until"),
-    )
-    .group_by(_DECISIONS.admitted, _DECISIONS.stage)
+_WITHIN = sa.and_(_DECISIONS.at >= sa.bindparam("since"), _DECISIONS.at < sa.bindparam("until"))
+# Two counts, for to group what is counted takes several times as long.
+_HOURLY = sa.select(
+    sa.select(sa.func.count())
+    .where(_DECISIONS.admitted == 1, _WITHIN, _DECISIONS.stage == ENROLL)
+    .scalar_subquery(),
+    sa.select(sa.func.count()).where(_DECISIONS.admitted == 0, _WITHIN).scalar_subquery(),
 )
 _THEIRS = sa.and_(
     _INSTANCES.kbs_id == _DECISIONS.kbs_id,
@@ -142,7 +141,8 @@ _CERTIFIED = (
     .join(schema.tpms, _TPMS.id == _CERTIFICATES.tpm_id)
     .join(schema.instances, _INSTANCES.id == _TPMS.instance_id)
     .where(
-        _LEAVES.kind == "certificate",
+        # Not the column itself: else SQLite goes through all leaves of the kind, by their subjects.
+        sa.func.coalesce(_LEAVES.kind, "") == "certificate",
         _LEAVES.position >= sa.bindparam("first"),
         _LEAVES.position < sa.bindparam("end"),
     )
@@ -167,11 +167,8 @@ _ENDS = sa.select(sa.func.max(_RESPONDERS.not_after, type_=_RESPONDERS.not_after
 
 def hourly(tx: Transaction, since: datetime, until: datetime) -> Verdicts:
     """How many decisions fell from `since` on and before `until`."""
-    rows = tx.connection.execute(_HOURLY, {"since": since, "until": until}).all()
-    return Verdicts(
-        admitted=sum(count for admitted, stage, count in rows if admitted and stage == ENROLL),
-        refused=sum(count for admitted, _, count in rows if not admitted),
-    )
+    admitted, refused = tx.connection.execute(_HOURLY, {"since": since, "until": until}).one()
+    return Verdicts(admitted, refused)
 
 
 def refusals(tx: Transaction, most: int, before: tuple[datetime, str] | None = None) -> list[DecidedRow]:
@@ -222,8 +219,8 @@ def certificates_of(tx: Transaction, instance: int, most: int) -> list[Certified
 
 
 def _certified(tx: Transaction, query: "sa.Select[Any]", given: dict[str, object]) -> list[CertifiedRow]:
-    rows = tx.connection.execute(query, given)
-    return [CertifiedRow(*row[:5], CertificateState(row[5]), *row[6:]) for row in rows]
+    rows = tx.connection.execute(query, given).mappings()
+    return [CertifiedRow(**{**row, "state": CertificateState(row["state"])}) for row in rows]
 
 
 def policy_versions(tx: Transaction, most: int) -> list[PolicyRow]:

@@ -27,7 +27,7 @@ STRIP_STEP: Final = 4
 _LEAST_BAR: Final = 2.0
 """A bar that is there at all is seen."""
 
-_MARKS: Final[Mapping[str, str]] = {"ok": "✓", "warning": "!", "unknown": "?", "critical": "✕"}
+_MARKS: Final[Mapping[str, str]] = {"ok": "✓", "notice": "i", "warning": "!", "unknown": "?", "critical": "✕"}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
@@ -35,7 +35,10 @@ def visible(value: object) -> object:
     """A value as text that shows every character it has; what was made safe before stays as it is."""
     if isinstance(value, Markup):
         return value
-    return "".join(c if _shows(c) else f"\\u{{{ord(c):x}}}" for c in str(value))
+    text = str(value)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if _shows(c) else f"\\u{{{ord(c):x}}}" for c in text)
 
 
 def _shows(char: str) -> bool:

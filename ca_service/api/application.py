@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 from flask import Flask, Response, g, request
 
-from ca_service.api import paths, problems
+from ca_service.api import browsers, paths, problems
 from ca_service.api.calls import DOCUMENT
 from ca_service.api.document import document
 from ca_service.api.enrolment import enrolment
@@ -14,6 +14,7 @@ from ca_service.api.metrics import metrics
 from ca_service.api.negotiation import methods_of
 from ca_service.api.ocsp import ocsp
 from ca_service.api.operator import operator
+from ca_service.api.page import page
 from ca_service.api.publication import publication
 from ca_service.api.services import Services
 from ca_service.api.surfaces import ALL_SURFACES, Surface
@@ -21,7 +22,7 @@ from ca_service.api.watching import watch
 from vtpm.wire.enrollment import MAX_BODY
 
 _ALWAYS = ("/healthz", "/metrics", DOCUMENT.rule)
-"""What is answered even when the database has turned out to be an old one."""
+"""What is answered even when the database has turned out to be an old one; so is the status page, which says so."""
 
 
 class _Application(Flask):
@@ -53,11 +54,13 @@ def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES)
     paths.install(app)
     watch(app, services.tally, services.budget)
     problems.install(app)
+    if Surface.OPERATION in surfaces:
+        browsers.guard(app)
 
     @app.before_request
     def on_the_present_database() -> None:
         # An old database gives out old lists and certificates as if they were in force.
-        if request.path not in _ALWAYS:
+        if request.path not in _ALWAYS and request.blueprint != "page":
             services.enroller.desk.log.check_going()
 
     if Surface.ENROLMENT in surfaces:
@@ -71,6 +74,7 @@ def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES)
     if Surface.OPERATION in surfaces:
         app.register_blueprint(operator(services))
         app.register_blueprint(metrics(services))
+        app.register_blueprint(page(services))
 
     @app.after_request
     def common_headers(response: Response) -> Response:

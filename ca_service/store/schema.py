@@ -116,6 +116,8 @@ decisions = Table(
     # Of the instance, as in `instances`.
     Column("salt", _SALT, nullable=False, server_default=""),
     Index(None, "kbs_id", "resource", "salt", "at"),
+    # Refusals by time without a look at each admission; and both are counted by time without a look at any row.
+    Index(None, "admitted", "at", "stage"),
 )
 
 evidence = Table(

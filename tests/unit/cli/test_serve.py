@@ -315,7 +315,8 @@ def test_each_listener_is_for_its_own(serve, here, ca, tls, tmp_path):
     def operate(name: str, **arguments: object) -> object:
         connection = http.client.HTTPSConnection("127.0.0.1", remote, timeout=20, context=context)
         with contextlib.closing(connection):
-            connection.request("POST", f"/operator/v1/{name}", json.dumps(arguments))
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", f"/operator/v1/{name}", json.dumps(arguments), headers)
             return json.loads(connection.getresponse().read())["result"]
 
     with pytest.raises(OSError, match=r".*"):

@@ -21,7 +21,13 @@ from ca_service.store import Store
 from vtpm.wire.errors import WireError
 from vtpm.wire.problem import Problem
 
-_CODES = {Status.OK: 0, Status.UNKNOWN: 3, Status.WARNING: 4, Status.CRITICAL: 5}
+_CODES = {
+    Status.OK: 0,
+    Status.UNKNOWN: 3,
+    Status.NOTICE: 4,
+    Status.WARNING: 5,
+    Status.CRITICAL: 6,
+}
 _COLUMNS = ("status", "check", "detail")
 
 
@@ -46,8 +52,8 @@ def health_check(
 
     With a running server the checks are made by it, over its operator socket; without one, here.
 
-    Exit codes: 0 all is well, 4 something is a warning, 5 something is critical, 3 nothing is critical but something
-    could not be looked at; 2 usage, as for all commands.
+    Exit codes: 0 all is well, 4 there is a notice, 5 a warning, 6 something is critical, 3 nothing is critical but
+    something could not be looked at; 2 usage, as for all commands.
     """
     checks = choose(only, settings)
     if listing:

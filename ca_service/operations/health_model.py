@@ -20,9 +20,10 @@ from ca_service.store import Gauges, Store, is_bad_value, read_gauges
 
 
 class Status(StrEnum):
-    """How well something is. `UNKNOWN` means that nobody could look."""
+    """How well something is. A `NOTICE` is good to know and wants nobody to act; `UNKNOWN`: nobody could look."""
 
     OK = "ok"
+    NOTICE = "notice"
     WARNING = "warning"
     UNKNOWN = "unknown"
     CRITICAL = "critical"

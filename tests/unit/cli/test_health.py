@@ -27,18 +27,23 @@ def test_without_a_server(here, ca):
     done = here("health-check", "--json", "--dir", ca)
     found = rows(done)
     assert list(found) == list(CHECKS)
-    assert (done.code, json.loads(done.out)["status"]) == (5, "critical")
+    assert (done.code, json.loads(done.out)["status"]) == (6, "critical")
     wanting = {name: row["status"] for name, row in found.items() if row["status"] != "ok"}
-    assert wanting == {"server": "critical", "alarms": "warning", "backup": "warning"}
+    assert wanting == {"server": "critical", "alarms": "warning", "backup": "notice"}
     assert found["server"]["detail"] == "no server runs on this directory"
     people = here("health-check", "--dir", ca)
-    assert people.code == 5
+    assert people.code == 6
     assert "what to do\n  server: Start it" in people.out
 
 
 @pytest.mark.parametrize(
     ("only", "code"),
-    [(("policy",), 0), (("alarms", "policy"), 4), (("alarms", "server"), 5)],
+    [
+        (("policy",), 0),
+        (("backup", "policy"), 4),
+        (("alarms", "backup"), 5),
+        (("alarms", "server"), 6),
+    ],
 )
 def test_graded_exit_codes(here, ca, only, code):
     words = [word for name in only for word in ("--only", name)]
@@ -58,7 +63,7 @@ def test_what_cannot_be_looked_at_is_told_apart(here, ca):
     named = {"VTPM_CA_DATABASE": f"sqlite:///{ca}/ca.sqlite3"}
     done = here("health-check", "--only", "crl", "--only", "schema", "--json", "--dir", ca, env=named)
     assert (done.code, rows(done)["schema"]["status"], rows(done)["crl"]["status"]) == (
-        5,
+        6,
         "critical",
         "unknown",
     )
@@ -85,7 +90,7 @@ def test_a_wrong_clock(here, ca, jump, wrong):
     with time_machine.travel(datetime.now(UTC) + jump):
         done = here("health-check", "--json", "--dir", ca)
     found = rows(done)
-    assert done.code == 5
+    assert done.code == 6
     assert {name for name, row in found.items() if row["status"] == "critical"} == wrong | {"server"}
     assert "unknown" not in {row["status"] for row in found.values()}
     if jump.days > 0:
@@ -126,13 +131,13 @@ def test_by_a_server(here, ca, serve):
     assert list(found) == list(CHECKS)
     assert {name: row["status"] for name, row in found.items() if row["status"] != "ok"} == {
         "alarms": "warning",
-        "backup": "warning",
+        "backup": "notice",
     }
-    assert done.code == 4
+    assert done.code == 5
     assert "signs" in found["keys"]["detail"]
     assert found["disk"]["threshold"] == "warning below 4MiB, critical below 2MiB"
     backup = here("db", "backup", ca.parent / "backup", "--dir", ca)
     assert backup.code == 0
     assert here("health-check", "--only", "server", "--only", "backup", "--dir", ca).code == 0
     server.end(signal.SIGTERM)
-    assert here("health-check", "--only", "server", "--dir", ca).code == 5
+    assert here("health-check", "--only", "server", "--dir", ca).code == 6

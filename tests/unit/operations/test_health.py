@@ -29,12 +29,13 @@ from ca_service.operations.health_model import (
     Unit,
     shown,
 )
-from ca_service.store import IntentRow, IntentState, IssuerState, open_store
+from ca_service.store import IntentRow, IntentState, IssuerState, open_store, schema
 
 AMD_LIST = read_crl(
     (Path(__file__).parents[2] / "vectors" / "snp-evidence" / "crl" / "ark-milan-2025-05-06.der").read_bytes()
 )
-OK, WARNING, UNKNOWN, CRITICAL = Status.OK, Status.WARNING, Status.UNKNOWN, Status.CRITICAL
+OK, NOTICE, WARNING = Status.OK, Status.NOTICE, Status.WARNING
+UNKNOWN, CRITICAL = Status.UNKNOWN, Status.CRITICAL
 
 
 @pytest.fixture
@@ -152,6 +153,19 @@ class TestDatabase:
         assert ask("alarms") == (CRITICAL, "in the last 24 hours: 1 clone, 9 rollback")
         assert ask("alarms", "alarms=11,100")[0] is OK
 
+    def test_renewals_are_no_alarm_and_hide_none(self, desk, ask):
+        at = desk.world.time
+        with desk.store.write() as tx:
+            tx.connection.exec_driver_sql("DELETE FROM alarms")
+            tx.alarms.add("clone", "", "{}", at - timedelta(minutes=1))
+            row = {"kind": "renewed", "decision_id": "", "detail": "{}", "at": at}
+            tx.connection.execute(schema.alarms.insert(), [row] * 2000)
+        assert ask("alarms") == (WARNING, "in the last 24 hours: 1 clone")
+        with desk.store.write() as tx:
+            tx.connection.exec_driver_sql("DELETE FROM alarms WHERE kind = 'clone'")
+        status, detail = ask("alarms")
+        assert (status, "2000 TPMs" in detail) == (NOTICE, True)
+
     def test_a_disk_that_gets_full(self, ask):
         for setting, status in (
             ("1KiB,1KiB", OK),
@@ -161,13 +175,14 @@ class TestDatabase:
             assert ask("disk", f"disk={setting}")[0] is status
 
     def test_backups(self, desk, ask, tmp_path):
-        at = desk.world.time
-        assert ask("backup")[0] is WARNING
+        at, began = desk.world.time, desk.world.authority.root.not_valid_before_utc
+        for days, status in ((1, NOTICE), (3, WARNING), (400, WARNING)):
+            assert ask("backup", at=began + timedelta(days=days))[0] is status
         make_backup(desk.world.authority, desk.store, tmp_path / "backup", at)
-        for hours, status in ((0, OK), (47, OK), (49, WARNING), (24 * 8, CRITICAL)):
+        for hours, status in ((-1, WARNING), (0, OK), (47, OK), (49, WARNING), (24 * 8, CRITICAL)):
             assert ask("backup", at=at + timedelta(hours=hours))[0] is status
         (desk.world.authority.directory / "run" / "last-backup").write_text("no time")
-        assert ask("backup")[0] is WARNING
+        assert ask("backup", at=began + timedelta(days=3))[0] is WARNING
 
 
 def test_on_both_databases(new_ca, database):
@@ -400,10 +415,9 @@ class TestModel:
         assert str(Threshold(Unit.COUNT, 1, 10)) == "warning from 1, critical from 10"
 
     def test_the_worst_counts(self):
-        assert [worst(pair) for pair in ([], [OK, WARNING], [WARNING, UNKNOWN], [UNKNOWN, CRITICAL])] == [
-            OK, WARNING, UNKNOWN, CRITICAL,
-        ]  # fmt: skip
-        assert ORDER == (OK, WARNING, UNKNOWN, CRITICAL)
+        pairs = ([], [OK, NOTICE], [NOTICE, WARNING], [WARNING, UNKNOWN], [UNKNOWN, CRITICAL])
+        assert [worst(pair) for pair in pairs] == [OK, NOTICE, WARNING, UNKNOWN, CRITICAL]
+        assert ORDER == (OK, NOTICE, WARNING, UNKNOWN, CRITICAL)
 
     @pytest.mark.parametrize("error", [OSError("x"), ValueError("x"), Unavailable("x"), KeyError("x")])
     def test_a_check_that_cannot_look_is_unknown(self, error):

@@ -218,6 +218,17 @@ class TestWhatLeavesAList:
         world.later(hours=1)
         assert not self.listed(world, store, short), "it must not come back either"
 
+    def test_a_clock_that_ran_ahead_takes_nobody_off(self, world, store, short):
+        """By a wrong clock it has expired and left; by the right one it is valid, and revoked as before."""
+        world.later(days=365)
+        assert self.listed(world, store, short)
+        world.later(hours=1)
+        assert not self.listed(world, store, short)
+        world.later(days=-365)
+        assert self.listed(world, store, short)
+        world.later(hours=1)
+        assert self.listed(world, store, short)
+
     def test_the_database_cannot_say_that_it_has_expired(self, world, store, eks, short):
         """Whoever may write to the database must not get a serial off its list."""
         ca, end = world.authority.issuer_of(short.issuer), world.time - timedelta(days=1)

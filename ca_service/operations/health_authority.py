@@ -33,6 +33,7 @@ from ca_service.store import IssuerStanding, IssuerState
 
 _DAY: Final = 86_400
 _AHEAD_S: Final = 60
+_SHOWN: Final = 8
 _OTHERS: Final = 0o077
 
 
@@ -53,6 +54,7 @@ def _named(issuer: IssuerStanding) -> str:
 
 def _lists(context: HealthContext, threshold: Threshold | None) -> Iterator[Seen]:
     lists = {row.skid: row for row in context.gauges.lists}
+    said = {ca.skid: ca.info.shards for ca in context.public.issuers}
     for issuer in context.gauges.issuers:
         if issuer.state not in TRUSTED:
             continue
@@ -60,6 +62,11 @@ def _lists(context: HealthContext, threshold: Threshold | None) -> Iterator[Seen
         if row is None:
             yield Seen(Status.CRITICAL, f"{_named(issuer)} has published no list")
             continue
+        missing = sorted({*range(max(said.get(issuer.skid, 1), 1 + max(row.shards)))} - row.shards)
+        if missing:
+            numbers = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if missing[_SHOWN:] else "")
+            text = f"{_named(issuer)} has not published {len(missing)} of its lists: {numbers}"
+            yield Seen(Status.CRITICAL, text)
         ahead = _left(row.made_last, context.at)
         if ahead > _AHEAD_S:
             text = f"a list of {_named(issuer)} is of {instant(row.made_last)}, which is yet to come"
@@ -177,7 +184,7 @@ def _below(folder: Path) -> Iterator[Path]:
 CHECKS: Final = (
     HealthCheck(
         "crl",
-        "the revocation lists of the issuing CAs: age, end, and whether they are of the future",
+        "the revocation lists of the issuing CAs: all there, their end, and whether they are of the future",
         "Start the server, which renews them, or run `vtpm-ca crl publish`; and see that the clock is right.",
         _lists,
         Threshold(Unit.SECONDS, 3 * _DAY, 1 * _DAY, falling=True),

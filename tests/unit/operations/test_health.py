@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ca_service.collateral import CollateralFolder
+from ca_service.enrollment import Limits, publish_all, publish_due
 from ca_service.evidence.snp import Collateral
 from ca_service.evidence.snp.crl import read_crl
 from ca_service.judgment import BadRequest, Unavailable
@@ -262,6 +263,10 @@ class TestAuthority:
         at = desk.world.time
         for days, status in ((3, OK), (5, WARNING), (6.5, CRITICAL), (8, CRITICAL)):
             assert ask("crl", at=at + timedelta(days=days))[0] is status, days
+        # A clock that ran ahead has left a list of the future behind, and a right one has followed.
+        for when in (at + timedelta(days=400), at):
+            publish_all(desk.store, desk.world.authority, when, Limits())
+        assert ask("crl")[0] is OK
         with desk.store.write() as tx:
             tx.connection.exec_driver_sql("DELETE FROM crls")
         status, detail = ask("crl")
@@ -271,6 +276,28 @@ class TestAuthority:
                 tx.issuers.move(row.skid, IssuerState.RETIRED, at)
         assert ask("crl")[0] is OK
         assert ask("issuers") == (CRITICAL, "no issuing CA signs")
+
+    def test_each_of_several_lists_must_be_there(self, desk, ask):
+        """By what ca.toml says, and by the lists themselves where another node began more of them."""
+        public = desk.world.authority
+        ek = public.issuer("ek")
+        wanted = replace(
+            public, issuers=[replace(ca, info=replace(ca.info, shards=4)) for ca in public.issuers]
+        )
+        status, detail = ask("crl", public=wanted)
+        assert (status, "has not published 3 of its lists: 1, 2, 3" in detail) == (CRITICAL, True)
+        publish_all(desk.store, wanted, desk.world.time, Limits())
+        assert ask("crl", public=wanted)[0] is OK
+        with desk.store.write() as tx:
+            tx.connection.execute(schema.crls.delete().where(schema.crls.c.shard == 2))
+        for seen in (public, wanted):
+            status, detail = ask("crl", public=seen)
+            assert (status, f"{ek.skid[:8]}, active) has not published 1 of its lists: 2" in detail) == (
+                CRITICAL,
+                True,
+            )
+        publish_due(desk.store, wanted, desk.world.time, Limits())
+        assert ask("crl", public=wanted)[0] is OK
 
     def test_the_root_s_list(self, desk, ask):
         at, directory = desk.world.time, desk.world.authority.directory

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ca_service.collateral import CollateralFolder
 from ca_service.enrollment import Limits, publish_all, publish_due
+from ca_service.enrollment.responders import ensure_responders
 from ca_service.evidence.snp import Collateral
 from ca_service.evidence.snp.crl import read_crl
 from ca_service.judgment import BadRequest, Unavailable
@@ -298,6 +299,27 @@ class TestAuthority:
             )
         publish_due(desk.store, wanted, desk.world.time, Limits())
         assert ask("crl", public=wanted)[0] is OK
+
+    def test_responders(self, desk, ask):
+        at, public = desk.world.time, desk.world.authority
+        assert ask("ocsp") == (OK, "this CA does not answer OCSP requests")
+        answers = replace(public, publication=public.publication.model_copy(update={"ocsp": True}))
+        status, detail = ask("ocsp", public=answers)
+        assert (status, "is missing" in detail) == (CRITICAL, True)
+        made = desk.world.enroller(desk.store).desk
+        assert len(ensure_responders(made)) == len(public.issuers)
+        for days, status in ((0, OK), (8, OK), (9.5, WARNING), (13.5, CRITICAL), (15, CRITICAL)):
+            assert ask("ocsp", public=answers, at=at + timedelta(days=days))[0] is status, days
+        status, detail = ask("ocsp", public=answers, at=at - timedelta(days=1))
+        assert (status, "is missing" in detail) == (CRITICAL, True)
+        ek = public.issuer("ek")
+        with desk.store.write() as tx:
+            tx.connection.execute(schema.responders.delete().where(schema.responders.c.issuer == ek.skid))
+        status, detail = ask("ocsp", public=answers)
+        assert (status, f"{ek.skid[:8]}, active) is missing" in detail) == (CRITICAL, True)
+        with desk.store.write() as tx:
+            tx.issuers.move(ek.skid, IssuerState.RETIRED, at)
+        assert ask("ocsp", public=answers)[0] is OK
 
     def test_the_root_s_list(self, desk, ask):
         at, directory = desk.world.time, desk.world.authority.directory

@@ -196,11 +196,15 @@ def _permissions(context: HealthContext, _threshold: Threshold | None) -> Iterat
     yield Seen(Status.OK, f"{count} private files and folders are their owner's alone")
 
 
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def _below(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         return
     yield folder
-    for found, folders, names in os.walk(folder):
+    for found, folders, names in os.walk(folder, onerror=_raise):
         for name in (*folders, *names):
             yield Path(found) / name
 

@@ -36,6 +36,7 @@ _ALARM_WINDOW: Final = timedelta(hours=24)
 _AHEAD: Final = timedelta(minutes=1)
 _INTEGRITY_S: Final = 10.0
 _STEPS: Final = 100_000
+_UNREADABLE: Final = "See the file's permissions, those of its folder, and what the disk says."
 _CHECKSUMS: Final = "SELECT checksum_failures FROM pg_stat_database WHERE datname = current_database()"
 
 
@@ -71,7 +72,12 @@ def _integrity(context: HealthContext, _threshold: Threshold | None) -> Iterable
                 Status.OK, f"nothing wrong was found in {_INTEGRITY_S:.0f} seconds, then the look ended"
             )
             return
-        yield Seen(Status.CRITICAL, f"the file cannot be read: {error.sqlite_errorname}")
+        # That nobody may or can open it says nothing about what is in it: to restore a backup would be wrong.
+        yield Seen(
+            Status.CRITICAL if error.sqlite_errorname.startswith("SQLITE_IOERR") else Status.UNKNOWN,
+            f"the file cannot be read: {error.sqlite_errorname}",
+            _UNREADABLE,
+        )
     except sqlite3.DatabaseError as error:
         yield Seen(Status.CRITICAL, f"the file is damaged: {error.sqlite_errorname}")
     else:

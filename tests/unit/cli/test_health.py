@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -100,6 +101,32 @@ def test_a_wrong_clock(here, ca, jump, wrong):
 def test_without_a_passphrase_keys_are_looked_for(here, ca):
     done = here("health-check", "--only", "keys", "--dir", ca, env={"VTPM_CA_PASSPHRASE_FILE": None})
     assert (done.code, "not tried for want of a passphrase" in done.out) == (0, True)
+
+
+def test_what_hangs_is_told_and_hides_nothing_before_it(here, ca, monkeypatch):
+    """A disk or a database that does not answer, not even with an error."""
+    go_on = threading.Event()
+    monkeypatch.setattr("ca_service.operations.health_database.os.statvfs", lambda _path: go_on.wait(60))
+    monkeypatch.setattr("ca_service.cli.health._PATIENCE_S", 1.0)
+    words = [word for name in ("schema", "disk", "policy") for word in ("--only", name)]
+    try:
+        done = here("health-check", *words, "--json", "--dir", ca)
+    finally:
+        go_on.set()
+    found = {name: row["status"] for name, row in rows(done).items()}
+    assert (done.code, found) == (3, {"schema": "ok", "disk": "unknown", "policy": "unknown"})
+    assert "within 1 seconds" in rows(done)["policy"]["detail"]
+
+
+def test_a_server_that_may_not_be_asked(here, ca, monkeypatch):
+    def refused(_self):
+        raise PermissionError
+
+    monkeypatch.setattr("ca_service.cli.channel._UnixConnection.connect", refused)
+    done = here("health-check", "--only", "server", "--only", "policy", "--json", "--dir", ca)
+    found = rows(done)
+    assert (done.code, found["server"]["status"], found["policy"]["status"]) == (3, "unknown", "ok")
+    assert found["server"]["remedy"] == "Be the user that runs the server."
 
 
 @pytest.mark.parametrize(

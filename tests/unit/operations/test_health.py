@@ -114,12 +114,22 @@ class TestDatabase:
         assert ask("integrity", url=url)[0] is CRITICAL
         path.write_bytes(b"no database at all" * 1000)
         assert ask("integrity", url=url)[0] is CRITICAL
+        path.unlink()
+        assert ask("integrity", url=url)[0] is UNKNOWN
 
     def test_a_look_that_takes_too_long_ends(self, ask, monkeypatch):
         monkeypatch.setattr("ca_service.operations.health_database._INTEGRITY_S", -1.0)
         monkeypatch.setattr("ca_service.operations.health_database._STEPS", 1)
         status, detail = ask("integrity")
         assert (status, "the look ended" in detail) == (OK, True)
+
+    def test_who_may_not_open_it_is_not_told_to_restore_it(self, desk, tmp_path):
+        def refused():
+            raise Unavailable("it is read-only", remedy="See its permissions.")
+
+        changed = replace(context(desk), open=refused, url=f"sqlite:///{tmp_path}/nowhere/ca.sqlite3")
+        for result in examine(changed, choose(["schema", "database", "integrity"])):
+            assert "ermissions" in result.to_json()["remedy"], result.check.id
 
     def test_an_old_database(self, desk, ask):
         facts = desk.world.authority.directory / "state" / "kept.json"
@@ -185,6 +195,9 @@ class TestDatabase:
             assert ask("backup", at=at + timedelta(hours=hours))[0] is status
         (desk.world.authority.directory / "run" / "last-backup").write_text("no time")
         assert ask("backup", at=began + timedelta(days=3))[0] is WARNING
+        (desk.world.authority.directory / "run" / "last-backup").unlink()
+        (desk.world.authority.directory / "run" / "last-backup").mkdir()
+        assert ask("backup")[0] is UNKNOWN
 
 
 def test_on_both_databases(new_ca, database):
@@ -375,6 +388,17 @@ class TestAuthority:
         place.chmod(place.stat().st_mode | 0o040)
         status, detail = ask("permissions")
         assert (status, detail) == (CRITICAL, f"{path} may be accessed by others than its owner")
+
+    def test_who_may_not_look_does_not_say_that_all_is_well(self, desk, ask, monkeypatch):
+        real = os.scandir
+
+        def scandir(path):
+            if Path(path).name == "private":
+                raise PermissionError
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        assert ask("permissions")[0] is UNKNOWN
 
     def test_a_link_among_the_keys(self, desk, ask):
         (desk.world.authority.directory / "private" / "x").symlink_to("/etc/hostname")

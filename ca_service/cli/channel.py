@@ -15,6 +15,9 @@ OPERATOR_PATH = "/operator/v1/"
 MAX_SOCKET_PATH = 107
 """Longest path of a Unix socket, in bytes: ``sun_path`` of unix(7) without its end mark."""
 
+NOT_FOR_YOU = "permissions"
+"""Code of the error that says that this user may not use the socket."""
+
 _OK = 200
 _TIMEOUT_S = 60.0
 
@@ -86,7 +89,7 @@ def ask_server(directory: Path, operation: str, arguments: dict[str, object]) ->
     Raises:
         NoServer: none runs.
         Unavailable: it does not answer, or cannot do this now.
-        BadRequest: this user may not talk to it.
+        BadRequest: this user may not talk to it (code `NOT_FOR_YOU`).
         RemoteFailure: it said no.
     """
     path = operator_socket(directory)
@@ -99,9 +102,7 @@ def ask_server(directory: Path, operation: str, arguments: dict[str, object]) ->
         answer = connection.getresponse()
         content = answer.read()
     except PermissionError:
-        raise BadRequest(
-            str(path), "you may not use it", code="permissions", remedy="Be the user that runs the server."
-        ) from None
+        raise _not_for_you(path) from None
     except (OSError, http.client.HTTPException):
         raise Unavailable(
             "the server does not answer on its operator socket", remedy="See its log, or restart it."
@@ -111,12 +112,19 @@ def ask_server(directory: Path, operation: str, arguments: dict[str, object]) ->
     return _result(answer.status, content)
 
 
+def _not_for_you(path: Path) -> BadRequest:
+    return BadRequest(
+        str(path), "you may not use it", code=NOT_FOR_YOU, remedy="Be the user that runs the server."
+    )
+
+
 def get_from_server(directory: Path, path: str) -> tuple[int, bytes]:
     """Status and body of what the running server answers to a GET on its operator socket.
 
     Raises:
         NoServer: none runs.
         Unavailable: it does not answer.
+        BadRequest: this user may not talk to it (code `NOT_FOR_YOU`).
     """
     place = operator_socket(directory)
     if len(bytes(place)) > MAX_SOCKET_PATH:
@@ -126,6 +134,8 @@ def get_from_server(directory: Path, path: str) -> tuple[int, bytes]:
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read()
+    except PermissionError:
+        raise _not_for_you(place) from None
     except (OSError, http.client.HTTPException):
         raise Unavailable(
             "the server does not answer on its operator socket", remedy="See its log, or restart it."

@@ -1,6 +1,8 @@
 """`vtpm-ca health-check`: is all well with the CA?"""
 
 import os
+import threading
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,14 @@ from typing import Any
 import click
 
 from ca_service.cli.access import DATABASE_VARIABLE, find_database, find_directory, now, open_public
-from ca_service.cli.channel import NoServer, RemoteFailure, ask_server, get_from_server, read_facts
+from ca_service.cli.channel import (
+    NOT_FOR_YOU,
+    NoServer,
+    RemoteFailure,
+    ask_server,
+    get_from_server,
+    read_facts,
+)
 from ca_service.cli.options import directory_option
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.collateral import FOLDER, CollateralFolder
@@ -21,8 +30,16 @@ from ca_service.store import Store
 from vtpm.wire.errors import WireError
 from vtpm.wire.problem import Problem
 
-_CODES = {Status.OK: 0, Status.UNKNOWN: 3, Status.WARNING: 4, Status.CRITICAL: 5}
+_CODES = {
+    Status.OK: 0,
+    Status.UNKNOWN: 3,
+    Status.NOTICE: 4,
+    Status.WARNING: 5,
+    Status.CRITICAL: 6,
+}
 _COLUMNS = ("status", "check", "detail")
+_PATIENCE_S = 60.0
+"""How long this process looks at everything; what has a limit of its own takes less."""
 
 
 @click.command("health-check", short_help="Is all well with the CA?")
@@ -46,8 +63,8 @@ def health_check(
 
     With a running server the checks are made by it, over its operator socket; without one, here.
 
-    Exit codes: 0 all is well, 4 something is a warning, 5 something is critical, 3 nothing is critical but something
-    could not be looked at; 2 usage, as for all commands.
+    Exit codes: 0 all is well, 4 there is a notice, 5 a warning, 6 something is critical, 3 nothing is critical but
+    something could not be looked at; 2 usage, as for all commands.
     """
     checks = choose(only, settings)
     if listing:
@@ -112,7 +129,9 @@ def _ask(
         detail = f"it does not know what is asked, so it may be of another release: {error.detail}"
         return None, Result(SERVER_CHECK, Status.WARNING, detail, "Restart it.")
     except VtpmCaError as error:
-        return None, Result(SERVER_CHECK, Status.CRITICAL, error.detail, error.remedy)
+        # Whoever may not ask does not know.
+        status_ = Status.UNKNOWN if error.code == NOT_FOR_YOU else Status.CRITICAL
+        return None, Result(SERVER_CHECK, status_, error.detail, error.remedy)
     if status == HTTPStatus.OK:
         return answers, Result(SERVER_CHECK, Status.OK, "it answers, and is ready")
     return answers, Result(SERVER_CHECK, Status.CRITICAL, f"it answers, and is not ready: {_reason(body)}")
@@ -135,10 +154,34 @@ def _look_here(public: PublicAuthority, checks: list[HealthCheck]) -> list[Resul
 
     bundle = CollateralFolder(directory / FOLDER)
     url = find_database(directory)
-    try:
-        return examine(HealthContext(public, unlock, database, now(), bundle.readable, url), checks)
-    finally:
-        database.close()
+    context = HealthContext(public, unlock, database, now(), bundle.readable, url)
+    return _within(_PATIENCE_S, context, checks, database.close)
+
+
+def _within(
+    seconds: float, context: HealthContext, checks: list[HealthCheck], close: Callable[[], None]
+) -> list[Result]:
+    """What the checks find, and that those have found nothing that a database or a disk lets wait for longer."""
+    found, failed = list[Result](), list[BaseException]()
+
+    def look() -> None:
+        try:
+            for check in checks:
+                found.extend(examine(context, [check]))
+        except BaseException as error:  # noqa: BLE001 - raised where the others wait
+            failed.append(error)
+        finally:
+            close()
+
+    # No end of this program waits for it: what hangs in the kernel may do so for good.
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    results = list(found)
+    if failed:
+        raise failed[0]
+    detail = f"nothing was found out within {seconds:.0f} seconds"
+    return results + [Result(check, Status.UNKNOWN, detail) for check in checks[len(results) :]]
 
 
 class _Database:

@@ -13,6 +13,7 @@ from ca_service.operations.certificates import REASONS
 from ca_service.operations.revocation import LISTED, MAX_LISTED
 from vtpm.wire.message_fields import time_text
 
+_BESIDE = ("tpm", "kbs", "resource", "salt")
 _COLUMNS = ("serial", "profile", "state", "kbs", "resource", "tpm", "decision", "decided_at", "why")
 
 
@@ -130,7 +131,8 @@ def _all_of_it(directory: Path, arguments: dict[str, object], limit: int) -> dic
             whole["counts"][name] += number
         whole["certificates"] += step["certificates"]
         whole["omitted"] += step["omitted"]
-        whole["more"] = step["more"]
+        whole["beside"], whole["more"] = step["beside"], step["more"]
+        whole["advice"] += [line for line in step["advice"] if line not in whole["advice"]]
     return whole
 
 
@@ -161,5 +163,10 @@ def _show(result: dict[str, Any]) -> None:
         echo(f"Revoked: {hit}{given_up}. They stand on the published CRLs.")
     else:
         echo(f"Dry run: --yes would revoke {hit}{given_up}. Nothing was changed.")
+    if result["beside"]:
+        echo("")
+        show_rows(result["beside"], _BESIDE, as_json=False, empty="")
+    if counts.get("beside"):
+        echo(f"{_number(counts['beside'], 'other TPM')} beside, left alone")
     for line in result["advice"]:
         echo(f"- {line}")

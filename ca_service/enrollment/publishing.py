@@ -108,7 +108,9 @@ def _publish_one(
                 remedy="Run `vtpm-ca audit verify`. Bring back what is gone with `vtpm-ca db restore`.",
             )
         for serial in [
-            serial for serial, row in revoked.items() if _may_leave(tx, ca, row, latest, serial in listed)
+            serial
+            for serial, row in revoked.items()
+            if _may_leave(tx, ca, row, latest, at, listed=serial in listed)
         ]:
             del revoked[serial]
     entries = [RevokedEntry(serial, row.at, row.reason) for serial, row in revoked.items()]
@@ -120,13 +122,16 @@ def _publish_one(
     return made
 
 
-def _may_leave(tx: Transaction, ca: IssuingCa, row: ListedRow, latest: CrlRow, listed: bool) -> bool:
+def _may_leave(
+    tx: Transaction, ca: IssuingCa, row: ListedRow, latest: CrlRow, at: datetime, *, listed: bool
+) -> bool:
     """Whether the next list need not name a serial any more (RFC 5280, section 3.3).
 
     The certificate has expired, and a list that was made afterwards has named it. The signed certificate says so, not
-    a column of the database. What was never signed has none, and stays.
+    a column of the database. What was never signed has none, and stays. What left while the clock ran ahead is back as
+    soon as the clock is.
     """
-    if row.not_after is None or row.not_after >= latest.this_update:
+    if row.not_after is None or row.not_after >= min(latest.this_update, at):
         return False
     if not listed:
         # It has left already, unless it was revoked since.
@@ -137,9 +142,8 @@ def _may_leave(tx: Transaction, ca: IssuingCa, row: ListedRow, latest: CrlRow, l
         certificate.verify_directly_issued_by(ca.certificate)
     except (ValueError, TypeError, InvalidSignature):
         return False
-    return (
-        serial_hex(certificate.serial_number) == row.serial
-        and certificate.not_valid_after_utc < latest.this_update
+    return serial_hex(certificate.serial_number) == row.serial and certificate.not_valid_after_utc < min(
+        latest.this_update, at
     )
 
 

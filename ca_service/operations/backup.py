@@ -86,10 +86,14 @@ def _remember(public: PublicAuthority, at: datetime) -> None:
 
 
 def last_backup(public: PublicAuthority) -> datetime | None:
-    """When the last backup was made from this directory, aware; None if that is not known."""
+    """When the last backup was made from this directory, aware; None if that is not known.
+
+    Raises:
+        OSError: this user may not look.
+    """
     try:
         found = datetime.fromisoformat((public.directory / RUN / _LAST).read_text(encoding="ascii"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return found if found.tzinfo is not None else None
 

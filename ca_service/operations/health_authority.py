@@ -29,11 +29,14 @@ from ca_service.operations.issuers import TRUSTED
 from ca_service.operations.kept import FOLDER as STATE
 from ca_service.operations.root_list import ROOT_LIST_NOTICE, read_root_list, root_list_warning
 from ca_service.profiles.model import DEVICE_LIFETIME
-from ca_service.store import IssuerStanding, IssuerState
+from ca_service.store import CertificateState, IssuerStanding, IssuerState
 
 _DAY: Final = 86_400
 _AHEAD_S: Final = 60
+_SHOWN: Final = 8
 _OTHERS: Final = 0o077
+_ANSWERED: Final = TRUSTED - {IssuerState.PREPARED}
+"""States of the issuing CAs about whose certificates somebody may ask: who prepares has issued none."""
 
 
 def _left(end: datetime, at: datetime) -> float:
@@ -53,6 +56,7 @@ def _named(issuer: IssuerStanding) -> str:
 
 def _lists(context: HealthContext, threshold: Threshold | None) -> Iterator[Seen]:
     lists = {row.skid: row for row in context.gauges.lists}
+    said = {ca.skid: ca.info.shards for ca in context.public.issuers}
     for issuer in context.gauges.issuers:
         if issuer.state not in TRUSTED:
             continue
@@ -60,12 +64,39 @@ def _lists(context: HealthContext, threshold: Threshold | None) -> Iterator[Seen
         if row is None:
             yield Seen(Status.CRITICAL, f"{_named(issuer)} has published no list")
             continue
+        missing = sorted({*range(max(said.get(issuer.skid, 1), 1 + max(row.shards)))} - row.shards)
+        if missing:
+            numbers = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if missing[_SHOWN:] else "")
+            text = f"{_named(issuer)} has not published {len(missing)} of its lists: {numbers}"
+            yield Seen(Status.CRITICAL, text)
         ahead = _left(row.made_last, context.at)
         if ahead > _AHEAD_S:
             text = f"a list of {_named(issuer)} is of {instant(row.made_last)}, which is yet to come"
             yield Seen(Status.CRITICAL, text)
         text = _ends(f"the list of {_named(issuer)}", row.next_update, context.at)
         yield graded(threshold, _left(row.next_update, context.at), text)
+
+
+def _responders(context: HealthContext, threshold: Threshold | None) -> Iterator[Seen]:
+    if not context.public.publication.ocsp:
+        yield Seen(Status.OK, "this CA does not answer OCSP requests")
+        return
+    with context.store.read() as tx:
+        issued = {
+            row.skid: (row.certificate, tx.responders.of_issuer(row.skid, CertificateState.ISSUED))
+            for row in tx.issuers.all()
+            if row.state in _ANSWERED
+        }
+    for issuer in context.gauges.issuers:
+        certificate, rows = issued.get(issuer.skid, (b"", []))
+        if not certificate or x509.load_der_x509_certificate(certificate).not_valid_after_utc <= context.at:
+            continue
+        ends = [row.not_after for row in rows if row.created_at <= context.at]
+        what = f"the certificate of the OCSP responder of {_named(issuer)}"
+        if not ends:
+            yield Seen(Status.CRITICAL, f"{what} is missing, so nobody gets an answer")
+        else:
+            yield graded(threshold, _left(max(ends), context.at), _ends(what, max(ends), context.at))
 
 
 def _root_list(context: HealthContext, threshold: Threshold | None) -> Iterator[Seen]:
@@ -165,11 +196,15 @@ def _permissions(context: HealthContext, _threshold: Threshold | None) -> Iterat
     yield Seen(Status.OK, f"{count} private files and folders are their owner's alone")
 
 
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def _below(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         return
     yield folder
-    for found, folders, names in os.walk(folder):
+    for found, folders, names in os.walk(folder, onerror=_raise):
         for name in (*folders, *names):
             yield Path(found) / name
 
@@ -177,10 +212,17 @@ def _below(folder: Path) -> Iterator[Path]:
 CHECKS: Final = (
     HealthCheck(
         "crl",
-        "the revocation lists of the issuing CAs: age, end, and whether they are of the future",
+        "the revocation lists of the issuing CAs: all there, their end, and whether they are of the future",
         "Start the server, which renews them, or run `vtpm-ca crl publish`; and see that the clock is right.",
         _lists,
         Threshold(Unit.SECONDS, 3 * _DAY, 1 * _DAY, falling=True),
+    ),
+    HealthCheck(
+        "ocsp",
+        "the certificates of the CA's OCSP responders",
+        "Start the server, which renews them at half of their 14 days; its log says what keeps it from that.",
+        _responders,
+        Threshold(Unit.SECONDS, 5 * _DAY, 1 * _DAY, falling=True),
     ),
     HealthCheck(
         "root-crl",

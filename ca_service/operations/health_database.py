@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import quote
 
 from ca_service.audit.log import check_head
+from ca_service.enrollment.issuance import RENEWED
 from ca_service.operations.audit import log_key
 from ca_service.operations.backup import last_backup
 from ca_service.operations.context import instant
@@ -32,9 +33,10 @@ from ca_service.store import Store, parse_url
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _MIB: Final = 2**20
 _ALARM_WINDOW: Final = timedelta(hours=24)
-_MOST_ALARMS: Final = 1000
+_AHEAD: Final = timedelta(minutes=1)
 _INTEGRITY_S: Final = 10.0
 _STEPS: Final = 100_000
+_UNREADABLE: Final = "See the file's permissions, those of its folder, and what the disk says."
 _CHECKSUMS: Final = "SELECT checksum_failures FROM pg_stat_database WHERE datname = current_database()"
 
 
@@ -70,7 +72,12 @@ def _integrity(context: HealthContext, _threshold: Threshold | None) -> Iterable
                 Status.OK, f"nothing wrong was found in {_INTEGRITY_S:.0f} seconds, then the look ended"
             )
             return
-        yield Seen(Status.CRITICAL, f"the file cannot be read: {error.sqlite_errorname}")
+        # That nobody may or can open it says nothing about what is in it: to restore a backup would be wrong.
+        yield Seen(
+            Status.CRITICAL if error.sqlite_errorname.startswith("SQLITE_IOERR") else Status.UNKNOWN,
+            f"the file cannot be read: {error.sqlite_errorname}",
+            _UNREADABLE,
+        )
     except sqlite3.DatabaseError as error:
         yield Seen(Status.CRITICAL, f"the file is damaged: {error.sqlite_errorname}")
     else:
@@ -105,11 +112,14 @@ def _intents(context: HealthContext, threshold: Threshold | None) -> Iterable[Se
 
 
 def _alarms(context: HealthContext, threshold: Threshold | None) -> Iterable[Seen]:
-    since = context.at - _ALARM_WINDOW
     with context.store.read() as tx:
-        kinds = [row.kind for row in tx.alarms.latest(_MOST_ALARMS) if row.at >= since]
-    by_kind = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
-    yield graded(threshold, len(kinds), f"in the last 24 hours: {by_kind or 'none'}")
+        found = dict(tx.alarms.count_since(context.at - _ALARM_WINDOW))
+    renewed = found.pop(RENEWED, 0)
+    by_kind = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
+    yield graded(threshold, sum(found.values()), f"in the last 24 hours: {by_kind or 'none'}")
+    if renewed:
+        # Each bounded certificate ends in one: nothing is wrong, but keylime takes a new EK certificate for an attack.
+        yield Seen(Status.NOTICE, f"in the last 24 hours certificates of {renewed} TPMs were replaced")
 
 
 def _disk(context: HealthContext, threshold: Threshold | None) -> Iterable[Seen]:
@@ -134,10 +144,14 @@ def _disk(context: HealthContext, threshold: Threshold | None) -> Iterable[Seen]
 def _backup(context: HealthContext, threshold: Threshold | None) -> Iterator[Seen]:
     at = last_backup(context.public)
     if at is None:
-        yield Seen(
-            Status.WARNING, "no backup was made on this machine with `vtpm-ca db backup`, as far as is known"
-        )
+        # A CA of yesterday has little to lose yet; and others may have other means than this command.
+        young = graded(threshold, _age(context.at, context.public.root.not_valid_before_utc), "")
+        status = Status.NOTICE if young.status is Status.OK else Status.WARNING
+        yield Seen(status, "no backup was made on this machine with `vtpm-ca db backup`, as far as is known")
         return
+    if at > context.at + _AHEAD:
+        text = f"the last backup is of {instant(at)}, which is yet to come: since when there is none, nobody knows"
+        yield Seen(Status.WARNING, text)
     yield graded(threshold, _age(context.at, at), f"the last backup is of {instant(at)}")
 
 
@@ -195,7 +209,7 @@ CHECKS: Final = (
     ),
     HealthCheck(
         "alarms",
-        "alarms of the last 24 hours",
+        "alarms of the last 24 hours; that certificates were replaced is a notice",
         "`vtpm-ca alarm list` says what they are about; a clone or a rollback wants somebody to look.",
         _alarms,
         Threshold(Unit.COUNT, 1, 10),
@@ -209,7 +223,7 @@ CHECKS: Final = (
     ),
     HealthCheck(
         "backup",
-        "age of the last backup that was made on this machine",
+        "age of the last backup that was made on this machine; that a younger CA has none is a notice",
         "Run `vtpm-ca db backup FILE` regularly, and take the file to another machine.",
         _backup,
         Threshold(Unit.SECONDS, 2 * _DAY, 7 * _DAY),

@@ -20,9 +20,10 @@ from ca_service.store import Gauges, Store, is_bad_value, read_gauges
 
 
 class Status(StrEnum):
-    """How well something is. `UNKNOWN` means that nobody could look."""
+    """How well something is. A `NOTICE` is good to know and wants nobody to act; `UNKNOWN`: nobody could look."""
 
     OK = "ok"
+    NOTICE = "notice"
     WARNING = "warning"
     UNKNOWN = "unknown"
     CRITICAL = "critical"
@@ -123,10 +124,11 @@ def shown(value: float, unit: Unit) -> str:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one look found: a status, and a sentence for people."""
+    """What one look found: a status, a sentence for people, and a remedy if it is not the check's."""
 
     status: Status
     text: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,9 +200,10 @@ class HealthCheck:
             return Result(self, Status.OK, "nothing to look at")
         worst = max((seen.status for seen in found), key=ORDER.index)
         texts = [seen.text for seen in found if seen.status is worst]
+        remedies = [seen.remedy for seen in found if seen.status is worst and seen.remedy]
         if worst is Status.OK and len(texts) > 1:
             texts = [f"{texts[0]} (and {len(texts) - 1} more that is well)"]
-        return Result(self, worst, "; ".join(texts))
+        return Result(self, worst, "; ".join(texts), next(iter(remedies), ""))
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,7 @@ def failing(look: Callable[[HealthContext], object], well: str) -> Look:
         try:
             look(context)
         except VtpmCaError as error:
-            yield Seen(Status.CRITICAL, error.detail)
+            yield Seen(Status.CRITICAL, error.detail, error.remedy)
         else:
             yield Seen(Status.OK, well)
 

@@ -15,7 +15,7 @@ from ca_service.operations.context import (
 )
 from ca_service.operations.selection import read_cause
 from ca_service.policy.floors import shown_levels
-from ca_service.store import Cause, CertificateState, HitRow, MatchRow
+from ca_service.store import BesideRow, Cause, CertificateState, HitRow, MatchRow
 from vtpm.wire.encoding import Members
 from vtpm.wire.report import Product, tcb_components
 
@@ -34,6 +34,12 @@ ADVICE = (
 )
 """What is left to people."""
 
+BESIDE = (
+    "Look at the TPMs beside: their instances gave such evidence, with other keys. Choose by --instance those that "
+    "still have the volume and secret of then."
+)
+"""What is left to people if there are TPMs `beside`."""
+
 
 def revoke(context: OperationContext, arguments: Members) -> Json:
     """Revoke what rests on a cause and publish the CRLs; a dry run unless `yes` is true.
@@ -42,7 +48,8 @@ def revoke(context: OperationContext, arguments: Members) -> Json:
 
     Returns:
         `counts` of what would be, or was now, ended; the `certificates`, each with the first decision that fits and
-        why, at most `limit` of them, and how many were `omitted`; `advice` for people.
+        why, at most `limit` of them, and how many were `omitted`; the TPMs `beside`, which are left alone and somebody
+        has to look at (see `Causes.beside`), at most `limit`; `advice` for people.
     """
     limit = arguments.integer("limit", 0, MAX_LISTED) if arguments.has("limit") else LISTED
     reason = arguments.one_of("reason", REASONS) if arguments.has("reason") else REASONS[0]
@@ -60,13 +67,15 @@ def _plan(context: OperationContext, cause: Cause, limit: int) -> Json:
         counts = tx.causes.counts(cause, at)
         rows = tx.causes.hits(cause, at, limit)
         matches = tx.causes.matches(cause, {row.tpm_id for row in rows})
+        beside = tx.causes.beside(cause, at, MAX_LISTED)
     return {
         "done": False,
         "more": False,
-        "counts": dict(vars(counts)),
+        "counts": {**vars(counts), "beside": len(beside)},
         "certificates": [_row(row, cause, matches.get(row.tpm_id)) for row in rows],
         "omitted": counts.certificates + counts.being_issued - len(rows),
-        "advice": list(ADVICE) if counts.tpms else [],
+        "beside": [_beside(row) for row in beside[:limit]],
+        "advice": _advice(hit=bool(counts.tpms), beside=bool(beside)),
     }
 
 
@@ -85,6 +94,7 @@ def _do(context: OperationContext, cause: Cause, reason: str, words: str, limit:
     listed = ended.rows[:limit]
     with context.store.read() as tx:
         matches = tx.causes.matches(cause, {row.tpm_id for row in listed})
+        beside = [] if ended.more else tx.causes.beside(cause, at, MAX_LISTED)
     given_up = sum(row.state is CertificateState.ABANDONED for row in ended.rows)
     return {
         "done": True,
@@ -93,11 +103,21 @@ def _do(context: OperationContext, cause: Cause, reason: str, words: str, limit:
             "tpms": len({row.tpm_id for row in ended.rows}),
             "certificates": len(ended.rows) - given_up,
             "being_issued": given_up,
+            "beside": len(beside),
         },
         "certificates": [_row(row, cause, matches.get(row.tpm_id)) for row in listed],
         "omitted": len(ended.rows) - len(listed),
-        "advice": list(ADVICE) if ended.rows else [],
+        "beside": [_beside(row) for row in beside[:limit]],
+        "advice": _advice(hit=bool(ended.rows), beside=bool(beside)),
     }
+
+
+def _advice(*, hit: bool, beside: bool) -> list[str]:
+    return [*(ADVICE if hit else ()), *([BESIDE] if beside else ())]
+
+
+def _beside(row: BesideRow) -> dict[str, Json]:
+    return {"kbs": row.kbs_id, "resource": row.resource, "salt": row.salt, "tpm": row.tpm_id}
 
 
 def _row(row: HitRow, cause: Cause, match: MatchRow | None) -> dict[str, Json]:

@@ -30,7 +30,8 @@ MAX_REQUEST: Final = 4096
 MOST_CERT_IDS: Final = 32
 """Certificates that one request may ask about."""
 
-MAX_NONCE: Final = 32
+MAX_NONCE: Final = 128
+"""Octets of a nonce (RFC 9654, section 2.1)."""
 
 _DIGESTS: Final = {"1.3.14.3.2.26": "sha1", "2.16.840.1.101.3.4.2.1": "sha256"}
 _NONCE = "1.3.6.1.5.5.7.48.1.2"
@@ -128,7 +129,7 @@ def parse_request(der: bytes) -> OcspRequest:
 
     Raises:
         BadRequest: it is none, or one that this CA does not answer: signed, of another version, with a critical
-            extension, about no or too many certificates, or with a nonce that is not 1 to 32 octets (RFC 8954).
+            extension, about no or too many certificates, or with a nonce that is not 1 to 128 octets (RFC 9654).
     """
     if len(der) > MAX_REQUEST:
         raise BadRequest("request", f"must be at most {MAX_REQUEST} bytes long")
@@ -173,12 +174,14 @@ def _nonce(tbs: _TbsRequest) -> bytes | None:
             raise BadRequest("request.extensions", f"has a critical {extension.id.dotted_string}")
     if not nonces:
         return None
-    value: bytes = nonces[0]
-    # An OCTET STRING within that of the extension; its length fits into one octet.
-    size = len(value) - 2
-    if len(nonces) > 1 or not 1 <= size <= MAX_NONCE or value[:2] != bytes((_OCTETS, size)):
+    try:
+        # An OCTET STRING within that of the extension.
+        value: bytes = asn1.decode_der(bytes, nonces[0])
+    except ValueError:
+        value = b""
+    if len(nonces) > 1 or not 1 <= len(value) <= MAX_NONCE:
         raise BadRequest("request.nonce", f"must be there once, and have 1 to {MAX_NONCE} octets")
-    return value[2:]
+    return value
 
 
 @dataclass(frozen=True)

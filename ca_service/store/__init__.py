@@ -6,7 +6,7 @@ view, `Store.write` one durable transaction; both hand out a `Transaction` with 
 
 from ca_service.store.authority import active_key, spki_digest
 from ca_service.store.backends import parse_url
-from ca_service.store.causes import Cause, HitRow, MatchRow
+from ca_service.store.causes import BesideRow, Cause, HitRow, MatchRow
 from ca_service.store.copying import clear_rows, copy_rows, take_time
 from ca_service.store.counters import precedes
 from ca_service.store.database import Store, create_store, no_faults, open_store
@@ -67,6 +67,7 @@ from ca_service.store.views import LedgerQuery, LedgerView, Standing
 __all__ = [
     "INVARIANTS",
     "AlarmRow",
+    "BesideRow",
     "BlockedKeyRow",
     "Breach",
     "Cause",

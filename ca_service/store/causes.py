@@ -4,6 +4,9 @@ A certificate keeps the measurement of its own issuance only. So a cause is held
 TPM, at enrolment, re-enrolment and renewal. If any of it fits, all certificates of the TPM are hit: whatever gave that
 evidence had the TPM's keys in its hands. Evidence is a TPM's if its decision is about the TPM's instance and it states
 the TPM's set of EKs. A reset does not change that: it frees an instance, it does not wash keys.
+
+Whoever gave evidence also had the instance's volume and secret in its hands. What it left there may come back as a TPM
+with keys that it never stated. Nobody can know, so such TPMs are only named: they live beside.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +34,13 @@ _ACCEPTED = schema.evidence.join(schema.decisions, sa.and_(_D.evidence_digest ==
 _ABOUT_TPMS = _ACCEPTED.join(
     schema.instances, sa.and_(_I.kbs_id == _D.kbs_id, _I.resource == _D.resource)
 ).join(schema.tpms, sa.and_(_T.instance_id == _I.id, _T.ek_set == _E.ek_set))
+# With the salt: each volume of a shared resource has a secret of its own.
+_BESIDE = _ACCEPTED.join(
+    schema.instances, sa.and_(_I.kbs_id == _D.kbs_id, _I.resource == _D.resource, _I.salt == _D.salt)
+).join(
+    schema.tpms,
+    sa.and_(_T.instance_id == _I.id, sa.or_(_E.ek_set.is_(None), _T.ek_set != _E.ek_set)),
+)
 _CERTIFIED = schema.certificates.join(schema.tpms, _T.id == _C.tpm_id).join(
     schema.instances, _I.id == _T.instance_id
 )
@@ -131,6 +141,16 @@ class Counts:
     being_issued: int
 
 
+@dataclass(frozen=True)
+class BesideRow:
+    """A TPM with good certificates in an instance that gave evidence which fits, with other keys than the TPM's."""
+
+    tpm_id: int
+    kbs_id: str
+    resource: str
+    salt: str
+
+
 class Causes(Repository):
     """Finds and ends what rests on a cause."""
 
@@ -192,6 +212,26 @@ class Causes(Repository):
             for chunk in _chunks(tpm_ids)
             for row in self._all(HitRow, _listing(*conditions, _C.tpm_id.in_(chunk)))
         ]
+
+    def beside(self, cause: Cause, at: datetime, limit: int) -> list[BesideRow]:
+        """The TPMs in instances that evidence which fits came from, and that are not hit; at most so many.
+
+        None for a cause that asks for no evidence. What lived there before has no good certificates any more.
+        """
+        if not cause.about_evidence:
+            return []
+        places = [sa.select(_T.id).select_from(_BESIDE).where(*fits) for fits in _alternatives(cause)]
+        hit = sa.select(_C.tpm_id).select_from(_CERTIFIED).where(*_hit(cause, at))
+        columns = _T.id, _I.kbs_id, _I.resource, _I.salt
+        query = sa.select(*columns).distinct().select_from(_CERTIFIED)
+        query = query.where(
+            _C.tpm_id.in_(sa.union(*places) if len(places) > 1 else places[0]),
+            _C.tpm_id.not_in(hit),
+            _endable(cause, at),
+            *_direct(cause),
+        )
+        rows = self._connection.execute(query.order_by(_T.id).limit(limit))
+        return [BesideRow(*row) for row in rows]
 
     def matches(self, cause: Cause, tpm_ids: Collection[int]) -> dict[int, MatchRow]:
         """For each of these TPMs its first decision that fits; nothing for a cause that asks for no evidence."""

@@ -18,7 +18,7 @@ from ca_service.store.transaction import Transaction
 class ListState:
     """The stalest of the revocation lists in force of the issuer `skid` (hex), without its bytes.
 
-    `made_last` is when any list of the issuer was made last.
+    `made_last` is when any of the issuer's lists in force was made last, and `shards` says which lists there are.
     """
 
     skid: str
@@ -26,6 +26,7 @@ class ListState:
     this_update: datetime
     next_update: datetime
     made_last: datetime
+    shards: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -85,23 +86,24 @@ _INTENTS = sa.select(
 _ISSUERS = sa.select(
     schema.issuers.c.skid, schema.issuers.c.role, schema.issuers.c.pair, schema.issuers.c.state
 ).order_by(schema.issuers.c.added_at, schema.issuers.c.skid)
+_LAST_SHARD = 255
+"""No CA has more lists; so a number that is damaged makes no work."""
+
 _CRLS = schema.crls.c
-_NEWEST = (
-    sa.select(_CRLS.shard, sa.func.max(_CRLS.number).label("number"))
-    .where(_CRLS.issuer == sa.bindparam("skid"))
-    .group_by(_CRLS.shard)
-    .subquery("newest_lists")
-)
-_MADE_LAST = sa.select(sa.func.max(_CRLS.this_update, type_=_CRLS.this_update.type)).where(
-    _CRLS.issuer == sa.bindparam("skid")
-)
-_STALEST = (
-    sa.select(_CRLS.number, _CRLS.this_update, _CRLS.next_update, _MADE_LAST.scalar_subquery())
-    .join(_NEWEST, sa.and_(_CRLS.shard == _NEWEST.c.shard, _CRLS.number == _NEWEST.c.number))
-    .where(_CRLS.issuer == sa.bindparam("skid"))
-    .order_by(_CRLS.next_update, _CRLS.shard)
-    .limit(1)
-)
+# From shard to shard by the primary key: lists are kept for good, and to group them would look at every one.
+_LISTS = sa.text(
+    f"""
+    WITH RECURSIVE shards (shard) AS (
+        SELECT 0
+        UNION ALL SELECT shard + 1 FROM shards
+            WHERE shard < (SELECT max(shard) FROM crls WHERE issuer = :skid) AND shard < {_LAST_SHARD}
+    )
+    SELECT c.shard, c.number, c.this_update, c.next_update FROM shards s
+        JOIN crls c ON c.issuer = :skid AND c.shard = s.shard
+            AND c.number = (SELECT max(number) FROM crls n WHERE n.issuer = :skid AND n.shard = s.shard)
+        ORDER BY c.next_update, c.shard
+    """  # noqa: S608 - our own words
+).columns(_CRLS.shard, _CRLS.number, _CRLS.this_update, _CRLS.next_update)
 _REVOKED = sa.select(schema.revocations.c.reason, sa.func.count()).group_by(schema.revocations.c.reason)
 
 _SQLITE_SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
@@ -139,8 +141,12 @@ def revocations_by_reason(tx: Transaction) -> Mapping[str, int]:
 
 
 def _list(tx: Transaction, skid: str) -> ListState | None:
-    row = tx.connection.execute(_STALEST, {"skid": skid}).first()
-    return None if row is None else ListState(skid, *row)
+    rows = tx.connection.execute(_LISTS, {"skid": skid}).all()
+    if not rows:
+        return None
+    _, number, this_update, next_update = rows[0]
+    made_last = max(row.this_update for row in rows)
+    return ListState(skid, number, this_update, next_update, made_last, frozenset(row.shard for row in rows))
 
 
 def _size(connection: sa.Connection) -> int:

@@ -53,3 +53,9 @@ class Alarms(Repository):
         """The newest alarms first."""
         table = schema.alarms
         return self._all(AlarmRow, sa.select(table).order_by(table.c.id.desc()).limit(limit))
+
+    def count_since(self, since: datetime) -> dict[str, int]:
+        """How many alarms there were from then on, by kind; however many came of one kind, none hides another."""
+        kind, at = schema.alarms.c.kind, schema.alarms.c.at
+        query = sa.select(kind, sa.func.count()).where(at >= since).group_by(kind)
+        return {str(found): int(count) for found, count in self._connection.execute(query)}

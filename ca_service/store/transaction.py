@@ -10,7 +10,7 @@ from ca_service.store.causes import Causes
 from ca_service.store.enrollments import Decisions, Enrollments, Submissions
 from ca_service.store.issuance import Certificates, Intents
 from ca_service.store.ledger import Ledger
-from ca_service.store.log import LogTables
+from ca_service.store.log_audit import AuditTables
 from ca_service.store.operator import Alarms, Policies
 from ca_service.store.publication import Crls, Revocations
 from ca_service.store.responders import Responders
@@ -115,9 +115,9 @@ class Transaction:
         return BlockedKeys(self._session)
 
     @cached_property
-    def log(self) -> LogTables:
+    def log(self) -> AuditTables:
         """The tables of the Merkle log."""
-        return LogTables(self._session)
+        return AuditTables(self._session)
 
     @cached_property
     def views(self) -> Views:

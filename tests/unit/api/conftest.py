@@ -1,8 +1,11 @@
+import io
+import logging
 import shutil
 from pathlib import Path
 
 import enrollment_world as w
 import pytest
+import structlog
 
 from ca_service.api import Services, create_app
 from ca_service.api.services import HttpLimits, no_operations
@@ -58,3 +61,14 @@ def client(app):
 @pytest.fixture
 def helpers():
     return w
+
+
+@pytest.fixture
+def stream():
+    """What the log goes to; whatever a test sets up for logging is undone."""
+    made = io.StringIO()
+    handlers = list(logging.getLogger().handlers)
+    yield made
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    logging.getLogger().handlers = handlers

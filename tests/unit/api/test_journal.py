@@ -4,7 +4,6 @@ import io
 import json
 import logging
 
-import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,16 +20,6 @@ from ca_service.api.journal import (
     configure,
     render,
 )
-
-
-@pytest.fixture
-def stream():
-    stream = io.StringIO()
-    handlers = list(logging.getLogger().handlers)
-    yield stream
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
-    logging.getLogger().handlers = handlers
 
 
 def lines(stream) -> list[dict]:

@@ -1,13 +1,10 @@
 """What is counted and logged of requests: bounded labels, one line each, no secret, little of what proves nothing."""
 
-import io
 import json
-import logging
 from dataclasses import replace
 
 import enrollment_world as w
 import pytest
-import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from ca_service.api import HttpLimits, create_app
@@ -29,16 +26,6 @@ OPERATOR_NAME = "alice"
 @pytest.fixture
 def over_unix():
     return {OPERATOR: OPERATOR_NAME, "REMOTE_ADDR": ""}
-
-
-@pytest.fixture
-def stream():
-    stream = io.StringIO()
-    handlers = list(logging.getLogger().handlers)
-    yield stream
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
-    logging.getLogger().handlers = handlers
 
 
 @pytest.fixture

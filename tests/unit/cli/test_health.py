@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -27,18 +28,23 @@ def test_without_a_server(here, ca):
     done = here("health-check", "--json", "--dir", ca)
     found = rows(done)
     assert list(found) == list(CHECKS)
-    assert (done.code, json.loads(done.out)["status"]) == (5, "critical")
+    assert (done.code, json.loads(done.out)["status"]) == (6, "critical")
     wanting = {name: row["status"] for name, row in found.items() if row["status"] != "ok"}
-    assert wanting == {"server": "critical", "alarms": "warning", "backup": "warning"}
+    assert wanting == {"server": "critical", "alarms": "warning", "backup": "notice"}
     assert found["server"]["detail"] == "no server runs on this directory"
     people = here("health-check", "--dir", ca)
-    assert people.code == 5
+    assert people.code == 6
     assert "what to do\n  server: Start it" in people.out
 
 
 @pytest.mark.parametrize(
     ("only", "code"),
-    [(("policy",), 0), (("alarms", "policy"), 4), (("alarms", "server"), 5)],
+    [
+        (("policy",), 0),
+        (("backup", "policy"), 4),
+        (("alarms", "backup"), 5),
+        (("alarms", "server"), 6),
+    ],
 )
 def test_graded_exit_codes(here, ca, only, code):
     words = [word for name in only for word in ("--only", name)]
@@ -58,7 +64,7 @@ def test_what_cannot_be_looked_at_is_told_apart(here, ca):
     named = {"VTPM_CA_DATABASE": f"sqlite:///{ca}/ca.sqlite3"}
     done = here("health-check", "--only", "crl", "--only", "schema", "--json", "--dir", ca, env=named)
     assert (done.code, rows(done)["schema"]["status"], rows(done)["crl"]["status"]) == (
-        5,
+        6,
         "critical",
         "unknown",
     )
@@ -85,7 +91,7 @@ def test_a_wrong_clock(here, ca, jump, wrong):
     with time_machine.travel(datetime.now(UTC) + jump):
         done = here("health-check", "--json", "--dir", ca)
     found = rows(done)
-    assert done.code == 5
+    assert done.code == 6
     assert {name for name, row in found.items() if row["status"] == "critical"} == wrong | {"server"}
     assert "unknown" not in {row["status"] for row in found.values()}
     if jump.days > 0:
@@ -95,6 +101,32 @@ def test_a_wrong_clock(here, ca, jump, wrong):
 def test_without_a_passphrase_keys_are_looked_for(here, ca):
     done = here("health-check", "--only", "keys", "--dir", ca, env={"VTPM_CA_PASSPHRASE_FILE": None})
     assert (done.code, "not tried for want of a passphrase" in done.out) == (0, True)
+
+
+def test_what_hangs_is_told_and_hides_nothing_before_it(here, ca, monkeypatch):
+    """A disk or a database that does not answer, not even with an error."""
+    go_on = threading.Event()
+    monkeypatch.setattr("ca_service.operations.health_database.os.statvfs", lambda _path: go_on.wait(60))
+    monkeypatch.setattr("ca_service.cli.health._PATIENCE_S", 1.0)
+    words = [word for name in ("schema", "disk", "policy") for word in ("--only", name)]
+    try:
+        done = here("health-check", *words, "--json", "--dir", ca)
+    finally:
+        go_on.set()
+    found = {name: row["status"] for name, row in rows(done).items()}
+    assert (done.code, found) == (3, {"schema": "ok", "disk": "unknown", "policy": "unknown"})
+    assert "within 1 seconds" in rows(done)["policy"]["detail"]
+
+
+def test_a_server_that_may_not_be_asked(here, ca, monkeypatch):
+    def refused(_self):
+        raise PermissionError
+
+    monkeypatch.setattr("ca_service.cli.channel._UnixConnection.connect", refused)
+    done = here("health-check", "--only", "server", "--only", "policy", "--json", "--dir", ca)
+    found = rows(done)
+    assert (done.code, found["server"]["status"], found["policy"]["status"]) == (3, "unknown", "ok")
+    assert found["server"]["remedy"] == "Be the user that runs the server."
 
 
 @pytest.mark.parametrize(
@@ -126,13 +158,13 @@ def test_by_a_server(here, ca, serve):
     assert list(found) == list(CHECKS)
     assert {name: row["status"] for name, row in found.items() if row["status"] != "ok"} == {
         "alarms": "warning",
-        "backup": "warning",
+        "backup": "notice",
     }
-    assert done.code == 4
+    assert done.code == 5
     assert "signs" in found["keys"]["detail"]
     assert found["disk"]["threshold"] == "warning below 4MiB, critical below 2MiB"
     backup = here("db", "backup", ca.parent / "backup", "--dir", ca)
     assert backup.code == 0
     assert here("health-check", "--only", "server", "--only", "backup", "--dir", ca).code == 0
     server.end(signal.SIGTERM)
-    assert here("health-check", "--only", "server", "--dir", ca).code == 5
+    assert here("health-check", "--only", "server", "--dir", ca).code == 6

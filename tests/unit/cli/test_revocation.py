@@ -15,6 +15,7 @@ import operations_stage as s
 import pytest
 from cryptography import x509
 
+from ca_service.cli import revocation as command
 from ca_service.cli.main import commands
 from ca_service.enrollment import revoke_by_cause
 from ca_service.judgment import Unavailable
@@ -121,7 +122,7 @@ def test_step_by_step(here, two, monkeypatch):
     assert (done.code, done.err) == (0, "3 revoked and published, going on\n")
     result = json.loads(done.out)
     assert (result["done"], result["more"], result["omitted"]) == (True, False, 2)
-    assert result["counts"] == {"tpms": 2, "certificates": 6, "being_issued": 0}
+    assert result["counts"] == {"tpms": 2, "certificates": 6, "being_issued": 0, "beside": 0}
     assert [row["resource"][-1] for row in result["certificates"]] == ["a", "a", "a", "b"]
     assert states(here, two) == ["revoked"] * 6
 
@@ -207,3 +208,26 @@ def test_the_commands_of_the_document(monkeypatch, tmp_path):
     assert {name for name in options if f"`{name}" not in document and f" {name}" not in document} == {
         "--dir"
     }
+
+
+def test_tpms_beside_are_shown(capsys):
+    """What is left alone must not be overlooked by people."""
+    beside = [{"kbs": "org-kbs", "resource": "default/vtpm/b", "salt": "", "tpm": 7}]
+    counts = {"tpms": 0, "certificates": 0, "being_issued": 0, "decisions": 1, "unknown": 0, "beside": 2}
+    command._show(
+        {
+            "done": False,
+            "counts": counts,
+            "certificates": [],
+            "omitted": 0,
+            "beside": beside,
+            "advice": ["Look."],
+        }
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4:] == [
+        "tpm  kbs      resource        salt",
+        "7    org-kbs  default/vtpm/b",
+        "2 other TPMs beside, left alone",
+        "- Look.",
+    ]

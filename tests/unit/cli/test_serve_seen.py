@@ -155,7 +155,7 @@ def test_a_disk_that_is_full_shows(ca, serve, here):
     assert ask(server, "GET", "/healthz") == 200
     assert counted(ca, "database_up", {}) == 1
     done = here("health-check", "--only", "server", "--only", "database", "--json", "--dir", ca)
-    assert done.code == 5
+    assert done.code == 6
     assert [row["status"] for row in json.loads(done.out)["checks"]] == ["critical", "critical"]
     assert "it answers, and is not ready: database" in json.loads(done.out)["checks"][0]["detail"]
     resource.prlimit(worker, resource.RLIMIT_FSIZE, (hard, hard))

@@ -1,5 +1,6 @@
 """Revoking by cause, after real enrolments: all accepted evidence of a TPM counts, and nothing slips through."""
 
+import copy
 import itertools
 from dataclasses import replace
 from datetime import UTC, timedelta
@@ -157,6 +158,7 @@ class TestTheUnion:
             "tpms": 0,
             "certificates": 0,
             "being_issued": 0,
+            "beside": 0,
         }
 
     def test_another_tpm_in_the_instance_has_its_own_past(
@@ -169,10 +171,55 @@ class TestTheUnion:
         )
         world.launch = builds["good"]
         helpers.issue(world, enroller, tpms(1), boots())
-        assert revoke(measurement=builds["bad"].measurement.hex())["counts"]["certificates"] == 0
+        bad = builds["bad"].measurement.hex()
+        plan = revoke(measurement=bad)
+        # It may be what the other one has left there, and may not: that is for people.
+        assert (plan["counts"]["certificates"], plan["counts"]["beside"]) == (0, 1)
         assert revoke(measurement=builds["good"].measurement.hex())["counts"]["certificates"] == 3
         # Both lived there, and only one has anything left.
         assert revoke(instance={"kbs": "org-kbs", "resource": "default/vtpm/a"})["counts"]["tpms"] == 1
+
+
+class TestBeside:
+    """What had the volume and the secret in its hands may have left a TPM there whose keys it never stated."""
+
+    @staticmethod
+    def less(tpm):
+        """The same TPM, of whose EKs only the first is stated."""
+        fewer = copy.copy(tpm)
+        fewer._others = []
+        return fewer
+
+    @pytest.fixture
+    def two_eks(self, world, store, builds, helpers):
+        with store.read() as tx:
+            text = tx.policies.in_force().text
+        world.apply(store, text.replace('ek = ["L-1"]', 'ek = ["L-1", "H-3"]'))
+        return helpers.SoftTpm(("L-1", "H-3"))
+
+    def test_a_tpm_that_came_after_such_evidence_is_named(
+        self, world, store, enroller, builds, boots, revoke, two_eks, tpms, helpers
+    ):
+        bad = builds["bad"].measurement.hex()
+        for guest, first, later in (("a", two_eks, self.less(two_eks)), ("b", tpms(0), tpms(1))):
+            world.launch = builds["bad"]
+            enroller.enroll(world.body(enroller.new_nonce().nonce, first, boots(guest)))
+            world.later(minutes=1)
+            world.launch = builds["good"]
+            helpers.issue(world, enroller, later, boots(guest))
+        helpers.issue(world, enroller, tpms(2), boots("c"))
+        plan = revoke(measurement=bad)
+        assert plan["counts"]["certificates"] == 0
+        assert [row["resource"] for row in plan["beside"]] == ["default/vtpm/a", "default/vtpm/b"]
+        assert "--instance" in plan["advice"][-1]
+        assert revoke(measurement=bad, limit=1)["counts"]["beside"] == 2
+        assert len(revoke(measurement=bad, limit=1)["beside"]) == 1
+        assert revoke(kbs="org-kbs", all=True)["beside"] == []
+        done = revoke(measurement=bad, yes=True)
+        assert (done["beside"], states(store)) == (plan["beside"], {"issued": 9})
+        for name in ("a", "b"):
+            revoke(instance={"kbs": "org-kbs", "resource": f"default/vtpm/{name}"}, yes=True)
+        assert revoke(measurement=bad)["beside"] == []
 
 
 class TestUnderWay:
@@ -186,7 +233,7 @@ class TestUnderWay:
         enrolment, answer = helpers.answer(tpm, reply.body)
         with pytest.raises(Unavailable, match="abandoned"):
             enroller.activate(enrolment, answer)
-        assert results[0]["counts"] == {"tpms": 1, "certificates": 0, "being_issued": 3}
+        assert results[0]["counts"] == {"tpms": 1, "certificates": 0, "being_issued": 3, "beside": 0}
         assert {row["state"] for row in results[0]["certificates"]} == {"abandoned"}
         assert states(store) == {"abandoned": 3}
         assert serials(results[0]["certificates"]) == on_lists(store, world)
@@ -216,7 +263,7 @@ class TestUnderWay:
         armed.append(True)
         with pytest.raises(Unavailable):
             helpers.issue(world, enroller, tpm, boots())
-        assert results[0]["counts"] == {"tpms": 1, "certificates": 3, "being_issued": 3}
+        assert results[0]["counts"] == {"tpms": 1, "certificates": 3, "being_issued": 3, "beside": 0}
         assert states(store) == {"revoked": 3, "abandoned": 3}
         sound(store, world)
         with pytest.raises(Refused) as refused:

@@ -14,7 +14,7 @@ from vtpm.wire.jwk import EcJwk
 
 RESOURCE = "default/vtpm/guest-a"
 INSTANCE = {"kbs": "org-kbs", "resource": RESOURCE}
-NOTHING = {"decisions": 0, "unknown": 0, "tpms": 0, "certificates": 0, "being_issued": 0}
+NOTHING = {"decisions": 0, "unknown": 0, "tpms": 0, "certificates": 0, "being_issued": 0, "beside": 0}
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_doing_it(desk, facts):
     plan = desk("revoke", chip=facts["chip_id"])
     done = desk("revoke", chip=facts["chip_id"], yes=True, reason="keyCompromise", cause="opened")
     assert (done["done"], done["more"]) == (True, False)
-    assert done["counts"] == {"tpms": 1, "certificates": 3, "being_issued": 0}
+    assert done["counts"] == {"tpms": 1, "certificates": 3, "being_issued": 0, "beside": 0}
     before, after = ({row["serial"]: row for row in result["certificates"]} for result in (plan, done))
     assert after == {serial: {**row, "state": "revoked"} for serial, row in before.items()}
     assert desk("cert-list") == []

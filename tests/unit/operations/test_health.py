@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ca_service.collateral import CollateralFolder
+from ca_service.enrollment import Limits, publish_all, publish_due
+from ca_service.enrollment.responders import ensure_responders
 from ca_service.evidence.snp import Collateral
 from ca_service.evidence.snp.crl import read_crl
 from ca_service.judgment import BadRequest, Unavailable
@@ -29,12 +31,13 @@ from ca_service.operations.health_model import (
     Unit,
     shown,
 )
-from ca_service.store import IntentRow, IntentState, IssuerState, open_store
+from ca_service.store import IntentRow, IntentState, IssuerState, open_store, schema
 
 AMD_LIST = read_crl(
     (Path(__file__).parents[2] / "vectors" / "snp-evidence" / "crl" / "ark-milan-2025-05-06.der").read_bytes()
 )
-OK, WARNING, UNKNOWN, CRITICAL = Status.OK, Status.WARNING, Status.UNKNOWN, Status.CRITICAL
+OK, NOTICE, WARNING = Status.OK, Status.NOTICE, Status.WARNING
+UNKNOWN, CRITICAL = Status.UNKNOWN, Status.CRITICAL
 
 
 @pytest.fixture
@@ -111,12 +114,22 @@ class TestDatabase:
         assert ask("integrity", url=url)[0] is CRITICAL
         path.write_bytes(b"no database at all" * 1000)
         assert ask("integrity", url=url)[0] is CRITICAL
+        path.unlink()
+        assert ask("integrity", url=url)[0] is UNKNOWN
 
     def test_a_look_that_takes_too_long_ends(self, ask, monkeypatch):
         monkeypatch.setattr("ca_service.operations.health_database._INTEGRITY_S", -1.0)
         monkeypatch.setattr("ca_service.operations.health_database._STEPS", 1)
         status, detail = ask("integrity")
         assert (status, "the look ended" in detail) == (OK, True)
+
+    def test_who_may_not_open_it_is_not_told_to_restore_it(self, desk, tmp_path):
+        def refused():
+            raise Unavailable("it is read-only", remedy="See its permissions.")
+
+        changed = replace(context(desk), open=refused, url=f"sqlite:///{tmp_path}/nowhere/ca.sqlite3")
+        for result in examine(changed, choose(["schema", "database", "integrity"])):
+            assert "ermissions" in result.to_json()["remedy"], result.check.id
 
     def test_an_old_database(self, desk, ask):
         facts = desk.world.authority.directory / "state" / "kept.json"
@@ -152,6 +165,19 @@ class TestDatabase:
         assert ask("alarms") == (CRITICAL, "in the last 24 hours: 1 clone, 9 rollback")
         assert ask("alarms", "alarms=11,100")[0] is OK
 
+    def test_renewals_are_no_alarm_and_hide_none(self, desk, ask):
+        at = desk.world.time
+        with desk.store.write() as tx:
+            tx.connection.exec_driver_sql("DELETE FROM alarms")
+            tx.alarms.add("clone", "", "{}", at - timedelta(minutes=1))
+            row = {"kind": "renewed", "decision_id": "", "detail": "{}", "at": at}
+            tx.connection.execute(schema.alarms.insert(), [row] * 2000)
+        assert ask("alarms") == (WARNING, "in the last 24 hours: 1 clone")
+        with desk.store.write() as tx:
+            tx.connection.exec_driver_sql("DELETE FROM alarms WHERE kind = 'clone'")
+        status, detail = ask("alarms")
+        assert (status, "2000 TPMs" in detail) == (NOTICE, True)
+
     def test_a_disk_that_gets_full(self, ask):
         for setting, status in (
             ("1KiB,1KiB", OK),
@@ -161,13 +187,17 @@ class TestDatabase:
             assert ask("disk", f"disk={setting}")[0] is status
 
     def test_backups(self, desk, ask, tmp_path):
-        at = desk.world.time
-        assert ask("backup")[0] is WARNING
+        at, began = desk.world.time, desk.world.authority.root.not_valid_before_utc
+        for days, status in ((1, NOTICE), (3, WARNING), (400, WARNING)):
+            assert ask("backup", at=began + timedelta(days=days))[0] is status
         make_backup(desk.world.authority, desk.store, tmp_path / "backup", at)
-        for hours, status in ((0, OK), (47, OK), (49, WARNING), (24 * 8, CRITICAL)):
+        for hours, status in ((-1, WARNING), (0, OK), (47, OK), (49, WARNING), (24 * 8, CRITICAL)):
             assert ask("backup", at=at + timedelta(hours=hours))[0] is status
         (desk.world.authority.directory / "run" / "last-backup").write_text("no time")
-        assert ask("backup")[0] is WARNING
+        assert ask("backup", at=began + timedelta(days=3))[0] is WARNING
+        (desk.world.authority.directory / "run" / "last-backup").unlink()
+        (desk.world.authority.directory / "run" / "last-backup").mkdir()
+        assert ask("backup")[0] is UNKNOWN
 
 
 def test_on_both_databases(new_ca, database):
@@ -247,6 +277,10 @@ class TestAuthority:
         at = desk.world.time
         for days, status in ((3, OK), (5, WARNING), (6.5, CRITICAL), (8, CRITICAL)):
             assert ask("crl", at=at + timedelta(days=days))[0] is status, days
+        # A clock that ran ahead has left a list of the future behind, and a right one has followed.
+        for when in (at + timedelta(days=400), at):
+            publish_all(desk.store, desk.world.authority, when, Limits())
+        assert ask("crl")[0] is OK
         with desk.store.write() as tx:
             tx.connection.exec_driver_sql("DELETE FROM crls")
         status, detail = ask("crl")
@@ -256,6 +290,49 @@ class TestAuthority:
                 tx.issuers.move(row.skid, IssuerState.RETIRED, at)
         assert ask("crl")[0] is OK
         assert ask("issuers") == (CRITICAL, "no issuing CA signs")
+
+    def test_each_of_several_lists_must_be_there(self, desk, ask):
+        """By what ca.toml says, and by the lists themselves where another node began more of them."""
+        public = desk.world.authority
+        ek = public.issuer("ek")
+        wanted = replace(
+            public, issuers=[replace(ca, info=replace(ca.info, shards=4)) for ca in public.issuers]
+        )
+        status, detail = ask("crl", public=wanted)
+        assert (status, "has not published 3 of its lists: 1, 2, 3" in detail) == (CRITICAL, True)
+        publish_all(desk.store, wanted, desk.world.time, Limits())
+        assert ask("crl", public=wanted)[0] is OK
+        with desk.store.write() as tx:
+            tx.connection.execute(schema.crls.delete().where(schema.crls.c.shard == 2))
+        for seen in (public, wanted):
+            status, detail = ask("crl", public=seen)
+            assert (status, f"{ek.skid[:8]}, active) has not published 1 of its lists: 2" in detail) == (
+                CRITICAL,
+                True,
+            )
+        publish_due(desk.store, wanted, desk.world.time, Limits())
+        assert ask("crl", public=wanted)[0] is OK
+
+    def test_responders(self, desk, ask):
+        at, public = desk.world.time, desk.world.authority
+        assert ask("ocsp") == (OK, "this CA does not answer OCSP requests")
+        answers = replace(public, publication=public.publication.model_copy(update={"ocsp": True}))
+        status, detail = ask("ocsp", public=answers)
+        assert (status, "is missing" in detail) == (CRITICAL, True)
+        made = desk.world.enroller(desk.store).desk
+        assert len(ensure_responders(made)) == len(public.issuers)
+        for days, status in ((0, OK), (8, OK), (9.5, WARNING), (13.5, CRITICAL), (15, CRITICAL)):
+            assert ask("ocsp", public=answers, at=at + timedelta(days=days))[0] is status, days
+        status, detail = ask("ocsp", public=answers, at=at - timedelta(days=1))
+        assert (status, "is missing" in detail) == (CRITICAL, True)
+        ek = public.issuer("ek")
+        with desk.store.write() as tx:
+            tx.connection.execute(schema.responders.delete().where(schema.responders.c.issuer == ek.skid))
+        status, detail = ask("ocsp", public=answers)
+        assert (status, f"{ek.skid[:8]}, active) is missing" in detail) == (CRITICAL, True)
+        with desk.store.write() as tx:
+            tx.issuers.move(ek.skid, IssuerState.RETIRED, at)
+        assert ask("ocsp", public=answers)[0] is OK
 
     def test_the_root_s_list(self, desk, ask):
         at, directory = desk.world.time, desk.world.authority.directory
@@ -311,6 +388,17 @@ class TestAuthority:
         place.chmod(place.stat().st_mode | 0o040)
         status, detail = ask("permissions")
         assert (status, detail) == (CRITICAL, f"{path} may be accessed by others than its owner")
+
+    def test_who_may_not_look_does_not_say_that_all_is_well(self, desk, ask, monkeypatch):
+        real = os.scandir
+
+        def scandir(path):
+            if Path(path).name == "private":
+                raise PermissionError
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        assert ask("permissions")[0] is UNKNOWN
 
     def test_a_link_among_the_keys(self, desk, ask):
         (desk.world.authority.directory / "private" / "x").symlink_to("/etc/hostname")
@@ -400,10 +488,9 @@ class TestModel:
         assert str(Threshold(Unit.COUNT, 1, 10)) == "warning from 1, critical from 10"
 
     def test_the_worst_counts(self):
-        assert [worst(pair) for pair in ([], [OK, WARNING], [WARNING, UNKNOWN], [UNKNOWN, CRITICAL])] == [
-            OK, WARNING, UNKNOWN, CRITICAL,
-        ]  # fmt: skip
-        assert ORDER == (OK, WARNING, UNKNOWN, CRITICAL)
+        pairs = ([], [OK, NOTICE], [NOTICE, WARNING], [WARNING, UNKNOWN], [UNKNOWN, CRITICAL])
+        assert [worst(pair) for pair in pairs] == [OK, NOTICE, WARNING, UNKNOWN, CRITICAL]
+        assert ORDER == (OK, NOTICE, WARNING, UNKNOWN, CRITICAL)
 
     @pytest.mark.parametrize("error", [OSError("x"), ValueError("x"), Unavailable("x"), KeyError("x")])
     def test_a_check_that_cannot_look_is_unknown(self, error):

@@ -218,6 +218,29 @@ class TestWhatLeavesAList:
         world.later(hours=1)
         assert not self.listed(world, store, short), "it must not come back either"
 
+    @pytest.mark.parametrize("seconds", [0, 1])
+    def test_one_that_is_revoked_after_its_end_is_named_once(self, world, store, eks, seconds):
+        """Also in the very second of the last list, which does not name it."""
+        ca, end = world.authority.issuer_of(eks[0].issuer), world.time + timedelta(days=1)
+        self.put(store, eks[0], self.signed(ca, eks[0], world.time, end), end)
+        world.later(days=2)
+        assert not self.listed(world, store, eks[0])
+        world.later(seconds=seconds)
+        revoke_at(world, store, eks[0])
+        der = lists(store, world.authority)[eks[0].issuer, eks[0].shard].der
+        assert [e.serial_number for e in x509.load_der_x509_crl(der)] == [int(eks[0].serial, 16)]
+
+    def test_a_clock_that_ran_ahead_takes_nobody_off(self, world, store, short):
+        """By a wrong clock it has expired and left; by the right one it is valid, and revoked as before."""
+        world.later(days=365)
+        assert self.listed(world, store, short)
+        world.later(hours=1)
+        assert not self.listed(world, store, short)
+        world.later(days=-365)
+        assert self.listed(world, store, short)
+        world.later(hours=1)
+        assert self.listed(world, store, short)
+
     def test_the_database_cannot_say_that_it_has_expired(self, world, store, eks, short):
         """Whoever may write to the database must not get a serial off its list."""
         ca, end = world.authority.issuer_of(short.issuer), world.time - timedelta(days=1)

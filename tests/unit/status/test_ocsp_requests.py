@@ -101,7 +101,7 @@ def test_a_hash_that_is_not_known_fits_nobody(ca):
     assert not one.names(ca.ek.certificate)
 
 
-@pytest.mark.parametrize("size", [1, 16, 32])
+@pytest.mark.parametrize("size", [1, 16, 32, 33, 127, 128])
 def test_a_nonce(size):
     assert parse_request(request(cert_id(), extensions=[nonce(bytes(size))])).nonce == bytes(size)
 
@@ -134,9 +134,11 @@ MALFORMED = {
     "indefinite length": b"\x30\x80" + GOOD[2:] + bytes(2),
     "long form of a short length": b"\x30\x81" + GOOD[1:],
     "no nonce's octets": request(cert_id(), extensions=[nonce(b"")]),
-    "a long nonce": request(cert_id(), extensions=[nonce(bytes(33))]),
+    "a long nonce": request(cert_id(), extensions=[nonce(bytes(129))]),
     "a nonce that is no string": odd_nonce(b"\x02\x01\x01"),
     "a bare nonce": odd_nonce(b"12345678"),
+    "a nonce with something behind it": odd_nonce(b"\x04\x01x\x00"),
+    "a nonce whose length has a long form": odd_nonce(b"\x04\x81\x01x"),
     "two nonces": request(cert_id(), extensions=[nonce(b"1"), nonce(b"1")]),
     "critical": request(cert_id(), extensions=[extension("1.2.3", b"", critical=True)]),
     "critical of one": request(

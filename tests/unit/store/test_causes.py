@@ -186,6 +186,28 @@ def model(ca, cause):
     return found
 
 
+def beside(ca, cause, hit):
+    """Numbers of the TPMs that are where evidence that fits came from, and are not hit; decisions here have no salt."""
+    if not cause.about_evidence:
+        return []
+    fits = [judged for judged in ca.judged if evidence_fits(cause, judged)]
+    places = {(judged.kbs_id, judged.resource, "", judged.ek_set) for judged in fits}
+    left = model(ca, replace(cause, **dict.fromkeys(EVIDENCE)))
+    tpms = {ca.certificates[int(serial, 16)].tpm for serial in left}
+    return [
+        number
+        for number in sorted(tpm + 1 for tpm in tpms)
+        if number not in hit
+        and any(
+            place[:3] == INSTANCES[ca.tpms[number - 1].instance] and place[3] != ca.tpms[number - 1].ek_set
+            for place in places
+        )
+    ]
+
+
+EVIDENCE = ("measurement", "chip_id", "kbs_key", "kbs", "tcbs", "policy_version")
+
+
 def endable(certificate, tpm, kbs_id, *, by_serial):
     if by_serial:
         return certificate.state in GOOD
@@ -370,6 +392,8 @@ def test_it_hits_what_the_model_hits_and_nothing_comes_back(store, asked):
         about = cause.about_evidence
         assert counts.decisions == (sum(evidence_fits(cause, j) for j in ca.judged) if about else 0)
 
+        assert [row.tpm_id for row in tx.causes.beside(cause, NOW, 1000)] == beside(ca, cause, tpm_ids)
+
         matches = tx.causes.matches(cause, range(1, len(ca.tpms) + 1))
         for number, tpm in enumerate(ca.tpms, 1):
             fits = fitting(ca, cause, tpm) if about else []
@@ -424,6 +448,7 @@ def test_no_table_is_looked_through(empty_sqlite, name):
         tx.causes.tpms(cause, NOW)
         tx.causes.hits_of(cause, NOW, [1, 2])
         tx.causes.tcbs("Milan")
+        tx.causes.beside(cause, NOW, 10)
         tx.causes.has_instance("a", "x/y/1", None)
         before = len(plans)
         tx.causes.matches(cause, [1, 2])

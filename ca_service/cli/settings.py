@@ -30,14 +30,16 @@ def settings_option(command: F) -> F:
         is_eager=True,
         expose_value=False,
         callback=_take,
-        help="take these options from a file (TOML: bind = \"...\" and so on); those given here win",
+        help='take these options from a file (TOML: bind = "..." and so on); those given here win',
     )(command)
 
 
 def _take(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
     if value is not None:
         # Other commands have to find the CA too, so its directory is named where all of them look.
-        others = (option for option in context.command.params if option.name not in (parameter.name, "directory"))
+        others = (
+            option for option in context.command.params if option.name not in (parameter.name, "directory")
+        )
         context.default_map = read_settings(value, others)
 
 
@@ -69,9 +71,8 @@ def read_settings(path: Path, options: Iterable[click.Parameter]) -> dict[str, o
         # A bool is an int to isinstance.
         if type(value) is not wanted:
             raise BadRequest(where, f"{name} must be {_KINDS[wanted]}")
-        if isinstance(option.type, PathName) and isinstance(value, str) and value:
-            value = str(path.absolute().parent / value)
-        found[option.name or name] = value
+        is_path = isinstance(option.type, PathName) and value
+        found[option.name or name] = str(path.absolute().parent / value) if is_path else value
     return found
 
 
@@ -85,4 +86,3 @@ def _line_of(text: str, name: str) -> int:
     """The line where a member of a document without tables, or the table of that name, begins."""
     member = re.compile(rf"""\s*\[*\s*["']?{re.escape(name)}(?![\w-])""")
     return next((number for number, line in enumerate(text.splitlines(), 1) if member.match(line)), 1)
-

@@ -57,11 +57,9 @@ done
 printf 'machine\n' >"$root/etc/hostname"
 : >"$root/etc/fstab"
 mkdir -p "$root$4" "$root$5"
-mount --bind "$source" "$root$4"
+for part in ca_service vtpm certs policies deploy docs; do cp -a "$source/$part" "$root$4/"; done
 mount --bind "$dependencies" "$root$5"
-mount -o remount,bind,ro "$root$4"
 mount -o remount,bind,ro "$root$5"
-ip link set lo up 2>/dev/null || true
 cd "$root"
 # Not chroot: who is in one may make no user namespace (PrivateUsers=).
 pivot_root . mnt
@@ -195,9 +193,11 @@ class Machine:
         python = Path(sys.executable).resolve()
         self.must(f"{python} -m venv --without-pip /opt/vtpm-ca")
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        # The paths alone: .pth files in the folder of the dependencies, the editable checkout among them, are not followed.
+        # The paths alone: .pth files in the dependencies' folder, the editable checkout among them, are not followed.
         site = f"/opt/vtpm-ca/lib/{version}/site-packages"
         self.put(f"{site}/machine.pth", f"{_SOURCE}\n{_DEPENDENCIES}\n")
+        # Many commands run there, each a process of its own.
+        self.must(f"/opt/vtpm-ca/bin/python -m compileall -q {_SOURCE}/ca_service {_SOURCE}/vtpm")
         for name, module in (("vtpm-ca", "ca_service.cli"), ("vtpm", "vtpm.cli")):
             code = f"#!/opt/vtpm-ca/bin/python\nfrom {module} import main\nmain()\n"
             self.put(f"/opt/vtpm-ca/bin/{name}", code, mode="0755")

@@ -57,7 +57,9 @@ done
 printf 'machine\n' >"$root/etc/hostname"
 : >"$root/etc/fstab"
 mkdir -p "$root$4" "$root$5"
-for part in ca_service vtpm certs policies deploy docs; do cp -a "$source/$part" "$root$4/"; done
+for part in ca_service vtpm certs policies deploy docs requirements pyproject.toml README.md LICENSE; do
+    cp -a "$source/$part" "$root$4/"
+done
 mount --bind "$dependencies" "$root$5"
 mount -o remount,bind,ro "$root$5"
 cd "$root"
@@ -103,11 +105,13 @@ def missing() -> str:
 class Machine:
     """One machine, from boot to `close`."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, *, network: bool = False) -> None:
+        """Boot it; with `network` it has this machine's."""
         self._root = as_root() or []
         self._work = tempfile.mkdtemp(prefix="machine-")
         self._log = log
-        namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", "--cgroup"]
+        namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts", "--cgroup"]
+        namespaces += [] if network else ["--net"]
         places = [self._work, str(ROOT), sysconfig.get_path("purelib"), _SOURCE, _DEPENDENCIES]
         with log.open("wb") as stream:
             self._unshare = subprocess.Popen(

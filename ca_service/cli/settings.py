@@ -71,8 +71,8 @@ def read_settings(path: Path, options: Iterable[click.Parameter]) -> dict[str, o
         # A bool is an int to isinstance.
         if type(value) is not wanted:
             raise BadRequest(where, f"{name} must be {_KINDS[wanted]}")
-        is_path = isinstance(option.type, PathName) and value
-        found[option.name or name] = str(path.absolute().parent / value) if is_path else value
+        named = isinstance(option.type, PathName) and isinstance(value, str) and value
+        found[option.name or name] = str(path.absolute().parent / named) if named else value
     return found
 
 

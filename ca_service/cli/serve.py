@@ -38,6 +38,7 @@ from ca_service.cli.listeners import (
 from ca_service.cli.options import PathName
 from ca_service.cli.output import echo
 from ca_service.cli.server_log import ServerLog
+from ca_service.cli.settings import settings_option
 from ca_service.cli.upkeep import remember_at_end, start_upkeep
 from ca_service.enrollment import Desk, Enroller, Judge, Limits, liveness_for
 from ca_service.evidence.snp import Collateral
@@ -106,6 +107,7 @@ _PAUSE_S = 0.1
     "--kds", is_flag=True, help="get missing VCEKs from AMD's key distribution service into the bundle"
 )
 @kds_url_option
+@settings_option
 @with_directory
 def serve(
     bind: str,

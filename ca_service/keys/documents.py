@@ -109,4 +109,13 @@ def load_document(kind: type[M], text: str, document: str) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         path = ".".join([document, *(str(part) for part in first["loc"])])
-        raise BadRequest(path, first["msg"].removeprefix("Value error, ")) from None
+        raise BadRequest(
+            path, first["msg"].removeprefix("Value error, "), remedy=_remedy(first["type"])
+        ) from None
+
+
+def _remedy(fault: str) -> str:
+    """What to do about a fault, as pydantic names its kind."""
+    if fault != "extra_forbidden":
+        return ""
+    return "A slip of the pen, or a later release's: an older program does not take a later one's directory."

@@ -151,10 +151,12 @@ class Store:
         Raises:
             Unavailable: with the reason and the remedy.
         """
-        found = self.revision()
-        wanted = self._scripts().get_current_head()
+        found, scripts = self.revision(), self._scripts()
+        wanted = scripts.get_current_head()
         if found == wanted:
             return
+        if found and found not in {script.revision for script in scripts.walk_revisions()}:
+            raise _later_schema()
         raise Unavailable(
             f"the database has schema {found or 'none'}, this program needs {wanted}",
             code="schema",
@@ -210,11 +212,7 @@ class Store:
                 command.upgrade(config, "head")
                 session.commit()
         except CommandError as error:
-            raise Unavailable(
-                "the database has a schema that this program does not know",
-                code="schema",
-                remedy="Run the release that wrote it, or a later one.",
-            ) from error
+            raise _later_schema() from error
         except DBAPIError as error:
             raise failure("upgraded", error) from None
 
@@ -255,3 +253,11 @@ def _opened(store: Store, prepare: Callable[[Store], None]) -> Store:
         store.close()
         raise
     return store
+
+
+def _later_schema() -> Unavailable:
+    return Unavailable(
+        "the database has a schema that this program does not know: a later release wrote it",
+        code="schema",
+        remedy="Run that release, or a later one.",
+    )

@@ -16,6 +16,7 @@ from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.keys import Authority, IssuingCa
 from ca_service.profiles import serial_hex
 from ca_service.profiles.scope import scope_of
+from ca_service.profiles.signed import is_signed_by
 from ca_service.status import RevokedEntry, build_crl
 from ca_service.store import CrlRow, ListedRow, ListKey, ListTimes, Store, Transaction
 
@@ -107,10 +108,11 @@ def _publish_one(
                 code="log",
                 remedy="Run `vtpm-ca audit verify`. Bring back what is gone with `vtpm-ca db restore`.",
             )
-        for serial in [
-            serial for serial, row in revoked.items() if _may_leave(tx, ca, row, latest, serial in listed)
-        ]:
-            del revoked[serial]
+        for text in tx.revocations.expired(ca.skid, shard, latest.this_update):
+            serial = int(text, 16)
+            row = revoked.get(serial)
+            if row is not None and _may_leave(tx, ca, row, latest, serial in listed):
+                del revoked[serial]
     entries = [RevokedEntry(serial, row.at, row.reason) for serial, row in revoked.items()]
     scope = ca.info.list_url(shard) if count > 1 else None
     der = build_crl(ca, entries, number, at, at + lifetime, scope=scope)
@@ -124,10 +126,8 @@ def _may_leave(tx: Transaction, ca: IssuingCa, row: ListedRow, latest: CrlRow, l
     """Whether the next list need not name a serial any more (RFC 5280, section 3.3).
 
     The certificate has expired, and a list that was made afterwards has named it. The signed certificate says so, not
-    a column of the database. What was never signed has none, and stays.
+    a column of the database, by which `row` was found. What was never signed has none, and stays.
     """
-    if row.not_after is None or row.not_after >= latest.this_update:
-        return False
     if not listed:
         # It has left already, unless it was revoked since.
         return row.at < latest.this_update
@@ -153,7 +153,7 @@ def _listed(ca: IssuingCa, row: CrlRow) -> set[int]:
         crl = x509.load_der_x509_crl(row.der)
         number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         in_place = scope_of(crl) in (places if row.shard else {*places, None})
-        if crl.is_signature_valid(key) and number == row.number and in_place:  # type: ignore[arg-type] # an issuer's key is one that signs
+        if is_signed_by(row.der, key) and number == row.number and in_place:
             return {entry.serial_number for entry in crl}
     except (ValueError, x509.ExtensionNotFound):
         pass

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class EnrollmentState(StrEnum):
@@ -215,14 +216,12 @@ class RevocationRow:
     shard: int = 0
 
 
-@dataclass(frozen=True)
-class ListedRow:
-    """What a list says about one serial, and until when the certificate is valid; None if that is not known."""
+class ListedRow(NamedTuple):
+    """What a list says about one serial; a tuple, since there may be a hundred thousand of them."""
 
     serial: str
     at: datetime
     reason: str
-    not_after: datetime | None
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from ca_service.keys import Authority, IssuingCa
 from ca_service.profiles import serial_hex
 from ca_service.profiles.scope import scope_of
 from ca_service.profiles.signed import is_signed_by
-from ca_service.status import RevokedEntry, build_crl
-from ca_service.store import CrlRow, ListedRow, ListKey, ListTimes, Store, Transaction
+from ca_service.status import Entry, build_crl
+from ca_service.store import CrlRow, ListKey, ListTimes, Store, Transaction
 
 _SPREAD = 4
 """The lists that are made at one time are due again within a quarter of their life before its half."""
@@ -98,22 +98,24 @@ def _publish_one(
 ) -> CrlRow:
     latest = tx.crls.latest(ca.skid, shard)
     number = 1 if latest is None else latest.number + 1
-    revoked = {int(row.serial, 16): row for row in tx.revocations.of_shard(ca.skid, shard)}
+    rows = tx.revocations.of_shard(ca.skid, shard)
+    entries = [(int(serial, 16), moment, reason) for serial, moment, reason in rows]
     if latest is not None:
         listed = _listed(ca, latest)
-        if not listed <= revoked.keys():
+        if not listed <= {entry[0] for entry in entries}:
             # Somebody has taken a revocation out of the database. To sign the list would make that come true.
             raise Unavailable(
                 "the next revocation list would drop what the last one names",
                 code="log",
                 remedy="Run `vtpm-ca audit verify`. Bring back what is gone with `vtpm-ca db restore`.",
             )
-        for text in tx.revocations.expired(ca.skid, shard, latest.this_update):
-            serial = int(text, 16)
-            row = revoked.get(serial)
-            if row is not None and _may_leave(tx, ca, row, latest, serial in listed):
-                del revoked[serial]
-    entries = [RevokedEntry(serial, row.at, row.reason) for serial, row in revoked.items()]
+        expired = {int(serial, 16) for serial in tx.revocations.expired(ca.skid, shard, latest.this_update)}
+        if expired:
+            entries = [
+                entry
+                for entry in entries
+                if entry[0] not in expired or not _may_leave(tx, ca, entry, latest, entry[0] in listed)
+            ]
     scope = ca.info.list_url(shard) if count > 1 else None
     der = build_crl(ca, entries, number, at, at + lifetime, scope=scope)
     made = CrlRow(ca.skid, number, at, at + lifetime, der, shard)
@@ -122,25 +124,23 @@ def _publish_one(
     return made
 
 
-def _may_leave(tx: Transaction, ca: IssuingCa, row: ListedRow, latest: CrlRow, listed: bool) -> bool:
+def _may_leave(tx: Transaction, ca: IssuingCa, entry: Entry, latest: CrlRow, listed: bool) -> bool:
     """Whether the next list need not name a serial any more (RFC 5280, section 3.3).
 
     The certificate has expired, and a list that was made afterwards has named it. The signed certificate says so, not
-    a column of the database, by which `row` was found. What was never signed has none, and stays.
+    a column of the database, by which it was found. What was never signed has none, and stays.
     """
+    serial, revoked_at, _ = entry
     if not listed:
         # It has left already, unless it was revoked since.
-        return row.at < latest.this_update
-    stored = tx.certificates.get(row.serial)
+        return revoked_at < latest.this_update
+    stored = tx.certificates.get(serial_hex(serial))
     try:
         certificate = x509.load_der_x509_certificate((stored.der if stored else None) or b"")
         certificate.verify_directly_issued_by(ca.certificate)
     except (ValueError, TypeError, InvalidSignature):
         return False
-    return (
-        serial_hex(certificate.serial_number) == row.serial
-        and certificate.not_valid_after_utc < latest.this_update
-    )
+    return certificate.serial_number == serial and certificate.not_valid_after_utc < latest.this_update
 
 
 def _listed(ca: IssuingCa, row: CrlRow) -> set[int]:

@@ -17,7 +17,7 @@ from ca_service.profiles import assemble
 from ca_service.profiles.scope import issuing_distribution_point
 from ca_service.profiles.signed import is_signed_by
 from ca_service.status.encoding import CODES, revoked_certificates, tbs_certlist
-from ca_service.status.reading import ListView, check_read
+from ca_service.status.reading import Entry, ListView, check_read
 
 REASONS = tuple(CODES)
 """Reasons that this CA gives, under their names in RFC 5280, section 5.3.1. It puts nothing on hold."""
@@ -28,7 +28,7 @@ _NO_SIGNATURE = bytes.fromhex("3006020101020101")
 
 
 class RevokedEntry(NamedTuple):
-    """One line of a revocation list; a tuple, since there may be a hundred thousand of them.
+    """One line of a revocation list.
 
     Attributes:
         serial: serial number of the certificate.
@@ -43,7 +43,7 @@ class RevokedEntry(NamedTuple):
 
 def build_crl(
     issuer: Certified,
-    revoked: Sequence[RevokedEntry],
+    revoked: Sequence[Entry],
     number: int,
     this_update: datetime,
     next_update: datetime,
@@ -54,7 +54,8 @@ def build_crl(
 
     Args:
         issuer: the CA with its signer, issuing or root.
-        revoked: all that is revoked, in any order; the list is sorted by serial number.
+        revoked: all that is revoked, in any order, as `RevokedEntry` or as plain tuples, which cost less where there
+            are many; the list is sorted by serial number.
         number: the cRLNumber, larger than that of any earlier list of this CA and scope.
         this_update: when the list was made, aware.
         next_update: when the next one will be there at the latest, aware.
@@ -107,6 +108,6 @@ def _whole(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
-def _whole_entry(entry: RevokedEntry) -> RevokedEntry:
+def _whole_entry(entry: Entry) -> Entry:
     at = _whole(entry[1])
-    return entry if at is entry[1] else entry._replace(at=at)
+    return entry if at is entry[1] else (entry[0], at, entry[2])

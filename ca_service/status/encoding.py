@@ -6,7 +6,7 @@ members, so here they are only framed. What comes out is read back by two parser
 Source: RFC 5280, section 5.1.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final

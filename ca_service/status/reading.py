@@ -97,7 +97,7 @@ class _Tbs:
     issuer: asn1.TLV
     this_update: asn1.TLV
     next_update: asn1.TLV
-    entries: list[asn1.TLV]
+    entries: asn1.TLV
     extensions: asn1.TLV
 
 
@@ -109,15 +109,19 @@ class _List:
 
 
 def _first_entries(crl: x509.CertificateRevocationList, der: bytes) -> list[Entry]:
-    entries, reasons = list[Entry](), dict[bytes, str]()
-    for row, whole in zip(crl, asn1.decode_der(_List, der).tbs.entries, strict=True):
-        serial = row.serial_number
-        # The extensions, with the end of a time that is no UTCTime before them.
-        tail = bytes(whole.data[2 + serial.bit_length() // 8 + 1 + _UTC_TIME :])
+    contents = bytes(asn1.decode_der(_List, der).tbs.entries.data)
+    entries, reasons, start = list[Entry](), dict[bytes, str](), 0
+    for row in crl:
+        serial, end = row.serial_number, start + 2 + contents[start + 1]
+        # The extensions; before them the end of a time that is no UTCTime.
+        tail = contents[start + 4 + serial.bit_length() // 8 + 1 + _UTC_TIME : end]
         reason = reasons.get(tail)
         if reason is None:
             reason = reasons[tail] = _reason(row)
         entries.append((serial, row.revocation_date_utc, reason))
+        start = end
+    if start != len(contents):
+        raise ValueError("an entry has another length than this CA's have")
     return entries
 
 

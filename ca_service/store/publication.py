@@ -117,7 +117,7 @@ class Revocations(Repository):
         """Everything that an issuer has revoked and whose certificates name this shard; in no order."""
         _, rows = self._session.rows(_LISTED, {"issuer": issuer, "shard": shard})
         times = {text: datetime.fromisoformat(text) for text in {row[1] for row in rows}}
-        return [ListedRow(serial, times[at], reason) for serial, at, reason in rows]
+        return [(serial, times[at], reason) for serial, at, reason in rows]
 
     def expired(self, issuer: str, shard: int, before: datetime) -> set[str]:
         """Those of `of_shard` whose certificates have been valid until a time before `before`, as their rows have it.

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
 
 
 class EnrollmentState(StrEnum):
@@ -216,12 +215,8 @@ class RevocationRow:
     shard: int = 0
 
 
-class ListedRow(NamedTuple):
-    """What a list says about one serial; a tuple, since there may be a hundred thousand of them."""
-
-    serial: str
-    at: datetime
-    reason: str
+ListedRow = tuple[str, datetime, str]
+"""What a list says: serial number (hex), time and reason; a plain tuple, since there may be a hundred thousand."""
 
 
 @dataclass(frozen=True)

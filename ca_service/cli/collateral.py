@@ -31,7 +31,7 @@ from ca_service.collateral import (
     survey,
     trusted_roots,
 )
-from ca_service.collateral.kds import AMD_KDS, Fetched, HttpFetcher, KdsClient, KdsSupply, check_base
+from ca_service.collateral.kds import AMD_KDS, Fetched, KdsClient, KdsSupply, check_base
 from ca_service.evidence.snp import Root
 from ca_service.judgment import BadRequest, Refused, Unavailable
 from vtpm.wire.report import Product
@@ -80,6 +80,8 @@ def supply_of(
     told: Callable[[bool], None] = lambda _came: None,
 ) -> KdsSupply:
     """What fills a bundle from AMD's service, or from a mirror of it."""
+    from ca_service.collateral.kds.http import HttpFetcher  # noqa: PLC0415 - a server that fetches nothing needs none
+
     return KdsSupply(folder, KdsClient(kds_url or AMD_KDS, HttpFetcher()), roots, told=told)
 
 

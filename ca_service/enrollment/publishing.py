@@ -16,8 +16,9 @@ from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.keys import Authority, IssuingCa
 from ca_service.profiles import serial_hex
 from ca_service.profiles.scope import scope_of
-from ca_service.status import RevokedEntry, build_crl
-from ca_service.store import CrlRow, ListedRow, ListKey, ListTimes, Store, Transaction
+from ca_service.profiles.signed import is_signed_by
+from ca_service.status import Entry, build_crl
+from ca_service.store import CrlRow, ListKey, ListTimes, Store, Transaction
 
 _SPREAD = 4
 """The lists that are made at one time are due again within a quarter of their life before its half."""
@@ -97,23 +98,26 @@ def _publish_one(
 ) -> CrlRow:
     latest = tx.crls.latest(ca.skid, shard)
     number = 1 if latest is None else latest.number + 1
-    revoked = {int(row.serial, 16): row for row in tx.revocations.of_shard(ca.skid, shard)}
+    rows = tx.revocations.of_shard(ca.skid, shard)
+    entries = [(int(serial, 16), moment, reason) for serial, moment, reason in rows]
     if latest is not None:
         listed = _listed(ca, latest)
-        if not listed <= revoked.keys():
+        if not listed <= {entry[0] for entry in entries}:
             # Somebody has taken a revocation out of the database. To sign the list would make that come true.
             raise Unavailable(
                 "the next revocation list would drop what the last one names",
                 code="log",
                 remedy="Run `vtpm-ca audit verify`. Bring back what is gone with `vtpm-ca db restore`.",
             )
-        for serial in [
-            serial
-            for serial, row in revoked.items()
-            if _may_leave(tx, ca, row, latest, at, listed=serial in listed)
-        ]:
-            del revoked[serial]
-    entries = [RevokedEntry(serial, row.at, row.reason) for serial, row in revoked.items()]
+        before = min(latest.this_update, at)
+        expired = {int(serial, 16) for serial in tx.revocations.expired(ca.skid, shard, before)}
+        if expired:
+            entries = [
+                entry
+                for entry in entries
+                if entry[0] not in expired
+                or not _may_leave(tx, ca, entry, latest, at, listed=entry[0] in listed)
+            ]
     scope = ca.info.list_url(shard) if count > 1 else None
     der = build_crl(ca, entries, number, at, at + lifetime, scope=scope)
     made = CrlRow(ca.skid, number, at, at + lifetime, der, shard)
@@ -123,26 +127,25 @@ def _publish_one(
 
 
 def _may_leave(
-    tx: Transaction, ca: IssuingCa, row: ListedRow, latest: CrlRow, at: datetime, *, listed: bool
+    tx: Transaction, ca: IssuingCa, entry: Entry, latest: CrlRow, at: datetime, *, listed: bool
 ) -> bool:
     """Whether the next list need not name a serial any more (RFC 5280, section 3.3).
 
     The certificate has expired, and a list that was made afterwards has named it. The signed certificate says so, not
-    a column of the database. What was never signed has none, and stays. What left while the clock ran ahead is back as
-    soon as the clock is.
+    a column of the database, by which it was found. What was never signed has none, and stays. What left while the
+    clock ran ahead is back as soon as the clock is.
     """
-    if row.not_after is None or row.not_after >= min(latest.this_update, at):
-        return False
+    serial, revoked_at, _ = entry
     if not listed:
         # It has left already, unless it was revoked since.
-        return row.at < latest.this_update
-    stored = tx.certificates.get(row.serial)
+        return revoked_at < latest.this_update
+    stored = tx.certificates.get(serial_hex(serial))
     try:
         certificate = x509.load_der_x509_certificate((stored.der if stored else None) or b"")
         certificate.verify_directly_issued_by(ca.certificate)
     except (ValueError, TypeError, InvalidSignature):
         return False
-    return serial_hex(certificate.serial_number) == row.serial and certificate.not_valid_after_utc < min(
+    return certificate.serial_number == serial and certificate.not_valid_after_utc < min(
         latest.this_update, at
     )
 
@@ -157,7 +160,7 @@ def _listed(ca: IssuingCa, row: CrlRow) -> set[int]:
         crl = x509.load_der_x509_crl(row.der)
         number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         in_place = scope_of(crl) in (places if row.shard else {*places, None})
-        if crl.is_signature_valid(key) and number == row.number and in_place:  # type: ignore[arg-type] # an issuer's key is one that signs
+        if is_signed_by(row.der, key) and number == row.number and in_place:
             return {entry.serial_number for entry in crl}
     except (ValueError, x509.ExtensionNotFound):
         pass

@@ -158,6 +158,19 @@ def assemble(tbs: bytes, signature: bytes) -> bytes:
     )
 
 
+def take_apart(der: bytes) -> tuple[bytes, bytes]:
+    """What `assemble` put together, octet for octet: the to-be-signed bytes and the signature.
+
+    Raises:
+        ValueError: `der` is no signed object, or signed by another algorithm than ECDSA with SHA-384.
+    """
+    signed = asn1.decode_der(_Signed, der)
+    algorithm, padding = asn1.encode_der(signed.algorithm), signed.signature.padding_bits()
+    if algorithm != ECDSA_WITH_SHA384 or padding:
+        raise ValueError("is not signed by ECDSA with SHA-384")
+    return asn1.encode_der(signed.tbs), signed.signature.as_bytes()
+
+
 def certified_key(tbs: bytes) -> bytes:
     """DER SubjectPublicKeyInfo in a TBSCertificate of version 3 without unique identifiers, as this CA writes them.
 

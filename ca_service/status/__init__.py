@@ -3,11 +3,13 @@
 from ca_service.status.answers import Reply, reply_to
 from ca_service.status.crl import REASONS, RevokedEntry, build_crl
 from ca_service.status.ocsp import MAX_REQUEST, Failure, failure_response, parse_request
+from ca_service.status.reading import Entry
 from ca_service.status.responder import responder_key
 
 __all__ = [
     "MAX_REQUEST",
     "REASONS",
+    "Entry",
     "Failure",
     "Reply",
     "RevokedEntry",

@@ -6,7 +6,7 @@ members, so here they are only framed. What comes out is read back by two parser
 Source: RFC 5280, section 5.1.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
@@ -32,11 +32,8 @@ _V2 = bytes.fromhex("020101")
 _REASON_CODE = bytes.fromhex("0603551d15")
 _INTEGER, _OCTETS, _ENUMERATED = 0x02, 0x04, 0x0A
 _GENERALIZED_TIME, _SEQUENCE, _EXTENSIONS = 0x18, 0x30, 0xA0
-_UTC_TIME = bytes.fromhex("170d")
-_INTEGER_HEADS, _SEQUENCE_HEADS = (
-    tuple(bytes((tag, size)) for size in range(0x80)) for tag in (_INTEGER, _SEQUENCE)
-)
-_MAX_SERIAL = 2**159
+_MAX_OCTETS = 20
+_MAX_SERIAL = 2 ** (8 * _MAX_OCTETS - 1)
 _FIRST_GENERALIZED = 2050
 
 
@@ -44,7 +41,7 @@ def tbs_certlist(
     issuer: bytes,
     this_update: datetime,
     next_update: datetime,
-    entries: Sequence[bytes],
+    entries: bytes,
     extensions: Iterable[tuple[x509.ExtensionType, bool]],
 ) -> bytes:
     """DER of a TBSCertList of version 2, to be signed by ECDSA with SHA-384.
@@ -53,7 +50,7 @@ def tbs_certlist(
         issuer: DER of the issuer's name.
         this_update: when the list is made, aware.
         next_update: when the next one will be there at the latest, aware.
-        entries: DER of each, in their order; see `entry`. The member is left out if there are none.
+        entries: as `revoked_certificates` gives them. The member is left out if there are none.
         extensions: of the list, each with its criticality.
     """
     return der_value(
@@ -63,34 +60,43 @@ def tbs_certlist(
         issuer,
         _time(this_update),
         _time(next_update),
-        der_value(_SEQUENCE, *entries) if entries else b"",
+        der_value(_SEQUENCE, entries) if entries else b"",
         der_value(_EXTENSIONS, der_value(_SEQUENCE, *(encoded(*extension) for extension in extensions))),
     )
 
 
-def entry(serial: int, at: datetime, reason: str) -> bytes:
-    """DER of one of revokedCertificates. The reason ``unspecified`` is left out (RFC 5280, section 5.3.1).
+def revoked_certificates(entries: Iterable[tuple[int, datetime, str]]) -> bytes:
+    """DER of the entries of a list, one after the other; `unspecified` is no reason to be given (section 5.3.1).
 
     Args:
-        serial: serial number of the certificate.
-        at: when it was revoked, aware.
-        reason: one of `CODES`.
+        entries: serial number, time (aware) and reason (one of `CODES`) of each, in the order of the list.
 
     Raises:
-        BadRequest: the serial number is out of range, or the reason is none of `CODES`.
+        BadRequest: a serial number is out of range, or a reason is none of `CODES`.
     """
-    if not 0 < serial < _MAX_SERIAL:
-        raise BadRequest("serial", "must be positive and at most 20 octets long")
-    if reason not in CODES:
-        raise BadRequest("reason", "must be one of " + ", ".join(CODES))
-    number = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
-    # Of a hundred thousand entries each call counts.
-    contents = b"%b%b%b%b" % (_INTEGER_HEADS[len(number)], number, _time(at), _reason(reason))
-    return _SEQUENCE_HEADS[len(contents)] + contents
+    written, latest, moment = list[bytes](), None, b""
+    # There may be a hundred thousand: each call counts.
+    for serial, at, reason in entries:
+        if not 0 < serial < _MAX_SERIAL:
+            raise BadRequest("serial", "must be positive and at most 20 octets long")
+        if at is not latest:
+            latest, moment = at, _time(at)
+        tail = moment + _reason(reason)
+        size = serial.bit_length() // 8 + 1
+        written.append(_heads(len(tail))[size] + serial.to_bytes(size, "big") + tail)
+    return b"".join(written)
+
+
+@lru_cache(maxsize=8)
+def _heads(tail: int) -> tuple[bytes, ...]:
+    """What stands before a serial number, by its octets: head of an entry with such a tail, and of the number."""
+    return tuple(bytes((_SEQUENCE, 2 + size + tail, _INTEGER, size)) for size in range(_MAX_OCTETS + 1))
 
 
 @lru_cache(maxsize=len(CODES))
 def _reason(name: str) -> bytes:
+    if name not in CODES:
+        raise BadRequest("reason", "must be one of " + ", ".join(CODES))
     if name == "unspecified":
         return b""
     code = der_value(_OCTETS, der_value(_ENUMERATED, bytes([CODES[name]])))
@@ -102,7 +108,7 @@ def _time(moment: datetime) -> bytes:
     utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     if utc.year >= _FIRST_GENERALIZED:
         return generalized_time(utc)
-    return _UTC_TIME + b"%02d%02d%02d%02d%02d%02dZ" % (
+    return b"\x17\x0d%02d%02d%02d%02d%02d%02dZ" % (
         utc.year % 100,
         utc.month,
         utc.day,

@@ -1,18 +1,24 @@
 """Two readers of a revocation list that share no code with each other, nor with what has written it.
 
-The second one takes the list apart with `asn1crypto`'s parser and leaves what repeats in many entries, times and
-reasons, to its full reader, once for each. It reads only what this CA is about to sign.
+The first one is `cryptography`, which reads serial number and time of every entry. Of the entries' extensions, which
+are the reason and little else, it reads those of the same octets once: there are few, and to read them is dear.
+
+The second one takes the list apart with `asn1crypto`. Entries that differ in nothing but the digits of serial number
+and time are read by it once, which says where these stand; in the others they are looked up there. It reads only what
+this CA is about to sign.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from asn1crypto import crl as asn1
+from asn1crypto import crl as second
 from asn1crypto import parser
 from cryptography import x509
+from cryptography.hazmat import asn1
 from cryptography.x509.oid import CRLEntryExtensionOID
 
 from ca_service.judgment import VtpmCaError
@@ -20,10 +26,18 @@ from ca_service.profiles.containers import elements, inside
 from ca_service.profiles.scope import scope_of
 
 _SEQUENCE, _INTEGER, _EXTENSIONS = 0x30, 0x02, 0xA0
+_UTC_TIME = 15
+"""Octets of a time in its shorter form."""
 _ENTRY = 128
 """More octets than an entry of this CA takes."""
-_UTC_TIME = re.compile(rb"\x17\x0d([0-4][0-9]{5})([0-9]{6}Z)")
-"""A UTCTime of this century in its distinguished encoding, before 2050: day and time."""
+_USUAL = re.compile(
+    rb"(\x30.\x02\x11)"  # an entry, and in it an INTEGER of 17 octets, as this CA's serial numbers have
+    rb"([\x01-\x7f].{16})"  # in the shortest form, and positive
+    rb"(\x17\x0d)([0-4][0-9]{5})([0-9]{6}Z)"  # a UTCTime of this century: day and time
+    rb"((?:\x30\x0c\x30.{11})?)",  # extensions, if there are any
+    re.DOTALL,
+)
+"""An entry with anything but these digits in it that `_shape` has to judge."""
 
 Entry = tuple[int, datetime, str]
 """Serial number, time and reason of a revocation."""
@@ -52,7 +66,7 @@ class ListView:
     key_id: bytes | None
     scope: str | None
     extensions: tuple[str, ...]
-    entries: list[Entry]
+    entries: Sequence[Entry]
 
 
 def read_first(der: bytes) -> ListView:
@@ -72,8 +86,43 @@ def read_first(der: bytes) -> ListView:
         key_id,
         scope_of(crl),
         tuple(extension.oid.dotted_string for extension in extensions),
-        [(row.serial_number, row.revocation_date_utc, _reason(row)) for row in crl],
+        _first_entries(crl, der) if len(crl) else [],
     )
+
+
+@asn1.sequence
+class _Tbs:
+    version: int
+    signature: asn1.TLV
+    issuer: asn1.TLV
+    this_update: asn1.TLV
+    next_update: asn1.TLV
+    entries: asn1.TLV
+    extensions: asn1.TLV
+
+
+@asn1.sequence
+class _List:
+    tbs: _Tbs
+    algorithm: asn1.TLV
+    signature: asn1.BitString
+
+
+def _first_entries(crl: x509.CertificateRevocationList, der: bytes) -> list[Entry]:
+    contents = bytes(asn1.decode_der(_List, der).tbs.entries.data)
+    entries, reasons, start = list[Entry](), dict[bytes, str](), 0
+    for row in crl:
+        serial, end = row.serial_number, start + 2 + contents[start + 1]
+        # The extensions; before them the end of a time that is no UTCTime.
+        tail = contents[start + 4 + serial.bit_length() // 8 + 1 + _UTC_TIME : end]
+        reason = reasons.get(tail)
+        if reason is None:
+            reason = reasons[tail] = _reason(row)
+        entries.append((serial, row.revocation_date_utc, reason))
+        start = end
+    if start != len(contents):
+        raise ValueError("an entry has another length than this CA's have")
+    return entries
 
 
 def _reason(revoked: x509.RevokedCertificate) -> str:
@@ -103,7 +152,7 @@ def _read_second(der: bytes) -> ListView:
     if extensions[0] != _EXTENSIONS:
         raise ValueError("a list ends with its extensions")
     # What is not an entry is read by the full reader, as a list without entries.
-    frame = asn1.TbsCertList.load(_sequence([*tbs[:5], extensions]), strict=True)
+    frame = second.TbsCertList.load(_sequence([*tbs[:5], extensions]), strict=True)
     if frame["version"].native != "v2" or frame["signature"]["algorithm"].native != "sha384_ecdsa":
         raise ValueError("a list is of version 2, and signed by ECDSA with SHA-384")
     values = {e["extn_id"].dotted: e for e in frame["crl_extensions"]}
@@ -138,7 +187,36 @@ def _sequence(elements: list[bytes]) -> bytes:
 
 
 def _entries(contents: bytes) -> list[Entry]:
-    """What stands in revokedCertificates. There may be a hundred thousand: none is looked at twice."""
+    """What stands in revokedCertificates. There may be a hundred thousand: most are not looked at one by one."""
+    entries, reasons, size = list[Entry](), dict[tuple[bytes, bytes], tuple[str, int]](), 0
+    for head, serial, tag, day, time, extensions in _USUAL.findall(contents):
+        known = reasons.get((head, extensions))
+        if known is None:
+            whole = b"".join((head, serial, tag, day, time, extensions))
+            known = reasons[head, extensions] = _shape(whole), len(whole)
+        reason, length = known
+        size += length
+        moment = datetime.fromisoformat(f"20{day.decode()}T{time.decode()}")
+        entries.append((int.from_bytes(serial, "big"), moment, reason))
+    # Those found stand in the order of the list, and none is in another. If they fill it, there is nothing else in it.
+    return entries if size == len(contents) else _unusual_entries(contents)
+
+
+def _shape(entry: bytes) -> str:
+    """The reason in an entry, if `asn1crypto` sees serial number and time in it where `_USUAL` does."""
+    if parser.peek(entry) != len(entry):
+        raise ValueError("an entry has another length than it says")
+    ((serial, moment, reason),) = _unusual_entries(entry)
+    found = _USUAL.fullmatch(entry)
+    if found is None or serial != int.from_bytes(found[2], "big"):
+        raise ValueError("a serial number does not stand where it should")
+    if moment != datetime.fromisoformat(f"20{found[4].decode()}T{found[5].decode()}"):
+        raise ValueError("a time does not stand where it should")
+    return reason
+
+
+def _unusual_entries(contents: bytes) -> list[Entry]:
+    """The same, entry by entry."""
     entries, start, end = list[Entry](), 0, len(contents)
     while start < end:
         # Not all that follows: it would be copied for each entry.
@@ -152,23 +230,14 @@ def _entries(contents: bytes) -> list[Entry]:
         rest = inside[len(head) + len(serial) :]
         size = parser.peek(rest)
         reason = _reason_of(rest[size:]) if size < len(rest) else "unspecified"
-        entries.append((int.from_bytes(serial, "big", signed=True), _moment(rest[:size]), reason))
+        moment = second.Time.load(rest[:size], strict=True).native
+        entries.append((int.from_bytes(serial, "big", signed=True), moment, reason))
     return entries
-
-
-def _moment(der: bytes) -> datetime:
-    """Most are UTCTime, and too many to be read by way of all that a time can be."""
-    text = _UTC_TIME.fullmatch(der)
-    if text is None:
-        moment: datetime = asn1.Time.load(der, strict=True).native
-        return moment
-    day, time = text.groups()
-    return datetime.fromisoformat(f"20{day.decode()}T{time.decode()}")
 
 
 @lru_cache(maxsize=64)
 def _reason_of(der: bytes) -> str:
-    (extension,) = asn1.CRLEntryExtensions.load(der, strict=True)
+    (extension,) = second.CRLEntryExtensions.load(der, strict=True)
     if extension["extn_id"].native != "crl_reason" or extension["critical"].native:
         raise ValueError("an entry has another extension than its reason")
     return _CAMEL[extension["extn_value"].parsed.native]

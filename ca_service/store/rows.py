@@ -215,14 +215,8 @@ class RevocationRow:
     shard: int = 0
 
 
-@dataclass(frozen=True)
-class ListedRow:
-    """What a list says about one serial, and until when the certificate is valid; None if that is not known."""
-
-    serial: str
-    at: datetime
-    reason: str
-    not_after: datetime | None
+ListedRow = tuple[str, datetime, str]
+"""What a list says: serial number (hex), time and reason; a plain tuple, since there may be a hundred thousand."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from ca_service.collateral.kds.http import Fetcher
+from ca_service.collateral.kds.fetching import Fetcher
 from ca_service.judgment import NotFound, Unavailable
 
 _OK: Final = 200

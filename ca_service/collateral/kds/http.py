@@ -1,13 +1,13 @@
 """One request, one answer: over HTTP, with bounds on time and size and without following anybody elsewhere."""
 
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import requests
 import urllib3
 from requests.auth import AuthBase
 
 from ca_service.collateral.kds.deadline import Deadline
+from ca_service.collateral.kds.fetching import Answer
 from ca_service.evidence.snp.crl import MAX_CRL
 from ca_service.judgment import Unavailable
 
@@ -16,28 +16,6 @@ _READ_S: Final = 5.0
 _WHOLE_S: Final = 10.0
 _PIECE: Final = 16 * 1024
 _OK: Final = 200
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a server said.
-
-    Attributes:
-        status: HTTP status.
-        body: content of an answer with status 200, else empty.
-        retry_after: the header of this name, empty if there is none.
-    """
-
-    status: int
-    body: bytes = field(default=b"", repr=False)
-    retry_after: str = ""
-
-
-class Fetcher(Protocol):
-    """Gets what is at a URL."""
-
-    def __call__(self, url: str) -> Answer:
-        """The answer; raises `Unavailable` if there is none, or none that could be taken whole."""
 
 
 class _NoCredentials(AuthBase):

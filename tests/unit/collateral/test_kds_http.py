@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kds_stand_in import Says
 
-from ca_service.collateral.kds import AMD_KDS, Answer, HttpFetcher, KdsClient, KdsLimits, check_base
+from ca_service.collateral.kds import AMD_KDS, Answer, KdsClient, KdsLimits, check_base
 from ca_service.collateral.kds.client import retry_after_s
 from ca_service.collateral.kds.flights import Flights
+from ca_service.collateral.kds.http import HttpFetcher
 from ca_service.collateral.kds.urls import chain_path, crl_path, vcek_path
 from ca_service.judgment import BadRequest, NotFound, Unavailable
 from vtpm.wire.certtable import CertKind

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from kds_stand_in import Says
 
 from ca_service.collateral import CollateralFolder, Offer, add, items_of
-from ca_service.collateral.kds import HttpFetcher, KdsClient, KdsLimits, KdsSupply
+from ca_service.collateral.kds import KdsClient, KdsLimits, KdsSupply
+from ca_service.collateral.kds.http import HttpFetcher
 from ca_service.collateral.kds.supply import wanted
 from ca_service.evidence.snp import AUTHENTICITY, Collateral, SnpEvidence, amd_roots, read_leaf
 from ca_service.judgment import Unavailable, judge_until_failure

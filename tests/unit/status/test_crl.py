@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from ca_service.judgment import BadRequest, VtpmCaError
 from ca_service.keys import FileSigner
+from ca_service.profiles import assemble
 from ca_service.profiles.scope import scope_of
 from ca_service.status import RevokedEntry, build_crl, crl, reading
 from ca_service.status.crl import REASONS
+from ca_service.status.encoding import revoked_certificates, tbs_certlist
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
 NEXT = NOW + timedelta(days=7)
@@ -166,27 +168,64 @@ def test_signer_and_certificate_belong_together(ca):
 
 
 def test_a_parser_that_sees_something_else_stops_it(ca, monkeypatch):
-    genuine = crl.entry
+    genuine = crl.revoked_certificates
+    wanted = [RevokedEntry(SERIAL + i, NOW, r) for i, r in enumerate((*REASONS, *REASONS))]
+    last = wanted[-1]
     for wrong in (
-        lambda serial, at, why: genuine(serial + 1, at, why),
-        lambda serial, at, why: genuine(serial, at + timedelta(seconds=1), why),
-        lambda serial, at, _: genuine(serial, at, "keyCompromise"),
-        lambda serial, at, why: genuine(serial, at, why) * 2,
-        lambda serial, at, why: genuine(serial, at, why)[:-1],
-        lambda _serial, _at, _why: b"\x30\x03\x02\x01\x01",
+        [*wanted[:-1], last._replace(serial=last.serial + 1)],
+        [*wanted[:-1], last._replace(at=NOW + timedelta(seconds=1))],
+        [*wanted[:-1], last._replace(reason="keyCompromise")],
+        [*wanted[:-1], last._replace(reason="unspecified")],
+        wanted[:-1],
+        [*wanted, last],
+        [last, *wanted[:-1]],
     ):
-        monkeypatch.setattr(crl, "entry", wrong)
+        monkeypatch.setattr(crl, "revoked_certificates", lambda _, wrong=wrong: genuine(wrong))
         with pytest.raises(VtpmCaError) as caught:
-            build_crl(ca.ek, [RevokedEntry(SERIAL, NOW)], 1, NOW, NEXT)
+            build_crl(ca.ek, wanted, 1, NOW, NEXT)
         assert caught.value.code == "lint"
+
+
+@pytest.mark.parametrize("read", [reading.read_first, reading.read_second])
+@pytest.mark.parametrize("reason", ["superseded", "unspecified"])
+def test_a_reader_overlooks_no_bit_of_an_entry(read, reason, ca):
+    """Neither of one that is alone, nor of one among others of the same shape, which are not all read in full."""
+    for count, place in ((1, 0), (3, 1), (3, 2)):
+        wanted = [(SERIAL + i, NOW, reason) for i in range(1, count + 1)]
+        good = entries_list(revoked_certificates(wanted), ca)
+        assert read(good).entries == wanted
+        size = len(revoked_certificates(wanted)) // count
+        start = good.index(revoked_certificates(wanted)) + place * size
+        for bit in range(8 * start, 8 * (start + size)):
+            der = bytearray(good)
+            der[bit // 8] ^= 1 << bit % 8
+            assert entries_read(read, bytes(der)) != wanted, (count, place, bit)
+
+
+def entries_list(entries, ca):
+    extensions = [(x509.AuthorityKeyIdentifier(bytes(20), None, None), False), (x509.CRLNumber(1), False)]
+    tbs = tbs_certlist(ca.ek.certificate.subject.public_bytes(), NOW, NEXT, entries, extensions)
+    return assemble(tbs, bytes.fromhex("3006020101020101"))
+
+
+def entries_read(read, der):
+    try:
+        return read(der).entries
+    except ValueError:
+        return None
+
+
+READERS = {"read_first": "read_second", "read_second": "read_first"}
 
 
 @pytest.mark.parametrize("reader", ["read_first", "read_second"])
 def test_each_reader_alone_stops_it(reader, ca, monkeypatch):
     """Whatever the other one overlooks."""
-    genuine = crl.entry
-    monkeypatch.setattr(crl, "entry", lambda serial, at, why: genuine(serial + 1, at, why))
-    other = {"read_first": "read_second", "read_second": "read_first"}[reader]
+    genuine = crl.revoked_certificates
+    monkeypatch.setattr(
+        crl, "revoked_certificates", lambda entries: genuine([(s + 1, at, why) for s, at, why in entries])
+    )
+    other = READERS[reader]
     overlooked = getattr(reading, other)
 
     def overlooks(der):
@@ -209,15 +248,16 @@ def test_the_readers_raise_nothing_but_value_errors(der):
             read(der)
 
 
-ENTRIES = st.lists(
-    st.builds(
-        RevokedEntry,
-        st.integers(1, 2**159 - 1),
-        st.datetimes(datetime(2000, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)),  # noqa: DTZ001
-        st.sampled_from(REASONS),
-    ),
-    unique_by=lambda e: e.serial,
-    max_size=20,
+def lists_of(serials, last):
+    times = st.datetimes(datetime(2000, 1, 1), last, timezones=st.just(UTC))  # noqa: DTZ001
+    entries = st.builds(RevokedEntry, serials, times, st.sampled_from(REASONS))
+    return st.lists(entries, unique_by=lambda e: e.serial, max_size=20)
+
+
+ENTRIES = lists_of(st.integers(1, 2**159 - 1), datetime(9999, 12, 31)) | lists_of(  # noqa: DTZ001
+    # As this CA's own: they are read in another way.
+    st.integers(2**128, 2**135 - 1),
+    datetime(2049, 12, 31),  # noqa: DTZ001
 )
 
 

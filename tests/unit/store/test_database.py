@@ -6,17 +6,43 @@ import threading
 from datetime import datetime
 
 import pytest
+import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from ca_service.judgment import Unavailable
 from ca_service.store import Store, SubmissionRow, Taken, create_store, open_store, schema
+from ca_service.store.database import REVISION
 
 
 def test_migrations_make_exactly_the_tables_that_the_code_describes(store: Store):
     with store.read() as tx:
         context = MigrationContext.configure(tx.connection, opts={"compare_type": True})
         assert compare_metadata(context, schema.metadata) == []
+
+
+def test_the_newest_migration_is_what_the_program_asks_for(store: Store):
+    config = Config()
+    config.set_main_option("script_location", "ca_service.store:migrations")
+    assert ScriptDirectory.from_config(config).get_current_head() == REVISION == store.revision()
+    with store.read() as tx:
+        assert MigrationContext.configure(tx.connection).get_current_revision() == REVISION
+
+
+@pytest.mark.parametrize("rows", [[], ["0003"], ["9999"], ["0003", "0004"]])
+def test_another_schema_is_not_opened(rows, databases):
+    url = databases.new()
+    store = create_store(url)
+    with store.write() as tx:
+        tx.connection.exec_driver_sql("DELETE FROM alembic_version")
+        for row in rows:
+            tx.connection.execute(sa.text("INSERT INTO alembic_version VALUES (:row)"), {"row": row})
+    with pytest.raises(Unavailable) as caught:
+        store.check()
+    assert caught.value.code == "schema"
+    store.close()
 
 
 def test_every_commit_is_flushed_and_foreign_keys_hold(store: Store):

@@ -2,6 +2,7 @@
 
 import os
 
+from forked import forks  # noqa: F401 - a fixture
 from databases import database, databases, postgres, templates  # noqa: F401 - fixtures
 from hypothesis import HealthCheck, settings
 

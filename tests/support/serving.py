@@ -193,7 +193,7 @@ def nurse() -> None:
     from ca_service.cli import main  # noqa: PLC0415
     from ca_service.keys import find_passphrase, load_authority, sealed  # noqa: PLC0415
 
-    _remember(sealed)
+    remember_keys(sealed)
     statuses: dict[int, int] = {}
     for line in sys.stdin:
         request = json.loads(line)
@@ -212,7 +212,7 @@ def nurse() -> None:
                 os.killpg(pid, signal.SIGKILL)
 
 
-def _remember(sealed) -> None:
+def remember_keys(sealed) -> None:
     """scrypt is slow on purpose; the same passphrase, salt and cost give the same key."""
     known: dict[tuple[object, ...], bytes] = {}
     real = sealed.Scrypt

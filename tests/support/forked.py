@@ -219,10 +219,9 @@ def _load(program: str, loaded: set[str]) -> None:
     for name in (_MAIN[program], *_LATER[program]):
         importlib.import_module(name)
     if not loaded:
-        from ca_service.keys import sealed  # noqa: PLC0415 - it is a long way to it
-        from serving import remember_keys  # noqa: PLC0415
+        from remembered_keys import remember_keys  # noqa: PLC0415 - the process that asks needs none of it
 
-        remember_keys(sealed)
+        remember_keys()
     loaded.add(program)
     gc.collect()
     gc.freeze()

@@ -104,7 +104,7 @@ class Flood:
         for thread in self._threads:
             thread.join(seconds)
         assert not self.busy, (self.sent, self.answers)
-        assert self.broken == []
+        assert not self.broken, self.broken
         return self
 
     def _take(self, most: int) -> int:
@@ -118,7 +118,8 @@ class Flood:
         chance = random.Random(f"{self._seed} {number}")  # noqa: S311 - to be repeated, not to be secret
         turn = 0
         try:
-            machine = self._new_machine()
+            with self._guard:
+                machine = self._new_machine()
             while self._left:
                 # From a new address each time: limits per address are another test's.
                 source = f"127.{40 + number}.{turn // 250 % 250}.{1 + turn % 250}"

@@ -2,8 +2,8 @@
 
 import os
 
-from forked import forks  # noqa: F401 - a fixture
 from databases import database, databases, postgres, templates  # noqa: F401 - fixtures
+from forked import forks  # noqa: F401 - a fixture
 from hypothesis import HealthCheck, settings
 from remembered_keys import remember_keys
 

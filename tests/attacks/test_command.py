@@ -14,6 +14,7 @@ from vtpm.cli import attack as module
 from vtpm.cli.attack import attack
 from vtpm.lab.attacks import ATTACKS, Attack, Case, Result, Verdict
 
+
 @pytest.fixture(scope="module")
 def vtpm_attack(forks):
     """Runs `vtpm attack` as a process of its own."""

@@ -4,7 +4,7 @@ from pathlib import Path
 import enrollment_world as w
 import fault_parties
 import pytest
-from fault_site import durable_postgres, founding, nursery, site  # noqa: F401 - fixtures
+from fault_site import durable_postgres, founding, nursery, own, shared, site  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,15 @@ flood what they were before; and every machine gets its certificates meanwhile.
 """
 
 import json
-import os
 import time
 from pathlib import Path
 
 import invariants
 import pytest
+from ca_counts import counts
 from enrolment_load import Habits, Load, machines, tpms
 from fault_site import Site, Supply, only_retryable, seeded
 from junk_flood import AT_ONCE, TURNS, Flood
-from prometheus_client.parser import text_string_to_metric_families
 from serving import Node, until
 from small_service import resident_kib
 
@@ -26,7 +25,6 @@ from ca_service.api.journal import (
     LINES_PER_SECOND,
     MAX_LINE,
 )
-from ca_service.cli.channel import get_from_server
 
 GENUINE = 2
 HABITS = Habits(again=0.2, replay=0.1, most_wait_s=0.3)
@@ -38,22 +36,11 @@ PER_ENROLMENT = 64 << 10
 
 
 def open_files(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    return len([*Path(f"/proc/{pid}/fd").iterdir()])
 
 
 def database_bytes(ca: Path) -> int:
     return sum(path.stat().st_size for path in ca.glob("ca.sqlite3*"))
-
-
-def counts(ca: Path) -> dict[str, float]:
-    """All samples of /metrics, those of one name together."""
-    status, body = get_from_server(ca, "/metrics")
-    assert status == 200
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(body.decode()):
-        for sample in family.samples:
-            found[sample.name] = found.get(sample.name, 0.0) + sample.value
-    return found
 
 
 def check_log(log: Path, skip: int, processes: int, seconds: float) -> int:
@@ -88,7 +75,9 @@ def run_flood(site: Site, chance, requests: int, clients: int, *, most_s: float)
     spare = iter(machines(site.world, tpms(), "junk"))
     node = site.start().until_ready()
     # Warm: threads, caches and prepared statements are there.
-    Flood(node.port, lambda: next(spare), 4 * (1 + AT_ONCE * TURNS), clients, chance.randrange(1 << 32)).start().join(60)
+    Flood(
+        node.port, lambda: next(spare), 4 * (1 + AT_ONCE * TURNS), clients, chance.randrange(1 << 32)
+    ).start().join(60)
     workers = node.workers
     memory, files = ([of(pid) for pid in workers] for of in (resident_kib, open_files))
     size, before = database_bytes(site.ca), counts(site.ca)
@@ -112,7 +101,11 @@ def run_flood(site: Site, chance, requests: int, clients: int, *, most_s: float)
     assert figures.counts["enrolments"] == supply.given
     # Junk was answered as junk: 4xx, or a nonce for who asked, or a place that was taken.
     for (kind, status), count in flood.answers.items():
-        assert status == 503 or 400 <= status < 500 or (kind, status) == ("unasked nonce", 201), (kind, status, count)
+        assert status == 503 or 400 <= status < 500 or (kind, status) == ("unasked nonce", 201), (
+            kind,
+            status,
+            count,
+        )
     for kind in ("signature", "signed content", "nonce", "chain"):
         assert any(flood.answers[kind, status] for status in (400, 403, 409)), flood.answers
     after = counts(site.ca)
@@ -131,23 +124,14 @@ def run_flood(site: Site, chance, requests: int, clients: int, *, most_s: float)
     assert max(swollen) <= MOST_GROWN_KIB, swollen
     assert most_files <= max(files) + clients + GENUINE + 40
     print(
-        f"{requests} requests of junk in {flooded_s:.1f} s by {clients} clients: {dict(sorted(flood.answers.items()))}; "
-        f"meanwhile {enrolled} TPMs enrolled ({supply.given} in all, {figures.counts['known']} again); database "
+        f"{requests} requests of junk in {flooded_s:.1f} s by {clients} clients: "
+        f"{dict(sorted(flood.answers.items()))}; meanwhile {enrolled} TPMs enrolled ({supply.given} in all, {figures.counts['known']} again); database "
         f"+{grown} bytes; {log_bytes} bytes of log about junk; memory +{swollen} KiB; "
         f"at most {most_files} files open in a process, {files} before; {refusals:.0f} refusals counted"
     )
     site.assert_hold(node)
     assert node.stop() == 0
     return flood, node
-
-
-@pytest.fixture
-def own(founding, nursery):
-    """A CA of its own, on SQLite."""
-    made = Site(founding, nursery, None)
-    yield made
-    nursery.kill_all()
-    made.close()
 
 
 def test_a_flood_of_junk_and_machines_that_enrol(own, request):

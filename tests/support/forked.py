@@ -41,7 +41,9 @@ _LATER = {
 class Process:
     """A forked command; the members that tests use of `subprocess.Popen`, and they mean the same."""
 
-    def __init__(self, forks: "Forks", args: Sequence[str], pid: int, stdout: IO | None, stderr: IO | None) -> None:
+    def __init__(
+        self, forks: "Forks", args: Sequence[str], pid: int, stdout: IO | None, stderr: IO | None
+    ) -> None:
         self._forks = forks
         self.args = list(args)
         self.pid = pid
@@ -149,7 +151,13 @@ class Forks:
         return Process(self, (program, *map(str, words)), pid, *near)
 
     def run(
-        self, program: str, words: Sequence[object], *, env: Mapping[str, str], cwd: Path | None = None, timeout: float = 60
+        self,
+        program: str,
+        words: Sequence[object],
+        *,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        timeout: float = 60,
     ) -> subprocess.CompletedProcess:
         """Run a command to its end; text of both streams is in the result."""
         with tempfile.TemporaryFile("r+") as out, tempfile.TemporaryFile("r+") as err:

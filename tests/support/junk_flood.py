@@ -53,7 +53,9 @@ def _forgeries(machine: Machine, nonce: str) -> Iterator[tuple[str, bytes]]:
     wrong = replace(evidence, runtime_data=canonical)
     proof = machine.tpm.certify(certify_qualifier(canonical))
     yield "nonce", post("/v1/enrollments", w.encode(EnrollmentRequest(wrong, proof)))
-    chain = evidence.certificates[:-40] + bytes([evidence.certificates[-40] ^ 1]) + evidence.certificates[-39:]
+    chain = (
+        evidence.certificates[:-40] + bytes([evidence.certificates[-40] ^ 1]) + evidence.certificates[-39:]
+    )
     cut = w.encode(replace(genuine, evidence=replace(evidence, certificates=chain)))
     yield "chain", post("/v1/enrollments", cut)
 
@@ -61,7 +63,13 @@ def _forgeries(machine: Machine, nonce: str) -> Iterator[tuple[str, bytes]]:
 def _plain() -> Iterator[tuple[str, bytes]]:
     for _ in range(3):
         yield "unasked nonce", post("/v1/nonces")
-    for body in (b"{", b'{"evidence":{},"evidence":{}}', b"[" * 3000, b'{"evidence":{"profile":"\\ud800"}}', b"\xff\xfe"):
+    for body in (
+        b"{",
+        b'{"evidence":{},"evidence":{}}',
+        b"[" * 3000,
+        b'{"evidence":{"profile":"\\ud800"}}',
+        b"\xff\xfe",
+    ):
         yield "malformed", post("/v1/enrollments", body)
     yield "malformed", post("/v1/enrollments/00/activation", b'{"secrets":["AAAA"]}')
     yield "nowhere", b"GET /v1/enrollments/00 HTTP/1.1\r\nHost: ca\r\n\r\n"
@@ -77,7 +85,9 @@ class Flood:
         sent: requests so far.
     """
 
-    def __init__(self, port: int, new_machine: Callable[[], Machine], requests: int, clients: int, seed: int = 0) -> None:
+    def __init__(
+        self, port: int, new_machine: Callable[[], Machine], requests: int, clients: int, seed: int = 0
+    ) -> None:
         self.answers: Counter[tuple[str, int]] = Counter()
         self.sent = 0
         self.broken: list[str] = []
@@ -167,7 +177,7 @@ def response(reader) -> tuple[int, bytes]:
         if not line:
             return 0, b""
         length = 0
-        while (field := reader.readline().strip()):
+        while field := reader.readline().strip():
             name, _, value = field.partition(b":")
             if name.lower() == b"content-length":
                 length = int(value)

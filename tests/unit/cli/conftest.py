@@ -155,9 +155,7 @@ class Server:
                     command(*words), env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
                 )
             else:
-                self.process = forks.popen(
-                    CA, words, env=environment, stdout=subprocess.PIPE, stderr=errors
-                )
+                self.process = forks.popen(CA, words, env=environment, stdout=subprocess.PIPE, stderr=errors)
         ready, _, _ = select.select([self.process.stdout], [], [], 60)
         assert ready
         self.greeting = self.process.stdout.readline()
@@ -179,7 +177,9 @@ def serve(forks, passphrase_file, tmp_path):
     with contextlib.ExitStack() as stack:
 
         def start(directory: Path, *options: object, by_name: bool = False) -> Server:
-            server = Server(None if by_name else forks, directory, tmp_path / "serve.log", passphrase_file, *options)
+            server = Server(
+                None if by_name else forks, directory, tmp_path / "serve.log", passphrase_file, *options
+            )
             stack.callback(server.process.stdout.close)
             stack.callback(server.process.wait, 60)
             stack.callback(server.process.terminate)

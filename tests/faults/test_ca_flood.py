@@ -28,8 +28,8 @@ from ca_service.api.journal import (
 
 GENUINE = 2
 HABITS = Habits(again=0.2, replay=0.1, most_wait_s=0.3)
-MOST_GROWN_KIB = 16 << 10
-"""Of one process, from when it was warm: arenas of threads that had not been busy yet, and caches with bounds."""
+MOST_GROWN_KIB = 48 << 10
+"""Of one process, from when it was warm: arenas of threads that had not been busy yet, caches of sessions."""
 
 PER_ENROLMENT = 64 << 10
 """Bytes of database that an enrolment may cost; it is about 30 KB (`make bench`)."""
@@ -85,10 +85,12 @@ def run_flood(site: Site, chance, requests: int, clients: int, *, most_s: float)
     supply = Supply(site)
     load = Load([node.base], site.record, supply, GENUINE, HABITS, seed=chance.randrange(1 << 32)).start()
     flood = Flood(node.port, lambda: next(spare), requests, clients, chance.randrange(1 << 32)).start()
-    most_files = 0
+    most_files, resident = 0, []
     while flood.busy:
         assert time.monotonic() - begun < most_s, (flood.sent, flood.answers)
         most_files = max(most_files, *(open_files(pid) for pid in workers))
+        if flood.sent * 10 >= requests * len(resident):
+            resident.append(sum(resident_kib(pid) for pid in workers))
         load.stop.wait(0.05)
     flood.join(10)
     flooded_s, enrolled = time.monotonic() - begun, load.figures().counts["enrolments"]
@@ -125,9 +127,9 @@ def run_flood(site: Site, chance, requests: int, clients: int, *, most_s: float)
     assert most_files <= max(files) + clients + GENUINE + 40
     print(
         f"{requests} requests of junk in {flooded_s:.1f} s by {clients} clients: "
-        f"{dict(sorted(flood.answers.items()))}; meanwhile {enrolled} TPMs enrolled ({supply.given} in all, {figures.counts['known']} again); database "
-        f"+{grown} bytes; {log_bytes} bytes of log about junk; memory +{swollen} KiB; "
-        f"at most {most_files} files open in a process, {files} before; {refusals:.0f} refusals counted"
+        f"{dict(sorted(flood.answers.items()))}; meanwhile {enrolled} TPMs enrolled ({supply.given} in all, "
+        f"{figures.counts['known']} again); database +{grown} bytes; {log_bytes} bytes of log about junk; "
+        f"memory +{swollen} KiB, all processes tenth by tenth {resident}; at most {most_files} files open in a process, {files} before; {refusals:.0f} refusals counted"
     )
     site.assert_hold(node)
     assert node.stop() == 0

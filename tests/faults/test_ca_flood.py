@@ -129,7 +129,8 @@ def run_flood(site: Site, chance, requests: int, clients: int, *, most_s: float)
         f"{requests} requests of junk in {flooded_s:.1f} s by {clients} clients: "
         f"{dict(sorted(flood.answers.items()))}; meanwhile {enrolled} TPMs enrolled ({supply.given} in all, "
         f"{figures.counts['known']} again); database +{grown} bytes; {log_bytes} bytes of log about junk; "
-        f"memory +{swollen} KiB, all processes tenth by tenth {resident}; at most {most_files} files open in a process, {files} before; {refusals:.0f} refusals counted"
+        f"memory +{swollen} KiB, all processes tenth by tenth {resident}; at most {most_files} files open in a "
+        f"process, {files} before; {refusals:.0f} refusals counted"
     )
     site.assert_hold(node)
     assert node.stop() == 0

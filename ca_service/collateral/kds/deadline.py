@@ -94,7 +94,7 @@ class Deadline(HTTPAdapter):
 
 
 def _close_abandoned(error: BaseException) -> None:
-    """Close what `ssl` had just taken over when a connection turned out to be cut off; it leaves that to the collector."""
+    """Close what `ssl` took over just when the connection was cut off; it leaves that to the collector of garbage."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         taken = frame.f_locals.get("self")
         if isinstance(taken, ssl.SSLSocket):

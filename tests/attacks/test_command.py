@@ -1,28 +1,31 @@
 """`vtpm attack`: the stable JSON, and the exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from forked import DEVICE
 
 from vtpm.cli import attack as module
 from vtpm.cli.attack import attack
 from vtpm.lab.attacks import ATTACKS, Attack, Case, Result, Verdict
 
-VTPM = Path(sys.executable).with_name("vtpm")
 
-
-def _vtpm(*arguments):
-    return subprocess.run(
-        [VTPM, "attack", *arguments], capture_output=True, text=True, check=False, timeout=100
-    )
+@pytest.fixture(scope="module")
+def vtpm_attack(forks):
+    """Runs `vtpm attack` as a process of its own."""
+    environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TSS2_LOG": os.environ["TSS2_LOG"]}
+    return lambda *arguments: forks.run(DEVICE, ("attack", *arguments), env=environment, timeout=100)
 
 
 def test_run_prints_nothing_but_the_json():
-    done = _vtpm("run", "S3", "--json")
+    command = [Path(sys.executable).with_name("vtpm"), "attack", "run", "S3", "--json"]
+    environment = {name: value for name, value in os.environ.items() if name != "TSS2_LOG"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
     (result,) = json.loads(done.stdout)
     stable = {name: result[name] for name in ("id", "unchecked", "checked", "rules")}
@@ -31,16 +34,16 @@ def test_run_prints_nothing_but_the_json():
     assert result["refused_by"] == "store.key"
 
 
-def test_run_for_a_person():
-    done = _vtpm("run", "s3")
+def test_run_for_a_person(vtpm_attack):
+    done = vtpm_attack("run", "s3")
     assert (done.returncode, done.stderr) == (0, "")
     assert "store.key alone" in done.stdout
     assert "succeeded" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [("run",), ("run", "--all", "m1"), ("run", "m99"), ("run", "--such")])
-def test_usage(arguments):
-    done = _vtpm(*arguments)
+def test_usage(vtpm_attack, arguments):
+    done = vtpm_attack(*arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stdout == ""

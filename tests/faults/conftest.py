@@ -4,7 +4,7 @@ from pathlib import Path
 import enrollment_world as w
 import fault_parties
 import pytest
-from fault_site import durable_postgres, founding, nursery, site  # noqa: F401 - fixtures
+from fault_site import durable_postgres, founding, nursery, own, shared, site  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +42,9 @@ def helpers():
 
 
 @pytest.fixture(scope="session")
-def founded(tmp_path_factory: pytest.TempPathFactory):
+def founded(tmp_path_factory: pytest.TempPathFactory, forks):
     """A key broker and a CA that allows it, as processes; tests may stop or kill them."""
-    parties = fault_parties.Parties(tmp_path_factory.mktemp("parties"))
+    parties = fault_parties.Parties(tmp_path_factory.mktemp("parties"), forks)
     parties.found()
     yield parties
     parties.close()

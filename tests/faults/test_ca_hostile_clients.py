@@ -6,16 +6,19 @@ genuine clients enrol and operators are served.
 
 import contextlib
 import gzip
+import http.client
 import itertools
 import json
 import resource
 import socket
+import ssl
 import time
 
 import pytest
 from enrolment_load import Client, Habits, free_port, machines, tpms
 from fault_site import Site
-from small_service import connect, resident_kib, rest_of, say, status_of
+from small_service import Small, Spec, connect, resident_kib, rest_of, say, status_of
+from tls_files import Authority
 
 from ca_service.cli.channel import ask_server, operator_socket
 
@@ -166,6 +169,71 @@ def test_targets(served, target):
     _, node, publish = served
     for port, method in itertools.product((node.port, publish), (b"GET ", b"POST ")):
         assert 400 <= status(port, method + target) < 500
+
+
+PIPELINED = 20
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x00" * 200, b"\x1b[31m\xff\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\n"]
+)
+def test_pipelined_garbage(served, garbage):
+    """What was asked before it is answered, then nothing more; the next client is none the worse for it."""
+    _, node, _ = served
+    asked = b"POST /v1/nonces HTTP/1.1\r\nHost: ca\r\nContent-Length: 0\r\n\r\n"
+    answers = say(node.port, asked * PIPELINED + garbage + asked * PIPELINED)
+    assert answers.count(b"HTTP/1.1 201 ") == PIPELINED
+    rest = answers.rpartition(b"HTTP/1.1 201 ")[2].partition(b"HTTP/1.1 ")[2]
+    assert rest == b"" or rest.startswith((b"4", b"505 "))
+    assert status(node.port, b"POST /v1/nonces") == 201
+
+
+def test_clients_that_never_read(served):
+    """Each asks for more than its socket takes, and reads nothing: requests are left unread, and memory is bounded."""
+    site, node, _ = served
+    before = [resident_kib(worker) for worker in node.workers]
+    asked = b"POST /v1/nonces HTTP/1.1\r\nHost: ca\r\nContent-Length: 0\r\n\r\n" * 900
+    with contextlib.ExitStack() as stack:
+        for number in range(60):
+            one = stack.enter_context(connect(node.port, f"127.5.0.{1 + number}"))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                one.send(asked)
+        assert enrol(site, node, 10) >= 3
+        grown = [resident_kib(worker) - was for worker, was in zip(node.workers, before, strict=True)]
+    assert max(grown) < 32 << 10, grown
+
+
+def test_half_open_handshakes(tmp_path):
+    """Hundreds that begin TLS and go no further; whoever means it is served, and memory is bounded."""
+    ca = Authority(tmp_path, "server-ca")
+    server = Small(tmp_path / "log", Spec(tls=(*ca.issue("server", dns=["localhost"]), None)))
+    hello = hello_of(ca.file)
+    begun = (b"", hello[:5], hello[:-1], hello, b"\x16\x03\x01\x40\x00")
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.close)
+        (worker,) = server.workers
+        before = resident_kib(worker)
+        for number in range(500):
+            one = stack.enter_context(connect(server.port, f"127.7.{number // 250}.{1 + number % 250}"))
+            one.sendall(begun[number % len(begun)])
+        context = ssl.create_default_context(cafile=ca.file)
+        connection = http.client.HTTPSConnection("localhost", server.port, timeout=20, context=context)
+        with contextlib.closing(connection):
+            connection.request("GET", "/who")
+            assert connection.getresponse().status == 200
+        grown = resident_kib(worker) - before
+    assert grown < 64 << 10, grown
+
+
+def hello_of(trusted) -> bytes:
+    """How a client begins TLS."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context(cafile=trusted)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
 
 
 def test_memory_stays_bounded(served):

@@ -15,20 +15,13 @@ from fault_site import Site, Supply, only_retryable, seeded
 
 CLIENTS = 6
 HABITS = Habits(again=0.15, replay=0.1, most_wait_s=0.3, pause_s=0.02)
+ROLLING = Habits(again=0.15, replay=0.1, hop=0.2, most_wait_s=0.3, pause_s=0.02)
+NAMES = ("node-a", "node-b")
 CUT_OFF = ("IncompleteRead", "BadStatusLine", "LineTooLong", "UnknownProtocol")
 """What a client makes of an answer that is no whole answer."""
 
 LOST = ("RemoteDisconnected", "ConnectionResetError", "BrokenPipeError")
 """What it makes of a connection that ends before there is an answer."""
-
-
-@pytest.fixture
-def own(founding, nursery):
-    """A CA of its own, on SQLite."""
-    made = Site(founding, nursery, None)
-    yield made
-    nursery.kill_all()
-    made.close()
 
 
 def unanswered(site: Site) -> set[bytes]:
@@ -43,6 +36,13 @@ def settled(site: Site) -> set[bytes]:
     while (left := unanswered(site)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
+
+
+def assert_whole(figures: Figures, most_lost: int) -> None:
+    """No answer was cut off, and hardly a connection was closed on a client that asked."""
+    assert [kind for kind in figures.counts if kind.endswith(CUT_OFF)] == []
+    lost = sum(count for kind, count in figures.counts.items() if kind.endswith(LOST))
+    assert lost <= most_lost, figures.counts
 
 
 def run_stops(site: Site, chance, stops: int) -> tuple[Figures, list[float]]:
@@ -65,26 +65,65 @@ def run_stops(site: Site, chance, stops: int) -> tuple[Figures, list[float]]:
     supply.shut()
     figures = load.join(60)
     only_retryable(figures, [node])
-    assert [kind for kind in figures.counts if kind.endswith(CUT_OFF)] == []
     # A client that was silent for long may send just when its connection is closed. What was at work is answered.
-    lost = sum(count for kind, count in figures.counts.items() if kind.endswith(LOST))
-    assert lost <= stops, figures.counts
+    assert_whole(figures, stops)
     assert figures.counts["enrolments"] == supply.given
     site.assert_hold(node.until_ready())
     assert node.stop() == 0
     return figures, took
 
 
+def run_rolling(site: Site, chance, stops: int) -> Figures:
+    """Two nodes on one database are stopped and started in turn, as an upgrade does it; clients use both."""
+    supply = Supply(site, "rolling")
+    nodes = [site.start(workers=1, ca=site.copy(name)) for name in NAMES]
+    bases = [node.until_ready().base for node in nodes]
+    load = Load(bases, site.record, supply, CLIENTS, ROLLING, seed=chance.randrange(1 << 32)).start()
+    for number in range(stops):
+        assert load.busy, load.figures().unexpected
+        assert site.record.until_more(1 + chance.randrange(24), 30.0), "the nodes do not go on"
+        load.stop.wait(chance.uniform(0.0, 0.05))
+        leaving = nodes[number % 2]
+        os.kill(leaving.pid, signal.SIGTERM)
+        assert leaving.wait(40.0) == 0
+        nodes[number % 2] = site.start(workers=1, ca=site.folder / NAMES[number % 2], port=leaving.port)
+        # One at a time: the other leaves when this one is ready.
+        nodes[number % 2].until_ready()
+    supply.shut()
+    figures = load.join(60)
+    only_retryable(figures, nodes)
+    # Each client has a connection to the other node, which was idle and is closed when it comes back to that.
+    assert_whole(figures, stops * CLIENTS)
+    assert figures.counts["enrolments"] == supply.given
+    assert settled(site) == set()
+    for node in nodes:
+        site.assert_hold(node)
+        assert node.stop() == 0
+    return figures
+
+
 @pytest.mark.timeout(120)
-def test_told_to_stop_under_load(own, request):
-    figures, took = run_stops(own, seeded(request), 3)
+def test_told_to_stop_under_load(site, request):
+    figures, took = run_stops(site, seeded(request), 3)
     assert figures.counts["enrolments"] >= 3
     # Far below the grace time: nobody holds it up who is not at work.
     assert min(took) < 10
     print("stops took", [round(seconds, 2) for seconds in took], dict(figures.counts))
 
 
+@pytest.mark.timeout(120)
+def test_two_nodes_are_restarted_in_turn(shared, request):
+    figures = run_rolling(shared, seeded(request), 4)
+    print(dict(figures.counts))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_told_to_stop_a_hundred_times(own, request):
-    run_stops(own, seeded(request), 100)
+def test_told_to_stop_a_hundred_times(site, request):
+    run_stops(site, seeded(request), 100)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_two_nodes_are_restarted_a_hundred_times(shared, request):
+    run_rolling(shared, seeded(request), 100)

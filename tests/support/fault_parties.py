@@ -19,6 +19,7 @@ from typing import Self
 
 import requests
 from cryptography import x509
+from forked import CA, DEVICE, Forks, Process
 
 from ca_service.policy import example_document
 from vtpm.kbs import Kbs
@@ -87,7 +88,7 @@ class Told:
 class Running:
     """A boot under way; iterate over `steps_as_told` to follow it."""
 
-    process: subprocess.Popen
+    process: Process
     steps: dict[str, dict[str, object]] = field(default_factory=dict)
     err: list[str] = field(default_factory=list)
     told: Told | None = None
@@ -198,8 +199,9 @@ class Gate:
 class Parties:
     """One organisation's KBS and CA on loopback, policy applied; and machines in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, forks: Forks) -> None:
         self.folder = folder
+        self._forks = forks
         self.ca_directory, self.kbs_directory = folder / "ca", folder / "kbs"
         self.ca_port, self.kbs_port = free_port(), free_port()
         self.ca_url = f"http://127.0.0.1:{self.ca_port}"
@@ -210,7 +212,7 @@ class Parties:
             "VTPM_CA_PASSPHRASE": PASSPHRASE,
             "TSS2_LOG": "all+none",
         }
-        self._servers: dict[str, subprocess.Popen] = {}
+        self._servers: dict[str, Process | subprocess.Popen] = {}
         self._count = itertools.count(1)
 
     # -- organisation -------------------------------------------------------------------------------------------
@@ -230,15 +232,7 @@ class Parties:
         self.run("vtpm-ca", "policy", "apply", "policy.toml")
 
     def run(self, *words: str, code: int = 0) -> str:
-        done = subprocess.run(
-            [str(BIN / words[0]), *words[1:]],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=self.folder,
-            env=self.environment,
-            timeout=60,
-        )
+        done = self._forks.run(words[0], words[1:], env=self.environment, cwd=self.folder)
         readable(done.stderr)
         assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
         return done.stdout
@@ -262,16 +256,16 @@ class Parties:
 
     def _serve(self, who: str, url: str, *words: str) -> None:
         log = self.folder / f"{who}.log"
-        words = tuple(str(BIN / word) if word in {"vtpm", "vtpm-ca"} else word for word in words)
-        with log.open("a") as stream:
-            self._servers[who] = process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                cwd=self.folder,
-                env=self.environment,
-            )
+        options = {"stdout": log.open("a"), "cwd": self.folder, "env": self.environment}
+        with options["stdout"] as stream:
+            options["stderr"] = stream
+            if words[0] in {CA, DEVICE}:
+                process = self._forks.popen(words[0], words[1:], **options)
+            else:
+                # Somebody else starts it, who wants its name.
+                named = [str(BIN / word) if word in {CA, DEVICE} else word for word in words]
+                process = subprocess.Popen(named, stdin=subprocess.DEVNULL, **options)
+            self._servers[who] = process
         deadline = time.monotonic() + START_S
         while True:
             assert process.poll() is None, log.read_text()
@@ -303,7 +297,7 @@ class Parties:
             os.kill(pid, signal.SIGKILL)
         process.wait()
         deadline = time.monotonic() + START_S
-        while any(Path(f"/proc/{pid}").exists() and b"vtpm" in _cmdline(pid) for pid in workers):
+        while any(_runs(pid) for pid in workers):
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
@@ -329,16 +323,15 @@ class Parties:
         if path is not None:
             environment["PATH"] = f"{path}:{environment['PATH']}"
         return Running(
-            subprocess.Popen(
+            self._forks.popen(
+                DEVICE,
                 [
-                    *(str(BIN / "vtpm"), "boot", directory, "--json"),
+                    *("boot", directory, "--json"),
                     *("--ca", ca or self.ca_url, "--kbs", kbs or self.kbs_url),
                     *("--resource", resource, *options),
                 ],
-                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                text=True,
                 cwd=self.folder,
                 env=environment,
             )
@@ -461,11 +454,12 @@ class Inside:
     nv: dict[str, bytes | None]
 
 
-def _cmdline(pid: int) -> bytes:
+def _runs(pid: int) -> bool:
+    """Whether the process is there and no zombie: a zombie holds no file and no lock."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
-        return b""
+        return False
 
 
 __all__ = [

@@ -172,3 +172,21 @@ def site(request: pytest.FixtureRequest, founding, nursery):
     yield made
     nursery.kill_all()
     made.close()
+
+
+@pytest.fixture
+def own(founding, nursery):
+    """A CA of its own, on SQLite."""
+    made = Site(founding, nursery, None)
+    yield made
+    nursery.kill_all()
+    made.close()
+
+
+@pytest.fixture
+def shared(founding, nursery, durable_postgres):
+    """A CA on a database that several nodes share."""
+    made = Site(founding, nursery, durable_postgres)
+    yield made
+    nursery.kill_all()
+    made.close()

@@ -210,10 +210,11 @@ class PostgresCluster:
             )
 
     def disconnect(self, name: str) -> None:
-        """End all sessions of a database, as a failover does."""
+        """End all sessions of a database, as a failover does, and wait until they have ended."""
         with self._admin("postgres") as connection:
             connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+                "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE datname = %s",
+                (_STOP_S * 1000, name),
             )
 
     def empty(self, name: str) -> None:

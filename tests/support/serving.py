@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from enrolment_load import free_port
+from remembered_keys import remember_keys
 
 SUPPORT = Path(__file__).parent
 ROOT = SUPPORT.parents[1]
@@ -191,9 +192,9 @@ def nurse() -> None:
         import psycopg  # noqa: F401, PLC0415
     import ca_service.cli.serve  # noqa: F401, PLC0415
     from ca_service.cli import main  # noqa: PLC0415
-    from ca_service.keys import find_passphrase, load_authority, sealed  # noqa: PLC0415
+    from ca_service.keys import find_passphrase, load_authority  # noqa: PLC0415
 
-    _remember(sealed)
+    remember_keys()
     statuses: dict[int, int] = {}
     for line in sys.stdin:
         request = json.loads(line)
@@ -210,24 +211,6 @@ def nurse() -> None:
         if _poll(pid, statuses) is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-
-
-def _remember(sealed) -> None:
-    """scrypt is slow on purpose; the same passphrase, salt and cost give the same key."""
-    known: dict[tuple[object, ...], bytes] = {}
-    real = sealed.Scrypt
-
-    class Remembering:
-        def __init__(self, **options: object) -> None:
-            self._options = options
-
-        def derive(self, passphrase: bytes) -> bytes:
-            key = (passphrase, *sorted(self._options.items()))
-            if key not in known:
-                known[key] = real(**self._options).derive(passphrase)
-            return known[key]
-
-    sealed.Scrypt = Remembering
 
 
 def _fork(main: Callable[[], None], words: Sequence[str], log: str, environment: dict[str, str]) -> int:

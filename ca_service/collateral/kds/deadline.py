@@ -6,7 +6,9 @@ the head of an answer, could hold a thread for hours.
 
 import contextlib
 import socket
+import ssl
 import threading
+import traceback
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -50,17 +52,28 @@ class Deadline(HTTPAdapter):
         )
         kind: Any = pool.ConnectionCls
 
-        def connect(connection: Any) -> socket.socket:
+        def new(connection: Any) -> socket.socket:
             made: socket.socket = kind._new_conn(connection)  # noqa: SLF001 - the one place below TLS and proxies
             self._watch(made)
             return made
 
-        pool.ConnectionCls = type(kind.__name__, (kind,), {"_new_conn": connect})
+        def connect(connection: Any) -> None:
+            try:
+                kind.connect(connection)
+            except OSError as error:
+                _close_abandoned(error)
+                raise
+
+        pool.ConnectionCls = type(kind.__name__, (kind,), {"_new_conn": new, "connect": connect})
         return pool
 
     def _watch(self, connection: socket.socket) -> None:
         # TLS takes the socket itself over; a duplicate ends the same connection.
-        twin = connection.dup()
+        try:
+            twin = connection.dup()
+        except OSError:
+            connection.close()
+            raise
         with self._guard:
             self._twins.append(twin)
         timer = threading.Timer(self._seconds, self._end, (twin,))
@@ -78,3 +91,11 @@ class Deadline(HTTPAdapter):
                 self.passed = True
                 with contextlib.suppress(OSError):
                     twin.shutdown(socket.SHUT_RDWR)
+
+
+def _close_abandoned(error: BaseException) -> None:
+    """Close what `ssl` took over just when the connection was cut off; it leaves that to the collector of garbage."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        taken = frame.f_locals.get("self")
+        if isinstance(taken, ssl.SSLSocket):
+            taken.close()

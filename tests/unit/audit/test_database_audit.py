@@ -71,7 +71,10 @@ EDITS = {
         {"certificate.altered": 1, "certificate.mismatch": 1},
     ),
     "certificate of another": (
-        "UPDATE certificates SET der = (SELECT max(der) FROM certificates) WHERE serial = :serial",
+        (
+            "UPDATE certificates SET der = (SELECT min(other.der) FROM certificates AS other"
+            " WHERE other.serial <> :serial) WHERE serial = :serial"
+        ),
         {"certificate.altered": 1, "certificate.mismatch": 1},
     ),
     "certificate's end": (

@@ -11,6 +11,7 @@ from pathlib import Path
 import operations_stage as s
 import pytest
 import structlog
+from forked import CA, Forks
 
 from ca_service.cli import main
 
@@ -32,8 +33,10 @@ def stage():
 
 
 @pytest.fixture(scope="session")
-def new_ca(tmp_path_factory: pytest.TempPathFactory):
-    return s.new(tmp_path_factory.mktemp("new"))
+def new_ca(tmp_path_factory: pytest.TempPathFactory, forks: Forks):
+    made = s.new(tmp_path_factory.mktemp("new"))
+    forks.warm(made.directory / "ca", s.w.PASSPHRASE)
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -105,8 +108,15 @@ def command(*words: object) -> list[str]:
 
 
 @pytest.fixture
+def forked(forks, passphrase_file):
+    """Runs a command as a process of its own, which starts quickly."""
+    environment = {**_ENVIRONMENT, "VTPM_CA_PASSPHRASE_FILE": str(passphrase_file)}
+    return lambda *words: forks.run(CA, words, env=environment)
+
+
+@pytest.fixture
 def process(passphrase_file):
-    """Runs a command as a process of its own."""
+    """Runs a command as a process that is started by name."""
 
     def run(*words: object, env: dict[str, str] | None = None, **options) -> subprocess.CompletedProcess:
         settings = {
@@ -131,16 +141,21 @@ def free_port() -> int:
 class Server:
     """A running `vtpm-ca serve`."""
 
-    def __init__(self, directory: Path, log: Path, passphrase_file: Path, *options: object) -> None:
+    def __init__(
+        self, forks: Forks | None, directory: Path, log: Path, passphrase_file: Path, *options: object
+    ) -> None:
         self.directory = directory
         self.port = free_port()
         self.log = log
         environment = {**_ENVIRONMENT, "VTPM_CA_PASSPHRASE_FILE": str(passphrase_file)}
         words = ("serve", "--dir", directory, "--bind", f"127.0.0.1:{self.port}", *options)
         with log.open("ab") as errors:
-            self.process = subprocess.Popen(
-                command(*words), env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-            )
+            if forks is None:
+                self.process = subprocess.Popen(
+                    command(*words), env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+                )
+            else:
+                self.process = forks.popen(CA, words, env=environment, stdout=subprocess.PIPE, stderr=errors)
         ready, _, _ = select.select([self.process.stdout], [], [], 60)
         assert ready
         self.greeting = self.process.stdout.readline()
@@ -157,12 +172,14 @@ class Server:
 
 
 @pytest.fixture
-def serve(passphrase_file, tmp_path):
-    """Starts servers, and kills at the end those that still run."""
+def serve(forks, passphrase_file, tmp_path):
+    """Starts servers, quickly or by name, and ends at the end those that still run."""
     with contextlib.ExitStack() as stack:
 
-        def start(directory: Path, *options: object) -> Server:
-            server = Server(directory, tmp_path / "serve.log", passphrase_file, *options)
+        def start(directory: Path, *options: object, by_name: bool = False) -> Server:
+            server = Server(
+                None if by_name else forks, directory, tmp_path / "serve.log", passphrase_file, *options
+            )
             stack.callback(server.process.stdout.close)
             stack.callback(server.process.wait, 60)
             stack.callback(server.process.terminate)

@@ -442,7 +442,7 @@ class TestStreams:
         assert done.stderr.startswith("vtpm-ca: the output cannot be written")
 
     def test_closed_streams(self, process, ca):
-        for numbers in ((1,), (2,), (0, 1, 2)):
+        for numbers in ((1,), (0, 1, 2)):
 
             def close(numbers=numbers):
                 for number in numbers:
@@ -455,7 +455,7 @@ class TestStreams:
         assert done.returncode == 1
 
     def test_other_locales(self, process, ca):
-        for name in ("C", "POSIX", "de_DE.ISO-8859-1"):
+        for name in ("C", "de_DE.ISO-8859-1"):
             done = process("policy", "show", "--dir", ca, env={"LC_ALL": name, "PYTHONUTF8": "0"})
             assert (done.returncode, done.stderr) == (0, "")
 

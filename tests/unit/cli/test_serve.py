@@ -174,11 +174,11 @@ class TestRefusedToStart:
         assert here("serve", "--dir", ca).code == 2
         assert operator_socket(ca).read_text() == "mine"
 
-    def test_an_address_in_use(self, process, ca):
+    def test_an_address_in_use(self, forked, ca):
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()
-            done = process("serve", "--dir", ca, "--bind", f"127.0.0.1:{other.getsockname()[1]}")
+            done = forked("serve", "--dir", ca, "--bind", f"127.0.0.1:{other.getsockname()[1]}")
         assert done.returncode == 3
         assert "Connection in use" in done.stderr
         assert "Traceback" not in done.stderr
@@ -257,7 +257,7 @@ def test_two_workers_work_on_one_database(serve, here, ca):
 
 
 def test_secrets_show_nowhere(serve, stage, here, ca):
-    server = serve(ca)
+    server = serve(ca, by_name=True)
     until(lambda: server.workers)
     here("crl", "publish", "--dir", ca)
     for pid in (server.process.pid, *server.workers):
@@ -267,9 +267,9 @@ def test_secrets_show_nowhere(serve, stage, here, ca):
     assert stage.w.PASSPHRASE.decode() not in server.log.read_text() + server.greeting
 
 
-def test_a_second_server_is_refused(serve, process, ca):
+def test_a_second_server_is_refused(serve, forked, ca):
     server = serve(ca)
-    done = process("serve", "--dir", ca, "--bind", f"127.0.0.1:{server.port + 1}")
+    done = forked("serve", "--dir", ca, "--bind", f"127.0.0.1:{server.port + 1}")
     assert (done.returncode, "a server works on" in done.stderr) == (3, True)
     assert json.loads(ask(server, "/healthz")) == {"status": "alive"}
     assert operator_socket(ca).exists()

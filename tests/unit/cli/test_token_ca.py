@@ -6,12 +6,12 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from forked import CA, Forks
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = "the pin of both tokens"
@@ -31,7 +31,8 @@ module = "{MODULE}"
 class Operator:
     """Somebody with a passphrase, a PIN and tokens, at a machine."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, forks: Forks) -> None:
+        self._forks = forks
         self.ca = folder / "ca"
         self.log = folder / "log"
         (folder / "tokens").mkdir()
@@ -65,14 +66,9 @@ class Operator:
         assert (done.returncode, done.stderr) == (0, "")
         self.greeting = done.stdout
 
-    def command(self, *words: object) -> list[str]:
-        return [sys.executable, "-c", "from ca_service.cli import main; main()", *map(str, words)]
-
     def run(self, *words: object, **environ: str | None) -> subprocess.CompletedProcess:
         env = {k: v for k, v in {**self.environ, **environ}.items() if v is not None}
-        return subprocess.run(
-            self.command(*words), env=env, capture_output=True, text=True, timeout=60, check=False
-        )
+        return self._forks.run(CA, words, env=env)
 
     def skids(self) -> list[str]:
         """The key ids of root, EK, DevID and Ephemeral CA."""
@@ -86,13 +82,8 @@ class Operator:
             probe.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{probe.getsockname()[1]}"
         with self.log.open("ab") as log:
-            server = subprocess.Popen(
-                self.command("serve", "--dir", self.ca, "--bind", address, *words),
-                env=self.environ,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+            command = ("serve", "--dir", self.ca, "--bind", address, *words)
+            server = self._forks.popen(CA, command, env=self.environ, stdout=subprocess.PIPE, stderr=log)
         try:
             ready, _, _ = select.select([server.stdout], [], [], 60)
             assert ready
@@ -105,8 +96,8 @@ class Operator:
 
 
 @pytest.fixture(scope="module")
-def operator(tmp_path_factory):
-    return Operator(tmp_path_factory.mktemp("t"))
+def operator(tmp_path_factory, forks):
+    return Operator(tmp_path_factory.mktemp("t"), forks)
 
 
 def fetch(url: str) -> bytes:

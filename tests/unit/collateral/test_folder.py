@@ -3,13 +3,12 @@ import hashlib
 import os
 import signal
 import stat
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 import structlog
+from forked import SCRIPT
 
 from ca_service.collateral import CollateralFolder, items_of
 from ca_service.collateral import folder as module
@@ -271,7 +270,7 @@ def test_contents_are_on_disk_before_they_have_a_name_and_the_name_before_add_re
     assert events == ["file", "file", "rename", "rename", "directory"]
 
 
-def test_a_kill_leaves_at_most_a_file_that_is_cleaned_away(folder, item, genuine, tmp_path):
+def test_a_kill_leaves_at_most_a_file_that_is_cleaned_away(folder, item, genuine, tmp_path, forks):
     source = tmp_path / "source.der"
     source.write_bytes(genuine(MILAN))
     program = f"""
@@ -283,7 +282,7 @@ os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
 CollateralFolder(Path({str(folder.path)!r})).add(items_of(Collateral.of_file(Path({str(source)!r}).read_bytes())))
 """
     folder.path.mkdir()
-    done = subprocess.run([sys.executable, "-c", program], check=False, env=os.environ)
+    done = forks.run(SCRIPT, (program,), env={})
     assert done.returncode == -signal.SIGKILL
     (left,) = folder.path.iterdir()
     assert left.name.startswith(module.TEMPORARY)

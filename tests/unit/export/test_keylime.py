@@ -2,16 +2,14 @@
 
 import os
 import stat
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
+from forked import SCRIPT
 
 from ca_service.export import export_keylime, trusted_issuers
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
@@ -185,7 +183,7 @@ class TestCheck:
         assert plain["in_order"] is False
 
 
-def test_a_reader_never_sees_half_a_file(public, tmp_path):
+def test_a_reader_never_sees_half_a_file(public, tmp_path, forks):
     """Killed at any moment: at the flush, with the bytes written and the name not yet given."""
     script = """
 import os, signal, sys
@@ -205,8 +203,7 @@ export_keylime(Path(sys.argv[1]), load_public(Path(sys.argv[2])).issuers, None)
 """
     for flushes in range(3):
         store = tmp_path / str(flushes)
-        command = [sys.executable, "-c", script, store, public.directory, str(flushes)]
-        result = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, check=False)
+        result = forks.run(SCRIPT, (script, store, public.directory, flushes), env={})
         assert result.returncode == -9, result.stderr
         assert len(keylime_store(store)) == flushes
         export_keylime(store, public.issuers, None)

@@ -15,7 +15,7 @@ from ca_service.policy.launches import LaunchIndex
 from ca_service.policy.resources import ANY, lookup, overlaps
 from vtpm.wire.report import REPORT_SIZE, Product, Report
 
-FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 _CONSTRAINTS = {
     "release_policies",

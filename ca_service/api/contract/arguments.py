@@ -20,7 +20,9 @@ _CAUSE: Final = "ticket 1234"
 _CHOICE: Final[dict[str, object]] = {"pair": "default", "roles": ["ek", "devid"], "generation": 2}
 
 EXAMPLES: Final[Mapping[str, tuple[dict[str, object], ...]]] = {
-    "policy-apply": ({"text": "the policy document"},),
+    "policy-apply": ({"text": "the policy document", "base": 3},),
+    "policy-rollback": ({"version": 3, "base": 4},),
+    "policy-diff": ({"old": 3, "text": "the policy document"}, {"new": 4}),
     "policy-show": ({"version": 3},),
     "policy-log": ({},),
     "instance-list": ({},),

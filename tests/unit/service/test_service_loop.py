@@ -25,6 +25,7 @@ class Loop(ServiceWorker):
         self.alive = True
         self.board = Board()
         self.poller = selectors.DefaultSelector()
+        self._gates: list[Gate] = []
 
 
 @pytest.fixture
@@ -79,7 +80,6 @@ def test_what_accepting_may_say_ends_no_process(loop, gate, clients, number):
     """Without files left, somebody gives way, and it is tried again in a moment: not at once, and not never."""
     server, client = clients()
     loop._admit(gate, server, ("192.0.2.1", 1))
-    loop._accept_again(gate)
     gate.socket.accept.side_effect = OSError(number, "no")
     with mock.patch.object(loop, "poller"):
         assert loop._accept(gate) is False

@@ -7,7 +7,9 @@ from typing import Final
 from flask import Request
 from werkzeug.exceptions import NotAcceptable, UnsupportedMediaType
 
-_WEIGHT: Final = re.compile(r"q\s*=\s*([0-9]*\.?[0-9]+)\Z")
+_WEIGHT: Final = re.compile(r"q\s*=\s*([0-9]{1,3}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\Z")
+"""Bounded, for what comes from a client and is compared."""
+
 _TEXT_CHARSETS = frozenset({"", "utf-8", "utf8"})
 
 
@@ -50,7 +52,7 @@ def chosen(request: Request, offered: Sequence[str]) -> str:
 def _weights(accept: str) -> dict[str, float]:
     """Media ranges with their weights. Parameters other than that do not tell one of our forms from another.
 
-    Java's HttpURLConnection writes ``*/*; q=.2``, so a weight may be written in any way; one that is none counts fully.
+    Java's HttpURLConnection writes ``*/*; q=.2``, so that is a weight, too; what is none counts fully.
     """
     found: dict[str, float] = {}
     for part in accept.split(","):

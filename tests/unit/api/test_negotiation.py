@@ -42,6 +42,8 @@ class TestAccept:
             (f"{CERT};q=0, */*", CHAIN),
             (f"application/*;q=0.2, {CERT};q=0.1", CHAIN),
             ("text/html, image/gif, *;q=.2, */*;q=.2", CERT),
+            ("*/*;q=" + "9" * 8000 + "x", CERT),
+            (f"{CERT};q=x;q=0.1, {CHAIN};q=0.2", CHAIN),
         ],
     )
     def test_the_form_that_is_liked_best(self, accept, form):

@@ -100,7 +100,7 @@ SPELLINGS = {
     "needless-escape": ("manufactured", "m\\u0061nufactured", ""),
     "member-twice": ('"origin":', '"origin":"loaded","origin":', "tpm.origin"),
     "member-twice-escaped": ('"origin":', '"\\u006frigin":"loaded","origin":', "tpm.origin"),
-    "fraction": (f'"nonce":"{RUNTIME_DATA.nonce}"', '"nonce":1.5', ""),
+    "fraction": (f'"nonce":"{RUNTIME_DATA.nonce}"', '"nonce":1.5', "nonce"),
     "lone-surrogate": (RUNTIME_DATA.nonce, "\\ud800", ""),
     "above-16-KiB": ("\x00", " " * 16384, ""),
     "cut": ("}}\x00", "}", ""),

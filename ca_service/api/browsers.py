@@ -76,11 +76,5 @@ def is_nobodys(host: str) -> bool:
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        name = name.lower()
-        labels = name.removesuffix(".localhost")
-        return (
-            bool(name)
-            and all(c.isascii() and (c.isalnum() or c in "-_") for c in labels)
-            and "." not in labels
-        )
+        return bool(_WORD.match(name.lower().removesuffix(".localhost")))
     return True

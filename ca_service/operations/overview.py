@@ -1,7 +1,7 @@
 """How the CA stands, for a person: what the status page shows.
 
-Pure reading, by statements whose cost does not grow with the database (`ca_service.store.overview`). Each part is read
-by itself, so what cannot be read does not hide the rest.
+Pure reading, by statements whose cost does not grow with the database (`ca_service.store.overview`). The checks of
+health are made apart from all that stands in the database, so they can be seen when it cannot be read.
 """
 
 import json

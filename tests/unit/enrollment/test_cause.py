@@ -270,6 +270,17 @@ class TestUnderWay:
             helpers.issue(world, enroller, tpm, boots())
         assert refused.value.rule == "ledger.not-revoked"
 
+    def test_what_cannot_be_given_up_is_not_said_to_be(
+        self, world, store, enroller, builds, boots, revoke, tpm, helpers
+    ):
+        """Rows that contradict each other, as whoever edits a database makes them."""
+        helpers.issue(world, enroller, tpm, boots())
+        with store.write() as tx:
+            tx.connection.exec_driver_sql("UPDATE certificates SET state = 'intended'")
+        done = revoke(kbs="org-kbs", all=True, yes=True)
+        assert (done["counts"]["being_issued"], done["certificates"], done["more"]) == (0, [], False)
+        assert states(store) == {"intended": 3}
+
     def test_what_a_failed_renewal_brings_back_is_revoked_though_it_has_expired(
         self, world, store, builds, boots, revoke, tpm, helpers
     ):

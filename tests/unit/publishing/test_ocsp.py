@@ -23,7 +23,7 @@ from ca_service.judgment import Unavailable
 from ca_service.operations.audit import audit_ca, log_key
 from ca_service.profiles import OCSP_LIMIT
 from ca_service.status import responder_key
-from ca_service.store import CertificateState
+from ca_service.store import CertificateState, IssuerState
 
 REQUEST = "application/ocsp-request"
 NEVER = 0x05 << 128 | 7
@@ -312,6 +312,15 @@ class TestResponders:
         assert ": good" in pki.judge("ek", serials, answer.data)
         (certificate,) = basic(answer)["certs"]
         assert certificate.not_valid_before == world.time
+
+    def test_a_retired_issuing_ca_gets_none_any_more(self, store, world, enroller, eks):
+        with store.write() as tx:
+            tx.issuers.move(eks[0].issuer, IssuerState.RETIRED, world.time)
+        world.later(days=8)
+        made = ensure_responders(enroller.desk)
+        with store.read() as tx:
+            issuers = {row.issuer for serial in made for row in tx.log.responders([serial]).values()}
+        assert issuers == {ca.skid for ca in world.authority.issuers} - {eks[0].issuer}
 
     def test_a_clock_that_was_put_back(self, client, store, world, enroller, eks, pki):
         world.later(days=20)

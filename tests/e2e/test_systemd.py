@@ -95,7 +95,7 @@ def test_secrets_are_in_no_file_and_no_log(running):
 
 def test_killed_it_comes_back_and_told_to_stop_it_stays_away(running):
     before = of_unit(running, "vtpm-ca", "MainPID", "NRestarts")
-    running.must("systemctl kill --signal=KILL vtpm-ca")
+    running.must("systemctl kill --kill-who=main --signal=KILL vtpm-ca")
     running.must(
         "until [ $(systemctl show -P NRestarts vtpm-ca) -gt " + before[1] + " ]; do sleep 0.1; done;"
         "until systemctl is-active --quiet vtpm-ca; do sleep 0.1; done;"

@@ -118,4 +118,4 @@ def _remedy(fault: str) -> str:
     """What to do about a fault, as pydantic names its kind."""
     if fault != "extra_forbidden":
         return ""
-    return "A slip of the pen, or a later release's: an older program does not take a later one's directory."
+    return "It is misspelt, or a later release wrote it: an older program does not take what it does not know."

@@ -57,6 +57,12 @@ def test_systemd_takes_every_unit_as_it_is(machine):
     assert machine.must(f"systemd-analyze verify --man=no {units} 2>&1").strip() == ""
 
 
+def test_only_who_tells_people_has_the_network(machine):
+    units = [f"vtpm-ca-{name}.service" for name in ("backup", "health", "audit", "export")]
+    assert [of_unit(machine, unit, "PrivateNetwork", "User") for unit in units] == [["yes", "vtpm-ca"]] * 4
+    assert of_unit(machine, "vtpm-ca-alert@x.service", "PrivateNetwork", "User") == ["no", "vtpm-ca"]
+
+
 def test_an_installation_again_changes_no_setting(machine):
     machine.put("/etc/vtpm-ca/alert", "#!/bin/sh\necho mine\n", mode="0755")
     machine.must("/opt/source/deploy/install; /opt/source/deploy/install")
@@ -89,7 +95,7 @@ def test_secrets_are_in_no_file_and_no_log(running):
 
 def test_killed_it_comes_back_and_told_to_stop_it_stays_away(running):
     before = of_unit(running, "vtpm-ca", "MainPID", "NRestarts")
-    running.must("systemctl kill --signal=KILL vtpm-ca")
+    running.must("systemctl kill --kill-who=main --signal=KILL vtpm-ca")
     running.must(
         "until [ $(systemctl show -P NRestarts vtpm-ca) -gt " + before[1] + " ]; do sleep 0.1; done;"
         "until systemctl is-active --quiet vtpm-ca; do sleep 0.1; done;"

@@ -7,6 +7,7 @@ that take a cgroup controller (MemoryMax=) are not in force where this machine h
 """
 
 import contextlib
+import functools
 import os
 import select
 import shutil
@@ -73,6 +74,19 @@ exec env -i container=vtpm-ca-test PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin
 """
 
 
+_PROBE = r"""
+set -eu
+mount --make-rprivate /
+mount -t tmpfs probe "$1"
+mkdir "$1/upper" "$1/work" "$1/root" "$1/sys"
+mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
+mount -t proc proc "$1/root/proc"
+mount -t sysfs -o ro sysfs "$1/sys"
+mount -t cgroup2 cgroup2 "$1/sys/fs/cgroup"
+"""
+_NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts", "--cgroup")
+
+
 @dataclass(frozen=True)
 class Done:
     """How a command ended; `shown` is what it wrote, to both streams."""
@@ -90,6 +104,7 @@ def as_root() -> list[str] | None:
     return sudo if tried and tried.returncode == 0 else None
 
 
+@functools.cache
 def missing() -> str:
     """Why such a machine cannot be made here; empty if it can."""
     root = as_root()
@@ -97,9 +112,10 @@ def missing() -> str:
         return "a machine of its own takes root or sudo"
     if not Path(SYSTEMD).exists() or not shutil.which("unshare") or not shutil.which("nsenter"):
         return "systemd or util-linux is not installed"
-    probe = [*root, "unshare", "--mount", "--pid", "--fork", "--cgroup", "--net", "--ipc", "--uts", "true"]
-    tried = subprocess.run(probe, capture_output=True, text=True, check=False)
-    return f"namespaces cannot be made here: {tried.stderr}" if tried.returncode else ""
+    with tempfile.TemporaryDirectory() as work:
+        probe = [*root, "unshare", *_NAMESPACES, "--net", "sh", "-c", _PROBE, "probe", work]
+        tried = subprocess.run(probe, capture_output=True, text=True, check=False)
+    return f"a machine of its own cannot be made here: {tried.stderr}" if tried.returncode else ""
 
 
 class Machine:
@@ -110,8 +126,7 @@ class Machine:
         self._root = as_root() or []
         self._work = tempfile.mkdtemp(prefix="machine-")
         self._log = log
-        namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts", "--cgroup"]
-        namespaces += [] if network else ["--net"]
+        namespaces = [*_NAMESPACES, *([] if network else ["--net"])]
         places = [self._work, str(ROOT), sysconfig.get_path("purelib"), _SOURCE, _DEPENDENCIES]
         with log.open("wb") as stream:
             self._unshare = subprocess.Popen(

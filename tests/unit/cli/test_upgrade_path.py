@@ -19,7 +19,7 @@ from ca_service.cli import main
 from ca_service.keys import load_public
 
 _MANY = 40
-_FEW = 4
+_FEW = 3
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +80,25 @@ def test_killed_at_any_moment_it_can_be_repeated(here, released, passphrase_file
     assert os.waitstatus_to_exitcode(status) == 0
     expected = contents(undisturbed)
     killed = 0
-    for number in range(tries):
+    for number in range(5 * tries):
         directory = copy_of(released, f"try-{number}")
         child = upgrading(directory, passphrase_file)
-        time.sleep(random.uniform(0.1, 1.0) * took)  # noqa: S311 - any moment will do
+        time.sleep(random.uniform(0.0, 1.0) * took)  # noqa: S311 - any moment will do
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        killed += os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+        if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
+            killed += 1
+        else:
+            # The machine is faster now than it was.
+            took /= 2
         done = here("db", "upgrade", "--dir", directory)
         assert done.code == 0, done
         assert contents(directory) == expected
         assert load_public(directory).log is not None
         shutil.rmtree(directory.parent)
-    assert killed
+        if killed == tries:
+            break
+    assert killed == tries
 
 
 def test_the_released_database_put_back_is_not_taken_for_the_present_one(here, released):

@@ -9,11 +9,33 @@ import sqlalchemy as sa
 from ca_service.store import schema
 from ca_service.store.repository import Repository
 from ca_service.store.rows import CertificateState, CrlRow, ListedRow, ListKey, ListTimes, RevocationRow
-from ca_service.store.statements import Statement
+from ca_service.store.statements import Statement, one_of, places
 
 _CERTIFICATES, _REVOCATIONS, _CRLS = schema.certificates.c, schema.revocations.c, schema.crls.c
 _PLACES = 500
 """Most values in one query; databases bound how many parameters a statement has."""
+
+_THESE = one_of(_CERTIFICATES.serial, "serial", _PLACES)
+_OF_CERTIFICATES = Statement(
+    schema.revocations.insert()
+    .from_select(
+        ["issuer", "serial", "at", "reason", "cause", "shard"],
+        sa.select(
+            _CERTIFICATES.issuer,
+            _CERTIFICATES.serial,
+            sa.bindparam("at", type_=schema.Instant),
+            sa.bindparam("reason", type_=sa.String),
+            sa.bindparam("cause", type_=sa.String),
+            _CERTIFICATES.shard,
+        ).where(
+            _THESE,
+            ~sa.exists().where(
+                _REVOCATIONS.issuer == _CERTIFICATES.issuer, _REVOCATIONS.serial == _CERTIFICATES.serial
+            ),
+        ),
+    )
+    .returning(_REVOCATIONS.issuer, _REVOCATIONS.shard)
+)
 
 _OF_SHARD = sa.and_(
     _REVOCATIONS.issuer == sa.bindparam("issuer"), _REVOCATIONS.shard == sa.bindparam("shard")
@@ -91,6 +113,16 @@ class Revocations(Repository):
             self._connection.execute(schema.revocations.insert(), new)
         self._touched |= {(row["issuer"], row["shard"]) for row in new}
         return {row["serial"] for row in new}
+
+    def add_certificates(self, serials: Sequence[str], at: datetime, reason: str, cause: str) -> None:
+        """Put certificates of this CA by their serials on the next CRLs of their issuers, if they are not there yet.
+
+        As `add_all`, for many that have everything but the serial in common: the database itself looks them up.
+        """
+        common = {"at": at, "reason": reason, "cause": cause}
+        for start in range(0, len(serials), _PLACES):
+            values = places("serial", serials[start : start + _PLACES], _PLACES) | common
+            self._touched |= {(issuer, shard) for issuer, shard in self._session.rows(_OF_CERTIFICATES, values)[1]}
 
     def published(self, key: ListKey) -> None:
         """This list was made anew: until the next revocation it has not changed."""

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from ca_service.store import schema
 from ca_service.store.repository import Repository
 from ca_service.store.rows import CertificateState, EvidenceFacts
+from ca_service.store.statements import Statement, one_of, places
 
 _CHUNK = 500
 """How many keys one statement names: less than any database's bound on values."""
@@ -47,6 +48,16 @@ _CERTIFIED = schema.certificates.join(schema.tpms, _T.id == _C.tpm_id).join(
 
 _GOOD = (CertificateState.ISSUED.value, CertificateState.SUPERSEDED.value)
 _INTENDED = CertificateState.INTENDED.value
+_REVOKED = CertificateState.REVOKED.value
+
+_PLACES = _CHUNK
+
+_END = Statement(
+    schema.certificates.update().where(
+        one_of(_C.serial, "serial", _PLACES), sa.or_(*(_C.state == state for state in _GOOD))
+    ),
+    ("state", "live"),
+)
 
 
 @dataclass(frozen=True)
@@ -246,9 +257,7 @@ class Causes(Repository):
     def end(self, serials: Iterable[str]) -> None:
         """Let good certificates be revoked ones; a serial (hex) that is no good certificate's is left as it is."""
         for chunk in _chunks(list(serials)):
-            good = sa.and_(_C.serial.in_(chunk), _C.state.in_(_GOOD))
-            ended = schema.certificates.update().where(good)
-            self._connection.execute(ended.values(state=CertificateState.REVOKED.value, live=None))
+            self._session.run(_END, places("serial", chunk, _PLACES) | {"state": _REVOKED, "live": None})
 
 
 def _chunks(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:

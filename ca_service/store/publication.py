@@ -1,6 +1,6 @@
 """Revoked serials and published CRLs."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 
@@ -9,11 +9,33 @@ import sqlalchemy as sa
 from ca_service.store import schema
 from ca_service.store.repository import Repository
 from ca_service.store.rows import CertificateState, CrlRow, ListedRow, ListKey, ListTimes, RevocationRow
-from ca_service.store.statements import Statement
+from ca_service.store.statements import Statement, one_of, places
 
 _CERTIFICATES, _REVOCATIONS, _CRLS = schema.certificates.c, schema.revocations.c, schema.crls.c
 _PLACES = 500
 """Most values in one query; databases bound how many parameters a statement has."""
+
+_THESE = one_of(_CERTIFICATES.serial, "serial", _PLACES)
+_OF_CERTIFICATES = Statement(
+    schema.revocations.insert()
+    .from_select(
+        ["issuer", "serial", "at", "reason", "cause", "shard"],
+        sa.select(
+            _CERTIFICATES.issuer,
+            _CERTIFICATES.serial,
+            sa.bindparam("at", type_=schema.Instant),
+            sa.bindparam("reason", type_=sa.String),
+            sa.bindparam("cause", type_=sa.String),
+            _CERTIFICATES.shard,
+        ).where(
+            _THESE,
+            ~sa.exists().where(
+                _REVOCATIONS.issuer == _CERTIFICATES.issuer, _REVOCATIONS.serial == _CERTIFICATES.serial
+            ),
+        ),
+    )
+    .returning(_REVOCATIONS.issuer, _REVOCATIONS.shard)
+)
 
 _OF_SHARD = sa.and_(
     _REVOCATIONS.issuer == sa.bindparam("issuer"), _REVOCATIONS.shard == sa.bindparam("shard")
@@ -92,6 +114,18 @@ class Revocations(Repository):
         self._touched |= {(row["issuer"], row["shard"]) for row in new}
         return {row["serial"] for row in new}
 
+    def add_certificates(self, serials: Sequence[str], at: datetime, reason: str, cause: str) -> None:
+        """Put certificates of this CA by their serials on the next CRLs of their issuers, if they are not there yet.
+
+        As `add_all`, for many that have everything but the serial in common: the database itself looks them up.
+        """
+        common = {"at": at, "reason": reason, "cause": cause}
+        for start in range(0, len(serials), _PLACES):
+            values = places("serial", serials[start : start + _PLACES], _PLACES) | common
+            self._touched |= {
+                (issuer, shard) for issuer, shard in self._session.rows(_OF_CERTIFICATES, values)[1]
+            }
+
     def published(self, key: ListKey) -> None:
         """This list was made anew: until the next revocation it has not changed."""
         self._touched.discard(key)
@@ -153,6 +187,22 @@ class Crls(Repository):
         """When the CRLs in force of these issuers were made and end, without the lists, which may be long."""
         rows = self._connection.execute(_TIMES, {"issuers": sorted(issuers)})
         return {(row[0], row[1]): ListTimes(*row[2:]) for row in rows}
+
+    def missing_shards(self, counts: Mapping[str, int]) -> list[ListKey]:
+        """Lists that there should be and that were never published, in order.
+
+        Args:
+            counts: how many lists each issuing CA (subject key id, hex) has at least, as ``ca.toml`` says. A list
+                that is missing before a later one, or on which a revoked serial number belongs, is missing as well.
+        """
+        there, last = set[ListKey](), {skid: count - 1 for skid, count in counts.items()}
+        for table in (_CRLS, _REVOCATIONS):
+            query = sa.select(table.issuer, table.shard).where(table.issuer.in_(sorted(counts))).distinct()
+            for issuer, shard in self._connection.execute(query):
+                last[issuer] = max(last[issuer], shard)
+                if table is _CRLS:
+                    there.add((issuer, shard))
+        return sorted({(skid, n) for skid, end in last.items() for n in range(end + 1)} - there)
 
     def get(self, issuer: str, number: int, shard: int = 0) -> CrlRow | None:
         """An issuer's CRL of this number."""

@@ -64,6 +64,17 @@ def update_by(table: sa.Table, where: tuple[str, ...], columns: tuple[str, ...])
     return Statement(table.update().where(*condition), columns)
 
 
+def one_of(column: "sa.ColumnElement[Any]", name: str, count: int) -> "sa.ColumnElement[bool]":
+    """Whether a column has one of so many values, which `places` names."""
+    return column.in_([sa.bindparam(f"{name}{i}") for i in range(count)])
+
+
+def places(name: str, values: Sequence[object], count: int) -> dict[str, object]:
+    """The values of a `one_of` with places for at least one and at most `count`: what is over repeats the last."""
+    last = len(values) - 1
+    return {f"{name}{i}": values[min(i, last)] for i in range(count)}
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A statement in the words of one database.

@@ -28,6 +28,7 @@ import authority
 import enrollment_world as w
 import evidence
 import publication
+import restart
 import volume
 
 from vtpm.tpm import Swtpm, manufacture
@@ -171,11 +172,57 @@ def publication_figures(lists: dict[str, float]) -> list[dict[str, object]]:
         figure(
             "publication: from a revocation to its list", lists["one"], "s", floor=lists["one_cpu"], aim=1
         ),
+        figure("revocation: 100,000 certificates by cause", lists["cause"], "s", floor=lists["cause_cpu"]),
     ]
 
 
+def restart_figures(times: dict[str, float]) -> list[dict[str, object]]:
+    """The lines about a start: the issue's bound as aim, and how it stands to what no start can do without."""
+    return [
+        figure(
+            "restart: from SIGTERM to the next answer", times["restart"], "s", floor=times["floor"], aim=2
+        ),
+        figure("restart: start to the libraries' own", times["start"] / times["floor"], "ratio", floor=1.0),
+    ]
+
+
+PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {
+    "publication": lambda: _in_folder(lambda folder: publication_figures(publication.measure(folder))),
+    "restart": lambda: restart_figures(restart.measure()),
+}
+"""What can be measured alone: `python tests/bench/__main__.py publication`."""
+
+
+def _in_folder(measured: Callable[[Path], list[dict[str, object]]]) -> list[dict[str, object]]:
+    with tempfile.TemporaryDirectory() as folder:
+        return measured(Path(folder))
+
+
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print, write; parts that are named are measured alone, and only printed."""
+    if sys.argv[1:]:
+        show([line for part in sys.argv[1:] for line in PARTS[part]()])
+        return
+    figures = measure_all()
+    show(figures)
+    out = Path("build/bench.json")
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(figures, indent=1) + "\n")
+    print(f"written to {out}")
+
+
+def show(figures: list[dict[str, object]]) -> None:
+    """Print them as a table."""
+    print(f"{'figure':<46}{'value':>10}  {'unit':<6}{'floor':>10}{'aim':>8}  met")
+    for f in figures:
+        shown = {name: "-" if f[name] is None else f[name] for name in ("floor", "aim", "met")}
+        print(
+            f"{f['name']:<46}{f['value']:>10}  {f['unit']:<6}{shown['floor']:>10}{shown['aim']:>8}  {shown['met']}"
+        )
+
+
+def measure_all() -> list[dict[str, object]]:
+    """All lines."""
     with tempfile.TemporaryDirectory() as folder:
         work = bare_cryptography()
         bare, flush = cpu_ms(work, REPEATS), flush_ms(Path(folder))
@@ -183,14 +230,15 @@ def main() -> None:
         disk = volume.measure(Path(folder))
         ca = authority.measure(Path(folder), work)
         lists = publication.measure(Path(folder))
-    snp = evidence.measure()
+    restarted, snp = restart.measure(), evidence.measure()
     rsa_ms, ecc_ms = manufacture_ms("L-1", "H-3"), manufacture_ms("H-3", "H-3")
-    figures = [
+    return [
         figure("enrolment: CPU to bare cryptography", cpu / bare, "ratio", floor=1.0),
         figure("enrolment: CPU in the CA", cpu, "ms", floor=bare),
         figure("enrolment: wall time in the CA", wall, "ms", floor=bare + 3 * flush),
         *authority_figures(ca),
         *publication_figures(lists),
+        *restart_figures(restarted),
         figure("manufacture: EK L-1, IAK and IDevID H-3", rsa_ms, "ms"),
         figure("manufacture: EK, IAK and IDevID H-3", ecc_ms, "ms"),
         figure("evidence: SNP report, chain known", snp["warm"], "ms", floor=snp["bare"]),
@@ -214,16 +262,6 @@ def main() -> None:
             aim=1.5,
         ),
     ]
-    print(f"{'figure':<46}{'value':>10}  {'unit':<6}{'floor':>10}{'aim':>8}  met")
-    for f in figures:
-        shown = {name: "-" if f[name] is None else f[name] for name in ("floor", "aim", "met")}
-        print(
-            f"{f['name']:<46}{f['value']:>10}  {f['unit']:<6}{shown['floor']:>10}{shown['aim']:>8}  {shown['met']}"
-        )
-    out = Path("build/bench.json")
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(figures, indent=1) + "\n")
-    print(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ def _fill_tables(database: sqlite3.Connection, world: w.World, count: int) -> No
         "SELECT version, digest FROM policies ORDER BY version DESC"
     ).fetchone()
     issuers = {issuer.role: issuer.skid for issuer in world.authority.issuers}
+    shard_of = world.authority.issuers[0].info.shard_of
 
     def ids() -> Iterator[tuple[int, str, str]]:
         return ((i + 1, _spread(i, count), f"default/vtpm/filled-{i}") for i in range(count))
@@ -137,7 +138,7 @@ def _fill_tables(database: sqlite3.Connection, world: w.World, count: int) -> No
         (
             (
                 serial, issuers["ek" if role == "ek" else "devid"], role, template, key, f"{role}:{key}", id_, i,
-                "issued", _SHORT, _SHORT, _AT, "9999-12-31T23:59:59Z", 0,
+                "issued", _SHORT, _SHORT, _AT, "9999-12-31T23:59:59Z", shard_of(int(serial, 16)),
             )
             for i, id_, role, template, key, serial in certificates()
         ),

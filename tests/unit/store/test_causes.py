@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ca_service.store import Cause, CertificateState, create_store, schema
+from ca_service.store import Cause, CertificateState, RevocationRow, create_store, schema
 from ca_service.store import causes as causes_module
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
@@ -479,6 +479,29 @@ def test_a_chunk_is_what_one_statement_can_name(store, monkeypatch):
         tx.causes.end(row.serial for row in rows)
         assert list(states(tx).values()).count(CertificateState.REVOKED) == 12
         assert tx.causes.tpms(cause, NOW) == []
+
+
+def test_what_is_ended_goes_on_the_lists_of_its_issuers_once(store):
+    """By one statement for many, as one after the other."""
+    tpms = (Tpm(0, EK_SETS[0], live=True),)
+    issued = tuple(Issued(0, CertificateState.ISSUED, None) for _ in range(4))
+    with store.write() as tx:
+        put(tx, Ca(tpms, (), issued))
+        table, issuer, serials = schema.certificates, "aa", sorted(states(tx))
+        for shard, serial in enumerate(serials):
+            change = table.update().where(table.c.serial == serial)
+            tx.connection.execute(change.values(shard=shard, issuer=issuer))
+        tx.revocations.add(RevocationRow(issuer, serials[3], NOW, "superseded", "before"))
+        tx.revocations.published((issuer, 3))
+        tx.revocations.add_certificates([], NOW, "keyCompromise", "t")
+        assert tx.revocations.touched == frozenset()
+        for _ in range(2):
+            tx.revocations.add_certificates([*serials, "no such"], NOW, "keyCompromise", "t")
+        assert tx.revocations.touched == {(issuer, shard) for shard in range(3)}
+        assert tx.revocations.of_issuer(issuer) == [
+            *(RevocationRow(issuer, s, NOW, "keyCompromise", "t", n) for n, s in enumerate(serials[:3])),
+            RevocationRow(issuer, serials[3], NOW, "superseded", "before", 3),
+        ]
 
 
 def test_every_tcb_on_record_is_found_by_its_product(store):

@@ -130,8 +130,8 @@ def _ask(
         return None, Result(SERVER_CHECK, Status.WARNING, detail, "Restart it.")
     except VtpmCaError as error:
         # Whoever may not ask does not know.
-        status_ = Status.UNKNOWN if error.code == NOT_FOR_YOU else Status.CRITICAL
-        return None, Result(SERVER_CHECK, status_, error.detail, error.remedy)
+        how = Status.UNKNOWN if error.code == NOT_FOR_YOU else Status.CRITICAL
+        return None, Result(SERVER_CHECK, how, error.detail, error.remedy)
     if status == HTTPStatus.OK:
         return answers, Result(SERVER_CHECK, Status.OK, "it answers, and is ready")
     return answers, Result(SERVER_CHECK, Status.CRITICAL, f"it answers, and is not ready: {_reason(body)}")

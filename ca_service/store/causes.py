@@ -232,17 +232,16 @@ class Causes(Repository):
         if not cause.about_evidence:
             return []
         places = [sa.select(_T.id).select_from(_BESIDE).where(*fits) for fits in _alternatives(cause)]
-        hit = sa.select(_C.tpm_id).select_from(_CERTIFIED).where(*_hit(cause, at))
-        columns = _T.id, _I.kbs_id, _I.resource, _I.salt
-        query = sa.select(*columns).distinct().select_from(_CERTIFIED)
+        query = sa.select(_T.id, _I.kbs_id, _I.resource, _I.salt).distinct().select_from(_CERTIFIED)
         query = query.where(
             _C.tpm_id.in_(sa.union(*places) if len(places) > 1 else places[0]),
-            _C.tpm_id.not_in(hit),
             _endable(cause, at),
             *_direct(cause),
         )
-        rows = self._connection.execute(query.order_by(_T.id).limit(limit))
-        return [BesideRow(*row) for row in rows]
+        rows = [BesideRow(*row) for row in self._connection.execute(query.order_by(_T.id))]
+        # They are few, and all that is hit may be many: the other way round would be slow.
+        own = self.matches(cause, [row.tpm_id for row in rows])
+        return [row for row in rows if row.tpm_id not in own][:limit]
 
     def matches(self, cause: Cause, tpm_ids: Collection[int]) -> dict[int, MatchRow]:
         """For each of these TPMs its first decision that fits; nothing for a cause that asks for no evidence."""

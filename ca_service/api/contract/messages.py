@@ -3,7 +3,6 @@
 Forms only: reports, certificates and blobs are made-up bytes, most of them much shorter than real ones.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -161,8 +160,3 @@ PROBLEM: Final = _message(
         instance="urn:vtpm-ca:request:1",
     ),
 )
-
-
-def plain(message: Message) -> str:
-    """The first example as JSON text."""
-    return json.dumps(message.examples[0])

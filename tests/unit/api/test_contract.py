@@ -2,11 +2,11 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from referencing import Registry, Resource
@@ -14,6 +14,7 @@ from referencing.jsonschema import DRAFT202012
 
 from ca_service.api import Surface, create_app
 from ca_service.api.calls import CALLS, DOCUMENT, OPERATION
+from ca_service.api.contract import __main__ as command
 from ca_service.api.contract.arguments import EXAMPLES
 from ca_service.api.contract.openapi import text
 from ca_service.api.contract.schemas import Schemas, Unshown, as_bytes
@@ -65,34 +66,21 @@ class TestTheDocument:
         assert SPEC["openapi"] == "3.1.0"
         assert list(OpenAPIV31SpecValidator(SPEC).iter_errors()) == []
 
-    def test_the_command_tells_a_difference(self, tmp_path):
-        copy = tmp_path / "ca_service"
-        # Imported from here, all but the document, which is another one.
-        code = (
-            "import sys, ca_service.api.contract.__main__ as m\n"
-            f"m.files = lambda _: __import__('pathlib').Path({str(copy)!r})\n"
-            "m.main(sys.argv[1:])"
-        )
-        copy.mkdir()
-
-        def run(*words: str) -> subprocess.CompletedProcess:
-            return subprocess.run(
-                [sys.executable, "-c", code, *words],
-                env={"PYTHONPATH": str(ROOT)},
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-
-        kept = copy / "openapi.json"
+    def test_the_command_tells_a_difference(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(command, "files", lambda _package: tmp_path)
+        kept = tmp_path / "openapi.json"
         kept.write_text(KEPT.replace('"version": "1.', '"version": "0.'))
+
+        def run(*words: str):
+            return CliRunner().invoke(command.main, words)
+
         differs = run("--check")
-        assert differs.returncode == 1
+        assert differs.exit_code == 1
         assert '+    "version": "1.' in differs.stderr
-        assert run().returncode == 0
+        assert run().exit_code == 0
         assert kept.read_text() == KEPT
-        assert run("--check").returncode == 0
+        assert run("--check").exit_code == 0
+        assert run("--stdout").stdout == KEPT
 
     def test_every_example_is_valid(self):
         checked = 0

@@ -183,8 +183,8 @@ class TestEveryAnswer:
 
     def test_slashes_too_many_are_no_redirect(self, client):
         for path in ("/healthz/", "//healthz", "/v1//nonces", "/.well-known/vtpm-ca/", "/ca//00.cer"):
-            # With an address to go by, the client does not take the first part of a path for one.
-            response = client.get(path, base_url="http://localhost")
+            # As a server passes it on: the test's client takes what follows two slashes for a host.
+            response = client.get("/", environ_overrides={"PATH_INFO": path})
             assert said(response).code == "not-found", path
             assert "Location" not in response.headers
 

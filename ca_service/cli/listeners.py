@@ -74,8 +74,10 @@ def _meet(one: str, other: str) -> bool:
     if port != other_port:
         return False
     hosts = {_host(host), _host(other_host)}
-    # An address of IPv6 that stands for all stands for those of IPv4, too.
-    return len(hosts) == 1 or not hosts.isdisjoint({"0.0.0.0", "::"})  # noqa: S104 - nothing is bound here
+    # All of IPv6 is all of IPv4, too; the other way round it is not.
+    if len(hosts) == 1 or "::" in hosts:
+        return True
+    return "0.0.0.0" in hosts and not any(":" in each for each in hosts)  # noqa: S104 - nothing is bound here
 
 
 def _host(host: str) -> str:

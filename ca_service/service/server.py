@@ -84,8 +84,16 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
         return self.service.listeners[0].application
 
     def run(self) -> None:
-        """Serve until told to stop; raises `SystemExit`."""
-        ServiceArbiter(self).run()
+        """Serve until told to stop.
+
+        Raises:
+            SystemExit: at the end, in each process.
+            Unavailable: it could not begin.
+        """
+        try:
+            ServiceArbiter(self).run()
+        except RuntimeError as error:
+            raise Unavailable(f"the server cannot serve: {error}") from None
 
     def _settings(self) -> dict[str, object]:
         service = self.service

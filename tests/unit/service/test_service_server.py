@@ -71,3 +71,11 @@ def test_a_server_that_could_not_serve(server, limits):
 def test_there_are_not_more_listeners_than_the_board_has_columns():
     with pytest.raises(ValueError, match="at most 4"):
         Server(Service(tuple(Listener("x", f"127.0.0.1:{n}", print) for n in range(1, 6))))
+
+
+def test_what_is_installed_beside_gunicorn_changes_nothing():
+    """Another parser, or a door of its own to be steered by."""
+    cfg = Server(Service((Listener("x", "127.0.0.1:1", print),))).cfg
+    assert cfg.http_parser == "python"
+    assert cfg.control_socket_disable
+    assert not cfg.worker_tmp_dir or cfg.worker_tmp_dir == "/dev/shm"  # noqa: S108

@@ -118,4 +118,6 @@ def _remedy(fault: str) -> str:
     """What to do about a fault, as pydantic names its kind."""
     if fault != "extra_forbidden":
         return ""
-    return "It is misspelt, or a later release wrote it: an older program does not take what it does not know."
+    return (
+        "It is misspelt, or a later release wrote it: an older program does not take what it does not know."
+    )

@@ -37,7 +37,7 @@ _USUAL = re.compile(
     rb"((?:\x30\x0c\x30.{11})?)",  # extensions, if there are any
     re.DOTALL,
 )
-"""An entry with anything but these digits in it that `_shape` has to judge."""
+"""An entry as this CA writes most of them; whether all its octets are in order, `_shape` says."""
 
 Entry = tuple[int, datetime, str]
 """Serial number, time and reason of a revocation."""
@@ -112,6 +112,8 @@ def _first_entries(crl: x509.CertificateRevocationList, der: bytes) -> list[Entr
     contents = bytes(asn1.decode_der(_List, der).tbs.entries.data)
     entries, reasons, start = list[Entry](), dict[bytes, str](), 0
     for row in crl:
+        if start + 1 >= len(contents):
+            raise ValueError("an entry has another length than this CA's have")
         serial, end = row.serial_number, start + 2 + contents[start + 1]
         # The extensions; before them the end of a time that is no UTCTime.
         tail = contents[start + 4 + serial.bit_length() // 8 + 1 + _UTC_TIME : end]

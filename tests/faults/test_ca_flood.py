@@ -32,7 +32,7 @@ MOST_GROWN_KIB = 48 << 10
 """Of one process, from when it was warm: arenas of threads that had not been busy yet, caches of sessions."""
 
 PER_ENROLMENT = 64 << 10
-"""Bytes of database that an enrolment may cost; it is about 30 KB (`make bench`)."""
+"""Bytes of database that an enrolment may cost, with its evidence and its share of the log."""
 
 
 def open_files(pid: int) -> int:

@@ -198,7 +198,7 @@ def test_no_secret_shows_anywhere(where, request, forks):
             client.enrol(vm)
         assert client.figures.counts["certificates"] >= 3
         shown["answers"] = json.dumps(received).encode()
-        # Refusals and errors of every kind of text: client's, policy's, of the programs below.
+        # Refusals and errors of every kind.
         _, nonce = ask(port, "POST", "/v1/nonces")
         forged = vm.body(json.loads(nonce[nonce.index(b"{") :])["nonce"]).replace(b"VM", b"MV")
         problems = [

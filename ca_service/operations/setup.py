@@ -7,6 +7,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from ca_service.audit import Log
 from ca_service.enrollment import Limits, publish_all
 from ca_service.judgment import Unavailable
 from ca_service.keys import (
@@ -127,6 +128,9 @@ def init(
         store = create_store(database_url(authority.directory))
         try:
             ensure_issuers(store, authority, at)
+            with store.write() as tx:
+                # The empty log has a checkpoint too: who looks at a CA that has not served yet finds nothing missing.
+                Log(authority.log.origin, authority.log_key).catch_up(tx, at)
             rows = publish_all(store, authority, at, Limits())
             keep_state(authority, store)
             promise_state(authority.directory)

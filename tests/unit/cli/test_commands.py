@@ -46,6 +46,7 @@ class TestInit:
         assert "offline" in done.out
         listed = rows(here, "ca", "list", "--dir", tmp_path / "ca")
         assert [row["role"] for row in listed] == ["root", "ek", "devid", "ephemeral"]
+        assert here("audit", "verify", "--dir", tmp_path / "ca").code == 0
         again = here("init", tmp_path / "ca", "--config", config)
         assert (again.code, again.out) == (1, "")
         assert "not empty" in again.err

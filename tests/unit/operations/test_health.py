@@ -512,3 +512,8 @@ class TestModel:
             assert check.looks_at
             assert check.remedy
             assert check.threshold is None or check.threshold.warning is not None
+
+
+def test_a_ca_that_has_not_served_yet_misses_its_policy_alone(empty):
+    found = {result.check.id: result for result in examine(context(empty), choose())}
+    assert {name for name, result in found.items() if result.status is CRITICAL} == {"policy"}

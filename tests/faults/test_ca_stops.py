@@ -113,7 +113,7 @@ def test_told_to_stop_under_load(site, request):
 
 @pytest.mark.timeout(120)
 def test_two_nodes_are_restarted_in_turn(shared, request):
-    figures = run_rolling(shared, seeded(request), 4)
+    figures = run_rolling(shared, seeded(request), 3)
     print(dict(figures.counts))
 
 

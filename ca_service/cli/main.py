@@ -5,6 +5,7 @@ import errno
 import gc
 import io
 import os
+import resource
 import sys
 import traceback
 from importlib import import_module
@@ -98,6 +99,8 @@ def exit_code(error: VtpmCaError) -> int:
 
 def main() -> None:
     """Run the command line; whatever goes wrong becomes one readable message and an exit code."""
+    # A dump of memory would hold every key that was unsealed; what runs below inherits this.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _hold_standard_streams()
     try:
         code = _run()

@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -230,6 +231,7 @@ def test_no_secret_shows_anywhere(where, request, forks):
         for pid in processes(server.pid):
             for name in ("cmdline", "environ", "status"):
                 shown[f"{name} of {pid}"] = Path(f"/proc/{pid}/{name}").read_bytes()
+            assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text())
         done = forks.run(CA, ("health-check", "--json", "--dir", place.ca), env=place.environ)
         shown["health-check"] = (done.stdout + done.stderr).encode()
     finally:

@@ -229,8 +229,10 @@ def test_no_secret_shows_anywhere(where, request, forks):
             ask(port, "GET", path)[1] for path in ("/.well-known/vtpm-ca", "/healthz")
         )
         for pid in processes(server.pid):
-            for name in ("cmdline", "environ", "status"):
-                shown[f"{name} of {pid}"] = Path(f"/proc/{pid}/{name}").read_bytes()
+            shown |= {
+                f"{name} of {pid}": Path(f"/proc/{pid}/{name}").read_bytes()
+                for name in ("cmdline", "environ", "status")
+            }
             assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text())
         done = forks.run(CA, ("health-check", "--json", "--dir", place.ca), env=place.environ)
         shown["health-check"] = (done.stdout + done.stderr).encode()

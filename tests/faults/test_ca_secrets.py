@@ -171,6 +171,13 @@ def processes(pid: int) -> list[int]:
     return [pid, *map(int, children)]
 
 
+def seen_from_outside(pid: int) -> dict[str, bytes]:
+    """What others on the machine may read of a process, which leaves no dump of its memory to them."""
+    assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text())
+    names = ("cmdline", "environ", "status")
+    return {f"{name} of {pid}": Path(f"/proc/{pid}/{name}").read_bytes() for name in names}
+
+
 @pytest.mark.parametrize("where", ["in_files", "on_a_token"])
 def test_no_secret_shows_anywhere(where, request, forks):
     place: Place = request.getfixturevalue(where)
@@ -229,11 +236,7 @@ def test_no_secret_shows_anywhere(where, request, forks):
             ask(port, "GET", path)[1] for path in ("/.well-known/vtpm-ca", "/healthz")
         )
         for pid in processes(server.pid):
-            shown |= {
-                f"{name} of {pid}": Path(f"/proc/{pid}/{name}").read_bytes()
-                for name in ("cmdline", "environ", "status")
-            }
-            assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text())
+            shown |= seen_from_outside(pid)
         done = forks.run(CA, ("health-check", "--json", "--dir", place.ca), env=place.environ)
         shown["health-check"] = (done.stdout + done.stderr).encode()
     finally:

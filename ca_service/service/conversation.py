@@ -134,8 +134,12 @@ class Conversations:
             # A request that came with the end of the handshake no longer makes the socket readable.
             self._turn(connection)
             return
-        # The time limit is for the whole handshake.
+        # The time limit is for the whole handshake. It is looked at here too: whoever sends a piece just before each
+        # look at the time is at work whenever the others are looked at.
         gate.enter(connection, Phase.SHAKING, connection.connected_at)
+        if connection.deadline <= time.monotonic():
+            self._close(connection)
+            return
         self._watch(connection, _EVENTS[wait])
 
     def _work(self, connection: Connection, request: Any, content: bytes) -> None:

@@ -108,7 +108,7 @@ CHUNKED = b"Transfer-Encoding: chunked"
         ("a large exponent", 400, [JSON], b'{"evidence":1e999999}'),
         ("not a number", 400, [JSON], b'{"evidence":NaN}'),
         ("utf-16", 400, [JSON], '{"evidence":{}}'.encode("utf-16")),
-        ("utf-16 named", 400, [JSON + b"; charset=utf-16"], '{"evidence":{}}'.encode("utf-16")),
+        ("utf-16 named", 415, [JSON + b"; charset=utf-16"], '{"evidence":{}}'.encode("utf-16")),
         ("utf-32", 400, [JSON], '{"evidence":{}}'.encode("utf-32-le")),
         ("byte order mark", 400, [JSON], b'\xef\xbb\xbf{"evidence":{}}'),
         ("a lone surrogate", 400, [JSON], b'{"evidence":"\\ud800"}'),

@@ -244,7 +244,7 @@ def test_every_carried_byte_survives(data):
         ({"cpuid_fam_id": 0x17}, ""),
         ({"cpuid_fam_id": 256}, "cpuid_fam_id"),
         ({"policy": -1}, "policy"),
-        ({"policy": 2**53}, ""),
+        ({"policy": 2**53}, "policy"),
         ({"policy": {"abi": 1}}, "policy"),
         ({"vmpl": 2**32}, "vmpl"),
         ({"key_info": True}, "key_info"),
@@ -266,9 +266,7 @@ def test_malformed_reports_are_refused(changes, path):
     with pytest.raises(WireError) as caught:
         parse(attestation_body(**changes))
     where = "attestation.tee-evidence.primary_evidence.attestation_report"
-    # Numbers that JSON readers do not keep are refused before anybody knows whose they are.
-    assert caught.value.path == (f"{where}.{path}" if path else caught.value.path)
-    assert caught.value.path in (f"{where}.{path}", where, "attestation")
+    assert caught.value.path == (f"{where}.{path}" if path else where)
 
 
 def test_turin_needs_its_fmc_and_version_2_its_chip_id():

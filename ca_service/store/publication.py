@@ -1,6 +1,6 @@
 """Revoked serials and published CRLs."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import cached_property
 
@@ -187,22 +187,6 @@ class Crls(Repository):
         """When the CRLs in force of these issuers were made and end, without the lists, which may be long."""
         rows = self._connection.execute(_TIMES, {"issuers": sorted(issuers)})
         return {(row[0], row[1]): ListTimes(*row[2:]) for row in rows}
-
-    def missing_shards(self, counts: Mapping[str, int]) -> list[ListKey]:
-        """Lists that there should be and that were never published, in order.
-
-        Args:
-            counts: how many lists each issuing CA (subject key id, hex) has at least, as ``ca.toml`` says. A list
-                that is missing before a later one, or on which a revoked serial number belongs, is missing as well.
-        """
-        there, last = set[ListKey](), {skid: count - 1 for skid, count in counts.items()}
-        for table in (_CRLS, _REVOCATIONS):
-            query = sa.select(table.issuer, table.shard).where(table.issuer.in_(sorted(counts))).distinct()
-            for issuer, shard in self._connection.execute(query):
-                last[issuer] = max(last[issuer], shard)
-                if table is _CRLS:
-                    there.add((issuer, shard))
-        return sorted({(skid, n) for skid, end in last.items() for n in range(end + 1)} - there)
 
     def get(self, issuer: str, number: int, shard: int = 0) -> CrlRow | None:
         """An issuer's CRL of this number."""

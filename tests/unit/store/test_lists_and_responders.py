@@ -67,18 +67,6 @@ def test_the_lists_in_force(store, at):
         tx.crls.add(crl(1, at, 5))
 
 
-def test_lists_that_are_missing(store, at):
-    with store.write() as tx:
-        for row in (crl(1, at, 0), crl(2, at, 0), crl(1, at, 3), crl(1, at, 0, "bb"), crl(1, at, 9, "dd")):
-            tx.crls.add(row)
-        tx.revocations.add_all([revocation("01", at, 5), revocation("02", at, 1, "bb")])
-    with store.read() as tx:
-        assert tx.crls.missing_shards({}) == []
-        assert tx.crls.missing_shards({"bb": 1, "cc": 1}) == [("bb", 1), ("cc", 0)]
-        assert tx.crls.missing_shards({"aa": 2}) == [("aa", 1), ("aa", 2), ("aa", 4), ("aa", 5)]
-        assert tx.crls.missing_shards({"aa": 7})[-1] == ("aa", 6)
-
-
 def responder(serial, at, days=14):
     state = CertificateState.INTENDED
     return ResponderRow(serial, "aa", state, b"tbs", None, at, None, at + timedelta(days=days), 3)

@@ -10,10 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import click
-
 from ca_service.cli.channel import NoServer, ask_server, read_facts
-from ca_service.cli.options import DIRECTORY_VARIABLE, directory_option
+from ca_service.cli.options import DATABASE_VARIABLE, DIRECTORY_VARIABLE
 from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, NotFound, Unavailable
 from ca_service.keys import (
@@ -34,7 +32,6 @@ from ca_service.operations import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DATABASE_VARIABLE = "VTPM_CA_DATABASE"
 
 PATIENCE_S = 5.0
 """How long a command waits for another process that works on the CA and is not (yet, or any more) a server."""
@@ -44,23 +41,6 @@ _PAUSE_S = 0.1
 
 class Busy(Unavailable):
     """Another process holds the CA's lock."""
-
-
-def with_directory(command: F) -> F:
-    """Give a command the option --dir; it gets the CA's directory as `directory`."""
-    return directory_option(_directory)(command)
-
-
-def _directory(context: click.Context, _parameter: click.Parameter, value: str | None) -> Path:
-    return find_directory(context, value)
-
-
-def find_directory(context: click.Context, value: str | None) -> Path:
-    """The CA's directory: given, given before the command, or from the environment; raises `click.UsageError`."""
-    found = value or context.find_root().obj or os.environ.get(DIRECTORY_VARIABLE)
-    if not found:
-        raise click.UsageError(f"name the CA's directory with --dir or {DIRECTORY_VARIABLE}", context)
-    return Path(found)
 
 
 def now() -> datetime:

@@ -9,16 +9,16 @@ from typing import Any
 import click
 
 from ca_service.audit import AuditReport
-from ca_service.cli.access import (
-    DATABASE_VARIABLE,
-    find_database,
-    find_directory,
-    open_public,
-    with_directory,
-)
+from ca_service.cli.access import find_database, open_public
 from ca_service.cli.channel import read_facts
 from ca_service.cli.files import read_bytes
-from ca_service.cli.options import PathName, directory_option
+from ca_service.cli.options import (
+    DATABASE_VARIABLE,
+    PathName,
+    directory_option,
+    find_directory,
+    with_directory,
+)
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.judgment import Conflict, Unavailable
 from ca_service.operations import open_database

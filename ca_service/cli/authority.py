@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from ca_service import operations
-from ca_service.cli.access import now, open_public, run, user_name, with_directory
+from ca_service.cli.access import now, open_public, run, user_name
 from ca_service.cli.files import read_text
-from ca_service.cli.options import PathName
+from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.export import AGENT_NOTE, ExportRole, export_keylime, trusted_issuers
 from ca_service.judgment import BadRequest, Conflict

@@ -17,7 +17,9 @@ from ca_service.cli.options import (
     OrAbsent,
     PathName,
     ProductName,
+    bundle_option,
     directory_option,
+    kds_url_option,
 )
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.collateral import (
@@ -31,7 +33,7 @@ from ca_service.collateral import (
     survey,
     trusted_roots,
 )
-from ca_service.collateral.kds import AMD_KDS, Fetched, KdsClient, KdsSupply, check_base
+from ca_service.collateral.kds import AMD_KDS, Fetched, KdsClient, KdsSupply
 from ca_service.evidence.snp import Root
 from ca_service.judgment import BadRequest, Refused, Unavailable
 from vtpm.wire.report import Product
@@ -43,16 +45,6 @@ _SHOWN = 16
 _COLUMNS = ("kind", "product", "whose", "tcb", "serial", "valid", "state")
 
 
-def bundle_option(command: F) -> F:
-    """Give a command the option --bundle; it gets the directory, or None, as `bundle`."""
-    return click.option(
-        "--bundle",
-        type=PathName(directory=True),
-        metavar="DIR",
-        help=f"this bundle instead of {FOLDER}/ in the CA's directory",
-    )(command)
-
-
 def bundle_of(directory: Path, bundle: Path | None) -> CollateralFolder:
     """The bundle of a CA: the one that was named, else the one in its directory.
 
@@ -60,17 +52,6 @@ def bundle_of(directory: Path, bundle: Path | None) -> CollateralFolder:
         BadRequest: the one that was named is not there. A slip of the pen must not look like an empty bundle.
     """
     return CollateralFolder(directory / FOLDER) if bundle is None else _existing(CollateralFolder(bundle))
-
-
-def kds_url_option(command: F) -> F:
-    """Give a command the option --kds-url; it gets the base URL, or None, as `kds_url`."""
-    return click.option(
-        "--kds-url", metavar="URL", callback=_kds_url, help=f"a mirror of AMD's service, instead of {AMD_KDS}"
-    )(command)
-
-
-def _kds_url(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    return check_base(value) if value else None
 
 
 def supply_of(

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from ca_service import operations
-from ca_service.cli.access import exclusive, find_database, now, open_public, with_directory
+from ca_service.cli.access import exclusive, find_database, now, open_public
+from ca_service.cli.options import with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
 from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, Refused

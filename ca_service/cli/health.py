@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ca_service.cli.access import DATABASE_VARIABLE, find_database, find_directory, now, open_public
+from ca_service.cli.access import find_database, now, open_public
 from ca_service.cli.channel import (
     NOT_FOR_YOU,
     NoServer,
@@ -18,7 +18,7 @@ from ca_service.cli.channel import (
     get_from_server,
     read_facts,
 )
-from ca_service.cli.options import directory_option
+from ca_service.cli.options import DATABASE_VARIABLE, directory_option, find_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.collateral import FOLDER, CollateralFolder
 from ca_service.judgment import Unavailable, VtpmCaError

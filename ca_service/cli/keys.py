@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from ca_service.cli.access import run, with_directory
+from ca_service.cli.access import run
 from ca_service.cli.files import read_bytes
+from ca_service.cli.options import with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
 from ca_service.judgment import BadRequest
 from ca_service.store import spki_digest

@@ -1,5 +1,6 @@
 """Options that several commands share; nothing of the CA is loaded for them."""
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 DIRECTORY_VARIABLE = "VTPM_CA_DIR"
+DATABASE_VARIABLE = "VTPM_CA_DATABASE"
 _ALIASES = {"bergamo": Product.GENOA, "siena": Product.GENOA}
 
 
@@ -82,3 +84,41 @@ def directory_option(callback: Callable[..., Path | None] | None = None) -> Call
     return click.option(
         "--dir", "directory", metavar="DIR", callback=callback, help=f"the CA's directory, else {DIRECTORY_VARIABLE}"
     )  # fmt: skip
+
+
+def find_directory(context: click.Context, value: str | None) -> Path:
+    """The CA's directory: given, given before the command, or from the environment; raises `click.UsageError`."""
+    found = value or context.find_root().obj or os.environ.get(DIRECTORY_VARIABLE)
+    if not found:
+        raise click.UsageError(f"name the CA's directory with --dir or {DIRECTORY_VARIABLE}", context)
+    return Path(found)
+
+
+def with_directory(command: F) -> F:
+    """Give a command the option --dir; it gets the CA's directory as `directory`."""
+    return directory_option(lambda context, _parameter, value: find_directory(context, value))(command)
+
+
+def bundle_option(command: F) -> F:
+    """Give a command the option --bundle; it gets the directory, or None, as `bundle`."""
+    return click.option(
+        "--bundle",
+        type=PathName(directory=True),
+        metavar="DIR",
+        help="this bundle instead of collateral/ in the CA's directory",
+    )(command)
+
+
+def kds_url_option(command: F) -> F:
+    """Give a command the option --kds-url; it gets the base URL, or None, as `kds_url`."""
+    return click.option(
+        "--kds-url", metavar="URL", callback=_kds_url, help="a mirror of AMD's service, instead of AMD's own"
+    )(command)
+
+
+def _kds_url(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if not value:
+        return None
+    from ca_service.collateral.kds import check_base  # noqa: PLC0415 - it loads what judges evidence
+
+    return check_base(value)

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from ca_service.cli.access import run, with_directory
+from ca_service.cli.access import run
 from ca_service.cli.files import read_text
-from ca_service.cli.options import PathName
+from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
 from ca_service.operations import MAX_POLICY
 from ca_service.policy import load_complete

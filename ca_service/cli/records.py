@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from ca_service.cli.access import run, with_directory
+from ca_service.cli.access import run
+from ca_service.cli.options import with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, show_trace, with_json
 from ca_service.operations.certificates import REASONS
 

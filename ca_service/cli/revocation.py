@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from ca_service.cli.access import run, with_directory
-from ca_service.cli.options import Moment
+from ca_service.cli.access import run
+from ca_service.cli.options import Moment, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.operations.certificates import REASONS
 from ca_service.operations.revocation import LISTED, MAX_LISTED

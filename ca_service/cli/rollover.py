@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca_service.cli.access import now, open_public, run, with_directory
-from ca_service.cli.options import PathName
+from ca_service.cli.access import now, open_public, run
+from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.keys import (
     DEFAULT_PAIR,

@@ -35,7 +35,12 @@ CA, DEVICE, SCRIPT = "vtpm-ca", "vtpm", "-c"
 _MAIN = {CA: "ca_service.cli", DEVICE: "vtpm.cli"}
 _LATER = {
     # What these commands import when they first need it.
-    CA: ("ca_service.cli.serve", "alembic.command", "sqlalchemy.dialects.sqlite.pysqlite"),
+    CA: (
+        "ca_service.cli.serve",
+        "ca_service.cli.serving",
+        "alembic.command",
+        "sqlalchemy.dialects.sqlite.pysqlite",
+    ),
     DEVICE: ("requests", "vtpm.cli.attack", "vtpm.lab.attacks"),
     SCRIPT: ("ca_service.export", "ca_service.collateral"),
 }

@@ -190,7 +190,7 @@ def nurse() -> None:
 
     with contextlib.suppress(ImportError):
         import psycopg  # noqa: F401, PLC0415
-    import ca_service.cli.serve  # noqa: F401, PLC0415
+    import ca_service.cli.serving  # noqa: F401, PLC0415
     from ca_service.cli import main  # noqa: PLC0415
     from ca_service.keys import find_passphrase, load_authority  # noqa: PLC0415
 

@@ -271,7 +271,7 @@ def test_a_server_takes_certificates_from_the_service_and_from_its_operator(
 def test_a_server_asks_nobody_unless_told_to(here, ca, monkeypatch, words, base):
     judges, bases = [], []
     monkeypatch.setattr("ca_service.service.server.Server.run", lambda _server: sys.exit(0))
-    monkeypatch.setattr("ca_service.cli.serve.Desk", lambda *a, **k: judges.append(a[2]) or Desk(*a, **k))
+    monkeypatch.setattr("ca_service.cli.serving.Desk", lambda *a, **k: judges.append(a[2]) or Desk(*a, **k))
     monkeypatch.setattr(
         "ca_service.cli.collateral.KdsClient", lambda url, *a: bases.append(url) or KdsClient(url, *a)
     )

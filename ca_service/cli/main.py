@@ -2,17 +2,16 @@
 
 import contextlib
 import errno
-import gc
 import io
 import os
 import resource
 import sys
 import traceback
-from importlib import import_module
 from pathlib import Path
 
 import click
 
+from ca_service.cli.loading import load
 from ca_service.cli.options import directory_option
 from ca_service.cli.output import OutputLost, printable
 from ca_service.judgment import Unavailable, VtpmCaError
@@ -58,14 +57,7 @@ class _Commands(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        # Nothing of what a module brings is garbage; looking for some takes an eighth of a server's start.
-        gc.disable()
-        try:
-            command: click.Command = getattr(
-                import_module(f"ca_service.cli.{_COMMANDS[cmd_name]}"), cmd_name.replace("-", "_")
-            )
-        finally:
-            gc.enable()
+        command: click.Command = getattr(load(_COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
         return command
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ca_service.cli.loading import load
 from ca_service.cli.options import (
     DATABASE_VARIABLE,
     PathName,
@@ -96,8 +97,8 @@ def serve(
     """
     with ThreadPoolExecutor(1) as thread:
         opening = thread.submit(_open, directory)
-        from ca_service.cli import listeners, serving  # noqa: PLC0415 - while the keys are opened
-
+        # While the keys are opened.
+        listeners, serving = load("listeners"), load("serving")
         addresses = listeners.Addresses(
             listeners.enrolment_address(bind, tls_cert, tls_key),
             listeners.publication_address(publish),

@@ -177,7 +177,9 @@ def _operations(
     """What arrives from operators: operation, the operator's name, parameters."""
 
     def run(name: str, by: str, parameters: Mapping[str, object]) -> object:
-        context = OperationContext(source.fresh(), source.fresh, store, now, by, limits, collateral)
+        context = OperationContext(
+            source.fresh(), source.fresh, store, now, by, limits, collateral, served=True
+        )
         return perform(context, name, dict(parameters))
 
     return run

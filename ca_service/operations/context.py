@@ -36,6 +36,7 @@ class OperationContext:
         by: who the operator is, for the record.
         limits: lifetimes of what is published.
         collateral: gives what evidence is judged with; None: it lies in the directory.
+        served: whether a server performs it, so that there is a log.
     """
 
     public: PublicAuthority
@@ -45,6 +46,7 @@ class OperationContext:
     by: str
     limits: Limits
     collateral: Callable[[], Collateral] | None = None
+    served: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def note(context: OperationContext, what: str, **facts: object) -> None:
 
     A command that works without a server has no log.
     """
-    if structlog.is_configured():
+    if context.served:
         structlog.get_logger(__name__).info(what, by=context.by, **facts)
 
 

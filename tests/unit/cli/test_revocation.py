@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import operations_stage as s
 import pytest
+import structlog
 from cryptography import x509
 
 from ca_service.cli import revocation as command
@@ -116,6 +117,8 @@ def test_what_cannot_be_meant(here, ca, words, code, said):
 
 
 def test_step_by_step(here, two, monkeypatch):
+    # As after a test that has looked at the log: a command has none, whatever the process was told of one.
+    structlog.configure()
     by_one = functools.partial(revoke_by_cause, most=1)
     monkeypatch.setattr("ca_service.operations.revocation.revoke_by_cause", by_one)
     done = here("revoke", "--kbs", "org-kbs", "--all", "--yes", "--json", "--limit", "4", "--dir", two)

@@ -454,9 +454,9 @@ def test_on_every_kind_of_database(anywhere, tpms, monkeypatch):
 
 
 def test_who_did_it_stands_in_the_servers_log(rolled, capsys):
-    structlog.reset_defaults()
     announce(rolled)
     assert capsys.readouterr() == ("", "")
+    rolled.context = replace(rolled.context, served=True)
     key = "00" * 32
     with structlog.testing.capture_logs() as log:
         rolled("issuer-activate")
@@ -467,7 +467,6 @@ def test_who_did_it_stands_in_the_servers_log(rolled, capsys):
         rolled("key-block", digest=key, cause="x")
         rolled("key-unblock", digest=key)
         rolled("key-unblock", digest=key, yes=True)
-    structlog.reset_defaults()
     assert {entry["by"] for entry in log} == {"alice"}
     assert [entry["event"].split()[-1] for entry in log] == [
         "activated",

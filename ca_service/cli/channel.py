@@ -4,7 +4,9 @@ import contextlib
 import http.client
 import json
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
@@ -92,24 +94,8 @@ def ask_server(directory: Path, operation: str, arguments: dict[str, object]) ->
         BadRequest: this user may not talk to it (code `NOT_FOR_YOU`).
         RemoteFailure: it said no.
     """
-    path = operator_socket(directory)
-    if len(bytes(path)) > MAX_SOCKET_PATH:
-        raise NoServer
-    connection = _UnixConnection(path)
-    try:
-        headers = {"Content-Type": "application/json"}
-        connection.request("POST", OPERATOR_PATH + operation, json.dumps(arguments).encode(), headers)
-        answer = connection.getresponse()
-        content = answer.read()
-    except PermissionError:
-        raise _not_for_you(path) from None
-    except (OSError, http.client.HTTPException):
-        raise Unavailable(
-            "the server does not answer on its operator socket", remedy="See its log, or restart it."
-        ) from None
-    finally:
-        connection.close()
-    return _result(answer.status, content)
+    content, headers = json.dumps(arguments).encode(), {"Content-Type": "application/json"}
+    return _result(*_exchange(directory, "POST", OPERATOR_PATH + operation, content, headers))
 
 
 def _not_for_you(path: Path) -> BadRequest:
@@ -126,12 +112,23 @@ def get_from_server(directory: Path, path: str) -> tuple[int, bytes]:
         Unavailable: it does not answer.
         BadRequest: this user may not talk to it (code `NOT_FOR_YOU`).
     """
+    return _exchange(directory, "GET", path)
+
+
+def _exchange(
+    directory: Path,
+    method: str,
+    path: str,
+    content: bytes | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[int, bytes]:
+    """One request on the operator socket: status and body of the answer."""
     place = operator_socket(directory)
     if len(bytes(place)) > MAX_SOCKET_PATH:
         raise NoServer
     connection = _UnixConnection(place)
     try:
-        connection.request("GET", path)
+        connection.request(method, path, content, headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
     except PermissionError:

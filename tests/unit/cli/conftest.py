@@ -12,6 +12,7 @@ import operations_stage as s
 import pytest
 import structlog
 from forked import CA, Forks
+from old_releases import Release
 
 from ca_service.cli import main
 
@@ -186,3 +187,17 @@ def serve(forks, passphrase_file, tmp_path):
             return server
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def release():
+    return Release("0.3")
+
+
+@pytest.fixture
+def released(release, short):
+    """The directory of a CA as release 0.3 left it, with its database in it."""
+    release.put_directory(short)
+    directory = short / "ca"
+    release.put_database(f"sqlite:///{directory}/ca.sqlite3")
+    return directory

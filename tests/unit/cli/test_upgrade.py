@@ -8,7 +8,6 @@ import urllib.request
 from contextlib import closing
 
 import pytest
-from old_releases import Release
 
 from ca_service.judgment import Refused
 from ca_service.keys import load_public
@@ -67,20 +66,6 @@ def test_it_admits_nobody(old, worked_ca, stage):
     finally:
         enroller.desk.liveness.close()
         store.close()
-
-
-@pytest.fixture(scope="module")
-def release():
-    return Release("0.3")
-
-
-@pytest.fixture
-def released(release, short):
-    """The directory of a CA as release 0.3 left it, with its database in it."""
-    release.put_directory(short)
-    directory = short / "ca"
-    release.put_database(f"sqlite:///{directory}/ca.sqlite3")
-    return directory
 
 
 def everything(directory):

@@ -13,27 +13,12 @@ from contextlib import closing
 
 import pytest
 from cryptography import x509
-from old_releases import Release
 
 from ca_service.cli import main
 from ca_service.keys import load_public
 
 _MANY = 40
 _FEW = 3
-
-
-@pytest.fixture(scope="module")
-def release():
-    return Release("0.3")
-
-
-@pytest.fixture
-def released(release, short):
-    """The directory of a CA as release 0.3 left it, with its database in it."""
-    release.put_directory(short)
-    directory = short / "ca"
-    release.put_database(f"sqlite:///{directory}/ca.sqlite3")
-    return directory
 
 
 def copy_of(directory, name: str):

@@ -12,16 +12,19 @@ from ca_service.policy.brokers import EarDemand, KbsEntry
 from ca_service.policy.checks import PROFILE_ADMITTED, checks, launch_checks, with_given_up
 from ca_service.policy.ephemeral import EphemeralTerms
 from ca_service.policy.examples import example_document
+from ca_service.policy.expectations import MOST_FILES, Expectation
 from ca_service.policy.facts import LaunchFacts, PolicyFacts
 from ca_service.policy.fleet import judge_launch
 from ca_service.policy.launches import LaunchEntry, PlatformEntry
 from ca_service.policy.unsafe import UNSAFE_RULES
 
 __all__ = [
+    "MOST_FILES",
     "PROFILE_ADMITTED",
     "UNSAFE_RULES",
     "EarDemand",
     "EphemeralTerms",
+    "Expectation",
     "KbsEntry",
     "LaunchEntry",
     "LaunchFacts",

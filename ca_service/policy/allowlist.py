@@ -10,6 +10,7 @@ from ca_service.policy import document
 from ca_service.policy.brokers import KbsEntry
 from ca_service.policy.document import IakProfile
 from ca_service.policy.ephemeral import EphemeralReader, EphemeralTerms
+from ca_service.policy.expectations import Expectation, ExpectationReader
 from ca_service.policy.launches import LaunchIndex, PlatformEntry
 from ca_service.policy.questions import Unstated
 from ca_service.policy.reading import BrokerReader, Reader, TemplateReader
@@ -49,6 +50,7 @@ class Policy:
         ephemeral: what is admitted for an ephemeral certificate, and how long that holds.
         unsafe: names of the permissive entries, and in the operator's words what each gives up.
         unstated: constraints of launches and platforms that the document neither states nor gives up.
+        tests: what the document must say of recorded evidence; they have no part in judging anything else.
     """
 
     text: str = field(repr=False)
@@ -63,6 +65,7 @@ class Policy:
     unstated: tuple[Unstated, ...] = field(default=(), repr=False)
     iak_profile: IakProfile = "iak"
     ephemeral: EphemeralTerms = field(default_factory=EphemeralTerms)
+    tests: tuple[Expectation, ...] = field(default=(), repr=False)
     _made: dict[tuple[str, str], object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, kind: str, mode: str, make: Callable[[], T]) -> T:
@@ -118,6 +121,7 @@ def load(text: str) -> Policy:
         unsafe=unsafe,
         iak_profile="iak" if table.tpm is None else table.tpm.iak_profile,
         ephemeral=EphemeralReader(content).read(table.ephemeral),
+        tests=ExpectationReader(content).read(table.test),
         unstated=tuple(
             question for question in (*launches.unstated, *platforms.unstated) if question.rule not in out
         ),

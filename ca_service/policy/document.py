@@ -1,7 +1,7 @@
 """The form of a policy document: TOML 1.0, strict.
 
-This module and `document_launch` know which members there are and what each may hold. What they mean together,
-`allowlist` decides.
+This module, `document_launch` and `document_tests` know which members there are and what each may hold. What they mean
+together, `allowlist` decides.
 """
 
 import tomllib
@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, m
 
 from ca_service.judgment import BadRequest
 from ca_service.policy.document_launch import LaunchTable, PlatformTable
+from ca_service.policy.document_tests import MOST_TESTS, TestTable
 from ca_service.policy.form import Identifier, Table, Words, problem, shown
 
 MAX_DOCUMENT = 16 * 1024 * 1024
@@ -162,6 +163,7 @@ class Document(Table):
     launch: list[LaunchTable] = Field(default_factory=list)
     platform: list[PlatformTable] = Field(default_factory=list)
     unsafe: list[UnsafeTable] = Field(default_factory=list)
+    test: Annotated[list[TestTable], Field(max_length=MOST_TESTS)] = Field(default_factory=list)
 
 
 def read(text: str) -> tuple[Document, dict[str, object]]:

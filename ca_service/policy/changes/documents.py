@@ -8,6 +8,7 @@ from ca_service.policy.changes.brokers import compare_brokers
 from ca_service.policy.changes.effects import Change, Effect, Step, about
 from ca_service.policy.changes.launches import compare_launches, compare_platforms
 from ca_service.policy.changes.orders import Stand, allowed, changed, constraint, most, permission
+from ca_service.policy.changes.tests import compare_tests
 from ca_service.policy.checks import SIMULATION
 from vtpm.wire.templates import Role
 
@@ -59,6 +60,7 @@ def _changes(old: Policy, new: Policy, mode: str) -> Iterator[Change]:
     yield from about("store", allowed(old.store_formats, new.store_formats, "the formats"))
     yield from about("tpm", _tpm(old, new))
     yield from about("ephemeral", _ephemeral(old, new))
+    yield from compare_tests(old.tests, new.tests)
 
 
 def _unsafe(old: Policy, new: Policy) -> Iterator[Step]:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ca_service.judgment import BadRequest
-from ca_service.policy import Policy, load
+from ca_service.policy import Expectation, Policy, load
 from ca_service.policy.bits import BitDemand
 from ca_service.policy.brokers import EarDemand, KbsEntry
 from ca_service.policy.changes import Effect, compare
@@ -268,13 +268,14 @@ def test_a_production_ca_that_refused_everything_is_widened_by_taking_the_permis
 
 # Members from which others are derived, or by which entries are found.
 _DERIVED = {
-    Policy: {"text", "digest", "unstated", "_made", "launches", "platforms", "kbs", "ephemeral"},
+    Policy: {"text", "digest", "unstated", "_made", "launches", "platforms", "kbs", "ephemeral", "tests"},
     KbsEntry: {"id", "ear"},
     LaunchEntry: {"name", "unconstrained", "platform"},
     PlatformEntry: {"name", "unconstrained", "floors"},
     EphemeralTerms: set(),
     EarDemand: set(),
     Floor: {"since"},
+    Expectation: set(),
 }
 
 
@@ -304,6 +305,7 @@ def _policies(content, toml):
     yield policy, fleet, with_fleet
     yield policy, policy.ephemeral, lambda new: replace(policy, ephemeral=new)
     yield policy, second.ear, lambda new: with_kbs(second, replace(second, ear=new))
+    yield policy, policy.tests[0], lambda new: replace(policy, tests=(new,))
     yield (
         policy,
         floors[0],
@@ -330,6 +332,7 @@ def _other(value):
 def test_no_member_of_any_entry_is_forgotten(content, toml):
     """Whoever adds a member to an entry must say which way it works."""
     content["launch"][0] |= {"author_keys": ["a5" * 48], "unconstrained": []}
+    content["test"] = [{"name": "refused", "evidence": "a.json", "expect": "refused", "rule": "kbs.listed"}]
     seen = set()
     for policy, entry, put in _policies(content, toml):
         for member in fields(entry):

@@ -1,0 +1,57 @@
+"""The form of ``[[test]]``: recorded evidence, and what the document must say of it."""
+
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, AwareDatetime, StringConstraints
+
+from ca_service.policy.form import Identifier, Table
+
+MOST_TESTS: Final = 256
+"""Most tests of a document: whoever puts it in force waits for all of them."""
+
+KEPT: Final = "sha256:"
+"""Before the digest of evidence that the CA keeps, where else a path stands."""
+
+_MOST_PATH: Final = 256
+_STEP: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*\Z")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
+
+Expect = Literal["admitted", "refused"]
+
+
+def _evidence(value: str) -> str:
+    if value.startswith(KEPT):
+        if not _DIGEST.match(value.removeprefix(KEPT)):
+            raise ValueError(f"must have 64 lower-case hex digits after {KEPT}")
+        return value
+    if len(value) > _MOST_PATH:
+        raise ValueError(f"must be at most {_MOST_PATH} characters long")
+    if value.startswith("/"):
+        raise ValueError("must be a path that begins beside the document, not an absolute one")
+    steps = value.split("/")
+    if ".." in steps:
+        raise ValueError("must not lead out of the document's folder")
+    if not all(map(_STEP.match, steps)):
+        raise ValueError(
+            f"must be {KEPT} and a digest, or a relative path of names that have letters, digits, '_', '.', '+' and "
+            "'-', and begin with one of the first three"
+        )
+    return value
+
+
+class TestTable(Table):
+    """``[[test]]``: what this document must say of recorded evidence.
+
+    `evidence` is the path of a file beside the document, or ``sha256:`` and the digest of one that the CA keeps;
+    `sha256` pins the file. `rule` is that of the first check that says no.
+    """
+
+    __test__ = False  # for pytest, which takes the name for a test's
+
+    name: Identifier
+    evidence: Annotated[str, AfterValidator(_evidence)]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    expect: Expect
+    rule: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}\.[a-z0-9-]{1,32}$")] | None = None
+    at: AwareDatetime | None = None

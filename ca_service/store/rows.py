@@ -44,6 +44,24 @@ class PolicyRow:
 
 
 @dataclass(frozen=True)
+class PolicyEvidenceRow:
+    """Recorded evidence for tests of policy documents; `digest` is SHA-256 of `body`, hex."""
+
+    digest: str
+    body: bytes = field(repr=False)
+    kept_at: datetime
+
+
+@dataclass(frozen=True)
+class PolicyFileRow:
+    """What the document with the digest `policy` means by `path`: the file with the digest `evidence`."""
+
+    policy: str
+    path: str
+    evidence: str
+
+
+@dataclass(frozen=True)
 class DecisionRow:
     """A recorded verdict: `trace` is JSON text, `stage` ``enroll`` or ``activate``, `rule` the first no."""
 

@@ -366,3 +366,21 @@ log_head = Table(
     Column("checkpoint", Text, nullable=False),
     Column("at", Instant, nullable=False),
 )
+
+policy_evidence = Table(
+    "policy_evidence",
+    metadata,
+    # Recorded evidence that tests of policy documents name, under the SHA-256 of the file.
+    Column("digest", String(64), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("kept_at", Instant, nullable=False),
+)
+
+policy_files = Table(
+    "policy_files",
+    metadata,
+    # What the document with the digest `policy` means by a path, where it does not say so by itself.
+    Column("policy", String(64), primary_key=True),
+    Column("path", _TEXT, primary_key=True),
+    Column("evidence", String(64), ForeignKey("policy_evidence.digest"), nullable=False),
+)

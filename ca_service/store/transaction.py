@@ -12,6 +12,7 @@ from ca_service.store.issuance import Certificates, Intents
 from ca_service.store.ledger import Ledger
 from ca_service.store.log_audit import AuditTables
 from ca_service.store.operator import Alarms, Policies
+from ca_service.store.policy_evidence import PolicyEvidence
 from ca_service.store.publication import Crls, Revocations
 from ca_service.store.responders import Responders
 from ca_service.store.sessions import Session
@@ -43,6 +44,11 @@ class Transaction:
     def policies(self) -> Policies:
         """Policy versions."""
         return Policies(self._session)
+
+    @cached_property
+    def policy_evidence(self) -> PolicyEvidence:
+        """What the tests of policy documents judge."""
+        return PolicyEvidence(self._session)
 
     @cached_property
     def decisions(self) -> Decisions:

@@ -10,6 +10,8 @@ from ca_service.cli.access import run
 from ca_service.cli.files import read_text
 from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
+from ca_service.cli.policy_tests import evidence_beside, test, tests_of
+from ca_service.enrollment.expectations import check_rules
 from ca_service.operations import MAX_POLICY
 from ca_service.policy import load_complete
 
@@ -18,6 +20,8 @@ from ca_service.policy import load_complete
 def policy() -> None:
     """The allow-list: which key brokers, SVSM measurements and keys this CA certifies."""
 
+
+policy.add_command(test)
 
 _VERSION = click.IntRange(1, 2**31 - 1)
 
@@ -50,8 +54,13 @@ def _in_force(result: Mapping[str, Any], *, as_json: bool) -> None:
 @with_directory
 @with_json
 def apply(file: Path, base: int | None, directory: Path, *, as_json: bool) -> None:
-    """Put the policy document FILE in force, at once, for all that is judged from now on."""
-    _in_force(run(directory, "policy-apply", text=read_text(file, MAX_POLICY), base=base), as_json=as_json)
+    """Put the policy document FILE in force, at once, for all that is judged from now on.
+
+    The evidence that its tests name is read beside it and sent along. A document whose tests fail is refused.
+    """
+    text = read_text(file, MAX_POLICY)
+    evidence = evidence_beside(file, tests_of(text))
+    _in_force(run(directory, "policy-apply", text=text, base=base, evidence=evidence), as_json=as_json)
 
 
 @policy.command()
@@ -114,19 +123,24 @@ def log(directory: Path, *, as_json: bool) -> None:
 @click.argument("file", type=PathName(directory=False))
 @with_json
 def check(file: Path, *, as_json: bool) -> None:
-    """Read the policy document FILE as `apply` would, and change nothing. Needs no CA."""
+    """Read the policy document FILE as `apply` would, and change nothing. Needs no CA.
+
+    Its tests are read, too; `test` runs them.
+    """
     document = load_complete(read_text(file, MAX_POLICY))
+    check_rules(document)
     content = {
         "kbs": sorted({entry.id for entry in document.kbs.values()}),
         "launch": [entry.name for entry in document.launches.entries()],
         "platform": sorted(document.platforms),
         "unsafe": sorted(document.unsafe),
+        "test": [test.name for test in document.tests],
         "warnings": document.warnings(),
     }
     if as_json:
         show_json({"digest": document.digest, **content})
     else:
-        names = ("kbs", "launch", "platform", "unsafe")
+        names = ("kbs", "launch", "platform", "unsafe", "test")
         fields = {name: ", ".join(content[name]) or "none" for name in names}
         fields["digest"] = document.digest
         show_fields(fields, as_json=False)

@@ -14,6 +14,7 @@ from ca_service.operations import (
     issuers,
     keys,
     policies,
+    policy_trial,
     records,
     retirement,
     revocation,
@@ -23,6 +24,7 @@ from ca_service.operations.context import Json, Operation, OperationContext
 from ca_service.operations.issuers import ROLES, TRUSTED, ensure_issuers, missing_keys
 from ca_service.operations.kept import check_not_rolled_back, keep_seen, keep_state
 from ca_service.operations.policies import MAX_POLICY, unanswered
+from ca_service.operations.policy_tests import MAX_EVIDENCE, MAX_SENT
 from ca_service.operations.root_list import publish_root_list, read_root_list, root_list_warning
 from ca_service.operations.setup import database_url, init, open_database, remember, upgrade_database
 from ca_service.store import Taken
@@ -33,6 +35,7 @@ OPERATIONS: Mapping[str, Operation] = {
     operation.name: operation
     for operation in (
         *policies.OPERATIONS,
+        *policy_trial.OPERATIONS,
         *instances.OPERATIONS,
         *certificates.OPERATIONS,
         *revocation.OPERATIONS,
@@ -46,10 +49,10 @@ OPERATIONS: Mapping[str, Operation] = {
 }
 """All operations by name."""
 
-MAX_REQUEST = 3 * MAX_POLICY + 64 * 1024
-"""Longest JSON text of an operation's arguments, in bytes. The longest is a policy document, and escaped as JSON
-in ASCII no text takes more than three times its bytes in UTF-8 (TOML has no control characters but line ends and
-tabs)."""
+MAX_REQUEST = 3 * MAX_POLICY + MAX_SENT + 64 * 1024
+"""Longest JSON text of an operation's arguments, in bytes. The longest is a policy document with its evidence, and
+escaped as JSON in ASCII no text takes more than three times its bytes in UTF-8 (TOML has no control characters but
+line ends and tabs)."""
 
 
 NO_OPERATION = "operation"
@@ -93,6 +96,7 @@ def _run(context: OperationContext, operation: Operation, arguments: object) -> 
 
 
 __all__ = [
+    "MAX_EVIDENCE",
     "MAX_POLICY",
     "MAX_REQUEST",
     "NO_OPERATION",

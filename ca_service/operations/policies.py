@@ -1,7 +1,11 @@
 """Policy versions: put one in force, and read them."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from ca_service.judgment import BadRequest, Conflict, NotFound
 from ca_service.operations.context import Json, Operation, OperationContext, instant, text_block
+from ca_service.operations.policy_tests import evidence_argument, prove
 from ca_service.policy import Policy, load, load_complete
 from ca_service.policy.changes import Comparison, compare
 from ca_service.store import PolicyRow, Store, Transaction
@@ -11,6 +15,7 @@ MAX_POLICY = 4 * 1024 * 1024
 """Longest policy document, in bytes of UTF-8."""
 
 _MOST_VERSIONS = 2**31 - 1
+_NOTHING_SENT: Mapping[str, bytes] = MappingProxyType({})
 
 
 def _summary(row: PolicyRow) -> dict[str, Json]:
@@ -35,8 +40,8 @@ def _row(tx: Transaction, version: int | None) -> PolicyRow:
     return row
 
 
-def _for_force(context: OperationContext, text: str) -> Policy:
-    """A document that may be put in force here."""
+def _for_force(context: OperationContext, text: str, evidence: Mapping[str, bytes] = _NOTHING_SENT) -> Policy:
+    """A document that may be put in force here; its tests hold, with `evidence` or what is kept of it."""
     policy = load_complete(text)
     if context.public.mode == "production" and policy.unsafe:
         raise BadRequest(
@@ -45,6 +50,7 @@ def _for_force(context: OperationContext, text: str) -> Policy:
             code="policy-unsafe",
             remedy="Remove the entries, or try them on a simulation CA.",
         )
+    prove(context, policy, evidence)
     return policy
 
 
@@ -92,18 +98,20 @@ def apply(context: OperationContext, arguments: Members) -> Json:
     """Put the document `text` in force as the next version; the same content again changes nothing.
 
     With `base` only if that version is in force still, 0 if there is none. A document that leaves a constraint open is
-    refused, also if an earlier release took it: what is meant not to matter must say so.
+    refused, also if an earlier release took it: what is meant not to matter must say so. So is one whose tests fail;
+    `evidence` are the files that they name.
     """
     text = text_block(arguments, "text", MAX_POLICY)
     base = arguments.integer("base", 0, _MOST_VERSIONS) if arguments.has("base") else None
+    evidence = evidence_argument(arguments)
     arguments.end()
-    return _put_in_force(context, _for_force(context, text), base)
+    return _put_in_force(context, _for_force(context, text, evidence), base)
 
 
 def rollback(context: OperationContext, arguments: Members) -> Json:
     """Put the document of an earlier `version` in force again, as a new version; `base` as in `apply`.
 
-    It is read as `apply` would read it now.
+    It is read as `apply` would read it now, and its tests are run again.
     """
     version = arguments.integer("version", 1, _MOST_VERSIONS)
     base = _version(arguments, "base")

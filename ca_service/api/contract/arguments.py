@@ -17,12 +17,14 @@ _SKID: Final = "01" * 20
 _DIGEST: Final = "ab" * 32
 _INSTANCE: Final[dict[str, object]] = {"kbs": "broker", "resource": "default/vtpm/vm-1", "salt": ""}
 _CAUSE: Final = "ticket 1234"
+_EVIDENCE: Final = [{"path": "evidence/admitted.json", "content": "e30="}]
 _CHOICE: Final[dict[str, object]] = {"pair": "default", "roles": ["ek", "devid"], "generation": 2}
 
 EXAMPLES: Final[Mapping[str, tuple[dict[str, object], ...]]] = {
-    "policy-apply": ({"text": "the policy document", "base": 3},),
+    "policy-apply": ({"text": "the policy document", "base": 3, "evidence": _EVIDENCE},),
     "policy-rollback": ({"version": 3, "base": 4},),
     "policy-diff": ({"old": 3, "text": "the policy document"}, {"new": 4}),
+    "policy-test": ({"text": "the policy document", "evidence": _EVIDENCE},),
     "policy-show": ({"version": 3},),
     "policy-log": ({},),
     "instance-list": ({},),

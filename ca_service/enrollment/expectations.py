@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from ca_service.enrollment.judge import BINDING_CHECKS
 from ca_service.enrollment.ledger_checks import LEDGER_CHECKS
@@ -18,7 +18,7 @@ from ca_service.evidence.ear import EAR_CHECKS
 from ca_service.evidence.grant import GRANT_CHECKS
 from ca_service.evidence.profiles import ISSUED_PROFILES, profile_checks
 from ca_service.evidence.snp import AUTHENTICITY, CONFIGURATION
-from ca_service.judgment import BadRequest, Finding, Trace
+from ca_service.judgment import BadRequest, Check, Finding, Trace
 from ca_service.policy import Expectation, Policy, checks, launch_checks, load
 from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS
 from vtpm.wire.encoding import parse_json
@@ -84,7 +84,14 @@ def _verdict(rule: str) -> str:
 def known_rules() -> frozenset[str]:
     """Ids of all rules that can be the first to say no in a test: those of an enrolment, but for the CA's secrets."""
     nothing = load("schema = 1\n")
-    found = [*AUTHENTICITY, *BINDING_CHECKS, *CONFIGURATION, *GRANT_CHECKS, *EAR_CHECKS, *KEY_CHECKS]
+    found: list[Check[Any]] = [
+        *AUTHENTICITY,
+        *BINDING_CHECKS,
+        *CONFIGURATION,
+        *GRANT_CHECKS,
+        *EAR_CHECKS,
+        *KEY_CHECKS,
+    ]
     found += [*CERTIFY_CHECKS, *LEDGER_CHECKS]
     found += [check for profile in (*ISSUED_PROFILES, "") for check in profile_checks(profile)]
     found += [*launch_checks(nothing, "simulation"), *checks(nothing, "simulation")]

@@ -100,6 +100,15 @@ def test_a_ca_with_the_packaged_examples(run):
     assert rows
 
 
+def test_the_packaged_policy_with_its_tests(run):
+    where = (
+        "from importlib.resources import files; print(files('ca_service') / 'data' / 'policies' / 'tested')"
+    )
+    policy = Path(_python(run, where).strip()) / "policy.toml"
+    assert not policy.is_relative_to(ROOT)
+    assert "all 7 tests hold" in run("vtpm-ca", "policy", "test", str(policy))
+
+
 @pytest.mark.slow
 def test_the_whole_demonstration(run):
     shown = run("python", "-m", "vtpm.lab.demo", "--out", "demo")

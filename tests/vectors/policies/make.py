@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import enrollment_world as w
@@ -117,16 +118,18 @@ class Scene:
         stranger = w.SoftTpm()
         other = ec.generate_private_key(ec.SECP384R1())
         boots = (
-            ("unlisted-key-broker", stranger, w.Boot(kbs=other)),
+            ("unlisted-key-broker", stranger, w.Boot(kbs=other, resource="default/vtpm/a")),
             ("foreign-resource", stranger, w.Boot(resource="default/secrets/b")),
             ("provisioned-secret", stranger, w.Boot(origin="provisioned", resource="default/vtpm/b")),
-            ("cloned-tpm", known, w.Boot(resource="default/vtpm/c", secret=bytes(32))),
+            ("cloned-tpm", known, w.Boot(resource="default/vtpm/c")),
         )
-        for name, tpm, boot in boots:
-            yield name, *self.refused(tpm, boot)
+        for i, (name, tpm, boot) in enumerate(boots):
+            # A secret of its own, so that nothing but the one rule refuses it.
+            yield name, *self.refused(tpm, replace(boot, secret=bytes([i]) * 32))
         genuine, pages = self.world.launch, [(0, b"an SVSM that nobody has reviewed".ljust(4096, b"\x00"))]
         self.world.launch = self.world.platform.launch(pages)
-        yield "unreviewed-svsm", *self.refused(stranger, w.Boot())
+        boot = w.Boot(resource="default/vtpm/d", secret=b"\xff" * 32)
+        yield "unreviewed-svsm", *self.refused(stranger, boot)
         self.world.launch = genuine
 
 

@@ -28,6 +28,7 @@ EVIDENCE_CODE: Final = "policy-evidence"
 """Code of the error that the evidence of a test is missing, or not what it should be."""
 
 _NESTED: Final = 16
+_MOST_SHOWN: Final = 256
 
 FindEvidence = Callable[[Expectation], bytes]
 """Gives the file that a test names; raises BadRequest if there is none."""
@@ -166,9 +167,11 @@ def _recorded(test: Expectation, body: bytes) -> Recorded:
 
 def bad_evidence(test: Expectation, problem: str) -> BadRequest:
     """The error about the evidence of a test."""
+    # The problem may name members of the file, which may be called anything.
+    shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in problem[:_MOST_SHOWN])
     return BadRequest(
         f"test {test.name}",
-        f"{test.evidence}: {problem}",
+        f"{test.evidence}: {shown}",
         code=EVIDENCE_CODE,
         remedy="`vtpm-ca decision record ID` writes what a decision rested on as such a file.",
     )

@@ -109,16 +109,23 @@ def _too_long(path):
         file.truncate(4 * 1024 * 1024 + 1)
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [_remove, _link, _link_on_the_way, _pipe, _folder, _rubbish, _too_long],
-    ids=lambda harm: harm.__name__,
-)
+SAID = {
+    _remove: "cannot be read, and no link is followed: No such file",
+    _link: "cannot be read, and no link is followed: Too many levels of symbolic links",
+    _link_on_the_way: "cannot be read, and no link is followed: Not a directory",
+    _pipe: "cannot be read, and no link is followed: is no regular file",
+    _folder: "cannot be read, and no link is followed: Is a directory",
+    _rubbish: "is no recorded decision: must be UTF-8 text",
+    _too_long: "all evidence together is longer than 4194304 bytes",
+}
+
+
+@pytest.mark.parametrize("harm", SAID, ids=lambda harm: harm.__name__)
 def test_evidence_that_cannot_be_read_is_named_with_its_test(here, policy, folder, harm):
     harm(folder / "evidence" / "genuine.json")
     done = here("policy", "test", policy)
     assert (done.code, done.out) == (2, "")
-    assert "test a-genuine-guest: evidence/genuine.json: " in done.err
+    assert f"test a-genuine-guest: evidence/genuine.json: {SAID[harm]}" in done.err
     assert here("policy", "test", policy, "--json").out == ""
 
 

@@ -1,5 +1,6 @@
 """The tests of a policy document, run: on the example that has all kinds of them, and on evidence that is none."""
 
+import base64
 import hashlib
 import json
 import re
@@ -8,8 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ca_service.enrollment.expectations import check_rules, known_rules, outcome, run_tests
+from ca_service.enrollment.submission import Submission
 from ca_service.judgment import BadRequest
 from ca_service.policy import load, load_complete
 
@@ -17,6 +21,7 @@ ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "policies" / "tested"
 TEXT = (FOLDER / "policy.toml").read_text()
 GENUINE = (FOLDER / "evidence" / "genuine.json").read_bytes()
+BODY = json.loads(GENUINE)["body"]
 DAY = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 POLICY = load_complete(TEXT)
@@ -153,3 +158,65 @@ def test_the_known_rules_are_those_of_the_protocol():
     others = {rule for rule in named if rule.startswith(("nonce.", "activation.", "lint."))}
     assert {"kbs.listed", "nonce.unexpired"} <= named
     assert known_rules() == named - others - {"policy.in-force"}
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(["", "production", "e30="]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def tried_or_not(content):
+    """The example's evidence in another form: what came of it, and the error that it is none."""
+    try:
+        (tried,) = run_tests(of(GOOD), lambda _test: json.dumps(content).encode())
+    except BadRequest as error:
+        return None, error
+    return tried, None
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_whatever_stands_in_a_record_is_judged_or_refused(data):
+    content = json.loads(GENUINE)
+    place = content if data.draw(st.booleans()) else content["ledger"]
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(JSON)
+    tried, error = tried_or_not(content)
+    if error is not None:
+        assert error.code == "policy-evidence"
+        assert error.detail.isprintable()
+    else:
+        assert tried.holds or tried.refusal is not None
+
+
+def test_names_in_a_record_steer_no_terminal():
+    content = json.loads(GENUINE)
+    content["items"] = {"\x1b[2J" * 100: None}
+    _tried, error = tried_or_not(content)
+    assert "?[2J" in error.detail
+    assert error.detail.isprintable()
+    assert len(error.detail) < 400
+
+
+@settings(max_examples=40, deadline=None)
+@given(at=st.integers(0), bit=st.integers(0, 7))
+def test_a_record_of_an_altered_request_is_worth_nothing(at, bit):
+    """What a record holds is signed as it ever was."""
+    content = json.loads(GENUINE)
+    body = bytearray(base64.b64decode(content["body"]))
+    body[at % len(body)] ^= 1 << bit
+    content["body"] = base64.b64encode(body).decode()
+    tried, error = tried_or_not(content)
+    if error is not None:
+        assert error.code == "policy-evidence"
+    elif tried.trace.admitted:
+        # Nothing but what nobody looks at is another: white space, or certificates that no host is believed.
+        altered, genuine = (Submission.parse(each).request for each in (bytes(body), base64.b64decode(BODY)))
+        assert altered.certify == genuine.certify
+        for name in ("profile", "runtime_data", "report"):
+            assert getattr(altered.evidence, name) == getattr(genuine.evidence, name)

@@ -6,6 +6,7 @@
 from ca_service.policy.remedies.case import Case, TokenFacts
 from ca_service.policy.remedies.edits import Content, Edit, edited
 from ca_service.policy.remedies.search import MOST_JUDGED, Remedy, remedy
+from ca_service.policy.remedies.showing import shown
 
 __all__ = [
     "MOST_JUDGED",
@@ -16,4 +17,5 @@ __all__ = [
     "TokenFacts",
     "edited",
     "remedy",
+    "shown",
 ]

@@ -47,8 +47,8 @@ class Remedy:
         edits: the smallest set; none if no change of the document helps at all.
         alternatives: other sets with the same effect, for those who know more than the evidence tells.
         left: findings that refuse still, whatever the document says.
-        before: the document's content, as far as it matters.
-        after: the same with the edits.
+        whole: the document's content, without the edits.
+        part: the same, as far as it matters to this decision.
         warnings: what the policy's own reading says about the later document and not about the earlier.
         judged: how often the decision was judged.
     """
@@ -56,8 +56,8 @@ class Remedy:
     edits: tuple[Edit, ...]
     alternatives: tuple[tuple[Edit, ...], ...]
     left: tuple[Finding, ...]
-    before: Content = field(repr=False)
-    after: Content = field(repr=False)
+    whole: Content = field(repr=False)
+    part: Content = field(repr=False)
     warnings: tuple[str, ...] = ()
     judged: int = 0
 
@@ -212,12 +212,11 @@ class _Search:
         others: tuple[tuple[Edit, ...], ...],
     ) -> Remedy:
         """The remedy, tried on the whole document, of which the search has seen a part only."""
-        after = edited(whole, edits)
-        later = load(writing.document(after))
+        later = load(writing.document(edited(whole, edits)))
         trace = self._trace(later)
         new = [warning for warning in later.warnings() if warning not in policy.warnings()]
         left = tuple(finding for finding in trace.findings if finding.verdict is Verdict.FAILED)
-        return Remedy(edits, others, left, whole, after, tuple(new), self._judged)
+        return Remedy(edits, others, left, whole, self._content, tuple(new), self._judged)
 
 
 _UNREADABLE: Final = "document"

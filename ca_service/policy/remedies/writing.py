@@ -61,7 +61,7 @@ def table(path: str, members: _Table, *, many: bool) -> str:
             later += [table(f"{path}.{name}", element, many=True) for element in member]
         else:
             lines.append(f"{_key(name)} = {value(member)}")
-    return "\n".join(["\n".join(lines), *later])
+    return "\n\n".join(["\n".join(lines), *later])
 
 
 _OWN_HEAD = frozenset({"key", "resource", "ear", "tcb", "platform_info"})

@@ -24,7 +24,9 @@ def found(content, keys, toml, judge):
     """The remedy for facts under a document."""
 
     def search(facts, document=content, mode="simulation", **known):
-        known.setdefault("kbs_key", next((k.members() for k in keys if k.thumbprint() == facts.kbs_thumbprint), None))
+        known.setdefault(
+            "kbs_key", next((k.members() for k in keys if k.thumbprint() == facts.kbs_thumbprint), None)
+        )
         case = Case(facts, mode, **known)
         return remedy(load(toml(document)), case, lambda policy: judge(policy, facts, mode))
 
@@ -93,18 +95,31 @@ def drawn(draw, facts, keys, launched):
 def lessened(content, data):
     """The document without some of its parts, and with some of them spoilt."""
     content = copy.deepcopy(content)
-    for name in data.draw(st.lists(st.sampled_from(["tpm", "store", "grant", "launch", "kbs"]), unique=True, max_size=2)):
+    for name in data.draw(
+        st.lists(st.sampled_from(["tpm", "store", "grant", "launch", "kbs"]), unique=True, max_size=2)
+    ):
         del content[name]
     for entry in content.get("kbs", ()):
         if data.draw(st.integers(0, 3)) == 0:
-            entry.update(data.draw(st.sampled_from([
-                {"status": "suspended"},
-                {"status": "compromised", "compromised_since": datetime(2026, 5, 1, tzinfo=UTC)},
-                {"valid_from": datetime(2026, 12, 30, tzinfo=UTC), "valid_to": datetime(2027, 12, 30, tzinfo=UTC)},
-                {"valid_to": datetime(2026, 2, 1, tzinfo=UTC)},
-            ])))
+            entry.update(
+                data.draw(
+                    st.sampled_from(
+                        [
+                            {"status": "suspended"},
+                            {"status": "compromised", "compromised_since": datetime(2026, 5, 1, tzinfo=UTC)},
+                            {
+                                "valid_from": datetime(2026, 12, 30, tzinfo=UTC),
+                                "valid_to": datetime(2027, 12, 30, tzinfo=UTC),
+                            },
+                            {"valid_to": datetime(2026, 2, 1, tzinfo=UTC)},
+                        ]
+                    )
+                )
+            )
     if data.draw(st.integers(0, 3)) == 0:
-        content["platform"][0]["chips"] = {"deny": [bytes(range(64)).hex(), *data.draw(st.sampled_from([[], ["0a" * 64]]))]}
+        content["platform"][0]["chips"] = {
+            "deny": [bytes(range(64)).hex(), *data.draw(st.sampled_from([[], ["0a" * 64]]))]
+        }
     if data.draw(st.integers(0, 3)) == 0 and "launch" in content:
         content["launch"][0].pop("host_data")  # an open question, which denies
         content["platform"][0].pop("crl_max_age_days")
@@ -113,7 +128,9 @@ def lessened(content, data):
 
 @FUZZ
 @given(data=st.data())
-def test_a_remedy_admits_and_each_of_its_edits_is_needed(content, facts, keys, launched, found, admitted, data):
+def test_a_remedy_admits_and_each_of_its_edits_is_needed(
+    content, facts, keys, launched, found, admitted, data
+):
     content = lessened(content, data)
     asked = data.draw(drawn(facts, keys, launched))
     if admitted(content, asked):

@@ -123,15 +123,13 @@ class _Search:
             load(writing.document(self._content)), self._content, rules_out(policy, self._case.mode)
         )
         chosen: list[tuple[Option, list[Option]]] = []
-        launch = self._all & _OF_LAUNCH
-        if launch:
-            chosen.append(self._best(launch, launch_options(listed, self._case)))
+        if self._all & _OF_LAUNCH:
+            chosen.append(self._best(launch_options(listed, self._case)))
         of_broker = frozenset(rule for rule in self._all if rule.startswith(("kbs.", "ear.")))
         if of_broker:
-            options = broker_options(listed, self._case, of_broker, self._after)
-            chosen.append(self._best(of_broker, options))
-        for rules, option in table_options(listed, self._case, self._all & _OF_TABLES):
-            chosen.append(self._best(rules, [option]))
+            chosen.append(self._best(broker_options(listed, self._case, of_broker, self._after)))
+        of_tables = table_options(listed, self._case, self._all & _OF_TABLES)
+        chosen.extend(self._best(options) for options in of_tables)
         edits = self._needed([edit for best, _ in chosen for edit in best.edits])
         return self._told(policy, whole, edits, self._others(edits, chosen))
 
@@ -158,24 +156,15 @@ class _Search:
             return None
         return _failing(self._trace(policy))
 
-    def _best(self, rules: frozenset[str], options: Iterable[Option]) -> tuple[Option, list[Option]]:
-        """The smallest option that answers as many of the rules as any, and the others that answer as many."""
+    def _best(self, options: Iterable[Option]) -> tuple[Option, list[Option]]:
+        """The smallest option of those after which the fewest rules refuse, and the others of them."""
         ranked = smallest_first(options)
-        left = [self._about(rules, self._after(option.edits)) for option in ranked]
-        least = min(left, default=len(rules))
-        if least >= len(rules):
+        left = [len(self._after(option.edits)) for option in ranked]
+        least = min(left, default=len(self._all))
+        if least >= len(self._all):
             return Option("", ()), []
         good = [option for option, count in zip(ranked, left, strict=True) if count == least]
         return good[0], good[1:]
-
-    def _about(self, rules: frozenset[str], refusing: frozenset[str]) -> int:
-        """How many rules of the same part refuse: those from before, and those that could not look then."""
-        if _UNREADABLE in refusing:
-            return len(rules) + 1
-        parts = {rule.partition(".")[0] for rule in rules}
-        return sum(
-            rule in rules or (rule not in self._all and rule.partition(".")[0] in parts) for rule in refusing
-        )
 
     def _needed(self, edits: list[Edit]) -> tuple[Edit, ...]:
         """The edits without those that can be left out."""

@@ -91,17 +91,21 @@ def _snippet(after: Content, step: Step) -> str:
         return f"# take out: [[{kind}]]" if members is None else writing.table(kind, members, many=False)
     if len(where) < _IN_ENTRY:
         return writing.table(kind, step.value, many=True)
-    place, member = f'# in [[{kind}]] "{where[1]}"', str(where[2])
-    if _is_new_table(step):
-        return f"{place}\n{writing.table(f'{kind}.{member}', step.value, many=True)}"
-    if member == "tcb":
-        row = found(after, where[:4])
-        since = f" from {row['from'].isoformat()}" if "from" in row else ""
-        name = str(where[4])
-        return f"{place}, [[platform.tcb]] of {row['product']}{since}\n{name} = {writing.value(row[name])}"
-    value = found(after, where[:3])
+    return f'# in [[{kind}]] "{where[1]}"{_member(after, step, kind)}'
+
+
+def _member(after: Content, step: Step, kind: str) -> str:
+    """The rest of a line that names an entry, and what goes there."""
+    where, member = step.where, str(step.where[2])
+    value = found(after, where[:_IN_ENTRY])
     if value is None:
-        return f"{place}, take out: {member}"
+        return f", take out: {member}"
+    if _is_new_table(step):
+        return f"\n{writing.table(f'{kind}.{member}', step.value, many=True)}"
+    if member == "tcb":
+        row, name = value[where[3]], str(where[4])
+        since = f" from {row['from'].isoformat()}" if "from" in row else ""
+        return f", [[platform.tcb]] of {row['product']}{since}\n{name} = {writing.value(row[name])}"
     if member == "ear":
-        return f"{place}\n{writing.table('kbs.ear', value, many=False)}"
-    return f"{place}\n{member} = {writing.value(value)}"
+        return f"\n{writing.table('kbs.ear', value, many=False)}"
+    return f"\n{member} = {writing.value(value)}"

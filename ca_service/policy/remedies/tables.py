@@ -25,20 +25,17 @@ _OLD_GRANT: Final = "a grant that was recorded can be shown again for as long"
 _UNSAFE_GONE: Final = "what these entries gave up counts again"
 
 
-def table_options(
-    listed: Listed, case: Case, failing: frozenset[str]
-) -> Iterator[tuple[frozenset[str], Option]]:
-    """Ways to admit each of these, with the rules that they answer."""
-    for rules, edit in (
-        (("policy.mode",), _without_unsafe(listed)),
-        (("grant.age",), _grant_age(listed, case)),
-        (_STORE_RULES, _store(listed, case, failing)),
-        (("tpm.template-allowed",), _templates(listed, case)),
-        ((PROFILE_ADMITTED,), _profile(listed, case)),
+def table_options(listed: Listed, case: Case, failing: frozenset[str]) -> Iterator[list[Option]]:
+    """The ways for each of these that refuses."""
+    for rules, edits in (
+        (("policy.mode",), [_without_unsafe(listed)]),
+        (("grant.age",), [*_grant_age(listed, case)]),
+        (_STORE_RULES, [_store(listed, case, failing)]),
+        (("tpm.template-allowed",), [_templates(listed, case)]),
+        ((PROFILE_ADMITTED,), [_profile(listed, case)]),
     ):
-        answered = failing.intersection(rules)
-        if answered:
-            yield answered, Option(edit.entries[0], (edit,))
+        if failing.intersection(rules):
+            yield [Option(edit.entries[0], (edit,)) for edit in edits]
 
 
 def _without_unsafe(listed: Listed) -> Edit:
@@ -47,11 +44,19 @@ def _without_unsafe(listed: Listed) -> Edit:
     return Edit(("policy.mode",), ("unsafe",), (drop("unsafe"),), said, (_UNSAFE_GONE,))
 
 
-def _grant_age(listed: Listed, case: Case) -> Edit:
+def _grant_age(listed: Listed, case: Case) -> Iterator[Edit]:
+    """The key broker's own number, which counts for nobody else, and the general one."""
     age = int(case.at.timestamp()) - case.facts.grant_iat
-    known = listed.policy.grant_max_age
+    known, broker = listed.policy.grant_max_age, listed.policy.kbs.get(case.facts.kbs_thumbprint)
+    if broker is not None:
+        step = put("kbs", broker.id, "grant_max_age_s", value=age)
+        said = f"kbs {broker.id} may have grants of {age} s"
+        yield Edit(("grant.age",), (f"kbs {broker.id}",), (step,), said, (_OLD_GRANT,))
     said = f"grant.max_age_s: {'not stated' if known is None else known} -> {age}"
-    return Edit(("grant.age",), ("grant",), (put("grant", "max_age_s", value=age),), said, (_OLD_GRANT,))
+    width = 1 + len(listed.content.get("kbs", ()))
+    yield Edit(
+        ("grant.age",), ("grant",), (put("grant", "max_age_s", value=age),), said, (_OLD_GRANT,), width
+    )
 
 
 def _store(listed: Listed, case: Case, failing: frozenset[str]) -> Edit:

@@ -74,11 +74,7 @@ def _floor(floor: Mapping[str, Any]) -> str:
 
 
 def _remedy(remedy: Mapping[str, Any]) -> None:
-    present = remedy["in_force"]
-    if present is not None:
-        by = f" by {present['rule']}" if present["rule"] else ""
-        echo("")
-        show_paragraph(f"policy version {present['version']}, in force now, has it {present['verdict']}{by}")
+    _in_force(remedy["in_force"])
     if remedy["admits"]:
         _head("smallest change of policy version", remedy, "that would have admitted it")
     else:
@@ -87,12 +83,12 @@ def _remedy(remedy: Mapping[str, Any]) -> None:
             show_paragraph(f"{finding['rule']}: {finding['reason']}. {finding['advice']}", indent="  ")
         if remedy["edits"]:
             _head("besides, policy version", remedy, "would have had to say")
-    for text in remedy["warnings"]:
-        show_paragraph(f"! {text}", indent="  ", fg="yellow")
+    _warnings(remedy["warnings"])
     for number, edit in enumerate(remedy["edits"], 1):
         _edit(f"{number}.", edit)
     for other in remedy["alternatives"]:
-        echo("\nor, in place of what it replaces:", bold=True)
+        gone = [n for n, edit in enumerate(remedy["edits"], 1) if edit not in other]
+        echo(f"\nor, in place of {' and '.join(map(str, gone))}", bold=True)
         for edit in other:
             if edit not in remedy["edits"]:
                 _edit("-", edit)
@@ -102,15 +98,26 @@ def _remedy(remedy: Mapping[str, Any]) -> None:
             show_paragraph(text, indent="  ")
 
 
+def _in_force(present: Mapping[str, Any] | None) -> None:
+    if present is not None:
+        by = f" by {present['rule']}" if present["rule"] else ""
+        echo("")
+        show_paragraph(f"policy version {present['version']}, in force now, has it {present['verdict']}{by}")
+
+
 def _head(before: str, remedy: Mapping[str, Any], after: str) -> None:
     echo(f"\n{before} {remedy['policy_version']} {after}", bold=True)
 
 
 def _edit(mark: str, edit: Mapping[str, Any]) -> None:
     show_paragraph(f"{mark} {edit['words']}")
-    for text in edit["warnings"]:
-        show_paragraph(f"! {text}", indent="  ", fg="yellow")
+    _warnings(edit["warnings"])
     _lines(edit["toml"].splitlines())
+
+
+def _warnings(texts: Sequence[str]) -> None:
+    for text in texts:
+        show_paragraph(f"! {text}", indent="  ", fg="yellow")
 
 
 def _lines(lines: Sequence[str]) -> None:

@@ -20,6 +20,8 @@ _HEAD = (
     "evidence_digest",
 )
 _PASSED = "passed"
+_NOT_LISTED = "not listed"
+"""What a check of the policy saw that had no entry to look into."""
 
 
 def show_decision(decision: Mapping[str, Any], *, everything: bool) -> None:
@@ -34,11 +36,15 @@ def show_decision(decision: Mapping[str, Any], *, everything: bool) -> None:
     head = {**decision, "reason": reason}
     show_fields({name: head[name] for name in _HEAD if head[name] != ""}, as_json=False)
     echo("")
-    shown = [f for f in trace if everything or f["verdict"] != _PASSED]
+    passed = [f for f in trace if f["verdict"] == _PASSED and not everything]
+    blind = [f for f in trace if _is_blind(f, decision) and not everything]
+    shown = [f for f in trace if f not in passed and f not in blind]
     if shown or not trace:
         show_trace(shown)
-    if left := len(trace) - len(shown):
-        echo(f"{left} check{'s' if left > 1 else ''} passed; --all shows them")
+    if blind:
+        echo(f"{_checks(blind)} had no entry of the policy to look at; --all shows them")
+    if passed:
+        echo(f"{_checks(passed)} passed; --all shows them")
     if decision["unexplained"]:
         echo("")
         show_paragraph(f"not explained: {decision['unexplained']}")
@@ -46,6 +52,15 @@ def show_decision(decision: Mapping[str, Any], *, everything: bool) -> None:
         _basis(decision["rests_on"])
     if decision["remedy"] is not None:
         _remedy(decision["remedy"])
+
+
+def _is_blind(finding: Mapping[str, str], decision: Mapping[str, Any]) -> bool:
+    """Whether a check says no more than that another one found nothing."""
+    return finding["actual"] == _NOT_LISTED and finding["rule"] != decision["rule"]
+
+
+def _checks(findings: Sequence[object]) -> str:
+    return "1 check" if len(findings) == 1 else f"{len(findings)} checks"
 
 
 def _basis(found: Mapping[str, Any]) -> None:
@@ -83,19 +98,25 @@ def _remedy(remedy: Mapping[str, Any]) -> None:
             show_paragraph(f"{finding['rule']}: {finding['reason']}. {finding['advice']}", indent="  ")
         if remedy["edits"]:
             _head("besides, policy version", remedy, "would have had to say")
-    _warnings(remedy["warnings"])
     for number, edit in enumerate(remedy["edits"], 1):
         _edit(f"{number}.", edit)
+    if remedy["warnings"]:
+        echo("\nthe policy would then warn", bold=True)
+        _warnings(remedy["warnings"])
     for other in remedy["alternatives"]:
-        gone = [n for n, edit in enumerate(remedy["edits"], 1) if edit not in other]
-        echo(f"\nor, in place of {' and '.join(map(str, gone))}", bold=True)
-        for edit in other:
-            if edit not in remedy["edits"]:
-                _edit("-", edit)
+        _alternative(remedy["edits"], other)
     if remedy["without_change"]:
         echo("\nwithout a change of the policy", bold=True)
         for text in remedy["without_change"]:
             show_paragraph(text, indent="  ")
+
+
+def _alternative(edits: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> None:
+    replaced = [str(n) for n, edit in enumerate(edits, 1) if edit not in other]
+    echo(f"\nor, in place of {' and '.join(replaced)}", bold=True)
+    for edit in other:
+        if edit not in edits:
+            _edit("-", edit)
 
 
 def _in_force(present: Mapping[str, Any] | None) -> None:

@@ -3,7 +3,7 @@
 Everything is found by judging the recorded decision anew, offline: nothing is changed, and no key is asked for.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,7 +17,8 @@ from ca_service.operations.context import Json, instant
 from ca_service.operations.recorded import recorded_of
 from ca_service.policy import Policy, load
 from ca_service.policy.changes import compare
-from ca_service.policy.remedies import Case, Remedy, TokenFacts, edited, remedy, shown
+from ca_service.policy.launch_rules import MEASUREMENT
+from ca_service.policy.remedies import Case, Edit, Remedy, TokenFacts, edited, remedy, shown
 from ca_service.policy.remedies.writing import document
 from ca_service.policy.resting import Basis, basis
 from ca_service.store import DecisionRow, PolicyRow, Transaction
@@ -31,6 +32,9 @@ _WITHOUT_CHANGE: Final[Mapping[str, str]] = {
     "ear.time": "A new boot brings a new attestation token.",
     "ear.present": "See that the KBS sends its attestation token along.",
 }
+_VMPL: Final = (
+    "Only what runs at VMPL 0 may speak for a launch: the SVSM, and not the guest that it has booted."
+)
 _UPDATE: Final = "Firmware that is up to date on the host needs no change of the policy."
 _OF_FIRMWARE: Final = (
     "platform.reported-tcb",
@@ -174,10 +178,9 @@ def _remedy(
         "alternatives": [shown(found, edits, mode) for edits in found.alternatives],
         "warnings": list(found.warnings),
         "left": [
-            {"rule": finding.rule, "reason": finding.reason, "advice": advice(finding.rule)}
-            for finding in left
+            {"rule": finding.rule, "reason": finding.reason, "advice": _advice(finding)} for finding in left
         ],
-        "without_change": _without_change(trace),
+        "without_change": _without_change(found.edits),
         "in_force": _in_force(sources_, judged),
     }
 
@@ -187,10 +190,15 @@ def _effect(found: Remedy, mode: str) -> str:
     return compare(before, after, mode).effect.value
 
 
-def _without_change(trace: Trace) -> list[str]:
-    failed = [finding.rule for finding in trace.findings if finding.verdict is Verdict.FAILED]
-    said = [_WITHOUT_CHANGE[rule] for rule in failed if rule in _WITHOUT_CHANGE]
-    if any(rule in _OF_FIRMWARE for rule in failed):
+def _advice(finding: Finding) -> str:
+    # That the launch is listed is in the document's hands, that VMPL 0 asks is not.
+    return _VMPL if finding.rule == MEASUREMENT else advice(finding.rule)
+
+
+def _without_change(edits: Sequence[Edit]) -> list[str]:
+    rules = dict.fromkeys(rule for edit in edits for rule in edit.rules)
+    said = [_WITHOUT_CHANGE[rule] for rule in rules if rule in _WITHOUT_CHANGE]
+    if any(rule in _OF_FIRMWARE for rule in rules):
         said.append(_UPDATE)
     return said
 

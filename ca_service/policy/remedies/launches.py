@@ -35,10 +35,9 @@ _LAUNCH_ORDER: Final = (
     "unconstrained",
 )
 _UNKNOWN_BUILD: Final = (
-    "this measurement is the requester's word for what was booted, proven by the processor: admit it only if you "
-    "know the build"
+    "the processor vouches for the measurement, and nobody for the build: admit it only if it is one of yours"
 )
-_REVIEWED: Final = "a capability says that somebody has reviewed the build for it"
+_REVIEWED: Final = "its capabilities say that somebody has reviewed the build for them"
 
 
 @dataclass(frozen=True)
@@ -260,7 +259,7 @@ def _after(listed: Listed, case: Case, entry: LaunchEntry) -> Option:
     table = dict(source)
     table.pop("label", None)
     table["unconstrained"] = [word for word in table.get("unconstrained", ()) if word != "measurement"]
-    rules, warnings, width = [MEASUREMENT], [_UNKNOWN_BUILD], 1
+    rules, warnings, width = [MEASUREMENT], [_UNKNOWN_BUILD, _REVIEWED], 1
     eases = list(_launch_eases(table | {"measurement": ""}, failing, case))
     lacking = _lacking(entry, case, listed.out)
     if lacking:

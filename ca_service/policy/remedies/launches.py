@@ -161,7 +161,8 @@ def _on(kind: str, name: str, ease: Ease) -> Edit:
 def _capable(table: Table, lacking: frozenset[str]) -> Ease:
     names = sorted(lacking)
     step = put("capabilities", value=[*table["capabilities"], *names])
-    return Ease((CAPABILITIES,), (step,), f"gets the capabilities {', '.join(names)}", (_REVIEWED,))
+    said = f"gets the capabilities {', '.join(names)}"
+    return Ease((CAPABILITIES,), (step,), said, (_REVIEWED,), easing.GIVEN_UP_WIDTH)
 
 
 def _floor_of_product(listed: Listed, case: Case, platform: PlatformEntry | None) -> dict[str, Any] | None:
@@ -245,11 +246,13 @@ def _of_its_own(listed: Listed, case: Case) -> Iterator[Option]:
         yield _from_nothing(listed, case)
 
 
-def _distance(entry: LaunchEntry, listed: Listed, case: Case) -> tuple[int, int]:
+def _distance(entry: LaunchEntry, listed: Listed, case: Case) -> tuple[int, int, int]:
+    """How far a launch is from what an entry says: rules and entries that must change, and what it leaves open."""
     of_launch = _failing(entry, case, listed.out) - {MEASUREMENT, "platform.stated"}
     of_platform = _failing_of(entry.platform, case, listed.out)
     lacking = bool(_lacking(entry, case, listed.out)) + (entry.platform is None)
-    return len(of_launch) + len(of_platform) + lacking, bool(of_platform) + (entry.platform is None)
+    entries = bool(of_platform) + (entry.platform is None)
+    return len(of_launch) + len(of_platform) + lacking, entries, len(entry.unconstrained)
 
 
 def _after(listed: Listed, case: Case, entry: LaunchEntry) -> Option:
@@ -259,7 +262,8 @@ def _after(listed: Listed, case: Case, entry: LaunchEntry) -> Option:
     table = dict(source)
     table.pop("label", None)
     table["unconstrained"] = [word for word in table.get("unconstrained", ()) if word != "measurement"]
-    rules, warnings, width = [MEASUREMENT], [_UNKNOWN_BUILD, _REVIEWED], 1
+    rules, warnings = [MEASUREMENT], [_UNKNOWN_BUILD, _REVIEWED]
+    width = 1 + easing.GIVEN_UP_WIDTH * len(table["unconstrained"])
     eases = list(_launch_eases(table | {"measurement": ""}, failing, case))
     lacking = _lacking(entry, case, listed.out)
     if lacking:

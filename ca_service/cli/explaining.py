@@ -94,8 +94,7 @@ def _remedy(remedy: Mapping[str, Any]) -> None:
         _head("smallest change of policy version", remedy, "that would have admitted it")
     else:
         echo("\nno change of the policy admits it", bold=True)
-        for finding in remedy["left"]:
-            show_paragraph(f"{finding['rule']}: {finding['reason']}. {finding['advice']}", indent="  ")
+        _outside(remedy["left"])
         if remedy["edits"]:
             _head("besides, policy version", remedy, "would have had to say")
     for number, edit in enumerate(remedy["edits"], 1):
@@ -109,6 +108,15 @@ def _remedy(remedy: Mapping[str, Any]) -> None:
         echo("\nwithout a change of the policy", bold=True)
         for text in remedy["without_change"]:
             show_paragraph(text, indent="  ")
+
+
+def _outside(left: Sequence[Mapping[str, str]]) -> None:
+    """The rules that are no matter of the policy, and what to do about each; the same advice once."""
+    said = set[str]()
+    for finding in left:
+        advice = "" if finding["advice"] in said else f". {finding['advice']}"
+        said.add(finding["advice"])
+        show_paragraph(f"{finding['rule']}: {finding['reason']}{advice}", indent="  ")
 
 
 def _alternative(edits: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> None:

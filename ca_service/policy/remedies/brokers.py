@@ -82,7 +82,7 @@ def _about(rules: frozenset[str]) -> bool:
 
 def _new(listed: Listed, case: Case) -> Option:
     facts = case.facts
-    name = free_name(listed.content, "kbs", "new-kbs")
+    name = free_name(listed.whole, "kbs", "new-kbs")
     table: dict[str, Any] = {"id": name, "status": "trusted", "origins": [facts.origin]}
     if _DIGEST.fullmatch(facts.release_policy):
         table["release_policies"] = [facts.release_policy]

@@ -45,13 +45,15 @@ class Listed:
     """A policy and the content of its document, with what does not count because it was given up.
 
     Attributes:
-        policy: read.
+        policy: the part of the policy that matters, read.
         content: the same as TOML gives it.
+        whole: the content of the whole document.
         out: ids of rules that permissive entries give up.
     """
 
     policy: Policy
     content: Content
+    whole: Content
     out: Container[str]
 
 
@@ -225,7 +227,7 @@ def _platform_edits(listed: Listed, case: Case, platform: PlatformEntry, *, floo
 
 
 def _users(listed: Listed, platform: str) -> int:
-    return sum(table.get("platform") == platform for table in listed.content.get("launch", ()))
+    return sum(table.get("platform") == platform for table in listed.whole.get("launch", ()))
 
 
 @dataclass(frozen=True)
@@ -314,7 +316,7 @@ def _new_launch(
 
 
 def _new_name(listed: Listed, case: Case) -> str:
-    return free_name(listed.content, "launch", f"svsm-{case.launch.report.measurement.hex()[:_NAME_DIGITS]}")
+    return free_name(listed.whole, "launch", f"svsm-{case.launch.report.measurement.hex()[:_NAME_DIGITS]}")
 
 
 def _platform_for(listed: Listed, case: Case, wanted: PlatformEntry | None = None) -> _Platform:
@@ -348,7 +350,7 @@ def _platform_for(listed: Listed, case: Case, wanted: PlatformEntry | None = Non
         edit = Edit(rules, (f"platform {nearest.name}",), on, said, warnings, width)
         return _Platform(nearest.name, (edit,), rules)
     digits = case.launch.report.measurement.hex()[:_NAME_DIGITS]
-    name = free_name(listed.content, "platform", f"{nearest.name[:40]}-{digits}")
+    name = free_name(listed.whole, "platform", f"{nearest.name[:40]}-{digits}")
     copy = dict(stepped(table, steps)) | {"name": name}
     copy.pop("label", None)
     said = f"a new platform {name} for this launch alone, as {nearest.name} but that it {words}"
@@ -357,7 +359,7 @@ def _platform_for(listed: Listed, case: Case, wanted: PlatformEntry | None = Non
 
 
 def _new_platform(listed: Listed, case: Case) -> _Platform:
-    name = free_name(listed.content, "platform", "new-platform")
+    name = free_name(listed.whole, "platform", "new-platform")
     table = {"name": name} | easing.stated("platform", case.launch)
     row = floors.stated(frozenset(table["unconstrained"]), case.launch)
     table["tcb"] = [] if row is None else [row]

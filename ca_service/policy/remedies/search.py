@@ -27,6 +27,9 @@ from ca_service.policy.unsafe import CAPABILITIES
 MOST_JUDGED: Final = 200
 """How often a decision is judged in one search."""
 
+MOST_WHOLE: Final = 1024 * 1024
+"""Longest document, in characters, on all of which a remedy is tried: reading a longer one takes seconds."""
+
 _MOST_ALTERNATIVES: Final = 4
 _OF_LAUNCH: Final = frozenset(
     {CAPABILITIES, *(demand.id for demand in LAUNCH_DEMANDS), *(demand.id for demand in PLATFORM_DEMANDS)}
@@ -80,7 +83,7 @@ def remedy(policy: Policy, case: Case, judged: Judged) -> Remedy:
 
     Returns:
         Edits of which each is needed: without any one of them more rules refuse, or the document cannot be read. They
-        have been tried on the whole document, and never add an ``Unsafe...`` entry.
+        have been tried on the document, up to `MOST_WHOLE` on all of it, and never add an ``Unsafe...`` entry.
     """
     whole = tomllib.loads(policy.text)
     return _Search(_relevant(policy, whole, case), case, judged).run(policy, whole)
@@ -119,9 +122,8 @@ class _Search:
 
     def run(self, policy: Policy, whole: Content) -> Remedy:
         self._all = _failing(self._trace(policy))
-        listed = Listed(
-            load(writing.document(self._content)), self._content, rules_out(policy, self._case.mode)
-        )
+        part = load(writing.document(self._content))
+        listed = Listed(part, self._content, whole, rules_out(policy, self._case.mode))
         chosen: list[tuple[Option, list[Option]]] = []
         if self._all & _OF_LAUNCH:
             chosen.append(self._best(launch_options(listed, self._case)))
@@ -200,8 +202,12 @@ class _Search:
         edits: tuple[Edit, ...],
         others: tuple[tuple[Edit, ...], ...],
     ) -> Remedy:
-        """The remedy, tried on the whole document, of which the search has seen a part only."""
-        later = load(writing.document(edited(whole, edits)))
+        """The remedy, tried on the whole document, of which the search has seen a part only.
+
+        A very long one is taken at its part: what is left out has no say in the decision.
+        """
+        content = whole if len(policy.text) <= MOST_WHOLE else self._content
+        later = load(writing.document(edited(content, edits)))
         trace = self._trace(later)
         new = [warning for warning in later.warnings() if warning not in policy.warnings()]
         left = tuple(finding for finding in trace.findings if finding.verdict is Verdict.FAILED)

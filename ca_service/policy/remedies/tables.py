@@ -53,7 +53,7 @@ def _grant_age(listed: Listed, case: Case) -> Iterator[Edit]:
         said = f"kbs {broker.id} may have grants of {age} s"
         yield Edit(("grant.age",), (f"kbs {broker.id}",), (step,), said, (_OLD_GRANT,))
     said = f"grant.max_age_s: {'not stated' if known is None else known} -> {age}"
-    width = 1 + len(listed.content.get("kbs", ()))
+    width = 1 + len(listed.whole.get("kbs", ()))
     yield Edit(
         ("grant.age",), ("grant",), (put("grant", "max_age_s", value=age),), said, (_OLD_GRANT,), width
     )

@@ -490,6 +490,16 @@ def test_a_large_document_costs_no_more_judgements(content, facts, launched, fou
     assert "launch[103]" in shown(result, result.edits, "simulation")[0]["places"][0]["path"]
 
 
+def test_names_and_numbers_are_those_of_the_whole_document(content, facts, launched, found):
+    first = content["launch"][0]
+    content["launch"] += [first | {"name": f"svsm-{i:x}", "measurement": f"{i:096x}"} for i in range(3)]
+    content["launch"][3]["name"] = "svsm-999999999999"
+    result = found(replace(facts, launch=launched(measurement=b"\x99" * 48)))
+    assert only(result).entries == ("launch svsm-999999999999-2",)
+    low = launched(reported_tcb=bytes([3, 0, 0, 0, 0, 0, 27, 219]))
+    assert any("5 other launches" in text for text in only(found(replace(facts, launch=low))).warnings)
+
+
 def test_what_is_shown_is_plain_and_names_the_place(facts, launched, found):
     result = found(replace(facts, launch=launched(guest_svn=1)))
     (edit,) = shown(result, result.edits, "simulation")

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from ca_service.cli.access import run, working_database
+from ca_service.cli.explaining import show_decision
 from ca_service.cli.options import PathName, directory_option, find_directory, with_directory
-from ca_service.cli.output import echo, show_fields, show_json, show_rows, show_trace, with_json
+from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.enrollment.replay import Outcome
 from ca_service.judgment import BadRequest, Conflict
 from ca_service.operations.audit import audit_export, parse_key
@@ -35,15 +36,20 @@ def list_decisions(limit: int, directory: Path, *, as_json: bool) -> None:
 
 @decision.command("show")
 @click.argument("decision_id")
+@click.option("--all", "everything", is_flag=True, help="list the checks that passed too")
 @with_directory
 @with_json
-def show_decision(decision_id: str, directory: Path, *, as_json: bool) -> None:
-    """Show the decision with this id: every check, what it wanted and what it saw."""
+def show_one(decision_id: str, directory: Path, *, everything: bool, as_json: bool) -> None:
+    """Show the decision with this id: what each check wanted and saw, and why it came out so.
+
+    Of a refusal it shows the smallest change of the policy that would have admitted it, as TOML to paste, tried by
+    judging the decision anew; of an admission what it rests on. Nothing is changed.
+    """
     result = run(directory, "decision-show", id=decision_id)
-    show_fields(result, as_json=as_json)
-    if not as_json:
-        echo("")
-        show_trace(result["trace"])
+    if as_json:
+        show_json(result)
+    else:
+        show_decision(result, everything=everything)
 
 
 @decision.command()

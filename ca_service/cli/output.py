@@ -86,6 +86,13 @@ def show_fields(value: Mapping[str, object], *, as_json: bool) -> None:
         echo(f"{name.replace('_', ' ').ljust(width)}{_GAP}{_cell(item)}".rstrip())
 
 
+def show_paragraph(text: str, *, indent: str = "", fg: str | None = None) -> None:
+    """Print a text in lines that fit, those after the first indented by two more."""
+    room = max(_LEAST_WIDTH, _width() - len(indent))
+    for line in _wrap(_cell(text), room, indent="  "):
+        echo(indent + line, fg=fg)
+
+
 def show_trace(findings: Sequence[Mapping[str, str]]) -> None:
     """Print the findings of a decision: verdict, rule, and beside them what was said, wanted and seen."""
     if not findings:

@@ -301,6 +301,10 @@ class Judge:
         )
         return judge_until_failure(self._checks(with_given_up(policy, self.mode, EAR_CHECKS)), subject)
 
+    def facts(self, submission: Submission, at: datetime) -> PolicyFacts:
+        """What the allow-list is asked about an authentic submission."""
+        return self._facts(submission, self.evidence(submission, at), at)
+
     def _facts(self, submission: Submission, snp: SnpEvidence, at: datetime) -> PolicyFacts:
         data = submission.claims
         grant, store = data.grant, data.store

@@ -154,7 +154,12 @@ class _Genuine:
 
     def judge(self, subject: NonceEvidence) -> Finding:
         if subject.expiry() is None:
-            return failed(self, "this CA did not issue the nonce")
+            return failed(
+                self,
+                "this CA did not issue the nonce",
+                expected="one of this CA's",
+                actual=ascii(subject.nonce),
+            )
         return passed(self)
 
 

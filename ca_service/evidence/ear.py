@@ -21,6 +21,9 @@ from vtpm.wire.jwk import EcJwk
 _SKEW_S: Final = 60
 """How far ahead of ours a verifier's clock may be, in seconds."""
 
+_A_TOKEN: Final = "an attestation token"  # noqa: S105 - no password
+_NO_TOKEN: Final = "none that can be read"  # noqa: S105 - likewise
+
 
 @dataclass(frozen=True)
 class EarEvidence:
@@ -54,6 +57,8 @@ class _Present:
             return failed(
                 self,
                 "the policy asks for an attestation token (EAR), and there is none that can be read",
+                expected=_A_TOKEN,
+                actual=_NO_TOKEN,
             )
         return passed(self, actual=f"{subject.token.developer} {subject.token.build}")
 
@@ -68,7 +73,7 @@ class _TokenCheck(ABC):
 
     def judge(self, subject: EarEvidence) -> Finding:
         if subject.token is None:
-            return failed(self, "there is no attestation token")
+            return failed(self, "there is no attestation token", expected=_A_TOKEN, actual=_NO_TOKEN)
         return self._judge(subject.token, subject)
 
     @abstractmethod

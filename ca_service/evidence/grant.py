@@ -48,7 +48,12 @@ class _Signature(Timeless):
 
     def judge(self, subject: GrantEvidence) -> Finding:
         if not subject.grant.signature_holds():
-            return failed(self, "the grant's signature does not hold")
+            return failed(
+                self,
+                "the grant's signature does not hold",
+                expected=f"a signature by {subject.grant.jwk.thumbprint()}, the key that the grant names",
+                actual="none that verifies",
+            )
         return passed(self)
 
 
@@ -146,14 +151,24 @@ class _Thumbprints(Timeless):
     id: str = "grant.thumbprints"
 
     def judge(self, subject: GrantEvidence) -> Finding:
-        claims = subject.grant.claims
+        claims, own = subject.grant.claims, subject.grant.jwk.thumbprint()
         try:
             for text in (claims.epk_jkt, claims.tee_jkt):
                 unb64url(text, "", size=_THUMBPRINT)
         except WireError:
-            return failed(self, "the grant does not name the keys of the exchange")
-        if len({claims.epk_jkt, claims.tee_jkt, subject.grant.jwk.thumbprint()}) < 3:  # noqa: PLR2004 - three keys
-            return failed(self, "the grant names one key in two roles")
+            return failed(
+                self,
+                "the grant does not name the keys of the exchange",
+                expected="epk_jkt and tee_jkt are SHA-256 thumbprints",
+                actual=f"epk_jkt {claims.epk_jkt!a}, tee_jkt {claims.tee_jkt!a}",
+            )
+        if len({claims.epk_jkt, claims.tee_jkt, own}) < 3:  # noqa: PLR2004 - three keys
+            return failed(
+                self,
+                "the grant names one key in two roles",
+                expected="three different keys",
+                actual=f"epk_jkt {claims.epk_jkt}, tee_jkt {claims.tee_jkt}, the KBS's own {own}",
+            )
         return passed(self)
 
 

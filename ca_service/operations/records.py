@@ -4,6 +4,7 @@ import json
 
 from ca_service.judgment import NotFound, Record, Unavailable
 from ca_service.operations.context import Json, Operation, OperationContext, instant
+from ca_service.operations.explanation import explained, sources
 from ca_service.operations.recorded import recorded
 from ca_service.store import DecisionRow
 from vtpm.wire.encoding import Members
@@ -37,13 +38,17 @@ def list_decisions(context: OperationContext, arguments: Members) -> Json:
 
 
 def show_decision(context: OperationContext, arguments: Members) -> Json:
-    """One decision with its whole trace: every check, what it wanted, what it saw, what it said."""
+    """One decision with its whole trace: every check, what it wanted, what it saw, what it said.
+
+    For a refusal also the smallest change of the policy that would have admitted it; for an admission what it rests on.
+    """
     decision_id = arguments.text("id", most=64)
     arguments.end()
     with context.store.read() as tx:
         row = tx.decisions.get(decision_id)
-    if row is None:
-        raise NotFound("there is no decision with this id")
+        if row is None:
+            raise NotFound("there is no decision with this id")
+        found = sources(tx, row)
     try:
         trace = Record.parse(row.trace).trace
     except ValueError:
@@ -55,6 +60,7 @@ def show_decision(context: OperationContext, arguments: Members) -> Json:
         "policy_digest": row.policy_digest,
         "evidence_digest": row.evidence_digest,
         "trace": trace.to_json(),
+        **explained(found, trace),
     }
 
 

@@ -42,7 +42,7 @@ class _Rule(Generic[F]):
     def judge(self, subject: F) -> Finding:
         """Look the facts up in the policy; no policy denies."""
         if self.policy is None:
-            return failed(self, "no policy is in force")
+            return failed(self, "no policy is in force", expected="a policy", actual="none")
         outcome = self.look(self.policy, subject)
         if outcome.holds:
             return passed(self, expected=outcome.expected, actual=outcome.actual)

@@ -15,6 +15,11 @@ from vtpm.wire.errors import WireError
 from vtpm.wire.templates import name, parse_public, qualified_name
 
 _ABSENT = "there is no readable TPM2_Certify structure"
+_READABLE = "a TPMS_ATTEST of type Certify"
+
+
+def _sent(part: bytes | None) -> str:
+    return "nothing" if part is None else part.hex()
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,10 @@ class _Present(Timeless):
     def judge(self, subject: TpmEvidence) -> Finding:
         if subject.attest is None or subject.signature is None:
             return failed(
-                self, "certify-required: new certificates need TPM2_Certify of the IDevID by the IAK"
+                self,
+                "certify-required: new certificates need TPM2_Certify of the IDevID by the IAK",
+                expected="certify.attest and certify.signature",
+                actual="not both",
             )
         return passed(self)
 
@@ -39,9 +47,19 @@ class _Form(Timeless):
 
     def judge(self, subject: TpmEvidence) -> Finding:
         if subject.certified is None or subject.certified.info is None:
-            return failed(self, "certify.attest is no TPMS_ATTEST of type Certify, or not exactly one")
+            return failed(
+                self,
+                "certify.attest is no TPMS_ATTEST of type Certify, or not exactly one",
+                expected="one TPMS_ATTEST of type Certify",
+                actual=_sent(subject.attest),
+            )
         if subject.signed is None or subject.signed.parsed is None:
-            return failed(self, "certify.signature is no TPMT_SIGNATURE of an IAK, or not exactly one")
+            return failed(
+                self,
+                "certify.signature is no TPMT_SIGNATURE of an IAK, or not exactly one",
+                expected="one TPMT_SIGNATURE with ECDSA or RSAPSS",
+                actual=_sent(subject.signature),
+            )
         return passed(self)
 
 
@@ -56,7 +74,7 @@ class _Head(Timeless):
 
     def judge(self, subject: TpmEvidence) -> Finding:
         if subject.certified is None:
-            return failed(self, _ABSENT)
+            return failed(self, _ABSENT, expected=hex(self.wanted), actual="nothing")
         found = self.found(subject.certified)
         if found != self.wanted:
             actual = "nothing" if found is None else hex(found)
@@ -75,11 +93,11 @@ class _Field(Timeless):
 
     def judge(self, subject: TpmEvidence) -> Finding:
         if subject.certified is None or subject.certified.info is None:
-            return failed(self, _ABSENT)
+            return failed(self, _ABSENT, expected=_READABLE, actual=_sent(subject.attest))
         try:
             wanted = self.wanted(subject)
         except WireError as error:
-            return failed(self, f"a key is malformed: {error}")
+            return failed(self, f"a key is malformed: {error}", actual=str(error))
         found = self.found(subject.certified.info)
         if not wanted or found != wanted:
             return failed(self, self.reason, expected=wanted, actual=found)
@@ -94,11 +112,13 @@ class _Scheme(Timeless):
 
     def judge(self, subject: TpmEvidence) -> Finding:
         if subject.signed is None:
-            return failed(self, "there is no signature of TPM2_Certify")
+            return failed(
+                self, "there is no signature of TPM2_Certify", expected="certify.signature", actual="nothing"
+            )
         try:
             own = tuple(parse_public(subject.statement.iak.public).scheme)
         except WireError as error:
-            return failed(self, f"the IAK is malformed: {error}")
+            return failed(self, f"the IAK is malformed: {error}", actual=subject.statement.iak.public.hex())
         if subject.signed.scheme != own:
             return failed(
                 self,
@@ -121,14 +141,21 @@ class _SignatureHolds(Timeless):
 
     def judge(self, subject: TpmEvidence) -> Finding:
         if subject.attest is None or subject.signed is None:
-            return failed(self, "there is no signature of TPM2_Certify")
+            return failed(
+                self, "there is no signature of TPM2_Certify", expected="certify.signature", actual="nothing"
+            )
         try:
             iak = parse_public(subject.statement.iak.public)
             key = iak.public_key()
         except WireError as error:
-            return failed(self, f"the IAK is malformed: {error}")
+            return failed(self, f"the IAK is malformed: {error}", actual=subject.statement.iak.public.hex())
         if subject.signed.scheme != tuple(iak.scheme) or not subject.signed.holds(key, subject.attest):
-            return failed(self, "the IAK did not sign this structure")
+            return failed(
+                self,
+                "the IAK did not sign this structure",
+                expected=f"a signature by the IAK {name(subject.statement.iak.public).hex()}",
+                actual=f"none that verifies, over {subject.attest.hex()}",
+            )
         return passed(self)
 
 

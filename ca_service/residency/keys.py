@@ -63,7 +63,7 @@ class _EachKey(Timeless):
         """Look at every key of the role and name the first that is wrong."""
         keys = _stated(subject.statement, self.role)
         if not keys:
-            return failed(self, f"there is no {self.role.value} key")
+            return failed(self, f"there is no {self.role.value} key", expected="one at least", actual="none")
         for at, key in keys:
             try:
                 trouble = self.trouble(self.role, key)
@@ -123,12 +123,17 @@ class _KeysDistinct(Timeless):
                 try:
                     marks = [_identity(parse_public(key.public))]
                 except WireError as error:
-                    return failed(self, f"{at} is malformed: {error}")
+                    return failed(self, f"{at} is malformed: {error}", actual=key.public.hex())
                 if role is Role.EK:
                     marks.append(("template", key.template))
                 for mark in marks:
                     if mark in seen:
-                        return failed(self, f"{at} is the same as {seen[mark]}")
+                        return failed(
+                            self,
+                            f"{at} is the same as {seen[mark]}",
+                            expected="keys that all differ, and EKs of different templates",
+                            actual=f"{at}: {key.template}, {key.public.hex()}",
+                        )
                     seen[mark] = at
         return passed(self)
 

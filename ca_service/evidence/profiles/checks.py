@@ -86,6 +86,8 @@ class _GrantPresent(Timeless):
                 self,
                 f"the manifest has no service {KBS_SERVICE} with the key broker's grant;"
                 f" a TPM without one enrols by profile {VTPM_PROFILE}",
+                expected=f"a service {KBS_SERVICE}",
+                actual="none",
             )
         return passed(self)
 

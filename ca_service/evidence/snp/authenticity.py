@@ -52,7 +52,7 @@ class _Hwid(Timeless):
             return passed(self, actual="a VLEK names no chip")
         hwid = subject.leaf.hwid if subject.leaf is not None else None
         if not any(chip_id):
-            return failed(self, "the report names no chip")
+            return failed(self, "the report names no chip", expected="a chip id", actual="zeros")
         if not hwid or hwid.ljust(len(chip_id), b"\0") != chip_id:
             return failed(
                 self,
@@ -72,13 +72,34 @@ class _Signature(Timeless):
     def judge(self, subject: SnpEvidence) -> Finding:
         report, leaf = subject.report, subject.leaf
         if leaf is None or leaf.public_key is None:
-            return failed(self, "there is no key on P-384 to verify the report with")
+            return failed(
+                self,
+                "there is no key on P-384 to verify the report with",
+                expected="a certificate of a key on P-384",
+                actual="no certificate" if leaf is None else f"{leaf.common_name}, a key of another kind",
+            )
         if not (1 <= report.signature_r < P384_ORDER and 1 <= report.signature_s < P384_ORDER):
-            return failed(self, "the report's signature is out of range")
+            return failed(
+                self,
+                "the report's signature is out of range",
+                expected="r and s from 1 to the order of P-384 less 1",
+                actual=f"r {report.signature_r:#x}, s {report.signature_s:#x}",
+            )
         if report.raw[_SIGNATURE_END:].strip(b"\0"):
-            return failed(self, "the unsigned end of the report is not zero")
+            used = next(i for i, byte in enumerate(report.raw[_SIGNATURE_END:], _SIGNATURE_END) if byte)
+            return failed(
+                self,
+                "the unsigned end of the report is not zero",
+                expected=f"zeros from byte {_SIGNATURE_END} on",
+                actual=f"{report.raw[used]:#04x} in byte {used}",
+            )
         if not verifies(leaf, report):
-            return failed(self, "the report's signature does not hold")
+            return failed(
+                self,
+                "the report's signature does not hold",
+                expected=f"a signature by the key of {leaf.common_name}",
+                actual="none that verifies",
+            )
         return passed(self)
 
 

@@ -15,6 +15,10 @@ _POLICY_ONE: Final = 17
 _POLICY_RESERVED: Final = 26
 
 
+def _word(subject: SnpEvidence) -> str:
+    return f"guest policy {subject.report.policy:#x}"
+
+
 @dataclass(frozen=True)
 class _Vmpl(Timeless):
     """VMPL 0 asked: with an SVSM measured into the VM, that is the SVSM and not the guest's kernel."""
@@ -36,7 +40,9 @@ class _Debug(Timeless):
 
     def judge(self, subject: SnpEvidence) -> Finding:
         if subject.report.debug:
-            return failed(self, "the guest policy allows debugging")
+            return failed(
+                self, "the guest policy allows debugging", expected="DEBUG 0", actual=_word(subject)
+            )
         return passed(self)
 
 
@@ -48,7 +54,12 @@ class _Migration(Timeless):
 
     def judge(self, subject: SnpEvidence) -> Finding:
         if subject.report.migrate_ma:
-            return failed(self, "the guest policy allows a migration agent")
+            return failed(
+                self,
+                "the guest policy allows a migration agent",
+                expected="MIGRATE_MA 0",
+                actual=_word(subject),
+            )
         return passed(self)
 
 
@@ -77,7 +88,12 @@ class _TcbOrder(Timeless):
     def judge(self, subject: SnpEvidence) -> Finding:
         report, product = subject.report, subject.product
         if product is None:
-            return failed(self, "the TCB's layout is not known without the product")
+            return failed(
+                self,
+                "the TCB's layout is not known without the product",
+                expected="a known product",
+                actual="none",
+            )
         current = tcb_components(report.current_tcb, product)
         for name, raw in (("reported", report.reported_tcb), ("committed", report.committed_tcb)):
             for component, level in tcb_components(raw, product).items():

@@ -13,6 +13,9 @@ from ca_service.judgment import Check, Finding, Timeless, failed, passed
 from vtpm.wire.certtable import CertKind
 from vtpm.wire.report import CPUID_SINCE, Product
 
+_A_CHAIN = "a chain to a trusted root"
+_NO_CHAIN = "none"
+
 
 @dataclass(frozen=True)
 class _LeafPresent(Timeless):
@@ -22,7 +25,12 @@ class _LeafPresent(Timeless):
 
     def judge(self, subject: SnpEvidence) -> Finding:
         if subject.leaf is None:
-            return failed(self, f"there is no readable {subject.kind or 'leaf'} certificate for the report")
+            return failed(
+                self,
+                f"there is no readable {subject.kind or 'leaf'} certificate for the report",
+                expected=f"a {subject.kind or 'leaf'} certificate, sent along or kept by the CA",
+                actual="none that can be read",
+            )
         return passed(self, actual=subject.leaf.common_name)
 
 
@@ -59,7 +67,9 @@ class _Validity:
 
     def judge(self, subject: SnpEvidence) -> Finding:
         if subject.leaf is None or subject.chain is None:
-            return failed(self, "there is no chain whose dates could hold")
+            return failed(
+                self, "there is no chain whose dates could hold", expected=_A_CHAIN, actual=_NO_CHAIN
+            )
         authority, root = subject.chain
         for certificate in (subject.leaf, authority, root.ark):
             if not certificate.not_before <= subject.at <= certificate.not_after:
@@ -84,7 +94,9 @@ class _Revocation(Timeless):
 
     def judge(self, subject: SnpEvidence) -> Finding:
         if subject.chain is None:
-            return failed(self, "there is no chain that could be looked up")
+            return failed(
+                self, "there is no chain that could be looked up", expected=_A_CHAIN, actual=_NO_CHAIN
+            )
         authority, root = subject.chain
         for crl in subject.collateral.crls:
             if crl.issuer == root.ark.certificate.subject and crl not in subject.crls:
@@ -118,7 +130,7 @@ class CrlAge:
         newest = subject.crl_issued_at
         wanted = f"issued at most {self.most} before {subject.at.isoformat()}"
         if newest is None:
-            return failed(self, "there is no revocation list of the root", expected=wanted)
+            return failed(self, "there is no revocation list of the root", expected=wanted, actual="none")
         if subject.at - newest > self.most:
             return failed(
                 self, "the newest revocation list is too old", expected=wanted, actual=newest.isoformat()
@@ -167,7 +179,12 @@ class _LeafProfile(Timeless):
     def judge(self, subject: SnpEvidence) -> Finding:
         leaf, product, kind = subject.leaf, subject.product, subject.kind
         if leaf is None or product is None or kind is None:
-            return failed(self, "there is no certificate of a known product")
+            return failed(
+                self,
+                "there is no certificate of a known product",
+                expected="a certificate, of a product and kind that are known",
+                actual=f"{'no certificate' if leaf is None else leaf.common_name}, product {product}, kind {kind}",
+            )
         wrong = [name for name, met in _demands(leaf, product, kind).items() if not met]
         if wrong:
             return failed(

@@ -70,7 +70,12 @@ class _MaskChipKey(Timeless):
 
     def judge(self, subject: SnpEvidence) -> Finding:
         if subject.report.mask_chip_key:
-            return failed(self, "the platform masks its chip key, so the report is not signed")
+            return failed(
+                self,
+                "the platform masks its chip key, so the report is not signed",
+                expected="MASK_CHIP_KEY 0",
+                actual="MASK_CHIP_KEY 1",
+            )
         return passed(self)
 
 

@@ -216,7 +216,7 @@ class TestLists:
 class TestShow:
     def test_a_decision_is_readable_in_120_columns(self, here, ca):
         refused = next(r for r in rows(here, "decision", "list", "--dir", ca) if r["verdict"] == "refused")
-        done = here("decision", "show", refused["id"], "--dir", ca, env={"COLUMNS": "120"})
+        done = here("decision", "show", refused["id"], "--all", "--dir", ca, env={"COLUMNS": "120"})
         assert done.code == 0
         lines = done.out.splitlines()
         assert max(map(len, lines)) <= 120

@@ -1,0 +1,47 @@
+"""What a remedy is looked for: the facts of one decision, and what they would have to be named by in a document."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ca_service.policy.facts import LaunchFacts, PolicyFacts
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """What is known of an attestation token (EAR).
+
+    Attributes:
+        key: the key that signed it, if the token names that key itself; None if it does not, or lies.
+        age_s: time since it was issued, in seconds.
+    """
+
+    key: Mapping[str, str] | None
+    age_s: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """The facts of a decision.
+
+    Attributes:
+        facts: what the allow-list was asked about.
+        mode: of the CA.
+        kbs_key: JWK of the key that verified the grant; None if the evidence has no grant.
+        token: the attestation token; None if there is none that can be read.
+    """
+
+    facts: PolicyFacts
+    mode: str
+    kbs_key: Mapping[str, str] | None = field(default=None, repr=False)
+    token: TokenFacts | None = None
+
+    @property
+    def launch(self) -> LaunchFacts:
+        """What the report says."""
+        return self.facts.launch
+
+    @property
+    def at(self) -> datetime:
+        """The time of the decision."""
+        return self.facts.at

@@ -116,3 +116,25 @@ def test_to_take_a_broker_off_the_list_admits_nothing_more(world, store, enrolle
     for policy in (asking + unsafe, world.policy() + unsafe):
         world.apply(store, policy)
         assert enroller.enroll(body(None)).status == 201
+
+
+@pytest.mark.parametrize(
+    ("named", "signed_by", "ways"),
+    [
+        # The token names the key that signed it: whose it is, the operator has to find out.
+        (t.STRANGER, t.STRANGER, [["ear.signature"], 7]),
+        # Somebody else's key stands there.
+        (t.VERIFIER, t.STRANGER, [7]),
+        (None, t.STRANGER, [7]),
+    ],
+)
+def test_what_would_have_admitted_a_stranger_s_token(
+    world, store, enroller, body, helpers, named, signed_by, ways
+):
+    head = {"typ": "JWT", "alg": "ES256"} if named is None else t.header(named)
+    with pytest.raises(Refused) as caught:
+        enroller.enroll(body(t.token(_claims(world), key=signed_by, head=head)))
+    remedy = helpers.operate(world, store, "decision-show", id=caught.value.decision_id)["remedy"]
+    assert remedy["admits"]
+    found = [edit["rules"] for edits in (remedy["edits"], *remedy["alternatives"]) for edit in edits]
+    assert [rules if len(rules) == 1 else len(rules) for rules in found] == ways

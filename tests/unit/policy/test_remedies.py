@@ -431,6 +431,12 @@ def test_a_report_from_below_the_svsm_is_let_in_by_no_document(facts, launched, 
     assert [edit.rules for edit in result.edits] == [("launch.guest-svn",)]
 
 
+def test_what_no_document_can_name_leaves_no_trace_among_the_edits(facts, launched, found):
+    result = found(replace(facts, launch=replace(launched(guest_svn=1), product=None)))
+    assert [edit.rules for edit in result.edits] == [("launch.guest-svn",)]
+    assert "launch.product" in [finding.rule for finding in result.left]
+
+
 def test_without_a_grant_nothing_is_made_up(facts, found):
     result = found(replace(facts, **NOBODY), kbs_key=None)
     assert {finding.rule.partition(".")[0] for finding in result.left} == {"kbs"}
@@ -480,13 +486,16 @@ def test_a_token_of_another_exchange_is_only_to_be_done_without(with_token):
 # -- size and words ---------------------------------------------------------------------------------------------
 
 
-def test_a_large_document_costs_no_more_judgements(content, facts, launched, found):
+def test_a_large_document_costs_no_more_judgements(content, facts, launched, found, judge):
     small = found(replace(facts, launch=launched(measurement=b"\x99" * 48, guest_svn=2))).judged
     many = [content["launch"][0] | {"name": f"build-{i}", "measurement": f"{i:096x}"} for i in range(100)]
     content["launch"] += many
-    result = found(replace(facts, launch=launched(measurement=b"\x99" * 48, guest_svn=2)))
+    asked, seen = replace(facts, launch=launched(measurement=b"\x99" * 48, guest_svn=2)), []
+    result = found(asked, judged=lambda policy: judge(seen.append(policy) or policy, asked))
     assert result.judged <= small + 2
     assert len(result.part["launch"]) < 10
+    # Tried on the few entries that matter, and in the end on all of them.
+    assert [len(policy.launches.entries()) > 10 for policy in (seen[1], seen[-1])] == [False, True]
     assert "launch[103]" in shown(result, result.edits, "simulation")[0]["places"][0]["path"]
 
 

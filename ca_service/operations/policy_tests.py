@@ -13,7 +13,7 @@ from ca_service.enrollment.expectations import EVIDENCE_CODE, Tried, bad_evidenc
 from ca_service.judgment import BadRequest
 from ca_service.operations.context import OperationContext
 from ca_service.policy import MOST_FILES, Expectation, Policy
-from ca_service.store import Store
+from ca_service.store import Store, Transaction
 from vtpm.wire.encoding import Members, unb64std
 from vtpm.wire.errors import WireError
 
@@ -69,18 +69,22 @@ class _Shelf:
         if test.path and sent is not None:
             return sent
         with self.store.read() as tx:
-            digest = test.digest or tx.policy_evidence.files(self.policy.digest).get(test.path, "")
-            if not digest:
-                # An edit of the document in force means the same files as that one.
-                current = tx.policies.in_force()
-                kept = {} if current is None else tx.policy_evidence.files(current.digest)
-                digest = kept.get(test.path, "")
-            body = tx.policy_evidence.get(digest) if digest else None
+            digest = test.digest or self._meant(tx, test.path)
+            body = tx.policy_evidence.get(digest)
         if body is None:
             raise _not_here(test)
         if hashlib.sha256(body).hexdigest() != digest:
             raise bad_evidence(test, "what the database keeps of it is damaged")
         return body
+
+    def _meant(self, tx: Transaction, path: str) -> str:
+        """Digest of the file that the document means by a path; empty if nobody has said so."""
+        own = tx.policy_evidence.files(self.policy.digest).get(path)
+        if own is not None:
+            return own
+        # An edit of the document in force means the same files as that one.
+        current = tx.policies.in_force()
+        return "" if current is None else tx.policy_evidence.files(current.digest).get(path, "")
 
 
 def _not_here(test: Expectation) -> BadRequest:
@@ -118,12 +122,13 @@ def try_here(
     found: dict[str, bytes] = {}
 
     def find(test: Expectation) -> bytes:
-        body = shelf.find(test)
-        if test.path:
-            found[test.path] = body
+        body = found[test.evidence] = shelf.find(test)
+        if sum(map(len, found.values())) > MAX_EVIDENCE:
+            raise bad_evidence(test, f"all evidence together is longer than {MAX_EVIDENCE} bytes")
         return body
 
-    return run_tests(policy, find, context.public.mode), found
+    tried = run_tests(policy, find, context.public.mode)
+    return tried, {path: body for path, body in found.items() if path in named}
 
 
 def _failing(failing: Sequence[Tried], count: int) -> BadRequest:
@@ -134,7 +139,7 @@ def _failing(failing: Sequence[Tried], count: int) -> BadRequest:
         f"{len(failing)} of {count} tests fail: {names}",
         code=TESTS_CODE,
         remedy=_listed(lines, _MOST_NAMED, "\n")
-        + "\nNothing was changed. `vtpm-ca policy test FILE` runs the tests.",
+        + "\nNothing was changed. Mend the document, or what its tests expect: `vtpm-ca policy test FILE` runs them.",
     )
 
 

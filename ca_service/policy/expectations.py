@@ -5,7 +5,7 @@ Here they are only read. To judge evidence takes more than a policy, so whoever 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,7 +23,7 @@ class Expectation:
     Attributes:
         name: of the entry.
         path: of the file with the evidence, relative to the document's folder; empty if the CA keeps it.
-        digest: SHA-256 of that file in hex; empty if the document does not pin it.
+        digest: SHA-256 of that file in hex; empty if no test of the document pins it.
         expect: "admitted" or "refused".
         rule: id of the first rule that must say no; empty if none may.
         at: the time to judge at, UTC; None for that of the record.
@@ -64,7 +64,7 @@ class ExpectationReader(Reader):
             named.add(entry.evidence)
             if len(named) > MOST_FILES:
                 raise self.refuse(f"all tests together may name {MOST_FILES} files", "test", i, "evidence")
-        return read
+        return tuple(replace(entry, digest=pinned.get(entry.path, entry.digest)) for entry in read)
 
     def _entry(self, table: TestTable, i: int) -> Expectation:
         if table.expect == "refused" and table.rule is None:

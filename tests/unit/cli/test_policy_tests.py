@@ -190,3 +190,22 @@ def test_a_test_that_is_gone_shows_in_the_difference(here, empty, policy):
         "  neutral  test unreviewed-svsm: ",
         " tests that evidence/unreviewed-svsm.json is refused by launch.measurement",
     ]
+
+
+def test_from_a_decision_to_a_test_of_the_policy_that_made_it(here, ca, tmp_path):
+    """What an operator does who has looked at a refusal and wants it to stay one."""
+    rows = json.loads(here("decision", "list", "--json", "--dir", ca).out)
+    text = here("policy", "show", "--dir", ca).out
+    assert sorted(row["verdict"] for row in rows) == ["admitted", "refused"]
+    for row in rows:
+        name = f"{row['stage']}-{row['verdict']}"
+        file = tmp_path / f"{name}.json"
+        assert here("decision", "record", row["id"], "--output", file, "--dir", ca).code == 0
+        text += f'[[test]]\nname = "{name}"\nevidence = "{file.name}"\nexpect = "{row["verdict"]}"\n'
+        text += f'rule = "{row["rule"]}"\n' if row["rule"] else ""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(text)
+    done = here("policy", "test", policy)
+    assert (done.code, done.out.splitlines()[-1]) == (0, "all 2 tests hold")
+    assert here("policy", "apply", policy, "--dir", ca).code == 0
+    assert here("policy", "test", policy, "--dir", ca).out == done.out

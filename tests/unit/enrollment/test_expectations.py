@@ -108,7 +108,7 @@ def test_each_file_is_read_once_and_a_pin_counts_wherever_it_stands():
     assert asked == ["evidence/genuine.json"]
     with pytest.raises(BadRequest, match="not the file that the document pins") as error:
         run_tests(of(GOOD, {**GOOD, "name": '"pinned"', "sha256": f'"{"ab" * 32}"'}), find)
-    assert (error.value.code, error.value.path) == ("policy-evidence", "test pinned")
+    assert (error.value.code, error.value.path) == ("policy-evidence", "test good")
 
 
 def broken(**changes):

@@ -149,7 +149,7 @@ def test_what_is_tested_with_is_what_was_sent_last(empty):
         apply(empty, text, sent({**again, "evidence/provisioned-secret.json": GENUINE}))["changed"] is False
     )
     with empty.store.read() as tx:
-        files = tx.policy_evidence.files(tx.policies.in_force().digest)
+        files = tx.policy_evidence.files(load(text).digest)
     assert files["evidence/provisioned-secret.json"] == hashlib.sha256(GENUINE).hexdigest()
 
 
@@ -199,6 +199,20 @@ def test_what_is_sent_is_read_strictly(empty, evidence, message):
         with pytest.raises(BadRequest, match=message):
             empty(name, text=PLAIN + ADMITTED, evidence=evidence)
     assert empty("policy-log") == []
+
+
+def test_what_is_kept_counts_as_what_is_sent(empty):
+    """However many documents brought them in, files that one names together are as bounded as those that are sent."""
+    tests, padding = [], MAX_EVIDENCE // 2
+    for i in range(2):
+        body = GENUINE + b" " * (padding + i)
+        apply(empty, PLAIN + ADMITTED, sent({"evidence/genuine.json": body}))
+        digest = hashlib.sha256(body).hexdigest()
+        tests.append(ADMITTED.replace("good", f"t{i}").replace("evidence/genuine.json", f"sha256:{digest}"))
+    assert apply(empty, PLAIN + tests[0], [])["changed"] is True
+    error = refused(empty, PLAIN + "".join(tests), [], code="policy-evidence")
+    assert error.path == "test t1"
+    assert f"longer than {MAX_EVIDENCE} bytes" in error.detail
 
 
 def test_as_much_as_may_be_sent_fits_a_request():

@@ -171,7 +171,7 @@ def _present(
     yield _collateral(services)
     try:
         with services.store.read() as tx:
-            found = read_gauges(tx)
+            found = read_gauges(tx, at)
             policy = known.get(tx, found)
         by_reason = revoked()
     except VtpmCaError:

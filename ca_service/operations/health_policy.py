@@ -28,7 +28,7 @@ _DAY: Final = 86_400
 
 def _text(context: HealthContext) -> str | None:
     with context.store.read() as tx:
-        row = tx.policies.in_force()
+        row = tx.policies.in_force(context.at)
     return None if row is None else row.text
 
 

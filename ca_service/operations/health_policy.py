@@ -59,6 +59,20 @@ def _policy(context: HealthContext, _threshold: Threshold | None) -> Iterator[Se
             )
 
 
+def _versions(context: HealthContext, threshold: Threshold | None) -> Iterator[Seen]:
+    for version, since in context.gauges.policies_waiting.items():
+        waited = (context.at - since).total_seconds()
+        text = f"version {version} has waited {shown(max(0.0, waited), Unit.SECONDS)} for approval"
+        yield graded(threshold, waited, text)
+    for version, start in context.gauges.policies_scheduled.items():
+        yield Seen(
+            Status.NOTICE,
+            f"version {version} comes in force at {instant(start)}",
+            f"If that is not wanted any more: `vtpm-ca policy withdraw {version}`.",
+        )
+    yield Seen(Status.OK, "no version waits for approval or for its time")
+
+
 def _floors(context: HealthContext, threshold: Threshold | None) -> Iterator[Seen]:
     policy = _in_force(context)
     if policy is None:
@@ -128,6 +142,13 @@ CHECKS: Final = (
         "a policy is in force, and leaves nothing open",
         "Put a complete one in force with `vtpm-ca policy apply FILE`.",
         _policy,
+    ),
+    HealthCheck(
+        "policy-versions",
+        "versions of the policy that wait for approval, or for their time",
+        "Let another operator look at it and `vtpm-ca policy approve` it, or `vtpm-ca policy withdraw` it.",
+        _versions,
+        Threshold(Unit.SECONDS, _DAY),
     ),
     HealthCheck(
         "tcb-floors",

@@ -10,7 +10,7 @@ wait for anybody's clock, nor does an earlier one judge again after a later one 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -116,6 +116,11 @@ class Policies(Repository):
     def start(self, row: PolicyStartRow) -> None:
         """Let a version come in force; the database refuses it twice."""
         self._insert(schema.policy_starts, row)
+
+    def forget(self, versions: Collection[int]) -> None:
+        """Remove all that is known of what became of versions: a restore says it anew."""
+        for table in (schema.policy_starts, schema.policy_verdicts):
+            self._connection.execute(table.delete().where(table.c.version.in_(versions)))
 
     def speak(self, rows: Sequence[PolicyVerdictRow]) -> None:
         """Keep what an operator says about versions. One that `PolicyEnd` names does not come in force any more.

@@ -20,8 +20,10 @@ _CAUSE: Final = "ticket 1234"
 _CHOICE: Final[dict[str, object]] = {"pair": "default", "roles": ["ek", "devid"], "generation": 2}
 
 EXAMPLES: Final[Mapping[str, tuple[dict[str, object], ...]]] = {
-    "policy-apply": ({"text": "the policy document", "base": 3},),
+    "policy-apply": ({"text": "the policy document", "base": 3, "at": "2027-01-31T06:00:00Z"},),
     "policy-rollback": ({"version": 3, "base": 4},),
+    "policy-approve": ({"version": 5},),
+    "policy-withdraw": ({"version": 5},),
     "policy-diff": ({"old": 3, "text": "the policy document"}, {"new": 4}),
     "policy-show": ({"version": 3},),
     "policy-log": ({},),

@@ -351,7 +351,8 @@ class TestPolicies:
         other = tmp_path / "other"
         shutil.copytree(desk.world.directory, other)
         with Store(f"sqlite:///{other}/ca/ca.sqlite3").write() as tx:
-            tx.connection.exec_driver_sql("DELETE FROM policies WHERE version > 1")
+            for table in ("policy_starts", "policies"):
+                tx.connection.exec_driver_sql(f"DELETE FROM {table} WHERE version > 1")  # noqa: S608
             tx.policies.append("00" * 32, "another", desk.world.time, "me")
         source = Store(f"sqlite:///{other}/ca/ca.sqlite3")
         make_backup(ca, source, tmp_path / "other.sqlite3", desk.world.time)
@@ -567,7 +568,7 @@ class TestPostgresql:
         own = Path(desk.world.url.removeprefix("sqlite:///"))
         assert (losses.own_database, losses.present_readable, losses.policy_lost) == (own, True, False)
         with bring_back(desk, ca, file, server).read() as tx:
-            assert tx.policies.in_force().version == 2
+            assert tx.policies.in_force(desk.world.time).version == 2
             assert tx.blocked_keys.among(["ab" * 32])
 
     def test_rows_are_cleared_in_one_statement_that_takes_its_time(self, postgres):

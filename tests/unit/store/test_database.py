@@ -81,7 +81,7 @@ def test_an_exception_rolls_everything_back(store: Store, at: datetime):
     with pytest.raises(RuntimeError):
         fail()
     with store.read() as tx:
-        assert tx.policies.in_force() is None
+        assert tx.policies.in_force(at) is None
 
 
 def test_a_broken_constraint_is_reported_as_taken(store: Store, at: datetime):

@@ -6,6 +6,7 @@ What is in force there is in force afterwards; if that is not known, a version t
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -106,26 +107,34 @@ def plan_line(
 
 def take_up(tx: Transaction, plan: LinePlan, present: PolicyLine | None, at: datetime) -> None:
     """Write into a database that has the backup's versions what comes after them, and what has become of all."""
+    both = {version for version, number in plan.numbers.items() if version == number}
+    if present is not None:
+        tx.policies.forget(both)
+        _tell(tx, plan.numbers, present, both)
+    # What only the backup was about to put in force.
+    _drop(tx, both, at)
     for row in plan.added:
         tx.policies.add(row)
     if present is not None:
-        numbers = plan.numbers
-        tx.policies.forget([version for version, number in numbers.items() if version == number])
-        for start in present.starts:
-            if start.version in numbers:
-                tx.policies.start(replace(start, version=numbers[start.version]))
-        tx.policies.speak(
-            [replace(row, version=numbers[row.version]) for row in present.verdicts if row.version in numbers]
-        )
+        _tell(tx, plan.numbers, present, plan.numbers.keys() - both)
     if plan.at_once:
+        _drop(tx, {plan.in_force}, at)
         tx.policies.start(PolicyStartRow(plan.in_force, at, at))
-    # What only the backup was about to put in force, and what rests on a version that is in force no more.
-    schedule = read_schedule(tx.policies, at)
-    kept = set() if plan.at_once else set(plan.numbers.values())
+
+
+def _tell(
+    tx: Transaction, numbers: Mapping[int, int], present: PolicyLine, versions: AbstractSet[int]
+) -> None:
+    """Say of these versions of the present database what it says of them."""
+    for start in present.starts:
+        if start.version in versions:
+            tx.policies.start(replace(start, version=numbers[start.version]))
     tx.policies.speak(
-        [
-            PolicyVerdictRow(row.version, PolicyEnd.DROPPED, _BY, at)
-            for row in schedule.pending()
-            if row.version not in kept
-        ]
+        [replace(row, version=numbers[row.version]) for row in present.verdicts if row.version in versions]
     )
+
+
+def _drop(tx: Transaction, kept: AbstractSet[int], at: datetime) -> None:
+    """End what may come in force yet, but for these versions."""
+    pending = [row.version for row in read_schedule(tx.policies, at).pending() if row.version not in kept]
+    tx.policies.speak([PolicyVerdictRow(version, PolicyEnd.DROPPED, _BY, at) for version in pending])

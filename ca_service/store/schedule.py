@@ -54,9 +54,8 @@ class Schedule:
             if record.in_force_from is not None:
                 return State.SCHEDULED
             return State.WAITING if self.may_begin(record) else State.DROPPED
-        # An earlier one that has not begun never will: what is in force would have to end first.
-        begun = record.in_force_from is not None and record.in_force_from <= self.at
-        return State.PAST if begun else State.DROPPED
+        # Whatever is ended before its time loses its start, so whoever has one has had its time.
+        return State.DROPPED if record.in_force_from is None else State.PAST
 
     def pending(self) -> list[VersionRecord]:
         """Versions that may come in force yet."""

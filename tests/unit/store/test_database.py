@@ -143,11 +143,15 @@ def test_faults_are_told_of_every_write_and_commit(database: str, at: datetime):
         "after BEGIN IMMEDIATE",
         "before INSERT INTO policies",
         "after INSERT INTO policies",
+        "before INSERT INTO policy_starts",
+        "after INSERT INTO policy_starts",
         "before commit",
         "after commit",
-    ] or points[-4:] == [
+    ] or points[-6:] == [
         "before INSERT INTO policies",
         "after INSERT INTO policies",
+        "before INSERT INTO policy_starts",
+        "after INSERT INTO policy_starts",
         "before commit",
         "after commit",
     ]

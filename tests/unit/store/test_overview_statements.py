@@ -183,7 +183,7 @@ def test_no_statement_looks_at_every_row(store):
         policy_versions(tx, AT, 5)
         status_sources(tx, "aa")
         made = tuple(statements)
-        assert len(made) == 11
+        assert len(made) == 13
         plans = [
             " ".join(
                 str(row[-1])

@@ -107,7 +107,8 @@ def plan_line(
 
 def take_up(tx: Transaction, plan: LinePlan, present: PolicyLine | None, at: datetime) -> None:
     """Write into a database that has the backup's versions what comes after them, and what has become of all."""
-    both = {version for version, number in plan.numbers.items() if version == number}
+    new = {row.version for row in plan.added}
+    both = {version for version, number in plan.numbers.items() if number not in new}
     if present is not None:
         tx.policies.forget(both)
         _tell(tx, plan.numbers, present, both)

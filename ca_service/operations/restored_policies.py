@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from ca_service.policy import load
+from ca_service.policy.approval import Operators
 from ca_service.store import (
     PolicyEnd,
     PolicyRow,
@@ -65,7 +66,12 @@ def read_line(tx: Transaction, at: datetime) -> PolicyLine:
 
 
 def plan_line(
-    old: Sequence[PolicyRow], present: PolicyLine | None, *, current: bool, at: datetime
+    old: Sequence[PolicyRow],
+    present: PolicyLine | None,
+    *,
+    current: bool,
+    at: datetime,
+    rule: Operators | None = None,
 ) -> LinePlan:
     """How the versions of a backup go on.
 
@@ -74,6 +80,8 @@ def plan_line(
         present: those of the newest database that can be read; None if none can be.
         current: whether what is in force in `present` is the present policy.
         at: now.
+        rule: what the backup's version in force says of approval. One that admits nothing says the same, so that a CA
+            with one operator can go on after a disaster.
     """
     rows = () if present is None else present.rows
     same = 0
@@ -98,10 +106,10 @@ def plan_line(
     if not after:
         return LinePlan(added, numbers, at_once=False, in_force=0, lost=False)
     last = after[-1]
-    if (last.text, last.applied_by) == (NOTHING_ADMITTED, _BY):
+    if last.text.startswith(NOTHING_ADMITTED) and last.applied_by == _BY:
         return LinePlan(added, numbers, at_once=False, in_force=last.version, lost=True)
-    digest = load(NOTHING_ADMITTED).digest
-    added.append(PolicyRow(next_, digest, NOTHING_ADMITTED, at, _BY, base=last.version))
+    text = NOTHING_ADMITTED + (f'[approval]\nwidening = "{rule}"\n' if rule else "")
+    added.append(PolicyRow(next_, load(text).digest, text, at, _BY, base=last.version))
     return LinePlan(added, numbers, at_once=True, in_force=next_, lost=True)
 
 

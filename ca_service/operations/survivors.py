@@ -29,6 +29,7 @@ from ca_service.operations.kept import (
 )
 from ca_service.operations.restored_policies import PolicyLine, plan_line, read_line, take_up
 from ca_service.operations.setup import database_url
+from ca_service.operations.versions import read_policy
 from ca_service.profiles import Entropy, serial_hex
 from ca_service.store import (
     BlockedKeyRow,
@@ -256,7 +257,10 @@ def settle(
         if certificate is not None and certificate.state in _GOOD:
             tx.certificates.end(row.serial, CertificateState.REVOKED)
     present = None if survivors.newest is None else survivors.newest.policies
-    take_up(tx, plan_line(tx.policies.all(), present, current=survivors.current, at=at), present, at)
+    before = read_policy(tx.policies.in_force(at))
+    rule = None if before is None else before.approval
+    line = plan_line(tx.policies.all(), present, current=survivors.current, at=at, rule=rule)
+    take_up(tx, line, present, at)
     if survivors.newest is not None:
         _keep_blocked(tx, survivors.newest.blocked)
         _keep_issuers(tx, survivors.newest.issuers, at)

@@ -171,7 +171,7 @@ def _present(
     yield _collateral(services)
     try:
         with services.store.read() as tx:
-            found = read_gauges(tx)
+            found = read_gauges(tx, at)
             policy = known.get(tx, found)
         by_reason = revoked()
     except VtpmCaError:
@@ -193,6 +193,14 @@ def _standing(found: Gauges) -> Iterator[Metric]:
     yield from _alone("policy_version", "The policy version in force, 0 for none.", found.policy_version)
     yield from _alone(
         "policy_applied_timestamp_seconds", "When it was put in force.", found.policy_applied_at
+    )
+    yield from _alone(
+        "policies_waiting", "Policy versions that wait for approval.", len(found.policies_waiting)
+    )
+    yield from _alone(
+        "policy_next_timestamp_seconds",
+        "When the next policy version comes in force.",
+        min(found.policies_scheduled.values(), default=None),
     )
     yield from _alone("log_leaves", "Leaves of the log.", found.log_size)
     yield from _alone(

@@ -1,6 +1,7 @@
 """`vtpm-ca policy`: the allow-list."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import click
 
 from ca_service.cli.access import run
 from ca_service.cli.files import read_text
-from ca_service.cli.options import PathName, with_directory
+from ca_service.cli.options import Moment, OrAbsent, PathName, with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
 from ca_service.cli.policy_tests import evidence_beside, test, tests_of
 from ca_service.enrollment.expectations import check_rules
 from ca_service.operations import MAX_POLICY
 from ca_service.policy import load_complete
+from vtpm.wire.message_fields import time_text
 
 
 @click.group(short_help="The allow-list: whom and what this CA certifies.")
@@ -32,35 +34,87 @@ with_base = click.option(
     help="only if version N is in force still; 0 if none is",
 )
 
+_at = click.option(
+    "--at",
+    "wanted",
+    type=OrAbsent(Moment()),
+    metavar="TIME",
+    help="in force from this time on (ISO 8601), not at once",
+)
+
 
 def _changes(result: Mapping[str, Any]) -> None:
-    for change in result["changes"]:
+    for change in result.get("changes", ()):
         echo(f"  {change['effect']:<7}  {change['subject']}: {change['text']}")
 
 
+def _state(result: Mapping[str, Any]) -> str:
+    """What has become of a version, in words."""
+    match result["state"]:
+        case "in-force":
+            return "is in force"
+        case "scheduled":
+            return f"comes in force at {result['in_force_from']}"
+        case "waiting":
+            then = result["in_force_from"]
+            return "waits for approval" + (f" to come in force at {then}" if then else "")
+        case state:
+            return f"is {state}"
+
+
 def _in_force(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """Say what a change of the policy came to; what it ended follows it, and what is still to be done comes last."""
     if as_json:
         show_json(result)
-    elif result["changed"]:
-        echo(f"policy version {result['version']} is in force (digest {result['digest'][:16]}...)")
+        return
+    if result.get("changed", True):
+        echo(f"policy version {result['version']} {_state(result)} (digest {result['digest'][:16]}...)")
         _changes(result)
     else:
-        echo(f"policy version {result['version']} is in force already; nothing changed")
+        echo(f"policy version {result['version']} {_state(result)} already; nothing changed")
+    for note in result["notes"]:
+        echo(note)
 
 
 @policy.command()
 @click.argument("file", type=PathName(directory=False))
+@_at
 @with_base
 @with_directory
 @with_json
-def apply(file: Path, base: int | None, directory: Path, *, as_json: bool) -> None:
-    """Put the policy document FILE in force, at once, for all that is judged from now on.
+def apply(file: Path, wanted: datetime | None, base: int | None, directory: Path, *, as_json: bool) -> None:
+    """Put the policy document FILE in force for all that is judged from then on.
 
-    The evidence that its tests name is read beside it and sent along. A document whose tests fail is refused.
+    The evidence that its tests name is read beside it and sent along; a document whose tests fail is refused. If it
+    admits more than the one before it, and that one asks for two operators, it waits until another one has approved it.
     """
     text = read_text(file, MAX_POLICY)
     evidence = evidence_beside(file, tests_of(text))
-    _in_force(run(directory, "policy-apply", text=text, base=base, evidence=evidence), as_json=as_json)
+    at = None if wanted is None else time_text(wanted)
+    result = run(directory, "policy-apply", text=text, base=base, at=at, evidence=evidence)
+    _in_force(result, as_json=as_json)
+
+
+@policy.command()
+@click.argument("version", type=_VERSION)
+@with_directory
+@with_json
+def approve(version: int, directory: Path, *, as_json: bool) -> None:
+    """Let VERSION, which waits for approval, come in force.
+
+    Whoever applied it cannot approve it, and all users of the CA's host count as one operator. What it changes, `policy
+    diff --to VERSION` shows.
+    """
+    _in_force(run(directory, "policy-approve", version=version), as_json=as_json)
+
+
+@policy.command()
+@click.argument("version", type=_VERSION)
+@with_directory
+@with_json
+def withdraw(version: int, directory: Path, *, as_json: bool) -> None:
+    """End VERSION before it comes in force, and the versions that were to follow it."""
+    _in_force(run(directory, "policy-withdraw", version=version), as_json=as_json)
 
 
 @policy.command()
@@ -110,13 +164,23 @@ def show(version: int | None, directory: Path, *, as_json: bool) -> None:
         echo(result["text"], nl=not result["text"].endswith("\n"))
 
 
+def _verdicts(row: Mapping[str, Any]) -> str | None:
+    words = {"approve": "approved", "withdraw": "withdrawn", "drop": "dropped"}
+    return ", ".join(f"{words[each['verdict']]} by {each['by']}" for each in row["verdicts"]) or None
+
+
 @policy.command()
 @with_directory
 @with_json
 def log(directory: Path, *, as_json: bool) -> None:
-    """List all policy versions, oldest first."""
-    columns = ("version", "digest", "applied_at", "applied_by")
-    show_rows(run(directory, "policy-log"), columns, as_json=as_json, empty="no policy was ever applied")
+    """List all policy versions, oldest first: what has become of each, who applied it and who approved it."""
+    found = run(directory, "policy-log")
+    if as_json:
+        show_json(found)
+        return
+    rows = [{**row, "state": _state(row).removeprefix("is "), "verdicts": _verdicts(row)} for row in found]
+    columns = ("version", "state", "in_force_from", "applied_at", "applied_by", "verdicts", "digest")
+    show_rows(rows, columns, as_json=False, empty="no policy was ever applied")
 
 
 @policy.command()

@@ -104,7 +104,7 @@ def run(
         enroller.recover()
         keep_state(authority, store)
         log = structlog.get_logger(__name__)
-        if question := unanswered(store):
+        if question := unanswered(store, now()):
             log.warning("enrolments are refused", reason=question)
         if warning := root_list_warning(authority, now()):
             log.warning("the root's list needs its holder", reason=warning)

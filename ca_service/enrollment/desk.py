@@ -16,7 +16,7 @@ from ca_service.enrollment.liveness import Liveness
 from ca_service.enrollment.observing import Observer, unobserved
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.profiles import PROFILE_ISSUED
-from ca_service.judgment import BadRequest, Finding, Refused, Trace, Unavailable, VtpmCaError
+from ca_service.judgment import BadRequest, Finding, Refused, Trace, Unavailable
 from ca_service.keys import Authority, AuthoritySource, IssuingCa
 from ca_service.policy import PROFILE_ADMITTED, Policy, load
 from ca_service.profiles import Entropy, IssuerRole, Validity
@@ -123,14 +123,14 @@ class Desk:
         Args:
             tx: the transaction to read in.
             submission: the evidence.
-            at: now.
+            at: now: the policy of this moment judges.
             before: what an earlier transaction saw, about the same submission.
         """
         # What is asked depends on the policy, so the one that was in force last is tried first.
         version, policy = next(iter(tuple(self._policies.items())), (0, None))
         while True:
             claim = None if policy is None else _claim(submission, policy, before)
-            standing, seen = tx.views.look(LedgerQuery() if claim is None else claim.query())
+            standing, seen = tx.views.look(LedgerQuery() if claim is None else claim.query(), at)
             if standing.policy_version == version:
                 break
             version = standing.policy_version
@@ -161,14 +161,14 @@ class Desk:
         if policy is None:
             row = tx.policies.get(version)
             if row is None:
-                raise VtpmCaError("the policy in force is not stored", code="store")
+                raise _unreadable("the policy in force is not stored")
             try:
                 policy = load(row.text)
             except BadRequest as error:
                 # Its text names entries of the allow-list: it must not become an answer to the requester.
-                raise VtpmCaError("the stored policy cannot be read by this release", code="store") from error
+                raise _unreadable("the policy in force cannot be read by this release") from error
             if policy.digest != row.digest:
-                raise VtpmCaError("the stored policy is not the one that was put in force", code="store")
+                raise _unreadable("the policy in force is not the one that was applied")
             self._policies.clear()
             self._policies[version] = policy
         return policy
@@ -217,6 +217,15 @@ class Desk:
             )[:SECRET_SIZE]
             for index in range(count)
         )
+
+
+def _unreadable(detail: str) -> Unavailable:
+    """An earlier version may admit more than the one that should judge, so none takes its place."""
+    return Unavailable(
+        detail,
+        code="policy",
+        remedy="Apply a policy with `vtpm-ca policy apply FILE`, or run the release that applied this one.",
+    )
 
 
 def _claim(submission: Submission, policy: Policy, before: View | None) -> Claim:

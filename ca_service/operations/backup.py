@@ -24,15 +24,8 @@ from ca_service.keys.layout import RUN
 from ca_service.operations.backup_file import Manifest, Scratch, put_in_place, read_manifest, seal, unseal
 from ca_service.operations.context import instant
 from ca_service.operations.kept import read_state, state_of, write_state
-from ca_service.operations.survivors import (
-    NOTHING_ADMITTED,
-    Survivors,
-    gather,
-    later_policies,
-    own_database,
-    readable,
-    settle,
-)
+from ca_service.operations.restored_policies import plan_line
+from ca_service.operations.survivors import Survivors, gather, own_database, readable, settle
 from ca_service.profiles import Entropy
 from ca_service.store import (
     PolicyRow,
@@ -136,25 +129,25 @@ def plan_restore(public: PublicAuthority, url: str, path: Path, crls: Iterable[b
         Unavailable: what the CA remembers cannot be read.
     """
     manifest = _read(public, path)
-    return _losses(public, url, path, manifest, gather(public, url, manifest.epoch, crls))
+    at = datetime.now(UTC)
+    return _losses(public, url, path, manifest, gather(public, url, manifest.epoch, crls, at), at)
 
 
 def _losses(
-    public: PublicAuthority, url: str, path: Path, manifest: Manifest, survivors: Survivors
+    public: PublicAuthority, url: str, path: Path, manifest: Manifest, survivors: Survivors, at: datetime
 ) -> Losses:
     newest = survivors.newest
-    at = datetime.now(UTC)
-    before = _policies(path, at)
-    after = [*before, *(added := later_policies(before, survivors, at))]
+    present = None if newest is None else newest.policies
+    line = plan_line(_policies(path, at), present, current=survivors.current, at=at)
     return Losses(
         manifest,
         newest is not None,
         *((0, 0) if newest is None else _lost(newest.url, path)),
         revocations=_new_revocations(path, survivors.revocations),
         epoch=survivors.epoch,
-        policies=len(added),
-        policy_version=after[-1].version if after else 0,
-        policy_lost=bool(after) and after[-1].text == NOTHING_ADMITTED,
+        policies=len(line.added),
+        policy_version=line.in_force,
+        policy_lost=line.lost,
         own_database=own_database(public, url),
     )
 
@@ -178,8 +171,8 @@ def restore(
         BadRequest, Unavailable: as `plan_restore`, and if the database cannot be written; it is as it was then.
     """
     manifest = _read(authority, path)
-    survivors = gather(authority, url, manifest.epoch, crls)
-    losses = _losses(authority, url, path, manifest, survivors)
+    survivors = gather(authority, url, manifest.epoch, crls, at)
+    losses = _losses(authority, url, path, manifest, survivors, at)
 
     def finish(tx: Transaction) -> None:
         settle(tx, authority, survivors, at, entropy, limits)
@@ -252,9 +245,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _policies(path: Path, at: datetime) -> list[PolicyRow]:
     """The versions in a backup; only what a plan needs of them is read."""
-    query = "SELECT version, digest, text FROM policies ORDER BY version"
+    query = "SELECT version, digest, text, applied_by FROM policies ORDER BY version"
     with closing(_connect(path)) as backup:
-        return [PolicyRow(version, digest, text, at, "") for version, digest, text in backup.execute(query)]
+        return [
+            PolicyRow(version, digest, text, at, by) for version, digest, text, by in backup.execute(query)
+        ]
 
 
 def _lost(url: str, path: Path) -> tuple[int, int]:

@@ -5,6 +5,7 @@ Everything is found by judging the recorded decision anew, offline: nothing is c
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from ca_service.enrollment.claim import Claim
@@ -67,10 +68,10 @@ class Sources:
     holders: Mapping[tuple[str, str, str], tuple[int, Occupant | None]]
 
 
-def sources(tx: Transaction, row: DecisionRow) -> Sources:
-    """Read what the explanation of a decision needs."""
+def sources(tx: Transaction, row: DecisionRow, at: datetime) -> Sources:
+    """Read what the explanation of a decision needs at `at`."""
     then = tx.policies.get(row.policy_version) if row.policy_version else None
-    now = tx.policies.in_force()
+    now = tx.policies.in_force(at)
     try:
         found = recorded_of(tx, row)
     except VtpmCaError as error:

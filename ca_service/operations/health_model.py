@@ -160,7 +160,7 @@ class HealthContext:
     def gauges(self) -> Gauges:
         """How the database stands; raises as `store`."""
         with self.store.read() as tx:
-            return read_gauges(tx)
+            return read_gauges(tx, self.at)
 
 
 Look = Callable[[HealthContext, Threshold | None], Iterable[Seen]]

@@ -28,7 +28,7 @@ _DAY: Final = 86_400
 
 def _text(context: HealthContext) -> str | None:
     with context.store.read() as tx:
-        row = tx.policies.in_force()
+        row = tx.policies.in_force(context.at)
     return None if row is None else row.text
 
 
@@ -57,6 +57,20 @@ def _policy(context: HealthContext, _threshold: Threshold | None) -> Iterator[Se
             yield Seen(
                 Status.WARNING, f"the entry of the KBS {entry.id} has ended, {instant(entry.valid_to)}"
             )
+
+
+def _versions(context: HealthContext, threshold: Threshold | None) -> Iterator[Seen]:
+    for version, since in context.gauges.policies_waiting.items():
+        waited = (context.at - since).total_seconds()
+        text = f"version {version} has waited {shown(max(0.0, waited), Unit.SECONDS)} for approval"
+        yield graded(threshold, waited, text)
+    for version, start in context.gauges.policies_scheduled.items():
+        yield Seen(
+            Status.NOTICE,
+            f"version {version} comes in force at {instant(start)}",
+            f"If that is not wanted any more: `vtpm-ca policy withdraw {version}`.",
+        )
+    yield Seen(Status.OK, "no version waits for approval or for its time")
 
 
 def _floors(context: HealthContext, threshold: Threshold | None) -> Iterator[Seen]:
@@ -128,6 +142,13 @@ CHECKS: Final = (
         "a policy is in force, and leaves nothing open",
         "Put a complete one in force with `vtpm-ca policy apply FILE`.",
         _policy,
+    ),
+    HealthCheck(
+        "policy-versions",
+        "versions of the policy that wait for approval, or for their time",
+        "Let another operator look at it and `vtpm-ca policy approve` it, or `vtpm-ca policy withdraw` it.",
+        _versions,
+        Threshold(Unit.SECONDS, _DAY),
     ),
     HealthCheck(
         "tcb-floors",

@@ -29,8 +29,9 @@ from ca_service.store import (
     Gauges,
     HeadRow,
     ListState,
-    PolicyRow,
+    State,
     Transaction,
+    VersionRecord,
     certified,
     policy_versions,
     read_gauges,
@@ -170,7 +171,7 @@ class Lists:
     refusals: tuple[DecisionLine, ...]
     certificates: tuple[CertificateLine, ...]
     alarms: tuple[AlarmLine, ...]
-    policies: tuple[PolicyRow, ...]
+    policies: tuple[tuple[VersionRecord, State], ...]
     issuers: tuple[IssuerLine, ...]
     head: HeadRow | None = field(repr=False)
     gauges: Gauges
@@ -217,13 +218,13 @@ def look(context: HealthContext, checks: Sequence[HealthCheck]) -> Health:
 
 def read_lists(tx: Transaction, context: HealthContext) -> Lists:
     """Everything on the first page that stands in the database, but for the counts."""
-    head, found = tx.log.head(), read_gauges(tx)
+    head, found = tx.log.head(), read_gauges(tx, context.at)
     size = 0 if head is None else head.size
     return Lists(
         refusals=tuple(decision_line(row) for row in refusals(tx, FEW)),
         certificates=tuple(certificate_line(row) for row in certified(tx, SHORT, end=size, window=WINDOW)),
         alarms=tuple(alarm_line(row) for row in tx.alarms.latest(FEW)),
-        policies=tuple(policy_versions(tx, SHORT)),
+        policies=tuple(policy_versions(tx, context.at, SHORT)),
         issuers=issuer_lines(tx, context, found),
         head=head,
         gauges=found,

@@ -1,15 +1,20 @@
-"""Policy versions: put one in force, and read them."""
+"""Policy versions: put one in force, approve or withdraw one, and read them."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 
-from ca_service.judgment import BadRequest, Conflict, NotFound
-from ca_service.operations.context import Json, Operation, OperationContext, instant, text_block
+from ca_service.judgment import BadRequest, NotFound
+from ca_service.operations.context import Json, Operation, OperationContext, text_block
 from ca_service.operations.policy_tests import evidence_argument, prove
+from ca_service.operations.versions import approve as approve_version
+from ca_service.operations.versions import differences, present_time, propose, read_policy, summary
+from ca_service.operations.versions import withdraw as withdraw_version
 from ca_service.policy import Policy, load, load_complete
-from ca_service.policy.changes import Comparison, compare
-from ca_service.store import PolicyRow, Store, Transaction
+from ca_service.policy.changes import compare
+from ca_service.store import PolicyRow, Store, Transaction, read_schedule
 from vtpm.wire.encoding import Members
+from vtpm.wire.message_fields import parse_time
 
 MAX_POLICY = 4 * 1024 * 1024
 """Longest policy document, in bytes of UTF-8."""
@@ -18,25 +23,18 @@ _MOST_VERSIONS = 2**31 - 1
 _NOTHING_SENT: Mapping[str, bytes] = MappingProxyType({})
 
 
-def _summary(row: PolicyRow) -> dict[str, Json]:
-    return {
-        "version": row.version,
-        "digest": row.digest,
-        "applied_at": instant(row.applied_at),
-        "applied_by": row.applied_by,
-    }
-
-
 def _version(members: Members, name: str) -> int | None:
     return members.integer(name, 1, _MOST_VERSIONS) if members.has(name) else None
 
 
-def _row(tx: Transaction, version: int | None) -> PolicyRow:
+def _row(context: OperationContext, tx: Transaction, version: int | None) -> PolicyRow:
     """One version; the one in force if None is named."""
-    row = tx.policies.in_force() if version is None else tx.policies.get(version)
+    row = tx.policies.in_force(present_time(context)) if version is None else tx.policies.get(version)
     if row is None:
         detail = "no policy is in force" if version is None else f"there is no policy version {version}"
-        raise NotFound(detail, remedy="Put one in force with `vtpm-ca policy apply FILE`.")
+        raise NotFound(
+            detail, remedy="`vtpm-ca policy log` lists the versions; `vtpm-ca policy apply FILE` makes one."
+        )
     return row
 
 
@@ -54,58 +52,29 @@ def _for_force(context: OperationContext, text: str, evidence: Mapping[str, byte
     return policy
 
 
-def _compared(found: Comparison) -> dict[str, Json]:
-    changes = [
-        {"effect": change.effect, "subject": change.subject, "text": change.text} for change in found.changes
-    ]
-    return {"effect": found.effect, "changes": changes}
+def _put_in_force(
+    context: OperationContext, policy: Policy, base: int | None, wanted: datetime | None = None
+) -> Json:
+    return propose(context, policy, base, wanted)
 
 
-def _put_in_force(context: OperationContext, policy: Policy, base: int | None) -> Json:
-    """Append a version, unless the present one means the same; say what it changes.
-
-    Raises:
-        Conflict: another version than `base` is in force.
-    """
-    with context.store.write() as tx:
-        current = tx.policies.in_force()
-        present = 0 if current is None else current.version
-        if base is not None and base != present:
-            raise Conflict(
-                f"policy version {present} is in force, not {base}",
-                code="policy-base",
-                remedy="Look at what has changed meanwhile with `vtpm-ca policy diff`, then apply to that version.",
-            )
-        if current is not None and current.digest == policy.digest:
-            return {**_summary(current), "changed": False}
-        row = tx.policies.append(policy.digest, policy.text, context.clock(), context.by)
-    return {
-        **_summary(row),
-        "changed": True,
-        **_compared(compare(_read(current), policy, context.public.mode)),
-    }
-
-
-def _read(row: PolicyRow | None) -> Policy | None:
-    """A version as it judges; None for one that cannot be read any more, which admits nothing."""
-    try:
-        return None if row is None else load(row.text)
-    except BadRequest:
-        return None
+def _time(members: Members, name: str) -> datetime | None:
+    return parse_time(members.text(name, most=20), name) if members.has(name) else None
 
 
 def apply(context: OperationContext, arguments: Members) -> Json:
-    """Put the document `text` in force as the next version; the same content again changes nothing.
+    """Put the document `text` in force as the next version, at once or from `at` on; the same content changes nothing.
 
-    With `base` only if that version is in force still, 0 if there is none. A document that leaves a constraint open is
-    refused, also if an earlier release took it: what is meant not to matter must say so. So is one whose tests fail;
-    `evidence` are the files that they name.
+    One that widens the policy waits for `approve` if the policy says so. With `base` only if it follows that version,
+    0 if there is none. A document that leaves a constraint open is refused, also if an earlier release took it: what is
+    meant not to matter must say so. So is one whose tests fail; `evidence` are the files that they name.
     """
     text = text_block(arguments, "text", MAX_POLICY)
     base = arguments.integer("base", 0, _MOST_VERSIONS) if arguments.has("base") else None
+    wanted = _time(arguments, "at")
     evidence = evidence_argument(arguments)
     arguments.end()
-    return _put_in_force(context, _for_force(context, text, evidence), base)
+    return _put_in_force(context, _for_force(context, text, evidence), base, wanted)
 
 
 def rollback(context: OperationContext, arguments: Members) -> Json:
@@ -117,7 +86,7 @@ def rollback(context: OperationContext, arguments: Members) -> Json:
     base = _version(arguments, "base")
     arguments.end()
     with context.store.read() as tx:
-        text = _row(tx, version).text
+        text = _row(context, tx, version).text
     return _put_in_force(context, _for_force(context, text), base)
 
 
@@ -129,13 +98,13 @@ def diff(context: OperationContext, arguments: Members) -> Json:
     if (text is None) == (new is None):
         raise BadRequest("new", "either a version or a document must be given, and not both")
     with context.store.read() as tx:
-        before = _row(tx, old)
-        after = None if new is None else _row(tx, new)
+        before = _row(context, tx, old)
+        after = None if new is None else _row(context, tx, new)
     later = load(text or "") if after is None else load(after.text)
     return {
         "old": before.version,
         "new": None if after is None else after.version,
-        **_compared(compare(_read(before), later, context.public.mode)),
+        **differences(compare(read_policy(before), later, context.public.mode)),
     }
 
 
@@ -144,17 +113,19 @@ def show(context: OperationContext, arguments: Members) -> Json:
     version = _version(arguments, "version")
     arguments.end()
     with context.store.read() as tx:
-        row = _row(tx, version)
-    return {**_summary(row), "text": row.text}
+        row = _row(context, tx, version)
+        schedule = read_schedule(tx.policies, present_time(context), first=row.version)
+    record = next(each for each in schedule.records if each.version == row.version)
+    return {**summary(schedule, record), "text": row.text}
 
 
-def unanswered(store: Store) -> str:
-    """What the policy in force leaves open, in one sentence for the operator; empty if nothing.
+def unanswered(store: Store, at: datetime) -> str:
+    """What the policy in force at `at` leaves open, in one sentence for the operator; empty if nothing.
 
     Only a document that an earlier release put in force can: this one's `apply` takes none.
     """
     with store.read() as tx:
-        row = tx.policies.in_force()
+        row = tx.policies.in_force(at)
     try:
         if row is not None:
             load_complete(row.text)
@@ -164,15 +135,32 @@ def unanswered(store: Store) -> str:
 
 
 def log(context: OperationContext, arguments: Members) -> Json:
-    """All versions, oldest first."""
+    """All versions, oldest first, with what has become of each."""
     arguments.end()
     with context.store.read() as tx:
-        return [_summary(row) for row in tx.policies.all()]
+        schedule = read_schedule(tx.policies, present_time(context), first=1)
+    return [summary(schedule, record) for record in schedule.records]
+
+
+def approve(context: OperationContext, arguments: Members) -> Json:
+    """Let `version`, which widens the policy, come in force; another operator than its author must say so."""
+    version = arguments.integer("version", 1, _MOST_VERSIONS)
+    arguments.end()
+    return approve_version(context, version, lambda text: _for_force(context, text))
+
+
+def withdraw(context: OperationContext, arguments: Members) -> Json:
+    """End `version` before it comes in force; any operator may."""
+    version = arguments.integer("version", 1, _MOST_VERSIONS)
+    arguments.end()
+    return withdraw_version(context, version)
 
 
 OPERATIONS = (
     Operation("policy-apply", apply),
     Operation("policy-rollback", rollback),
+    Operation("policy-approve", approve),
+    Operation("policy-withdraw", withdraw),
     Operation("policy-show", show),
     Operation("policy-diff", diff),
     Operation("policy-log", log),

@@ -7,6 +7,7 @@ runs its tests again, and whoever asks for that need not have the files.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from ca_service.enrollment.expectations import EVIDENCE_CODE, Tried, bad_evidence, run_tests
@@ -62,6 +63,7 @@ class _Shelf:
     store: Store
     policy: Policy
     sent: Mapping[str, bytes]
+    at: datetime
 
     def find(self, test: Expectation) -> bytes:
         """The file that a test names."""
@@ -83,7 +85,7 @@ class _Shelf:
         if own is not None:
             return own
         # An edit of the document in force means the same files as that one.
-        current = tx.policies.in_force()
+        current = tx.policies.in_force(self.at)
         return "" if current is None else tx.policy_evidence.files(current.digest).get(path, "")
 
 
@@ -118,7 +120,7 @@ def try_here(
             raise BadRequest(
                 "evidence", f"{path}: no test of the document names this file", code=EVIDENCE_CODE
             )
-    shelf = _Shelf(context.store, policy, sent)
+    shelf = _Shelf(context.store, policy, sent, context.clock())
     found: dict[str, bytes] = {}
 
     def find(test: Expectation) -> bytes:

@@ -48,7 +48,7 @@ def show_decision(context: OperationContext, arguments: Members) -> Json:
         row = tx.decisions.get(decision_id)
         if row is None:
             raise NotFound("there is no decision with this id")
-        found = sources(tx, row)
+        found = sources(tx, row, context.clock())
     try:
         trace = Record.parse(row.trace).trace
     except ValueError:

@@ -113,9 +113,9 @@ def _kbs(arguments: Members) -> str | None:
 
 
 def keys_of(tx: Transaction, kbs: str) -> tuple[str, ...]:
-    """Thumbprints of all keys that a KBS has in any version of the policy that this release can read."""
+    """Thumbprints of all keys that a KBS has in a version that came in force, or will, if this release can read it."""
     found = set[str]()
-    for row in tx.policies.all():
+    for row in tx.policies.released():
         try:
             policy = load(row.text)
         except BadRequest:

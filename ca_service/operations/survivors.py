@@ -27,8 +27,9 @@ from ca_service.operations.kept import (
     shard_of,
     state_of,
 )
+from ca_service.operations.restored_policies import PolicyLine, plan_line, read_line, take_up
 from ca_service.operations.setup import database_url
-from ca_service.policy import load
+from ca_service.operations.versions import read_policy
 from ca_service.profiles import Entropy, serial_hex
 from ca_service.store import (
     BlockedKeyRow,
@@ -38,18 +39,11 @@ from ca_service.store import (
     IssuerRow,
     IssuerState,
     ListKey,
-    PolicyRow,
     RevocationRow,
     Store,
     Transaction,
     parse_url,
 )
-
-NOTHING_ADMITTED = """\
-# A restore put this in force: the policies since the backup could not be read. It admits nothing.
-# Apply the present policy with `vtpm-ca policy apply FILE`.
-schema = 1
-"""
 
 _SALT_SIZE = 32
 _LIFE = tuple(IssuerState)
@@ -69,7 +63,7 @@ class Present:
         crls: the newest lists of each issuing CA.
         issuers: all of them.
         blocked: keys that get no certificate.
-        policies: all versions, oldest first.
+        policies: all versions, with what has become of them.
     """
 
     url: str = field(repr=False)
@@ -79,7 +73,7 @@ class Present:
     crls: Sequence[CrlRow] = field(repr=False)
     issuers: Sequence[IssuerRow] = field(repr=False)
     blocked: Sequence[BlockedKeyRow] = field(repr=False)
-    policies: Sequence[PolicyRow] = field(repr=False)
+    policies: PolicyLine = field(repr=False)
 
     def age(self) -> tuple[int, int]:
         """The higher, the newer."""
@@ -130,7 +124,7 @@ def own_database(public: PublicAuthority, url: str) -> Path | None:
     return own if own.is_file() and not same else None
 
 
-def gather(public: PublicAuthority, url: str, epoch: int, given: Iterable[bytes]) -> Survivors:
+def gather(public: PublicAuthority, url: str, epoch: int, given: Iterable[bytes], at: datetime) -> Survivors:
     """Find what survives.
 
     Args:
@@ -138,6 +132,7 @@ def gather(public: PublicAuthority, url: str, epoch: int, given: Iterable[bytes]
         url: the database that is replaced.
         epoch: of the backup.
         given: revocation lists that the operator hands in, DER or PEM.
+        at: now; the policy that is in force at this moment is the present one.
 
     Raises:
         BadRequest: a list is none of this CA's.
@@ -146,7 +141,7 @@ def gather(public: PublicAuthority, url: str, epoch: int, given: Iterable[bytes]
     kept = read_state(public)
     urls = [url] + ([] if own_database(public, url) is None else [database_url(public.directory)])
     presents = sorted(
-        (present for present in (_look(public, each) for each in urls) if present is not None),
+        (present for present in (_look(public, each, at) for each in urls) if present is not None),
         key=Present.age,
         reverse=True,
     )
@@ -169,7 +164,7 @@ def gather(public: PublicAuthority, url: str, epoch: int, given: Iterable[bytes]
         newest=best,
         current=best is not None
         and best.state is not None
-        and bool(best.policies)
+        and bool(best.policies.in_force)
         and not compare(kept, best.state),
         revocations=tuple(revocations.values()),
         crls=tuple(newest.values()),
@@ -177,7 +172,7 @@ def gather(public: PublicAuthority, url: str, epoch: int, given: Iterable[bytes]
     )
 
 
-def _look(public: PublicAuthority, url: str) -> Present | None:
+def _look(public: PublicAuthority, url: str, at: datetime) -> Present | None:
     store = readable(url)
     if store is None:
         return None
@@ -195,7 +190,7 @@ def _look(public: PublicAuthority, url: str) -> Present | None:
                 crls=list(lists.values()),
                 issuers=tx.issuers.all(),
                 blocked=tx.blocked_keys.all(),
-                policies=tx.policies.all(),
+                policies=read_line(tx, at),
             )
     finally:
         store.close()
@@ -242,28 +237,6 @@ def _revocation(skid: str, shard: int, entry: x509.RevokedCertificate) -> Revoca
     )
 
 
-def later_policies(old: Sequence[PolicyRow], survivors: Survivors, at: datetime) -> list[PolicyRow]:
-    """The versions that come after those of the backup, so that no later narrowing is lost.
-
-    They are the present database's from where it differs. What is in force there is in force afterwards. If it is not
-    known what is, the last one admits nothing.
-    """
-    present = () if survivors.newest is None else survivors.newest.policies
-    same = 0
-    for before, now in zip(old, present, strict=False):
-        if (before.version, before.digest) != (now.version, now.digest):
-            break
-        same += 1
-    added = list(present[same:])
-    after = [*old, *added]
-    if survivors.current and after[-1].digest != present[-1].digest:
-        added.append(present[-1])
-    elif not survivors.current and after and after[-1].text != NOTHING_ADMITTED:
-        added.append(PolicyRow(0, load(NOTHING_ADMITTED).digest, NOTHING_ADMITTED, at, "a restore"))
-    first = 1 + max((row.version for row in old), default=0)
-    return [replace(row, version=first + number) for number, row in enumerate(added)]
-
-
 def settle(
     tx: Transaction,
     authority: Authority,
@@ -283,8 +256,11 @@ def settle(
         certificate = tx.certificates.get(row.serial)
         if certificate is not None and certificate.state in _GOOD:
             tx.certificates.end(row.serial, CertificateState.REVOKED)
-    for policy in later_policies(tx.policies.all(), survivors, at):
-        tx.policies.append(policy.digest, policy.text, policy.applied_at, policy.applied_by)
+    present = None if survivors.newest is None else survivors.newest.policies
+    before = read_policy(tx.policies.in_force(at))
+    rule = None if before is None else before.approval
+    line = plan_line(tx.policies.all(), present, current=survivors.current, at=at, rule=rule)
+    take_up(tx, line, present, at)
     if survivors.newest is not None:
         _keep_blocked(tx, survivors.newest.blocked)
         _keep_issuers(tx, survivors.newest.issuers, at)

@@ -7,6 +7,7 @@ from typing import TypeVar, cast
 
 from ca_service.judgment import BadRequest
 from ca_service.policy import document
+from ca_service.policy.approval import Operators
 from ca_service.policy.brokers import KbsEntry
 from ca_service.policy.document import IakProfile
 from ca_service.policy.ephemeral import EphemeralReader, EphemeralTerms
@@ -49,6 +50,7 @@ class Policy:
         iak_profile: certificate profile of IAKs: "iak", or "iak-webauthn" for WebAuthn verifiers such as step-ca.
         ephemeral: what is admitted for an ephemeral certificate, and how long that holds.
         unsafe: names of the permissive entries, and in the operator's words what each gives up.
+        approval: how many operators it takes to widen the policy; None if the document does not say.
         unstated: constraints of launches and platforms that the document neither states nor gives up.
         tests: what the document must say of recorded evidence; they have no part in judging anything else.
     """
@@ -66,6 +68,7 @@ class Policy:
     iak_profile: IakProfile = "iak"
     ephemeral: EphemeralTerms = field(default_factory=EphemeralTerms)
     tests: tuple[Expectation, ...] = field(default=(), repr=False)
+    approval: Operators | None = None
     _made: dict[tuple[str, str], object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, kind: str, mode: str, make: Callable[[], T]) -> T:
@@ -122,6 +125,7 @@ def load(text: str) -> Policy:
         iak_profile="iak" if table.tpm is None else table.tpm.iak_profile,
         ephemeral=EphemeralReader(content).read(table.ephemeral),
         tests=ExpectationReader(content).read(table.test),
+        approval=None if table.approval is None else table.approval.widening,
         unstated=tuple(
             question for question in (*launches.unstated, *platforms.unstated) if question.rule not in out
         ),

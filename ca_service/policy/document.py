@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
 from ca_service.judgment import BadRequest
+from ca_service.policy.approval import ApprovalTable
 from ca_service.policy.document_launch import LaunchTable, PlatformTable
 from ca_service.policy.document_tests import MOST_TESTS, TestTable
 from ca_service.policy.form import Identifier, Table, Words, problem, shown
@@ -159,6 +160,7 @@ class Document(Table):
     tpm: TpmTable | None = None
     store: StoreTable | None = None
     ephemeral: EphemeralTable | None = None
+    approval: ApprovalTable | None = None
     kbs: list[KbsTable] = Field(default_factory=list)
     launch: list[LaunchTable] = Field(default_factory=list)
     platform: list[PlatformTable] = Field(default_factory=list)

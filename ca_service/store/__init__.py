@@ -32,6 +32,7 @@ from ca_service.store.overview import (
 )
 from ca_service.store.presence import Presence
 from ca_service.store.rows import (
+    APPROVED,
     AlarmRow,
     BlockedKeyRow,
     CertificateRow,
@@ -52,20 +53,27 @@ from ca_service.store.rows import (
     ListedRow,
     ListKey,
     ListTimes,
+    PolicyEnd,
     PolicyRow,
+    PolicyStartRow,
+    PolicyVerdictRow,
     ResponderRow,
     RestingRow,
     RevocationRow,
     SubmissionRow,
     TpmRow,
     TpmState,
+    VersionRecord,
 )
+from ca_service.store.schedule import PENDING, Schedule, State, read_schedule
 from ca_service.store.sessions import Faults
 from ca_service.store.transaction import Transaction
 from ca_service.store.views import LedgerQuery, LedgerView, Standing
 
 __all__ = [
+    "APPROVED",
     "INVARIANTS",
+    "PENDING",
     "AlarmRow",
     "BesideRow",
     "BlockedKeyRow",
@@ -100,12 +108,17 @@ __all__ = [
     "ListedRow",
     "LoggedCertificate",
     "MatchRow",
+    "PolicyEnd",
     "PolicyRow",
+    "PolicyStartRow",
+    "PolicyVerdictRow",
     "Presence",
     "ResponderRow",
     "RestingRow",
     "RevocationRow",
+    "Schedule",
     "Standing",
+    "State",
     "StatusSources",
     "Store",
     "SubmissionRow",
@@ -114,6 +127,7 @@ __all__ = [
     "TpmState",
     "Transaction",
     "Verdicts",
+    "VersionRecord",
     "active_key",
     "certificate",
     "certificates_of",
@@ -133,6 +147,7 @@ __all__ = [
     "policy_versions",
     "precedes",
     "read_gauges",
+    "read_schedule",
     "refusals",
     "revocations_by_reason",
     "spki_digest",

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.rows import IntentState, IssuerState
+from ca_service.store.schedule import read_schedule
 from ca_service.store.transaction import Transaction
 
 
@@ -47,6 +48,8 @@ class Gauges:
         policy_version: in force, 0 for none.
         policy_digest: its digest, empty for none.
         policy_applied_at: since when.
+        policies_waiting: since when each version has been waiting for approval, by version.
+        policies_scheduled: when each version comes in force that will by itself, by version.
         log_size: leaves of the log.
         log_at: when the last checkpoint was signed; None without a log.
         decided_at: when the newest decision was made.
@@ -61,6 +64,8 @@ class Gauges:
     policy_version: int
     policy_digest: str
     policy_applied_at: datetime | None
+    policies_waiting: Mapping[int, datetime]
+    policies_scheduled: Mapping[int, datetime]
     log_size: int
     log_at: datetime | None
     decided_at: datetime | None
@@ -72,11 +77,6 @@ class Gauges:
     size: int
 
 
-_POLICY = (
-    sa.select(schema.policies.c.version, schema.policies.c.digest, schema.policies.c.applied_at)
-    .order_by(schema.policies.c.version.desc())
-    .limit(1)
-)
 _HEAD = sa.select(schema.log_head.c.size, schema.log_head.c.at)
 _DECIDED = sa.select(sa.func.max(schema.decisions.c.at, type_=schema.decisions.c.at.type))
 _EPOCH = sa.select(sa.func.max(schema.epochs.c.number))
@@ -110,19 +110,26 @@ _SQLITE_SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_p
 _POSTGRESQL_SIZE = "SELECT pg_database_size(current_database())"
 
 
-def read_gauges(tx: Transaction) -> Gauges:
-    """How the database stands, as this transaction sees it."""
+def read_gauges(tx: Transaction, at: datetime) -> Gauges:
+    """How the database stands at `at`, as this transaction sees it."""
     connection = tx.connection
-    policy, head = connection.execute(_POLICY).first(), connection.execute(_HEAD).first()
+    schedule = read_schedule(tx.policies, at)
+    policy = next((row for row in schedule.records if row.version == schedule.in_force), None)
+    pending = schedule.pending()
+    head = connection.execute(_HEAD).first()
     count, oldest = connection.execute(_INTENTS).one()
     issuers = tuple(
         IssuerStanding(skid, role, pair, IssuerState(state))
         for skid, role, pair, state in connection.execute(_ISSUERS)
     )
     return Gauges(
-        policy_version=0 if policy is None else policy[0],
-        policy_digest="" if policy is None else policy[1],
-        policy_applied_at=None if policy is None else policy[2],
+        policy_version=schedule.in_force,
+        policy_digest="" if policy is None else policy.digest,
+        policy_applied_at=None if policy is None else policy.in_force_from,
+        policies_waiting={row.version: row.applied_at for row in pending if row.in_force_from is None},
+        policies_scheduled={
+            row.version: row.in_force_from for row in pending if row.in_force_from is not None
+        },
         log_size=0 if head is None else head[0],
         log_at=None if head is None else head[1],
         decided_at=connection.execute(_DECIDED).scalar(),

@@ -1,4 +1,4 @@
-"""Policy versions and alarms: what operators write and read."""
+"""Alarms: what operators are told."""
 
 from datetime import datetime
 
@@ -6,39 +6,7 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import PAGE, Repository
-from ca_service.store.rows import AlarmRow, PolicyRow
-from ca_service.store.statements import Statement
-
-_HIGHEST = Statement(sa.select(sa.func.max(schema.policies.c.version)))
-
-
-class Policies(Repository):
-    """Policy versions; the highest one is in force, none is ever changed."""
-
-    def in_force(self) -> PolicyRow | None:
-        """The policy by which evidence is judged now; None if none was ever applied."""
-        return self._one(
-            PolicyRow, sa.select(schema.policies).order_by(schema.policies.c.version.desc()).limit(1)
-        )
-
-    def version_in_force(self) -> int:
-        """Its version, 0 if there is none; cheaper than the whole row."""
-        found = self._session.first(_HIGHEST)
-        return 0 if found is None or found[0] is None else int(found[0])
-
-    def get(self, version: int) -> PolicyRow | None:
-        """One version."""
-        return self._get(PolicyRow, schema.policies, version=version)
-
-    def all(self) -> list[PolicyRow]:
-        """All versions, oldest first."""
-        return self._all(PolicyRow, sa.select(schema.policies).order_by(schema.policies.c.version))
-
-    def append(self, digest: str, text: str, at: datetime, by: str) -> PolicyRow:
-        """Put a policy in force as the next version."""
-        row = PolicyRow(self.version_in_force() + 1, digest, text, at, by)
-        self._insert(schema.policies, row)
-        return row
+from ca_service.store.rows import AlarmRow
 
 
 class Alarms(Repository):

@@ -12,7 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from ca_service.store import schema
-from ca_service.store.rows import CertificateState, PolicyRow
+from ca_service.store.rows import CertificateState, VersionRecord
+from ca_service.store.schedule import State, read_schedule
 from ca_service.store.transaction import Transaction
 
 ENROLL = "enroll"
@@ -85,7 +86,7 @@ class StatusSources:
 
 _DECISIONS, _INSTANCES, _TPMS = schema.decisions.c, schema.instances.c, schema.tpms.c
 _CERTIFICATES, _LEAVES = schema.certificates.c, schema.log_leaves.c
-_RESPONDERS, _POLICIES, _CRLS = schema.responders.c, schema.policies.c, schema.crls.c
+_RESPONDERS, _CRLS = schema.responders.c, schema.crls.c
 
 _WITHIN = sa.and_(_DECISIONS.at >= sa.bindparam("since"), _DECISIONS.at < sa.bindparam("until"))
 # Two counts, for to group what is counted takes several times as long.
@@ -154,11 +155,6 @@ _STORED = (
     .join(schema.tpms, _TPMS.id == _CERTIFICATES.tpm_id)
     .join(schema.instances, _INSTANCES.id == _TPMS.instance_id)
 )
-_VERSIONS = (
-    sa.select(_POLICIES.version, _POLICIES.digest, _POLICIES.applied_at, _POLICIES.applied_by)
-    .order_by(_POLICIES.version.desc())
-    .limit(sa.bindparam("most", type_=sa.Integer))
-)
 _LAST_LIST = sa.select(sa.func.max(_CRLS.shard)).where(_CRLS.issuer == sa.bindparam("issuer"))
 _ENDS = sa.select(sa.func.max(_RESPONDERS.not_after, type_=_RESPONDERS.not_after.type)).where(
     _RESPONDERS.issuer == sa.bindparam("issuer"), _RESPONDERS.state == CertificateState.ISSUED.value
@@ -223,10 +219,12 @@ def _certified(tx: Transaction, query: "sa.Select[Any]", given: dict[str, object
     return [CertifiedRow(**{**row, "state": CertificateState(row["state"])}) for row in rows]
 
 
-def policy_versions(tx: Transaction, most: int) -> list[PolicyRow]:
-    """The newest policy versions first, at most so many, without their texts."""
-    rows = tx.connection.execute(_VERSIONS, {"most": most})
-    return [PolicyRow(version, digest, "", at, by) for version, digest, at, by in rows]
+def policy_versions(tx: Transaction, at: datetime, most: int) -> list[tuple[VersionRecord, State]]:
+    """The newest policy versions first, at most so many, with their states at `at`; the one in force in any case."""
+    last = tx.policies.next_version() - 1
+    schedule = read_schedule(tx.policies, at, first=max(0, last - most + 1))
+    shown = [row for row in schedule.records if row.version == schedule.in_force or row.version > last - most]
+    return [(row, schedule.state(row)) for row in reversed(shown)]
 
 
 def status_sources(tx: Transaction, issuer: str) -> StatusSources:

@@ -97,6 +97,30 @@ policies = Table(
     Column("text", Text, nullable=False),
     Column("applied_at", Instant, nullable=False),
     Column("applied_by", _TEXT, nullable=False),
+    # The version that this one was to follow, 0 for none; not in force any more, it may not be approved either.
+    Column("base", Integer, nullable=False, server_default="0"),
+    # From when on it was to be in force; NULL: at once.
+    Column("requested_from", Instant, nullable=True),
+)
+
+policy_starts = Table(
+    "policy_starts",
+    metadata,
+    # From when on a version is in force. None for one that waits for approval, or was ended before its time. Beside
+    # the versions, since every decision looks here and the texts are long.
+    Column("version", Integer, ForeignKey("policies.version"), primary_key=True, autoincrement=False),
+    Column("in_force_from", Instant, nullable=False),
+    Column("released_at", Instant, nullable=False),
+)
+
+policy_verdicts = Table(
+    "policy_verdicts",
+    metadata,
+    # What operators said about a version, each thing once: "approve", "withdraw", "drop".
+    Column("version", Integer, ForeignKey("policies.version"), primary_key=True, autoincrement=False),
+    Column("verdict", String(16), primary_key=True),
+    Column("by", _TEXT, nullable=False),
+    Column("at", Instant, nullable=False),
 )
 
 decisions = Table(

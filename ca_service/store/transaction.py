@@ -11,7 +11,8 @@ from ca_service.store.enrollments import Decisions, Enrollments, Submissions
 from ca_service.store.issuance import Certificates, Intents
 from ca_service.store.ledger import Ledger
 from ca_service.store.log_audit import AuditTables
-from ca_service.store.operator import Alarms, Policies
+from ca_service.store.operator import Alarms
+from ca_service.store.policies import Policies
 from ca_service.store.policy_evidence import PolicyEvidence
 from ca_service.store.publication import Crls, Revocations
 from ca_service.store.responders import Responders

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 from ca_service.store import schema
+from ca_service.store.policies import AT, IN_FORCE
 from ca_service.store.repository import Repository
 from ca_service.store.rows import CertificateRow, CertificateState, IssuerState, TpmRow
 from ca_service.store.statements import Statement
@@ -33,7 +35,7 @@ def _look(places: int) -> Statement:
         sa.text(
             f"""
             WITH k (name, spki, live) AS (VALUES {keys})
-            SELECT 'in-force' AS kind, CAST((SELECT max(version) FROM policies) AS VARCHAR) AS a,
+            SELECT 'in-force' AS kind, CAST(({IN_FORCE}) AS VARCHAR) AS a,
                 CAST((SELECT max(number) FROM epochs) AS VARCHAR) AS b, '' AS c, '' AS d
             UNION ALL SELECT 'issuer', skid, state, active, '' FROM issuers
                 WHERE active IS NOT NULL OR state = '{_GIVEN_UP[0]}' OR state = '{_GIVEN_UP[1]}'
@@ -46,7 +48,7 @@ def _look(places: int) -> Statement:
                 LEFT JOIN blocked_keys b ON b.spki = k.spki
                 LEFT JOIN certificates c ON c.live = k.live
             """  # noqa: S608 - our own words
-        )
+        ).bindparams(AT)
     )
 
 
@@ -168,16 +170,16 @@ class Views(Repository):
 
     enums: ClassVar[Mapping[str, Any]] = {"state": CertificateState}
 
-    def standing(self) -> Standing:
-        """What is in force now."""
-        return self.look(LedgerQuery())[0]
+    def standing(self, at: datetime) -> Standing:
+        """What is in force at `at`."""
+        return self.look(LedgerQuery(), at)[0]
 
-    def look(self, query: LedgerQuery) -> tuple[Standing, LedgerView]:
-        """What is in force, and what is known about a TPM: one statement, and a few more for one that is known."""
+    def look(self, query: LedgerQuery, at: datetime) -> tuple[Standing, LedgerView]:
+        """What is in force at `at`, and what is known about a TPM: one statement, a few more for one that is known."""
         version = epoch = ""
         instance = occupant = owner = None
         issuers, keys = list[tuple[str, str, str | None]](), list[tuple[str | None, ...]]()
-        for kind, a, b, c, d in self._session.rows(_look(query.places), query.values)[1]:
+        for kind, a, b, c, d in self._session.rows(_look(query.places), {**query.values, "at": at})[1]:
             match kind:
                 case "in-force":
                     version, epoch = a, b

@@ -21,8 +21,12 @@ _EVIDENCE: Final = [{"path": "evidence/admitted.json", "content": "e30="}]
 _CHOICE: Final[dict[str, object]] = {"pair": "default", "roles": ["ek", "devid"], "generation": 2}
 
 EXAMPLES: Final[Mapping[str, tuple[dict[str, object], ...]]] = {
-    "policy-apply": ({"text": "the policy document", "base": 3, "evidence": _EVIDENCE},),
+    "policy-apply": (
+        {"text": "the policy document", "base": 3, "at": "2027-01-31T06:00:00Z", "evidence": _EVIDENCE},
+    ),
     "policy-rollback": ({"version": 3, "base": 4},),
+    "policy-approve": ({"version": 5},),
+    "policy-withdraw": ({"version": 5},),
     "policy-diff": ({"old": 3, "text": "the policy document"}, {"new": 4}),
     "policy-test": ({"text": "the policy document", "evidence": _EVIDENCE},),
     "policy-show": ({"version": 3},),

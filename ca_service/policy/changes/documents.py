@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ca_service.policy.allowlist import Policy
+from ca_service.policy.changes.approval import compare_approval
 from ca_service.policy.changes.brokers import compare_brokers
 from ca_service.policy.changes.effects import Change, Effect, Step, about
 from ca_service.policy.changes.launches import compare_launches, compare_platforms
@@ -52,6 +53,7 @@ def _changes(old: Policy, new: Policy, mode: str) -> Iterator[Change]:
     if mode != SIMULATION and old.unsafe and not new.unsafe:
         text = "has no Unsafe... entries any more, because of which everything was refused"
         yield Change("policy", text, Effect.WIDENS)
+    yield from about("approval", compare_approval(old.approval, new.approval, mode))
     yield from about("unsafe", _unsafe(old, new))
     yield from compare_brokers(old.kbs, new.kbs)
     yield from compare_launches(old.launches, new.launches)

@@ -193,7 +193,7 @@ class TestBeside:
     @pytest.fixture
     def two_eks(self, world, store, builds, helpers):
         with store.read() as tx:
-            text = tx.policies.in_force().text
+            text = tx.policies.in_force(world.time).text
         world.apply(store, text.replace('ek = ["L-1"]', 'ek = ["L-1", "H-3"]'))
         return helpers.SoftTpm(("L-1", "H-3"))
 

@@ -111,7 +111,7 @@ def test_where_the_policy_does_not_ask_any_token_will_do(world, store, enroller,
 def test_to_take_a_broker_off_the_list_admits_nothing_more(world, store, enroller, body):
     """A policy that lets any broker in asks none of them for a token, listed or not."""
     with store.read() as tx:
-        asking = tx.policies.in_force().text
+        asking = tx.policies.in_force(world.time).text
     unsafe = '\n[[unsafe]]\nname = "UnsafeAllowAnyKbs"\ngives_up = "who the broker is"\n'
     for policy in (asking + unsafe, world.policy() + unsafe):
         world.apply(store, policy)

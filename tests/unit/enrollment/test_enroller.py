@@ -11,7 +11,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.enrollment import reset_instance, revoke
-from ca_service.judgment import BadRequest, Conflict, NotFound, Record, Refused, Trace, VtpmCaError
+from ca_service.judgment import (
+    BadRequest,
+    Conflict,
+    NotFound,
+    Record,
+    Refused,
+    Trace,
+    Unavailable,
+    VtpmCaError,
+)
 from ca_service.store import CertificateState, schema
 from vtpm.wire.encoding import b64url
 from vtpm.wire.enrollment import CertificatesReply, ChallengeReply
@@ -542,5 +551,5 @@ def test_a_stored_policy_that_cannot_be_read_is_not_told_to_the_requester(
         tx.policies.append("00" * 32, text, world.time, "another release")
     with pytest.raises(VtpmCaError) as error:
         enroller.enroll(fresh(tpm, boot))
-    assert type(error.value) is VtpmCaError
+    assert (type(error.value), error.value.code) == (Unavailable, "policy")
     assert "launch" not in error.value.detail

@@ -224,7 +224,9 @@ class TestWhoItIs:
         extended.ek, extended._ek, extended.iak, extended._iak = tpm.ek, tpm._ek, tpm.iak, tpm._iak
         extended.idevid, extended._idevid = tpm.idevid, tpm._idevid
         with store.write() as tx:
-            text = tx.policies.in_force().text.replace('ek = ["L-1"]', 'ek = ["L-1", "L-2"]')
+            text = tx.policies.in_force(instance(store).created_at).text.replace(
+                'ek = ["L-1"]', 'ek = ["L-1", "L-2"]'
+            )
             tx.policies.append(load(text).digest, text, instance(store).created_at, "tests")
         assert refused_by(store, refused(enrol, extended)) == ["ledger.instance-occupied"]
 

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import enrollment_world as w
@@ -34,6 +35,8 @@ from ca_service.store import (
     BlockedKeyRow,
     CertificateState,
     IssuerState,
+    PolicyRow,
+    PolicyStartRow,
     Store,
     clear_rows,
     create_store,
@@ -290,6 +293,10 @@ class TestRestore:
         check_not_rolled_back(ca, store)
 
 
+NOW = w.START
+LATER = datetime(2099, 1, 1, tzinfo=UTC)
+
+
 class TestPolicies:
     """An old allow-list does not come back, and no version number means two documents."""
 
@@ -315,6 +322,37 @@ class TestPolicies:
         store = bring_back(desk, ca, file)
         assert self.versions(store) == before
         assert self.refused(desk, store) == "kbs.status"
+
+    def test_what_has_become_of_versions_since_is_known(self, desk, ca, file, tmp_path):
+        """Those of the backup that were withdrawn, and later ones that wait or are to come."""
+        store, text = desk.store, desk.world.policy(status="suspended")
+        with store.write() as tx:
+            tx.policies.add(PolicyRow(2, "b" * 64, "two", NOW, "CN=a", 1))
+            tx.policies.start(PolicyStartRow(2, LATER, NOW))
+            tx.policies.add(PolicyRow(3, "c" * 64, "three", NOW, "CN=a", 1))
+        make_backup(ca, store, tmp_path / "pending", NOW)
+        desk("policy-withdraw", version=2)
+        desk("policy-withdraw", version=3)
+        desk("policy-apply", text=text, at="2099-01-01T00:00:00Z")
+        states = [row["state"] for row in desk("policy-log")]
+        assert states == ["in-force", "withdrawn", "withdrawn", "scheduled"]
+        before = desk("policy-log")
+        losses = plan_restore(ca, desk.world.url, tmp_path / "pending")
+        assert (losses.policies, losses.policy_version, losses.policy_lost) == (1, 1, False)
+        desk.context = replace(desk.context, store=bring_back(desk, ca, tmp_path / "pending"))
+        assert desk("policy-log") == before
+
+    def test_what_a_backup_was_about_to_put_in_force_is_dropped_with_it(self, desk, ca, tmp_path):
+        with desk.store.write() as tx:
+            tx.policies.add(PolicyRow(2, "b" * 64, "two", NOW, "CN=a", 1, LATER))
+            tx.policies.start(PolicyStartRow(2, LATER, NOW))
+        make_backup(ca, desk.store, tmp_path / "pending", NOW)
+        desk.store.close()
+        Path(desk.world.url.removeprefix("sqlite:///")).unlink()
+        losses = plan_restore(ca, desk.world.url, tmp_path / "pending")
+        assert (losses.policy_version, losses.policy_lost) == (3, True)
+        desk.context = replace(desk.context, store=bring_back(desk, ca, tmp_path / "pending"))
+        assert [row["state"] for row in desk("policy-log")] == ["past", "dropped", "in-force"]
 
     @pytest.mark.parametrize("present", ["gone", "old", "empty"])
     def test_without_the_present_policy_nothing_is_admitted(self, desk, ca, file, tmp_path, present):
@@ -351,7 +389,8 @@ class TestPolicies:
         other = tmp_path / "other"
         shutil.copytree(desk.world.directory, other)
         with Store(f"sqlite:///{other}/ca/ca.sqlite3").write() as tx:
-            tx.connection.exec_driver_sql("DELETE FROM policies WHERE version > 1")
+            for table in ("policy_starts", "policies"):
+                tx.connection.exec_driver_sql(f"DELETE FROM {table} WHERE version > 1")  # noqa: S608
             tx.policies.append("00" * 32, "another", desk.world.time, "me")
         source = Store(f"sqlite:///{other}/ca/ca.sqlite3")
         make_backup(ca, source, tmp_path / "other.sqlite3", desk.world.time)
@@ -567,7 +606,7 @@ class TestPostgresql:
         own = Path(desk.world.url.removeprefix("sqlite:///"))
         assert (losses.own_database, losses.present_readable, losses.policy_lost) == (own, True, False)
         with bring_back(desk, ca, file, server).read() as tx:
-            assert tx.policies.in_force().version == 2
+            assert tx.policies.in_force(desk.world.time).version == 2
             assert tx.blocked_keys.among(["ab" * 32])
 
     def test_rows_are_cleared_in_one_statement_that_takes_its_time(self, postgres):

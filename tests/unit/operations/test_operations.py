@@ -35,6 +35,8 @@ class TestAsking:
         given = {
             "policy-apply": {"text": "schema = 1"},
             "policy-rollback": {"version": 1},
+            "policy-approve": {"version": 1},
+            "policy-withdraw": {"version": 1},
             "policy-diff": {"new": 1},
             "policy-test": {"text": "schema = 1"},
             "instance-show": {"kbs": "org-kbs", "resource": RESOURCE},

@@ -81,7 +81,7 @@ def test_an_exception_rolls_everything_back(store: Store, at: datetime):
     with pytest.raises(RuntimeError):
         fail()
     with store.read() as tx:
-        assert tx.policies.in_force() is None
+        assert tx.policies.in_force(at) is None
 
 
 def test_a_broken_constraint_is_reported_as_taken(store: Store, at: datetime):
@@ -143,11 +143,15 @@ def test_faults_are_told_of_every_write_and_commit(database: str, at: datetime):
         "after BEGIN IMMEDIATE",
         "before INSERT INTO policies",
         "after INSERT INTO policies",
+        "before INSERT INTO policy_starts",
+        "after INSERT INTO policy_starts",
         "before commit",
         "after commit",
-    ] or points[-4:] == [
+    ] or points[-6:] == [
         "before INSERT INTO policies",
         "after INSERT INTO policies",
+        "before INSERT INTO policy_starts",
+        "after INSERT INTO policy_starts",
         "before commit",
         "after commit",
     ]

@@ -29,24 +29,24 @@ class TestLook:
                 names = tuple("name" if i == place else f"n{i}" for i in range(count))
                 query = LedgerQuery("org", "default/vtpm/a", "", "k", names, ("no", "spki"), ("live",))
                 with store.read() as tx:
-                    view = tx.views.look(query)[1]
+                    view = tx.views.look(query, at)[1]
                     assert tx.views.spoilt(
                         enrolled, tuple("spki" if i == place else f"s{i}" for i in range(count))
                     )
                 assert (view.key_instances, view.blocked) == ({"name": 1}, {"spki"})
                 assert (view.instance_id, view.occupant.id, view.live) == (1, enrolled, {})
 
-    def test_nothing_is_asked(self, store: Store):
+    def test_nothing_is_asked(self, store: Store, at: datetime):
         with store.read() as tx:
-            standing, view = tx.views.look(LedgerQuery())
+            standing, view = tx.views.look(LedgerQuery(), at)
             assert not tx.views.spoilt(1, ())
         assert (standing.policy_version, standing.epoch, standing.issuers) == (0, 1, {})
         assert (view.instance_id, view.occupant, view.key_id_owner, view.blocked) == (None, None, None, set())
 
-    def test_seven_keys_are_too_many(self, store: Store):
+    def test_seven_keys_are_too_many(self, store: Store, at: datetime):
         for names in ({"names": tuple("1234567")}, {"spkis": tuple("1234567")}, {"lives": tuple("1234567")}):
             with pytest.raises(ValueError, match="at most 6"), store.read() as tx:
-                tx.views.look(LedgerQuery(**names))
+                tx.views.look(LedgerQuery(**names), at)
 
     def test_issuers_by_their_states(self, store: Store, at: datetime):
         states = {"a": "active", "b": "prepared", "c": "old", "d": "tainted", "e": "retired"}
@@ -55,7 +55,7 @@ class TestLook:
                 active = "ek:p" if state == "active" else None
                 tx.issuers.add(IssuerRow(skid, "ek", "p", IssuerState(state), active, b"", at, at))
             tx.policies.append("d", "t", at, "me")
-            standing = tx.views.standing()
+            standing = tx.views.standing(at)
         assert (standing.issuers, standing.given_up, standing.policy_version) == (
             {"ek:p": "a"},
             {"d", "e"},

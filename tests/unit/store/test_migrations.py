@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sqlite3
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from old_releases import FIRST_SCHEMA, RELEASES, Release
 
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import Unavailable
-from ca_service.store import create_store, open_store
+from ca_service.store import create_store, open_store, read_schedule
 from ca_service.store.backends import parse_url
 from vtpm.wire.encoding import b64url, unb64url
 
@@ -27,6 +28,7 @@ ADDED = {
     "evidence": set(FACTS),
     "revocations": {"shard"},
     "crls": {"shard"},
+    "policies": {"base", "requested_from"},
 }
 _IN_THE_MIDDLE = (
     "after CREATE TABLE issuers",
@@ -142,6 +144,31 @@ def test_no_row_is_lost_or_changed(upgraded):
         now = [{name: value for name, value in row.items() if name not in added} for row in found[table]]
         assert in_order(now) == in_order(before), table
         assert before, f"nothing is proven about {table}"
+
+
+def test_each_version_has_been_in_force_since_it_was_applied_and_the_last_one_is(upgraded):
+    """By any clock, also one that is behind that of the release."""
+    _, url = upgraded
+    rows = content(url, ["policies", "policy_starts", "policy_verdicts"])
+    assert len(rows["policies"]) > 1
+    assert in_order(rows["policy_starts"]) == in_order(
+        {
+            "version": row["version"],
+            "in_force_from": row["applied_at"],
+            "released_at": row["applied_at"],
+        }
+        for row in rows["policies"]
+    )
+    assert rows["policy_verdicts"] == []
+    last = max(row["version"] for row in rows["policies"])
+    store = open_store(url)
+    with store.read() as tx:
+        for year in (2000, 2026, 2100):
+            at = datetime(year, 1, 1, tzinfo=UTC)
+            assert tx.policies.version_in_force(at) == tx.views.standing(at).policy_version == last
+            states = [read_schedule(tx.policies, at, 1).state(row) for row in tx.policies.records()]
+            assert states[-1] == "in-force"
+    store.close()
 
 
 def test_the_ends_of_the_certificates_are_recorded(upgraded):

@@ -145,9 +145,11 @@ def test_policy_versions_come_without_their_texts(store):
         for number in range(4):
             tx.policies.append(f"{number}", "x" * 1000, AT, "alice")
     with store.read() as tx:
-        rows = policy_versions(tx, 3)
-    assert [(row.version, row.text, row.applied_by) for row in rows] == [
-        (number, "", "alice") for number in (4, 3, 2)
+        rows = policy_versions(tx, AT, 3)
+    assert [(row.version, row.applied_by, str(state)) for row, state in rows] == [
+        (4, "alice", "in-force"),
+        (3, "alice", "past"),
+        (2, "alice", "past"),
     ]
 
 
@@ -178,10 +180,10 @@ def test_no_statement_looks_at_every_row(store):
         certified(tx, 5, end=100, window=50)
         certificate(tx, "aa")
         certificates_of(tx, 1, 5)
-        policy_versions(tx, 5)
+        policy_versions(tx, AT, 5)
         status_sources(tx, "aa")
         made = tuple(statements)
-        assert len(made) == 11
+        assert len(made) == 13
         plans = [
             " ".join(
                 str(row[-1])

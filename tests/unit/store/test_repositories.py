@@ -83,7 +83,7 @@ def test_a_key_and_a_secret_are_bound_once(store: Store, enrolled: int, at: date
     with pytest.raises(Taken), store.write() as tx:
         tx.ledger.bind_key_id("k", "org", "default/vtpm/b")
     with store.read() as tx:
-        _, view = tx.views.look(LedgerQuery(key_id="k", names=("000b", "000c")))
+        _, view = tx.views.look(LedgerQuery(key_id="k", names=("000b", "000c")), at)
         assert view.key_instances == {"000b": 1}
         assert view.key_id_owner == ("org", "default/vtpm/a")
         assert tx.ledger.keys(1) == [("ek", "L-1", "000b")]
@@ -125,7 +125,7 @@ def test_one_live_certificate_per_profile_and_key(store: Store, enrolled: int, a
         assert not tx.certificates.issued_all({"01": b"der"}, at)
     with store.read() as tx:
         key = live_key("ek", "000b11")
-        _, view = tx.views.look(LedgerQuery(lives=(key, live_key("ek", "000b33"))))
+        _, view = tx.views.look(LedgerQuery(lives=(key, live_key("ek", "000b33"))), at)
         assert {live: row.serial for live, row in view.live.items()} == {key: "02"}
         assert tx.certificates.get("02").der == b"der"
         assert [row.serial for row in tx.certificates.latest(state=CertificateState.ISSUED)] == ["02"]
@@ -164,11 +164,11 @@ def test_revocations_stay_and_crl_numbers_are_unique(store: Store, at: datetime)
 
 def test_policies_count_up_and_the_last_is_in_force(store: Store, at: datetime):
     with store.write() as tx:
-        assert tx.policies.version_in_force() == 0
+        assert tx.policies.version_in_force(at) == 0
         assert tx.policies.append("d1", "t1", at, "me").version == 1
         assert tx.policies.append("d2", "t2", at, "me").version == 2
     with store.read() as tx:
-        assert tx.policies.in_force().text == "t2"
+        assert tx.policies.in_force(at).text == "t2"
         assert tx.policies.get(1).digest == "d1"
 
 

@@ -154,7 +154,7 @@ def test_many_threads_get_their_own(store: Store, at: datetime):
                 with store.write() as tx:
                     tx.blocked_keys.add(BlockedKeyRow(f"{number}-{i}", at, "me", "why"))
                 with store.read() as tx:
-                    look = tx.views.look(LedgerQuery(spkis=(f"{number}-{i}", "x")))[1]
+                    look = tx.views.look(LedgerQuery(spkis=(f"{number}-{i}", "x")), at)[1]
                     assert look.blocked == {f"{number}-{i}"}
         except Exception as error:  # noqa: BLE001 - shown by the test's own thread
             failures.append(error)

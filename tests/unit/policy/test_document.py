@@ -27,7 +27,7 @@ from ca_service.policy import (
     load_complete,
 )
 from ca_service.policy.bits import GUEST_POLICY
-from ca_service.policy.document import MAX_DOCUMENT, UnsafeName
+from ca_service.policy.document import UnsafeName
 from ca_service.policy.document_launch import (
     LaunchConstraint,
     LaunchTable,
@@ -36,6 +36,7 @@ from ca_service.policy.document_launch import (
     ProductName,
 )
 from ca_service.policy.reading_launch import FLOOR_MEMBERS, LAUNCH_MEMBERS, PLATFORM_MEMBERS
+from ca_service.policy.syntax import MAX_DOCUMENT
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.report import Product
 

@@ -109,9 +109,9 @@ def load(text: str) -> Policy:
     that an earlier release took still loads, and judges as it did.
 
     Raises:
-        BadRequest: the document is no TOML (line and column, see `syntax.parse`), or says what cannot be meant: unknown members, empty
-            lists, keys, measurements or names listed twice, overlapping patterns, a constraint that is both stated
-            and given up, floors that contradict each other (path and entry).
+        BadRequest: the document is no TOML (line and column, see `syntax.parse`), or says what cannot be meant: unknown
+            members, empty lists, keys, measurements or names listed twice, overlapping patterns, a constraint that is
+            both stated and given up, floors that contradict each other (path and entry).
     """
     table, content = document.read(text)
     platforms, launches, brokers = PlatformReader(content), LaunchReader(content), BrokerReader(content)
@@ -148,14 +148,21 @@ def load(text: str) -> Policy:
 
 
 def load_complete(text: str) -> Policy:
-    """Read a policy document that is to be put in force: it leaves no constraint open, and can be meant.
+    """Read a policy document that is to be put in force; raises BadRequest as `load` and `require_complete` do."""
+    policy = load(text)
+    require_complete(policy)
+    return policy
+
+
+def require_complete(policy: Policy) -> None:
+    """See that a policy may be put in force: it leaves no constraint open, and can be meant.
 
     Raises:
-        BadRequest: as `load`; it has `Policy.contradictions`; or a constraint is neither stated nor named in `unconstrained`. `detail` has the first
-            and how many more there are, `remedy` these (one a line, up to 20 with the first): each with its path, what
-            is missing and its entry.
+        BadRequest: the document has `Policy.contradictions` (path and entry). Code ``policy-unstated``:
+            a constraint is neither stated nor named in `unconstrained`. `detail` has the first and how many more there
+            are, `remedy` these (one a line, up to 20 with the first): each with its path, what is missing and its
+            entry.
     """
-    policy = load(text)
     if policy.contradictions:
         wrong, *further = policy.contradictions
         raise BadRequest(wrong.path, wrong.detail + _and_more(further, "problem"), code="policy-invalid")
@@ -163,7 +170,6 @@ def load_complete(text: str) -> Policy:
         first, *more = policy.unstated
         detail = f"{first.missing}{first.entry}{_and_more(more, 'open question')}"
         raise BadRequest(first.path, detail, code="policy-unstated", remedy=_remedy(more))
-    return policy
 
 
 def _and_more(left: Sequence[object], what: str) -> str:

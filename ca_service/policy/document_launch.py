@@ -270,9 +270,7 @@ class PlatformTable(Table):
         Annotated[
             list[KeyName],
             Field(min_length=1),
-            says(
-                "The report is signed by one of these: VCEK, a processor's own key; VLEK, one key for a provider's region."
-            ),
+            says("Kinds of signing key: VCEK, a processor's own; VLEK, one for a provider's region."),
         ]
         | None
     ) = None

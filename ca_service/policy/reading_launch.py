@@ -267,7 +267,7 @@ class LaunchReader(OpenQuestions):
         return platform
 
     def _compatible(self, table: LaunchTable, platform: PlatformEntry, path: Path) -> None:
-        """The firmware launches nothing whose policy asks for what the machine has not; PLATFORM_INFO says if it has."""
+        """Firmware launches nothing that asks for what its machine has not; PLATFORM_INFO says what it has."""
         if table.guest_policy is None or platform.info is None:
             return
         for k, bit in enumerate(table.guest_policy.require):

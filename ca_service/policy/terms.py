@@ -7,6 +7,11 @@ from typing import Final, Self
 from ca_service.policy.document import CertificatesTable, LimitsTable
 from vtpm.wire.templates import Role
 
+USUAL_ENROLMENTS: Final = 60
+USUAL_WINDOW_S: Final = 3600
+USUAL_REFUSALS: Final = 200
+"""The CA's own numbers, where `LimitTerms` has none."""
+
 
 @dataclass(frozen=True)
 class LimitTerms:
@@ -28,10 +33,6 @@ class LimitTerms:
         if table is None:
             return cls()
         return cls(table.instance_enrolments, table.instance_window_s, table.launch_refusals_per_hour)
-
-
-USUAL_LIMITS: Final = LimitTerms(60, 3600, 200)
-"""The CA's own numbers."""
 
 
 def certificate_days(table: CertificatesTable | None) -> Mapping[Role, int]:

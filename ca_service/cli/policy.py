@@ -1,6 +1,7 @@
 """`vtpm-ca policy`: the allow-list."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ca_service.cli.files import read_text
 from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
 from ca_service.operations import MAX_POLICY
-from ca_service.policy import load_complete
+from ca_service.policy import in_words, load_complete, summary
 
 
 @click.group(short_help="The allow-list: whom and what this CA certifies.")
@@ -115,20 +116,10 @@ def log(directory: Path, *, as_json: bool) -> None:
 @with_json
 def check(file: Path, *, as_json: bool) -> None:
     """Read the policy document FILE as `apply` would, and change nothing. Needs no CA."""
-    document = load_complete(read_text(file, MAX_POLICY))
-    content = {
-        "kbs": sorted({entry.id for entry in document.kbs.values()}),
-        "launch": [entry.name for entry in document.launches.entries()],
-        "platform": sorted(document.platforms),
-        "unsafe": sorted(document.unsafe),
-        "warnings": document.warnings(),
-    }
+    document, now = load_complete(read_text(file, MAX_POLICY)), datetime.now(UTC)
     if as_json:
-        show_json({"digest": document.digest, **content})
+        show_json(summary(document, now))
     else:
-        names = ("kbs", "launch", "platform", "unsafe")
-        fields = {name: ", ".join(content[name]) or "none" for name in names}
-        fields["digest"] = document.digest
-        show_fields(fields, as_json=False)
-        for warning in document.warnings():
+        show_fields(in_words(document), as_json=False)
+        for warning in document.warnings(now):
             echo(f"warning: {warning}")

@@ -1,14 +1,16 @@
 """What the CA remembers: decisions with their traces, and alarms."""
 
 import json
+from collections.abc import Mapping
 
 from ca_service.judgment import NotFound
 from ca_service.operations.context import Json, Operation, OperationContext, instant
+from ca_service.operations.tenants import tenants
 from ca_service.store import DecisionRow
 from vtpm.wire.encoding import Members
 
 
-def _decision(row: DecisionRow, context: OperationContext) -> dict[str, Json]:
+def _decision(row: DecisionRow, context: OperationContext, owners: Mapping[str, str]) -> dict[str, Json]:
     return {
         "id": row.id,
         # What a simulation CA decides proves nothing about a processor; no listing of it may look otherwise.
@@ -18,6 +20,7 @@ def _decision(row: DecisionRow, context: OperationContext) -> dict[str, Json]:
         "verdict": "admitted" if row.admitted else "refused",
         "rule": row.rule,
         "kbs": row.kbs_id,
+        "tenant": owners.get(row.kbs_id),
         "resource": row.resource,
         "policy_version": row.policy_version,
     }
@@ -32,7 +35,8 @@ def list_decisions(context: OperationContext, arguments: Members) -> Json:
     limit = _limit(arguments)
     arguments.end()
     with context.store.read() as tx:
-        return [_decision(row, context) for row in tx.decisions.latest(limit)]
+        owners = tenants(tx)
+        return [_decision(row, context, owners) for row in tx.decisions.latest(limit)]
 
 
 def show_decision(context: OperationContext, arguments: Members) -> Json:
@@ -40,11 +44,11 @@ def show_decision(context: OperationContext, arguments: Members) -> Json:
     decision_id = arguments.text("id", most=64)
     arguments.end()
     with context.store.read() as tx:
-        row = tx.decisions.get(decision_id)
+        row, owners = tx.decisions.get(decision_id), tenants(tx)
     if row is None:
         raise NotFound("there is no decision with this id")
     return {
-        **_decision(row, context),
+        **_decision(row, context, owners),
         "policy_digest": row.policy_digest,
         "evidence_digest": row.evidence_digest,
         "trace": json.loads(row.trace),

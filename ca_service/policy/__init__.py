@@ -15,6 +15,7 @@ from ca_service.policy.examples import example_document
 from ca_service.policy.facts import LaunchFacts, PolicyFacts
 from ca_service.policy.fleet import judge_launch
 from ca_service.policy.launches import LaunchEntry, PlatformEntry
+from ca_service.policy.summary import in_words, summary
 from ca_service.policy.terms import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S, LimitTerms
 from ca_service.policy.unsafe import UNSAFE_RULES
 
@@ -35,11 +36,13 @@ __all__ = [
     "PolicyFacts",
     "checks",
     "example_document",
+    "in_words",
     "judge_launch",
     "kbs_for",
     "launch_checks",
     "load",
     "load_complete",
     "require_complete",
+    "summary",
     "with_given_up",
 ]

@@ -25,7 +25,7 @@ EXAMPLES: Final[Mapping[str, tuple[dict[str, object], ...]]] = {
     "policy-diff": ({"old": 3, "text": "the policy document"}, {"new": 4}),
     "policy-show": ({"version": 3},),
     "policy-log": ({},),
-    "instance-list": ({},),
+    "instance-list": ({"tenant": "payments"},),
     "instance-show": (_INSTANCE,),
     "instance-reset": ({**_INSTANCE, "cause": _CAUSE, "yes": False},),
     "cert-list": ({"all": True, "limit": 200},),

@@ -7,8 +7,9 @@ together, `allowlist` decides. What a member says of itself goes into the JSON s
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from ca_service.policy.complaints import Shape, complaint
 from ca_service.policy.document_kbs import KbsTable, Seconds
 from ca_service.policy.document_launch import LaunchTable, PlatformTable
 from ca_service.policy.form import Table, Words, problem, says
@@ -26,8 +27,10 @@ MAX_REFUSALS = 100_000
 MAX_DAYS = 365 * 1000
 """Longest life of a certificate that has an end, in days; as in the ceremony."""
 
-TemplateId = Annotated[str, StringConstraints(pattern=r"^[A-Z]-[0-9]{1,4}$")]
-StoreFormat = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*/[1-9][0-9]{0,3}$")]
+TemplateId = Annotated[str, Shape(r"^[A-Z]-[0-9]{1,4}$", 'the id of a key template, such as "H-3"')]
+StoreFormat = Annotated[
+    str, Shape(r"^[a-z][a-z0-9-]*/[1-9][0-9]{0,3}$", 'a name and a version, such as "cocoonfs/1"')
+]
 
 IakProfile = Literal["iak", "iak-webauthn"]
 EphemeralProfile = Literal["amd-svsm-services", "amd-svsm-vtpm:0"]
@@ -192,8 +195,8 @@ def read(text: str) -> tuple[Document, dict[str, object]]:
     try:
         return Document.model_validate(content), content
     except ValidationError as error:
-        first, *more = error.errors(include_url=False, include_input=False, include_context=False)
-        detail = first["msg"].removeprefix("Value error, ")
+        first, *more = error.errors(include_url=False, include_input=False)
+        detail = complaint(first)
         if more:
             detail += f", and {len(more)} more problem" + ("s" if len(more) > 1 else "")
         raise problem(content, first["loc"], detail) from None

@@ -4,13 +4,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, model_validator
 
+from ca_service.policy.complaints import Shape, hex_digits
 from ca_service.policy.form import Identifier, Table, Words, says
 
 MAX_AGE = 7 * 24 * 3600
 """Greatest age of a grant or token that a document may admit, in seconds."""
 
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-PairName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,23}$")]
+Digest = Annotated[str, hex_digits(64)]
+PairName = Annotated[
+    str,
+    Shape(
+        r"^[a-z0-9][a-z0-9-]{0,23}$",
+        "1 to 24 of a-z, 0-9 and '-', beginning with a letter or digit",
+    ),
+]
 Seconds = Annotated[int, Field(ge=1, le=MAX_AGE)]
 
 Origin = Literal["kbs-generated", "provisioned"]

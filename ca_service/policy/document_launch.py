@@ -8,9 +8,10 @@ matter stands in `unconstrained`.
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from ca_service.policy.bits import GUEST_POLICY, OTHER, PLATFORM_INFO
+from ca_service.policy.complaints import Shape, hex_digits
 from ca_service.policy.form import Identifier, Table, Words, says
 from vtpm.wire.report import TCB_LAYOUT, Product
 
@@ -47,19 +48,26 @@ def _named(names: Iterable[str]) -> Any:
     return Field(json_schema_extra={"enum": list(names)})
 
 
-Measurement = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
-KeyDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$"), AfterValidator(_not_zero)]
-HostData = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-BlockId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Measurement = Annotated[str, hex_digits(96)]
+KeyDigest = Annotated[str, hex_digits(96), AfterValidator(_not_zero)]
+HostData = Annotated[str, hex_digits(64)]
+BlockId = Annotated[str, hex_digits(32)]
 ChipId = Annotated[
-    str, StringConstraints(pattern=r"^([0-9a-f]{128}|[0-9a-f]{16})$"), AfterValidator(_not_zero)
+    str,
+    Shape(r"^([0-9a-f]{128}|[0-9a-f]{16})$", "128 lower-case hex digits, or 16 on Turin"),
+    AfterValidator(_not_zero),
 ]
 AbiVersion = Annotated[
-    str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})$"), AfterValidator(_small)
+    str,
+    Shape(r"^(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})$", 'major.minor, such as "1.51"'),
+    AfterValidator(_small),
 ]
 FirmwareVersion = Annotated[
     str,
-    StringConstraints(pattern=r"^(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){1,2}$"),
+    Shape(
+        r"^(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){1,2}$",
+        'major.minor, or with the build, such as "1.55.29"',
+    ),
     AfterValidator(_small),
 ]
 Level = Annotated[int, Field(ge=0, le=255)]

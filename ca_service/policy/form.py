@@ -3,16 +3,23 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from ca_service.judgment import BadRequest
+from ca_service.policy.complaints import Shape
 
 _SHOWN_NAME = 64
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Identifier = Annotated[
+    str,
+    Shape(
+        r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        "1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
+    ),
+]
 """Stable id or name of an entry."""
 
-Words = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,256}$")]
+Words = Annotated[str, Shape(r"^[ -~]{1,256}$", "1 to 256 printable ASCII characters")]
 """Printable ASCII for people."""
 
 

@@ -81,8 +81,8 @@ def _grant_age(old: KbsEntry, new: KbsEntry, general: tuple[int | None, int | No
         return
     counts = [every if each is None else each for each, every in zip(own, general, strict=True)]
     if counts[0] == counts[1]:
-        said = "leaves" if own[1] is None else "states"
-        yield Effect.NEUTRAL, f"{said} {_GRANT_AGE}, {'to the general one' if own[1] is None else 'itself'}"
+        said = f"leaves {_GRANT_AGE}, to [grant]" if own[1] is None else f"states {_GRANT_AGE}, itself"
+        yield Effect.NEUTRAL, said
         return
     yield from constraint(Stand(counts[0]), Stand(counts[1]), _GRANT_AGE, most)
 

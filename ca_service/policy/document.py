@@ -72,7 +72,7 @@ class ValidityTable(Table):
 
     validity: Annotated[
         Literal["device-lifetime", "bounded"],
-        says("device-lifetime: as long as the key ceremony allows; bounded: for days."),
+        says("As long as the key ceremony allows (device-lifetime), or for days (bounded)."),
     ]
     days: Annotated[int, Field(ge=1, le=MAX_DAYS), says("With bounded, for how long.")] | None = None
 

@@ -387,8 +387,8 @@ UNREACHABLE = [
     (
         put("platform", 0, "report_versions", value=[3, 4]),
         (
-            'platform[0].mitigations.launch: no report can meet this: before version 5 the vector is zero (entry "fleet"), '
-            "and 1 more problem"
+            "platform[0].mitigations.launch: no report can meet this: before version 5 the vector is zero "
+            '(entry "fleet"), and 1 more problem'
         ),
     ),
     (

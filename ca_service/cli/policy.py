@@ -1,7 +1,7 @@
 """`vtpm-ca policy`: the allow-list."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_
 from ca_service.cli.policy_tests import evidence_beside, test, tests_of
 from ca_service.enrollment.expectations import check_rules
 from ca_service.operations import MAX_POLICY
-from ca_service.policy import load_complete
+from ca_service.policy import in_words, load_complete, summary
 from vtpm.wire.message_fields import time_text
 
 
@@ -191,22 +191,11 @@ def check(file: Path, *, as_json: bool) -> None:
 
     Its tests are read, too; `test` runs them.
     """
-    document = load_complete(read_text(file, MAX_POLICY))
+    document, now = load_complete(read_text(file, MAX_POLICY)), datetime.now(UTC)
     check_rules(document)
-    content = {
-        "kbs": sorted({entry.id for entry in document.kbs.values()}),
-        "launch": [entry.name for entry in document.launches.entries()],
-        "platform": sorted(document.platforms),
-        "unsafe": sorted(document.unsafe),
-        "test": [test.name for test in document.tests],
-        "warnings": document.warnings(),
-    }
     if as_json:
-        show_json({"digest": document.digest, **content})
+        show_json(summary(document, now))
     else:
-        names = ("kbs", "launch", "platform", "unsafe", "test")
-        fields = {name: ", ".join(content[name]) or "none" for name in names}
-        fields["digest"] = document.digest
-        show_fields(fields, as_json=False)
-        for warning in document.warnings():
+        show_fields(in_words(document), as_json=False)
+        for warning in document.warnings(now):
             echo(f"warning: {warning}")

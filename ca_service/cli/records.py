@@ -32,12 +32,14 @@ def instance() -> None:
 
 
 @instance.command("list")
+@click.option("--tenant", metavar="NAME", help="only those of the key brokers of this tenant")
 @with_directory
 @with_json
-def list_instances(directory: Path, *, as_json: bool) -> None:
-    """List all instances, oldest first."""
-    columns = ("kbs", "resource", "salt", "occupied", "created_at", "last_at")
-    show_rows(run(directory, "instance-list"), columns, as_json=as_json, empty="no instance yet")
+def list_instances(tenant: str | None, directory: Path, *, as_json: bool) -> None:
+    """List all instances, oldest first. The policy in force says whose their key brokers are."""
+    columns = ("kbs", "tenant", "resource", "salt", "occupied", "created_at", "last_at")
+    result = run(directory, "instance-list", tenant=tenant)
+    show_rows(result, columns, as_json=as_json, empty="no instance yet")
 
 
 @instance.command("show")

@@ -12,9 +12,10 @@ from datetime import datetime
 from ca_service.enrollment.desk import ROUNDS, Desk, View, refused
 from ca_service.enrollment.judge import Judge
 from ca_service.enrollment.ledger import settle
+from ca_service.enrollment.limits import Limits
 from ca_service.enrollment.nonces import NonceKeys
 from ca_service.enrollment.observing import Enrolled, Unproven
-from ca_service.enrollment.pace import RateLimit
+from ca_service.enrollment.pace import Paces
 from ca_service.enrollment.recording import Decision, keep_and_log
 from ca_service.enrollment.reply import Issued, log_certificates, reply_bytes
 from ca_service.enrollment.submission import Submission
@@ -71,11 +72,8 @@ class Admission:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._nonces = NonceKeys(desk.store, lambda: desk.authority.nonce_key)
-        limits = desk.limits
         # What is refused is kept with its evidence: one machine must not fill the database with it.
-        self._refusals = RateLimit(
-            limits.refusals_per_hour / 3600, limits.refusals_at_once, who="this launch"
-        )
+        self._refusals = Paces("this launch")
 
     def nonce_key(self) -> bytes:
         """The key of the nonces that are given out now; raises Unavailable."""
@@ -133,17 +131,19 @@ class Admission:
         desk = self._desk
         with desk.store.read() as tx:
             view = desk.view(tx, submission, at)
-            admitted = _admitted_lately(desk, tx, view, at)
+            limits = desk.limits.under(view.policy)
+            admitted = _admitted_lately(limits, tx, view, at)
         if view.standing.epoch != epoch:
             raise _OtherEpoch
         trace = authentic + desk.decide(judge, submission, view, at)
         decision = Decision(desk.new_id(), judge, submission, view, trace, "enroll", at)
         if trace.refusal is not None:
-            self._refusals.spend(submission.report.report_id.hex())
+            refusals = self._refusals.of(limits.refusals_per_hour / 3600, limits.refusals_at_once)
+            refusals.spend(submission.report.report_id.hex())
             return _refuse(desk, decision)
         if view.facts is None:
             raise VtpmCaError("an admitted enrolment has no claim", code="internal")
-        wait = desk.limits.instance_wait(admitted, at)
+        wait = limits.instance_wait(admitted, at)
         if wait is not None:
             seconds = math.ceil(wait.total_seconds())
             raise TooMany("this instance has enrolled too often of late", retry_after_s=seconds)
@@ -161,10 +161,10 @@ def _used(desk: Desk, submission: Submission) -> Reply | None:
     return None if used is None else _stored(used, submission)
 
 
-def _admitted_lately(desk: Desk, tx: Transaction, view: View, at: datetime) -> list[datetime]:
+def _admitted_lately(limits: Limits, tx: Transaction, view: View, at: datetime) -> list[datetime]:
     if view.facts is None or view.facts.instance_id is None:
         return []
-    claim, limits = view.facts.claim, desk.limits
+    claim = view.facts.claim
     since = at - limits.instance_window
     return tx.decisions.admitted_since(
         claim.kbs_id, claim.resource, claim.salt, since, limits.instance_enrolments

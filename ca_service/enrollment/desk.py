@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,6 +21,7 @@ from ca_service.keys import Authority, AuthoritySource, IssuingCa
 from ca_service.policy import PROFILE_ADMITTED, Policy, load
 from ca_service.profiles import Entropy, IssuerRole, Validity
 from ca_service.store import Faults, LedgerQuery, Standing, Store, Transaction, active_key, no_faults
+from vtpm.wire.templates import Role
 
 SECRET_SIZE = 32
 """Bytes of an activation secret: the most that an EK with SHA-256 as its name algorithm takes."""
@@ -29,6 +30,9 @@ ROUNDS = 20
 """How often a step is begun anew because something that it rests on has changed meanwhile."""
 
 _ID_SIZE = 16
+_SIGNED_BY: Mapping[str, tuple[Role, ...]] = {"ek": (Role.EK,), "devid": (Role.IAK, Role.IDEVID)}
+"""The keys that each kind of `Claim.issuer_roles` signs for."""
+
 _REMEMBERED = 10_000
 _CODES = {
     CERTIFY_PRESENT: "certify-required",
@@ -140,20 +144,22 @@ class Desk:
         ends = self._ends(standing, claim, policy, at) if seen.live else {}
         return View(standing, policy.digest, policy, gather(seen, claim, standing.given_up, ends, at))
 
-    def validity(self, claim: Claim, policy: Policy, issuer: IssuingCa, at: datetime) -> Validity:
-        """Validity of a certificate that `issuer` signs for a claim at `at`."""
+    def validity(self, claim: Claim, policy: Policy, role: Role, issuer: IssuingCa, at: datetime) -> Validity:
+        """Validity of a certificate that `issuer` signs at `at` for the keys of a role in a claim."""
         if claim.ephemeral:
             return Validity.ephemeral(at, policy.ephemeral.days, issuer.info.validity.not_after)
-        return self.authority.device_validity(at, issuer)
+        return self.authority.device_validity(at, issuer, policy.certificate_days.get(role))
 
     def _ends(self, standing: Standing, claim: Claim, policy: Policy, at: datetime) -> dict[str, datetime]:
-        """Until when certificates that are issued now would hold; nothing for an issuer that cannot sign."""
+        """Until when certificates that are issued now would hold, by role; none of an issuer that cannot sign."""
         ends = {}
         for kind, role in claim.issuer_roles.items():
             skid = standing.issuers.get(active_key(role, claim.pair), "")
             issuer = next((ca for ca in self.authority.issuers if ca.skid == skid), None)
             if issuer is not None and issuer.info.validity.not_after > at:
-                ends[kind] = self.validity(claim, policy, issuer, at).not_after
+                for key_role in _SIGNED_BY[kind]:
+                    held = self.validity(claim, policy, key_role, issuer, at)
+                    ends[key_role.value] = held.not_after
         return ends
 
     def _policy(self, tx: Transaction, version: int) -> Policy:

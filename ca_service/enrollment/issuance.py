@@ -80,7 +80,7 @@ class _Draughtsman:
     submission: Submission
     authority: Authority
     issuers: Mapping[str, IssuingCa]
-    validity: Callable[[IssuingCa], Validity]
+    validity: Callable[[Role, IssuingCa], Validity]
     facts: LedgerFacts
     provenance: Provenance
     entropy: Entropy
@@ -98,7 +98,7 @@ class _Draughtsman:
             firmware=tpm.firmware,
             spec=tpm.spec,
             serial=self.authority.new_serial(self.entropy),
-            validity=self.validity(issuer),
+            validity=self.validity(Role.EK, issuer),
             issuer=issuer.info,
             provenance=self.provenance,
         )
@@ -112,7 +112,7 @@ class _Draughtsman:
             "manufacturer": tpm.manufacturer,
             **_naming(naming),
             "serial": self.authority.new_serial(self.entropy),
-            "validity": self.validity(issuer),
+            "validity": self.validity(Role(key.role), issuer),
             "issuer": issuer.info,
             "provenance": self.provenance,
         }
@@ -177,7 +177,7 @@ def plan(desk: Desk, submission: Submission, view: View, *, decision_id: str, at
             kind: desk.issuer(view, role, facts.claim.pair, at)
             for kind, role in facts.claim.issuer_roles.items()
         },
-        validity=lambda issuer: desk.validity(facts.claim, policy, issuer, at),
+        validity=lambda role, issuer: desk.validity(facts.claim, policy, role, issuer, at),
         facts=facts,
         provenance=Provenance(
             kbs_thumbprint=None if grant is None else grant.jwk.thumbprint(),

@@ -83,13 +83,18 @@ class LedgerFacts:
         return {row.intent_id for row in self.live.values() if row.state is CertificateState.INTENDED}
 
 
+def _role_of(profile: str) -> str:
+    """The role of the keys that get certificates of a profile."""
+    return "iak" if profile == "iak-webauthn" else profile
+
+
 def is_due(row: CertificateRow, given_up: frozenset[str], ends: Mapping[str, datetime], at: datetime) -> bool:
     """Whether an issued certificate is to be replaced: its issuer is tainted, or its end near and a new one's later.
 
     Args:
         row: the certificate.
         given_up: subject key ids of the issuing CAs whose certificates are to be replaced.
-        ends: until when a new certificate would hold, by kind: "ek", or "devid" for IAK and IDevID.
+        ends: until when a new certificate would hold, by role of the key: "ek", "iak", "idevid".
         at: now.
     """
     if row.state is not CertificateState.ISSUED:
@@ -98,7 +103,7 @@ def is_due(row: CertificateRow, given_up: frozenset[str], ends: Mapping[str, dat
         return True
     if row.not_after is None or row.issued_at is None or row.not_after >= DEVICE_LIFETIME:
         return False
-    end = ends.get("ek" if row.profile == "ek" else "devid")
+    end = ends.get(_role_of(row.profile))
     near = (row.not_after - at) * RENEWAL_SHARE <= row.not_after - row.issued_at
     return near and end is not None and end > row.not_after
 

@@ -1,8 +1,11 @@
 """The numbers of the enrolment protocol, in one place."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Self
+
+from ca_service.policy import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S, Policy
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,24 @@ class Limits:
     nonce_lifetime: timedelta = timedelta(minutes=5)
     pending_lifetime: timedelta = timedelta(minutes=10)
     crl_lifetime: timedelta = timedelta(days=7)
-    instance_enrolments: int = 60
-    instance_window: timedelta = timedelta(hours=1)
-    refusals_per_hour: float = 200.0
-    refusals_at_once: int = 200
+    instance_enrolments: int = USUAL_ENROLMENTS
+    instance_window: timedelta = timedelta(seconds=USUAL_WINDOW_S)
+    refusals_per_hour: float = USUAL_REFUSALS
+    refusals_at_once: int = USUAL_REFUSALS
+
+    def under(self, policy: Policy | None) -> Self:
+        """The limits that count under a policy: what it states goes before these."""
+        if policy is None:
+            return self
+        said = policy.limits
+        window, refusals = said.instance_window_s, said.launch_refusals_per_hour
+        return replace(
+            self,
+            instance_enrolments=said.instance_enrolments or self.instance_enrolments,
+            instance_window=self.instance_window if window is None else timedelta(seconds=window),
+            refusals_per_hour=refusals or self.refusals_per_hour,
+            refusals_at_once=refusals or self.refusals_at_once,
+        )
 
     def instance_wait(self, admitted: Sequence[datetime], at: datetime) -> timedelta | None:
         """How long an instance has to wait before it may enrol again; None if it may now.

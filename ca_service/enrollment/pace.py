@@ -41,3 +41,22 @@ class RateLimit:
             self._whole_at.move_to_end(client)
             while len(self._whole_at) > _MOST_CLIENTS:
                 self._whole_at.popitem(last=False)
+
+
+class Paces:
+    """One `RateLimit` for the numbers that count at present. Safe for threads.
+
+    Under other numbers everybody starts afresh: they come with another policy, which is rare and no requester's doing.
+    """
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self._present: tuple[tuple[float, int], RateLimit] | None = None
+
+    def of(self, per_second: float, burst: int) -> RateLimit:
+        """The limit under these numbers."""
+        present = self._present  # one look, because another thread may put another one there
+        if present is None or present[0] != (per_second, burst):
+            made = RateLimit(per_second, burst, who=self._who)
+            present = self._present = ((per_second, burst), made)
+        return present[1]

@@ -158,9 +158,12 @@ class PublicAuthority:
         """Draw a serial number."""
         return new_serial(self.serial_prefix, entropy)
 
-    def device_validity(self, at: datetime, issuer: PublicIssuer) -> Validity:
-        """Validity of a device certificate that `issuer` signs at `at`; raises Unavailable if the issuer has ended."""
-        return self.validity.device(at, issuer.info.validity)
+    def device_validity(self, at: datetime, issuer: PublicIssuer, most_days: int | None = None) -> Validity:
+        """Validity of a device certificate that `issuer` signs at `at`; raises Unavailable if the issuer has ended.
+
+        With `most_days` not longer than that; never longer than the ceremony and the issuer's own end allow.
+        """
+        return self.validity.device(at, issuer.info.validity, most_days)
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,10 @@ class ValidityRule(Strict):
         """Validity of an issuing CA made at `at`, within the root's."""
         return _validity(at, self.issuing_days, issuer)
 
-    def device(self, at: datetime, issuer: Validity) -> Validity:
-        """Validity of a device certificate made at `at`, within its issuer's."""
-        return _validity(at, self.device_days, issuer)
+    def device(self, at: datetime, issuer: Validity, most_days: int | None = None) -> Validity:
+        """Validity of a device certificate made at `at`, within its issuer's; with `most_days` not longer than that."""
+        days = [each for each in (self.device_days, most_days) if each is not None]
+        return _validity(at, min(days, default=None), issuer)
 
 
 def _validity(at: datetime, days: int | None, issuer: Validity | None = None) -> Validity:

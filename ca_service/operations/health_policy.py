@@ -19,7 +19,7 @@ from ca_service.operations.health_model import (
     graded,
     shown,
 )
-from ca_service.policy import Policy, load, load_complete
+from ca_service.policy import Policy, load, require_complete
 from ca_service.policy.floors import in_force
 from vtpm.wire.report import Product
 
@@ -44,15 +44,23 @@ def _policy(context: HealthContext, _threshold: Threshold | None) -> Iterator[Se
         yield Seen(Status.CRITICAL, "no policy is in force, so every enrolment is refused")
         return
     try:
-        policy = load_complete(text)
+        policy = load(text)
     except BadRequest as error:
         yield Seen(Status.CRITICAL, f"the policy in force cannot be used as it is: {error.detail}")
         return
-    version = context.gauges.policy_version
-    yield Seen(Status.OK, f"version {version} is in force and leaves nothing open")
+    try:
+        require_complete(policy)
+        version = context.gauges.policy_version
+        yield Seen(Status.OK, f"version {version} is in force and leaves nothing open")
+    except BadRequest as error:
+        denies = any(question.denies for question in policy.unstated)
+        yield Seen(
+            Status.CRITICAL if denies else Status.WARNING,
+            f"the policy in force would not be taken again as it is: {error.detail}",
+        )
     if policy.unsafe and context.public.mode == "production":
         yield Seen(Status.CRITICAL, "the policy of this production CA has Unsafe... entries")
-    for entry in {entry.id: entry for entry in policy.kbs.values()}.values():
+    for entry in policy.brokers():
         if entry.valid_to is not None and entry.valid_to <= context.at:
             yield Seen(
                 Status.WARNING, f"the entry of the KBS {entry.id} has ended, {instant(entry.valid_to)}"

@@ -1,5 +1,7 @@
 """Instances: which TPM lives where, and the reset that ends its life."""
 
+from collections.abc import Mapping
+
 from ca_service.enrollment import reset_instance
 from ca_service.judgment import NotFound
 from ca_service.operations.certificates import certificate_row, rows_now
@@ -13,6 +15,7 @@ from ca_service.operations.context import (
     optional_text,
     recorded_cause,
 )
+from ca_service.operations.tenants import brokers_of, tenants
 from ca_service.store import InstanceRow, TpmRow, Transaction
 from vtpm.wire.encoding import Members
 from vtpm.wire.grant import check_resource
@@ -29,10 +32,11 @@ def _tpm(row: TpmRow) -> dict[str, Json]:
     }
 
 
-def _instance(tx: Transaction, row: InstanceRow) -> dict[str, Json]:
+def _instance(tx: Transaction, row: InstanceRow, owners: Mapping[str, str]) -> dict[str, Json]:
     occupant = tx.ledger.occupant(row.id)
     return {
         "kbs": row.kbs_id,
+        "tenant": owners.get(row.kbs_id),
         "resource": row.resource,
         "salt": row.salt,
         "created_at": instant(row.created_at),
@@ -52,10 +56,14 @@ def _find(tx: Transaction, arguments: Members) -> InstanceRow:
 
 
 def list_(context: OperationContext, arguments: Members) -> Json:
-    """All instances, oldest first."""
+    """All instances, oldest first; with `tenant` those of its key brokers, as the policy in force names them."""
+    tenant = optional_text(arguments, "tenant", most=64)
     arguments.end()
     with context.store.read() as tx:
-        return [_instance(tx, row) for row in tx.ledger.instances()]
+        owners = tenants(tx, context.clock())
+        wanted = brokers_of(tenant, owners) if tenant else None
+        rows = tx.ledger.instances()
+        return [_instance(tx, row, owners) for row in rows if wanted is None or row.kbs_id in wanted]
 
 
 def show(context: OperationContext, arguments: Members) -> Json:
@@ -66,7 +74,7 @@ def show(context: OperationContext, arguments: Members) -> Json:
         occupant = tx.ledger.occupant(row.id)
         certificates = [] if occupant is None else tx.certificates.of_tpm(occupant.id)
         return {
-            **_instance(tx, row),
+            **_instance(tx, row, tenants(tx, context.clock())),
             "tpms": [_tpm(tpm) for tpm in tx.ledger.tpms(row.id)],
             "keys": [
                 {"role": role, "template": template, "name": name}

@@ -1,16 +1,18 @@
 """What the CA remembers: decisions with their traces, and alarms."""
 
 import json
+from collections.abc import Mapping
 
 from ca_service.judgment import NotFound, Record, Unavailable
 from ca_service.operations.context import Json, Operation, OperationContext, instant
 from ca_service.operations.explanation import explained, sources
 from ca_service.operations.recorded import recorded
+from ca_service.operations.tenants import tenants
 from ca_service.store import DecisionRow
 from vtpm.wire.encoding import Members
 
 
-def _decision(row: DecisionRow, context: OperationContext) -> dict[str, Json]:
+def _decision(row: DecisionRow, context: OperationContext, owners: Mapping[str, str]) -> dict[str, Json]:
     return {
         "id": row.id,
         # What a simulation CA decides proves nothing about a processor; no listing of it may look otherwise.
@@ -20,6 +22,7 @@ def _decision(row: DecisionRow, context: OperationContext) -> dict[str, Json]:
         "verdict": "admitted" if row.admitted else "refused",
         "rule": row.rule,
         "kbs": row.kbs_id,
+        "tenant": owners.get(row.kbs_id),
         "resource": row.resource,
         "policy_version": row.policy_version,
     }
@@ -34,7 +37,8 @@ def list_decisions(context: OperationContext, arguments: Members) -> Json:
     limit = _limit(arguments)
     arguments.end()
     with context.store.read() as tx:
-        return [_decision(row, context) for row in tx.decisions.latest(limit)]
+        owners = tenants(tx, context.clock())
+        return [_decision(row, context, owners) for row in tx.decisions.latest(limit)]
 
 
 def show_decision(context: OperationContext, arguments: Members) -> Json:
@@ -48,7 +52,7 @@ def show_decision(context: OperationContext, arguments: Members) -> Json:
         row = tx.decisions.get(decision_id)
         if row is None:
             raise NotFound("there is no decision with this id")
-        found = sources(tx, row, context.clock())
+        found, owners = sources(tx, row, context.clock()), tenants(tx, context.clock())
     try:
         trace = Record.parse(row.trace).trace
     except ValueError:
@@ -56,7 +60,7 @@ def show_decision(context: OperationContext, arguments: Members) -> Json:
             "the decision's trace is damaged; run `vtpm-ca audit verify`", code="store"
         ) from None
     return {
-        **_decision(row, context),
+        **_decision(row, context, owners),
         "policy_digest": row.policy_digest,
         "evidence_digest": row.evidence_digest,
         "trace": trace.to_json(),

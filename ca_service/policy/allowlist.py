@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeVar, cast
 
 from ca_service.judgment import BadRequest
@@ -13,9 +14,11 @@ from ca_service.policy.document import IakProfile
 from ca_service.policy.ephemeral import EphemeralReader, EphemeralTerms
 from ca_service.policy.expectations import Expectation, ExpectationReader
 from ca_service.policy.launches import LaunchIndex, PlatformEntry
-from ca_service.policy.questions import Unstated
-from ca_service.policy.reading import BrokerReader, Reader, TemplateReader
+from ca_service.policy.questions import Contradiction, Unstated
+from ca_service.policy.reading import Reader, TemplateReader
+from ca_service.policy.reading_kbs import BrokerReader
 from ca_service.policy.reading_launch import LaunchReader, PlatformReader
+from ca_service.policy.terms import LimitTerms, certificate_days
 from ca_service.policy.unsafe import given_up
 from ca_service.policy.warnings import (
     broker_warnings,
@@ -51,8 +54,12 @@ class Policy:
         ephemeral: what is admitted for an ephemeral certificate, and how long that holds.
         unsafe: names of the permissive entries, and in the operator's words what each gives up.
         approval: how many operators it takes to widen the policy; None if the document does not say.
-        unstated: constraints of launches and platforms that the document neither states nor gives up.
         tests: what the document must say of recorded evidence; they have no part in judging anything else.
+        certificate_days: for how many days certificates hold at most, by role; a role that is missing has no limit but
+            the CA's own.
+        limits: how often enrolment may be asked for.
+        unstated: constraints that the document neither states nor gives up.
+        contradictions: what it says and cannot mean.
     """
 
     text: str = field(repr=False)
@@ -69,6 +76,9 @@ class Policy:
     ephemeral: EphemeralTerms = field(default_factory=EphemeralTerms)
     tests: tuple[Expectation, ...] = field(default=(), repr=False)
     approval: Operators | None = None
+    certificate_days: Mapping[Role, int] = field(default_factory=dict)
+    limits: LimitTerms = field(default_factory=LimitTerms)
+    contradictions: tuple[Contradiction, ...] = field(default=(), repr=False)
     _made: dict[tuple[str, str], object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, kind: str, mode: str, make: Callable[[], T]) -> T:
@@ -78,11 +88,18 @@ class Policy:
             made = self._made[kind, mode] = make()
         return cast("T", made)
 
-    def warnings(self) -> list[str]:
-        """What is legal here and still wants a second look, one sentence each."""
-        brokers = {entry.id: entry for entry in self.kbs.values()}
+    def brokers(self) -> list[KbsEntry]:
+        """All key brokers, in the document's order."""
+        return list({entry.id: entry for entry in self.kbs.values()}.values())
+
+    def warnings(self, at: datetime | None = None) -> list[str]:
+        """What is legal here and still wants a second look, one sentence each.
+
+        Args:
+            at: now, aware; None leaves out what depends on it.
+        """
         return [
-            *broker_warnings(brokers.values()),
+            *broker_warnings(self.brokers(), at),
             *launch_warnings(self.launches.entries()),
             *platform_warnings(self.platforms.values()),
             *ephemeral_warnings(self.ephemeral),
@@ -94,27 +111,28 @@ def load(text: str) -> Policy:
     """Read and index a policy document.
 
     Whether a CA may put it in force is another question: a production CA takes none with `Policy.unsafe` entries, and
-    none takes one with something `Policy.unstated` (see `load_complete`). A document that an earlier release took
-    still loads; what it does not say denies.
+    none takes one with something `Policy.unstated` or with `Policy.contradictions` (see `load_complete`). A document
+    that an earlier release took still loads, and judges as it did.
 
     Raises:
-        BadRequest: the document is no TOML (line and column), or says what cannot be meant: unknown members, empty
-            lists, keys, measurements or names listed twice, overlapping patterns, a constraint that is both stated
-            and given up, floors that contradict each other (path and entry).
+        BadRequest: the document is no TOML (line and column, see `syntax.parse`), or says what cannot be meant: unknown
+            members, empty lists, keys, measurements or names listed twice, overlapping patterns, a constraint that is
+            both stated and given up, floors that contradict each other (path and entry).
     """
     table, content = document.read(text)
-    platforms, launches = PlatformReader(content), LaunchReader(content)
+    platforms, launches, brokers = PlatformReader(content), LaunchReader(content), BrokerReader(content)
     by_name = platforms.read(table.platform)
     index = launches.read(table.launch, by_name)
     reader = Reader(content)
     reader.unique((entry.name for entry in table.unsafe), "unsafe", member="name")
     unsafe: dict[str, str] = {entry.name: entry.gives_up for entry in table.unsafe}
+    by_key = brokers.read(table.kbs)
     out = given_up(unsafe)
     return Policy(
         text=text,
         digest=hashlib.sha256(canonical(document.plain(content))).hexdigest(),
         grant_max_age=None if table.grant is None else table.grant.max_age_s,
-        kbs=BrokerReader(content).read(table.kbs),
+        kbs=by_key,
         launches=index,
         platforms=by_name,
         templates=TemplateReader(content).read(table.tpm),
@@ -126,28 +144,46 @@ def load(text: str) -> Policy:
         ephemeral=EphemeralReader(content).read(table.ephemeral),
         tests=ExpectationReader(content).read(table.test),
         approval=None if table.approval is None else table.approval.widening,
+        certificate_days=certificate_days(table.certificates),
+        limits=LimitTerms.of(table.limits),
         unstated=tuple(
-            question for question in (*launches.unstated, *platforms.unstated) if question.rule not in out
+            question
+            for question in (*launches.unstated, *platforms.unstated, *brokers.unstated)
+            if question.rule not in out
         ),
+        contradictions=(*launches.contradictions, *platforms.contradictions, *brokers.contradictions),
     )
 
 
 def load_complete(text: str) -> Policy:
-    """Read a policy document that is to be put in force: it leaves no constraint open.
+    """Read a policy document that is to be put in force; raises BadRequest as `load` and `require_complete` do."""
+    policy = load(text)
+    require_complete(policy)
+    return policy
+
+
+def require_complete(policy: Policy) -> None:
+    """See that a policy may be put in force: it leaves no constraint open, and can be meant.
 
     Raises:
-        BadRequest: as `load`; or a constraint is neither stated nor named in `unconstrained`. `detail` has the first
-            and how many more there are, `remedy` these (one a line, up to 20 with the first): each with its path, what
-            is missing and its entry.
+        BadRequest: the document has `Policy.contradictions` (path and entry). Code ``policy-unstated``:
+            a constraint is neither stated nor named in `unconstrained`. `detail` has the first and how many more there
+            are, `remedy` these (one a line, up to 20 with the first): each with its path, what is missing and its
+            entry.
     """
-    policy = load(text)
+    if policy.contradictions:
+        wrong, *further = policy.contradictions
+        raise BadRequest(wrong.path, wrong.detail + _and_more(further, "problem"), code="policy-invalid")
     if policy.unstated:
         first, *more = policy.unstated
-        detail = f"{first.missing}{first.entry}"
-        if more:
-            detail += f", and {len(more)} more open question" + ("s" if len(more) > 1 else "")
+        detail = f"{first.missing}{first.entry}{_and_more(more, 'open question')}"
         raise BadRequest(first.path, detail, code="policy-unstated", remedy=_remedy(more))
-    return policy
+
+
+def _and_more(left: Sequence[object], what: str) -> str:
+    if not left:
+        return ""
+    return f", and {len(left)} more {what}" + ("s" if len(left) > 1 else "")
 
 
 def _remedy(questions: Sequence[Unstated]) -> str:

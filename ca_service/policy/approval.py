@@ -1,8 +1,8 @@
 """``[approval]``: how many operators it takes to admit more than before."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from ca_service.policy.form import Table
+from ca_service.policy.form import Table, says
 
 Operators = Literal["one", "two"]
 
@@ -10,7 +10,7 @@ Operators = Literal["one", "two"]
 class ApprovalTable(Table):
     """``[approval]``: whether a version that widens the policy needs the approval of a second operator."""
 
-    widening: Operators
+    widening: Annotated[Operators, says("Whether a version that admits more waits for another operator.")]
 
 
 def operators_for_widening(stated: Operators | None, mode: str) -> Operators:

@@ -30,7 +30,7 @@ class KbsEntry:
         status: "trusted", "suspended" or "compromised".
         compromised_since: from when on its key was not its own.
         origins: where secrets may come from: "kbs-generated", "provisioned".
-        release_policies: digests of the release policies that a grant may name; None demands none.
+        release_policies: digests of the release policies that a grant may name; None: any.
         valid_from: first moment at which the entry counts; None: always has.
         valid_to: first moment at which it no longer counts; None: for good.
         thumbprints: RFC 7638 thumbprints of its keys.
@@ -38,6 +38,9 @@ class KbsEntry:
         ear: the attestation token that is asked for besides; None: none is.
         label: for people.
         pair: name of the pair of issuing CAs that signs for its TPMs; empty for the default one.
+        tenant: whose keys it holds, for listings; empty if the document does not say.
+        grant_max_age: greatest age of its grants in seconds, instead of the document's general one; None: that one.
+        unconstrained: names of the constraints that the document gives up in so many words.
     """
 
     id: str
@@ -52,6 +55,9 @@ class KbsEntry:
     ear: EarDemand | None = None
     label: str = ""
     pair: str = ""
+    tenant: str = ""
+    grant_max_age: int | None = None
+    unconstrained: frozenset[str] = frozenset()
 
     def allows(self, resource: str) -> bool:
         """Whether `resource` falls under one of the patterns."""

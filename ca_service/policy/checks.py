@@ -186,7 +186,8 @@ def _release_policy(policy: Policy, facts: PolicyFacts) -> Outcome:
     if kbs is None:
         return Outcome(False, reason, "a listed key", facts.release_policy)
     if kbs.release_policies is None:
-        return Outcome(True, reason, "any", facts.release_policy)
+        said = "unconstrained" if "release-policy" in kbs.unconstrained else "any"
+        return Outcome(True, reason, said, facts.release_policy)
     return Outcome(
         facts.release_policy in kbs.release_policies,
         reason,
@@ -196,12 +197,15 @@ def _release_policy(policy: Policy, facts: PolicyFacts) -> Outcome:
 
 
 def _grant_age(policy: Policy, facts: PolicyFacts) -> Outcome:
-    age = int(facts.at.timestamp()) - facts.grant_iat
-    most = policy.grant_max_age
+    """The key broker's own number counts in the place of the general one; without either every grant is too old."""
+    age, kbs = int(facts.at.timestamp()) - facts.grant_iat, _kbs(policy, facts)
+    most, said_by = policy.grant_max_age, ""
+    if kbs is not None and kbs.grant_max_age is not None:
+        most, said_by = kbs.grant_max_age, f", by the entry {kbs.id}"
     return Outcome(
         most is not None and age <= most,
         "the grant is too old",
-        "nothing" if most is None else f"at most {most} s",
+        "nothing" if most is None else f"at most {most} s{said_by}",
         f"{age} s",
     )
 

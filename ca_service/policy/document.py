@@ -1,37 +1,39 @@
 """The form of a policy document: TOML 1.0, strict.
 
-This module, `document_launch` and `document_tests` know which members there are and what each may hold. What they mean
-together, `allowlist` decides.
+This module, `document_kbs`, `document_launch` and `document_tests` know which members there are and what each may hold.
+What they mean together, `allowlist` decides. What a member says of itself goes into the JSON schema, see `schema`.
 """
 
-import tomllib
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from ca_service.judgment import BadRequest
 from ca_service.policy.approval import ApprovalTable
+from ca_service.policy.complaints import Shape, complaint
+from ca_service.policy.document_kbs import KbsTable, Seconds
 from ca_service.policy.document_launch import LaunchTable, PlatformTable
 from ca_service.policy.document_tests import MOST_TESTS, TestTable
-from ca_service.policy.form import Identifier, Table, Words, problem, shown
-
-MAX_DOCUMENT = 16 * 1024 * 1024
-"""Longest document, in characters."""
+from ca_service.policy.form import Table, Words, problem, says
+from ca_service.policy.syntax import parse
 
 MAX_EPHEMERAL_DAYS = 7
 """Longest life of a certificate for a TPM that may be gone tomorrow."""
 
-_MAX_AGE = 7 * 24 * 3600
-_SHOWN_REASON = 256
+MAX_ENROLMENTS = 10_000
+MIN_WINDOW = 60
+MAX_WINDOW = 7 * 24 * 3600
+MAX_REFUSALS = 100_000
+"""Bounds of the numbers in `LimitsTable`; windows in seconds."""
 
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-PairName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,23}$")]
-TemplateId = Annotated[str, StringConstraints(pattern=r"^[A-Z]-[0-9]{1,4}$")]
-StoreFormat = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*/[1-9][0-9]{0,3}$")]
+MAX_DAYS = 365 * 1000
+"""Longest life of a certificate that has an end, in days; as in the ceremony."""
 
-Origin = Literal["kbs-generated", "provisioned"]
-Status = Literal["trusted", "suspended", "compromised"]
+TemplateId = Annotated[str, Shape(r"^[A-Z]-[0-9]{1,4}$", 'the id of a key template, such as "H-3"')]
+StoreFormat = Annotated[
+    str, Shape(r"^[a-z][a-z0-9-]*/[1-9][0-9]{0,3}$", 'a name and a version, such as "cocoonfs/1"')
+]
+
 IakProfile = Literal["iak", "iak-webauthn"]
 EphemeralProfile = Literal["amd-svsm-services", "amd-svsm-vtpm:0"]
 UnsafeName = Literal[
@@ -48,95 +50,72 @@ UnsafeName = Literal[
 
 
 class GrantTable(Table):
-    """``[grant]``: how old a grant may be, in seconds."""
+    """The grants of all key brokers that do not state it themselves."""
 
-    max_age_s: Annotated[int, Field(ge=1, le=_MAX_AGE)]
-
-
-class KeyTable(Table):
-    """``[[kbs.key]]``: an ECDSA public key, as a JWK or as PEM (SubjectPublicKeyInfo)."""
-
-    jwk: dict[str, str] | None = None
-    pem: Annotated[str, StringConstraints(max_length=1024)] | None = None
-
-    @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        if (self.jwk is None) == (self.pem is None):
-            raise ValueError("needs either jwk or pem")
-        return self
-
-
-class ResourceTable(Table):
-    """``[[kbs.resource]]``: a pattern of resources that this KBS may release.
-
-    `shared` says that several volumes live under one resource; then the volume's salt tells instances apart.
-    """
-
-    pattern: Annotated[str, StringConstraints(max_length=128)]
-    shared: bool = False
-
-
-class EarTable(Table):
-    """``[kbs.ear]``: an attestation token is asked for as well, signed by one of these keys (P-256, ES256)."""
-
-    key: Annotated[list[KeyTable], Field(min_length=1)]
-    max_age_s: Annotated[int, Field(ge=1, le=_MAX_AGE)]
-
-
-class KbsTable(Table):
-    """``[[kbs]]``: a key broker service; its `id` stays when its keys change.
-
-    `pair` names the pair of EK and DevID CA that signs for its TPMs, so that their consumers' trust can be withdrawn
-    by retiring that pair.
-    """
-
-    id: Identifier
-    label: Words | None = None
-    pair: PairName | None = None
-    status: Status
-    compromised_since: AwareDatetime | None = None
-    origins: Annotated[list[Origin], Field(min_length=1)]
-    release_policies: Annotated[list[Digest], Field(min_length=1)] | None = None
-    valid_from: AwareDatetime | None = None
-    valid_to: AwareDatetime | None = None
-    key: Annotated[list[KeyTable], Field(min_length=1)]
-    resource: Annotated[list[ResourceTable], Field(min_length=1)]
-    ear: EarTable | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.status == "compromised") != (self.compromised_since is not None):
-            raise ValueError("compromised_since belongs to the status compromised, and to it alone")
-        if self.valid_from is not None and self.valid_to is not None and self.valid_from >= self.valid_to:
-            raise ValueError("valid_from must be before valid_to")
-        return self
+    max_age_s: Annotated[
+        Seconds, says("How old a grant may be when a TPM enrols, in seconds from its iat to the decision.")
+    ]
 
 
 class TpmTable(Table):
-    """``[tpm]``: the key templates that get certificates, and in which form IAKs get theirs."""
+    """The TPM keys that get certificates."""
 
-    ek: Annotated[list[TemplateId], Field(min_length=1)]
-    iak: Annotated[list[TemplateId], Field(min_length=1)]
-    idevid: Annotated[list[TemplateId], Field(min_length=1)]
-    iak_profile: IakProfile = "iak"
+    ek: Annotated[list[TemplateId], Field(min_length=1), says("Key templates of EKs.")]
+    iak: Annotated[list[TemplateId], Field(min_length=1), says("Key templates of IAKs.")]
+    idevid: Annotated[list[TemplateId], Field(min_length=1), says("Key templates of IDevIDs.")]
+    iak_profile: Annotated[
+        IakProfile,
+        says("The form of IAK certificates: the TCG's, or the one that WebAuthn verifiers want."),
+    ] = "iak"
+
+
+class ValidityTable(Table):
+    """How long the certificates of a role hold: never longer than the key ceremony and the issuer's own end allow."""
+
+    validity: Annotated[
+        Literal["device-lifetime", "bounded"],
+        says("As long as the key ceremony allows (device-lifetime), or for days (bounded)."),
+    ]
+    days: Annotated[int, Field(ge=1, le=MAX_DAYS), says("With bounded, for how long.")] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.validity == "bounded") != (self.days is not None):
+            raise ValueError("days belongs to the validity bounded, and to it alone")
+        return self
+
+
+class CertificatesTable(Table):
+    """How long certificates hold, by the role of their key. A role that is left out: as the key ceremony says."""
+
+    ek: Annotated[ValidityTable, says("EK certificates.")] | None = None
+    iak: Annotated[ValidityTable, says("IAK certificates.")] | None = None
+    idevid: Annotated[ValidityTable, says("IDevID certificates.")] | None = None
+
+    @model_validator(mode="after")
+    def _says(self) -> Self:
+        if self.ek is None and self.iak is None and self.idevid is None:
+            raise ValueError("says nothing: name a role, or leave the table out")
+        return self
 
 
 class StoreTable(Table):
-    """``[store]``: the formats of the volume that holds the TPM's state."""
+    """The volume that holds the TPM's state."""
 
-    formats: Annotated[list[StoreFormat], Field(min_length=1)]
+    formats: Annotated[list[StoreFormat], Field(min_length=1), says("Admitted formats.")]
 
 
 class EphemeralTable(Table):
-    """``[ephemeral]``: what is admitted for a certificate of few days by the Ephemeral CA, and for nothing more.
+    """What is admitted for a certificate of few days by the Ephemeral CA, and for nothing more."""
 
-    `days` is how long such a certificate holds; `profiles` names evidence profiles of AMD's SVSM protocol;
-    `volatile_stores` admits TPMs whose state dies with their boot.
-    """
-
-    days: Annotated[int, Field(ge=1, le=MAX_EPHEMERAL_DAYS)]
-    profiles: Annotated[list[EphemeralProfile], Field(min_length=1)] | None = None
-    volatile_stores: bool = False
+    days: Annotated[int, Field(ge=1, le=MAX_EPHEMERAL_DAYS), says("For how long such a certificate holds.")]
+    profiles: (
+        Annotated[
+            list[EphemeralProfile], Field(min_length=1), says("Evidence profiles of AMD's SVSM protocol.")
+        ]
+        | None
+    ) = None
+    volatile_stores: Annotated[bool, says("Admits TPMs whose state dies with their boot.")] = False
 
     @model_validator(mode="after")
     def _admits(self) -> Self:
@@ -145,27 +124,67 @@ class EphemeralTable(Table):
         return self
 
 
-class UnsafeTable(Table):
-    """``[[unsafe]]``: a rule given up, on a simulation CA only, with what is lost by it in words."""
+class LimitsTable(Table):
+    """How often enrolment may be asked for. A member that is left out: the CA's own number."""
 
-    name: UnsafeName
-    gives_up: Words
+    instance_enrolments: (
+        Annotated[
+            int,
+            Field(ge=1, le=MAX_ENROLMENTS),
+            says("How many enrolments of one instance are admitted within the window."),
+        ]
+        | None
+    ) = None
+    instance_window_s: (
+        Annotated[int, Field(ge=MIN_WINDOW, le=MAX_WINDOW), says("The window, in seconds.")] | None
+    ) = None
+    launch_refusals_per_hour: (
+        Annotated[
+            int,
+            Field(ge=1, le=MAX_REFUSALS),
+            says("How many refusals of one launch each process of the server keeps per hour."),
+        ]
+        | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _says(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("says nothing: name a limit, or leave the table out")
+        return self
+
+
+class UnsafeTable(Table):
+    """A rule given up, on a simulation CA only."""
+
+    name: Annotated[UnsafeName, says("Which one.")]
+    gives_up: Annotated[Words, says("What is lost by it, in words.")]
 
 
 class Document(Table):
-    """A whole policy document of schema 1. A table that is missing denies what it would have allowed."""
+    """Allow-list of a vTPM CA, schema 1. A table that is missing denies what it would have allowed."""
 
-    schema_: Annotated[int, Field(alias="schema", ge=1, le=1)]
-    grant: GrantTable | None = None
-    tpm: TpmTable | None = None
-    store: StoreTable | None = None
-    ephemeral: EphemeralTable | None = None
-    approval: ApprovalTable | None = None
-    kbs: list[KbsTable] = Field(default_factory=list)
-    launch: list[LaunchTable] = Field(default_factory=list)
-    platform: list[PlatformTable] = Field(default_factory=list)
-    unsafe: list[UnsafeTable] = Field(default_factory=list)
-    test: Annotated[list[TestTable], Field(max_length=MOST_TESTS)] = Field(default_factory=list)
+    schema_: Annotated[int, Field(alias="schema", ge=1, le=1), says("The form of this document.")]
+    grant: Annotated[GrantTable, says("How old grants may be.")] | None = None
+    tpm: Annotated[TpmTable, says("Which TPM keys get certificates.")] | None = None
+    certificates: Annotated[CertificatesTable, says("How long certificates hold.")] | None = None
+    store: Annotated[StoreTable, says("Which volumes are good enough.")] | None = None
+    ephemeral: Annotated[EphemeralTable, says("What earns an ephemeral certificate.")] | None = None
+    limits: Annotated[LimitsTable, says("How often enrolment may be asked for.")] | None = None
+    kbs: Annotated[list[KbsTable], says("Key brokers that are trusted, or were.")] = Field(
+        default_factory=list
+    )
+    launch: Annotated[list[LaunchTable], says("Which software may enrol.")] = Field(default_factory=list)
+    platform: Annotated[list[PlatformTable], says("What is demanded of processors and firmware.")] = Field(
+        default_factory=list
+    )
+    unsafe: Annotated[list[UnsafeTable], says("Rules that a simulation CA gives up.")] = Field(
+        default_factory=list
+    )
+    approval: Annotated[ApprovalTable, says("How many operators it takes to widen the policy.")] | None = None
+    test: Annotated[
+        list[TestTable], Field(max_length=MOST_TESTS), says("What recorded evidence must come to.")
+    ] = Field(default_factory=list)
 
 
 def read(text: str) -> tuple[Document, dict[str, object]]:
@@ -175,21 +194,15 @@ def read(text: str) -> tuple[Document, dict[str, object]]:
         The document, and its content as TOML gives it.
 
     Raises:
-        BadRequest: too long; no TOML (with line and column); or a member that is unknown, missing or holds what it
-            must not (with its path and the entry's id).
+        BadRequest: as `syntax.parse`; or a member is unknown, missing or holds what it must not (with its path and the
+            entry's id).
     """
-    if len(text) > MAX_DOCUMENT:
-        raise BadRequest("", f"must be at most {MAX_DOCUMENT} characters long", code="policy-invalid")
-    try:
-        content = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = shown(str(error), _SHOWN_REASON) if isinstance(error, ValueError) else "nested too deeply"
-        raise BadRequest("", f"is not TOML: {reason}", code="policy-invalid") from error
+    content = parse(text)
     try:
         return Document.model_validate(content), content
     except ValidationError as error:
-        first, *more = error.errors(include_url=False, include_input=False, include_context=False)
-        detail = first["msg"].removeprefix("Value error, ")
+        first, *more = error.errors(include_url=False, include_input=False)
+        detail = complaint(first)
         if more:
             detail += f", and {len(more)} more problem" + ("s" if len(more) > 1 else "")
         raise problem(content, first["loc"], detail) from None

@@ -6,12 +6,13 @@ matter stands in `unconstrained`.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from ca_service.policy.bits import GUEST_POLICY, OTHER, PLATFORM_INFO
-from ca_service.policy.form import Identifier, Table, Words
+from ca_service.policy.complaints import Shape, hex_digits
+from ca_service.policy.form import Identifier, Table, Words, says
 from vtpm.wire.report import TCB_LAYOUT, Product
 
 _MAX_MITIGATIONS = (1 << 53) - 1
@@ -43,19 +44,30 @@ def _one_of(names: Iterable[str]) -> Callable[[str], str]:
     return check
 
 
-Measurement = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
-KeyDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$"), AfterValidator(_not_zero)]
-HostData = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-BlockId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+def _named(names: Iterable[str]) -> Any:
+    return Field(json_schema_extra={"enum": list(names)})
+
+
+Measurement = Annotated[str, hex_digits(96)]
+KeyDigest = Annotated[str, hex_digits(96), AfterValidator(_not_zero)]
+HostData = Annotated[str, hex_digits(64)]
+BlockId = Annotated[str, hex_digits(32)]
 ChipId = Annotated[
-    str, StringConstraints(pattern=r"^([0-9a-f]{128}|[0-9a-f]{16})$"), AfterValidator(_not_zero)
+    str,
+    Shape(r"^([0-9a-f]{128}|[0-9a-f]{16})$", "128 lower-case hex digits, or 16 on Turin"),
+    AfterValidator(_not_zero),
 ]
 AbiVersion = Annotated[
-    str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})$"), AfterValidator(_small)
+    str,
+    Shape(r"^(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})$", 'major.minor, such as "1.51"'),
+    AfterValidator(_small),
 ]
 FirmwareVersion = Annotated[
     str,
-    StringConstraints(pattern=r"^(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){1,2}$"),
+    Shape(
+        r"^(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){1,2}$",
+        'major.minor, or with the build, such as "1.55.29"',
+    ),
     AfterValidator(_small),
 ]
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -63,8 +75,8 @@ Level = Annotated[int, Field(ge=0, le=255)]
 Capability = Literal["verifies-grants", "reports-state", "oracle-free"]
 ProductName = Literal["Milan", "Genoa", "Turin"]
 KeyName = Literal["VCEK", "VLEK"]
-GuestPolicyBit = Annotated[str, AfterValidator(_one_of(GUEST_POLICY))]
-PlatformInfoBit = Annotated[str, AfterValidator(_one_of(PLATFORM_INFO))]
+GuestPolicyBit = Annotated[str, AfterValidator(_one_of(GUEST_POLICY)), _named(GUEST_POLICY)]
+PlatformInfoBit = Annotated[str, AfterValidator(_one_of(PLATFORM_INFO)), _named(PLATFORM_INFO)]
 LaunchConstraint = Literal[
     "measurement",
     "id-key",
@@ -106,11 +118,11 @@ def _each_once(lists: Iterable[list[str]], known: Iterable[str]) -> None:
 
 
 class GuestPolicyTable(Table):
-    """``guest_policy``: what the launch asked of the firmware; each bit in exactly one list."""
+    """What the launch asked of the firmware; each bit in exactly one list."""
 
-    require: list[GuestPolicyBit]
-    forbid: list[GuestPolicyBit]
-    either: list[GuestPolicyBit]
+    require: Annotated[list[GuestPolicyBit], says("These must be set.")]
+    forbid: Annotated[list[GuestPolicyBit], says("These must not be set.")]
+    either: Annotated[list[GuestPolicyBit], says("These do not matter.")]
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -119,11 +131,11 @@ class GuestPolicyTable(Table):
 
 
 class PlatformInfoTable(Table):
-    """``platform_info``: what the firmware says of the machine; each bit in exactly one list."""
+    """What the firmware says of the machine; each bit in exactly one list."""
 
-    require: list[PlatformInfoBit]
-    forbid: list[PlatformInfoBit]
-    either: list[PlatformInfoBit]
+    require: Annotated[list[PlatformInfoBit], says("These must be set.")]
+    forbid: Annotated[list[PlatformInfoBit], says("These must not be set.")]
+    either: Annotated[list[PlatformInfoBit], says("These do not matter.")]
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -134,23 +146,63 @@ class PlatformInfoTable(Table):
 
 
 class LaunchTable(Table):
-    """``[[launch]]``: an SVSM build that may enrol on one platform, or the builds that a key has signed."""
+    """An SVSM build that may enrol on one platform, or the builds that a key has signed."""
 
-    name: Identifier
-    label: Words | None = None
-    measurement: Measurement | None = None
-    id_keys: Annotated[list[KeyDigest], Field(min_length=1)] | None = None
-    author_keys: Annotated[list[KeyDigest], Field(min_length=1)] | None = None
-    host_data: Annotated[list[HostData], Field(min_length=1)] | None = None
-    family_ids: Annotated[list[BlockId], Field(min_length=1)] | None = None
-    image_ids: Annotated[list[BlockId], Field(min_length=1)] | None = None
-    min_guest_svn: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] | None = None
-    min_abi: AbiVersion | None = None
-    guest_policy: GuestPolicyTable | None = None
-    capabilities: list[Capability]
-    products: Annotated[list[ProductName], Field(min_length=1)]
-    platform: Identifier | None = None
-    unconstrained: list[LaunchConstraint] = Field(default_factory=list)
+    name: Annotated[Identifier, says("Unique among the launches.")]
+    label: Annotated[Words, says("For people.")] | None = None
+    measurement: Annotated[Measurement, says("The launch digest, MEASUREMENT (SHA-384, hex).")] | None = None
+    id_keys: (
+        Annotated[
+            list[KeyDigest],
+            Field(min_length=1),
+            says("ID_KEY_DIGEST is one of these (SHA-384 of the ID public key structure, hex)."),
+        ]
+        | None
+    ) = None
+    author_keys: (
+        Annotated[
+            list[KeyDigest],
+            Field(min_length=1),
+            says("AUTHOR_KEY_EN is set and AUTHOR_KEY_DIGEST is one of these (SHA-384, hex)."),
+        ]
+        | None
+    ) = None
+    host_data: (
+        Annotated[
+            list[HostData],
+            Field(min_length=1),
+            says("HOST_DATA is one of these (hex): what the host passed at launch."),
+        ]
+        | None
+    ) = None
+    family_ids: (
+        Annotated[
+            list[BlockId], Field(min_length=1), says("FAMILY_ID of the ID block is one of these (hex).")
+        ]
+        | None
+    ) = None
+    image_ids: (
+        Annotated[list[BlockId], Field(min_length=1), says("IMAGE_ID of the ID block is one of these (hex).")]
+        | None
+    ) = None
+    min_guest_svn: (
+        Annotated[int, Field(ge=0, le=0xFFFFFFFF), says("GUEST_SVN of the ID block is at least this.")] | None
+    ) = None
+    min_abi: (
+        Annotated[AbiVersion, says("ABI_MAJOR.ABI_MINOR of the guest policy is at least this.")] | None
+    ) = None
+    guest_policy: Annotated[GuestPolicyTable, says("The other bits of the guest policy.")] | None = None
+    capabilities: Annotated[list[Capability], says("What the build was reviewed for.")]
+    products: Annotated[list[ProductName], Field(min_length=1), says("The AMD products on which it may run.")]
+    platform: (
+        Annotated[
+            Identifier, says("Name of the platform that says what is demanded of processor and firmware.")
+        ]
+        | None
+    ) = None
+    unconstrained: Annotated[
+        list[LaunchConstraint], says("What does not matter here, and is not stated for that reason.")
+    ] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _identified(self) -> Self:
@@ -162,17 +214,19 @@ class LaunchTable(Table):
 
 
 class MitigationsTable(Table):
-    """``mitigations``: bits that must be set in LAUNCH_MIT_VECTOR and CURRENT_MIT_VECTOR."""
+    """Bits that must be set in the mitigation vectors; these are zero before report version 5."""
 
-    launch: Annotated[int, Field(ge=0, le=_MAX_MITIGATIONS)] | None = None
-    current: Annotated[int, Field(ge=0, le=_MAX_MITIGATIONS)] | None = None
+    launch: Annotated[int, Field(ge=0, le=_MAX_MITIGATIONS), says("Of LAUNCH_MIT_VECTOR.")] | None = None
+    current: Annotated[int, Field(ge=0, le=_MAX_MITIGATIONS), says("Of CURRENT_MIT_VECTOR.")] | None = None
 
 
 class ChipsTable(Table):
-    """``chips``: CHIP_IDs that alone may enrol, or that may not; 16 digits are Turin's, the rest being zero."""
+    """CHIP_IDs that alone may enrol, or that may not; 16 digits are Turin's, the rest being zero."""
 
-    allow: Annotated[list[ChipId], Field(min_length=1)] | None = None
-    deny: Annotated[list[ChipId], Field(min_length=1)] | None = None
+    allow: Annotated[list[ChipId], Field(min_length=1), says("Only these (hex).")] | None = None
+    deny: (
+        Annotated[list[ChipId], Field(min_length=1), says("Not these (hex), and no masked CHIP_ID.")] | None
+    ) = None
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -182,14 +236,25 @@ class ChipsTable(Table):
 
 
 class TcbTable(Table):
-    """``[[platform.tcb]]``: the least levels of one product, from a moment on."""
+    """The least levels of one product, from a moment on."""
 
-    product: ProductName
-    since: AwareDatetime | None = Field(default=None, alias="from")
-    firmware: FirmwareVersion | None = None
-    reported: dict[str, Level] | None = None
-    committed: dict[str, Level] | None = None
-    launch: dict[str, Level] | None = None
+    product: Annotated[ProductName, says("The AMD product.")]
+    since: Annotated[
+        AwareDatetime | None,
+        Field(alias="from"),
+        says("From when on; the first floor of a product holds from the beginning."),
+    ] = None
+    firmware: (
+        Annotated[FirmwareVersion, says("Least version of the current firmware: major.minor, and the build.")]
+        | None
+    ) = None
+    reported: Annotated[dict[str, Level], says("Least level of each component of REPORTED_TCB.")] | None = (
+        None
+    )
+    committed: Annotated[dict[str, Level], says("Least level of each component of COMMITTED_TCB.")] | None = (
+        None
+    )
+    launch: Annotated[dict[str, Level], says("Least level of each component of LAUNCH_TCB.")] | None = None
 
     @model_validator(mode="after")
     def _components(self) -> Self:
@@ -205,16 +270,46 @@ class TcbTable(Table):
 
 
 class PlatformTable(Table):
-    """``[[platform]]``: what is demanded of processor and firmware, for all launches that refer to it."""
+    """What is demanded of processor and firmware, for all launches that refer to it."""
 
-    name: Identifier
-    label: Words | None = None
-    keys: Annotated[list[KeyName], Field(min_length=1)] | None = None
-    report_versions: Annotated[list[Literal[2, 3, 4, 5]], Field(min_length=1)] | None = None
-    platform_info: PlatformInfoTable | None = None
-    mitigations: MitigationsTable = Field(default_factory=MitigationsTable)
-    chips: ChipsTable | None = None
-    provisional_firmware: bool | None = None
-    crl_max_age_days: Annotated[int, Field(ge=1, le=_MAX_CRL_AGE_DAYS)] | None = None
-    tcb: list[TcbTable] = Field(default_factory=list)
-    unconstrained: list[PlatformConstraint] = Field(default_factory=list)
+    name: Annotated[Identifier, says("As launches refer to it.")]
+    label: Annotated[Words, says("For people.")] | None = None
+    keys: (
+        Annotated[
+            list[KeyName],
+            Field(min_length=1),
+            says("Kinds of signing key: VCEK, a processor's own; VLEK, one for a provider's region."),
+        ]
+        | None
+    ) = None
+    report_versions: (
+        Annotated[
+            list[Literal[2, 3, 4, 5]],
+            Field(min_length=1),
+            says("Admitted versions of the report; version 2 has no CPUID fields."),
+        ]
+        | None
+    ) = None
+    platform_info: Annotated[PlatformInfoTable, says("The bits of PLATFORM_INFO.")] | None = None
+    mitigations: Annotated[MitigationsTable, says("Mitigations that must be in place.")] = Field(
+        default_factory=MitigationsTable
+    )
+    chips: Annotated[ChipsTable, says("Which processors.")] | None = None
+    provisional_firmware: (
+        Annotated[bool, says("Whether firmware may run that its host can still roll back.")] | None
+    ) = None
+    crl_max_age_days: (
+        Annotated[
+            int,
+            Field(ge=1, le=_MAX_CRL_AGE_DAYS),
+            says("How long ago the newest CRL of AMD's root that the CA knows may have been issued."),
+        ]
+        | None
+    ) = None
+    tcb: Annotated[
+        list[TcbTable],
+        says("Floors, ordered in time for each product; a later one has a date and is nowhere lower."),
+    ] = Field(default_factory=list)
+    unconstrained: Annotated[
+        list[PlatformConstraint], says("What does not matter here, and is not stated for that reason.")
+    ] = Field(default_factory=list)

@@ -3,9 +3,10 @@
 import re
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, AwareDatetime, StringConstraints
+from pydantic import AfterValidator, AwareDatetime
 
-from ca_service.policy.form import Identifier, Table
+from ca_service.policy.complaints import Shape
+from ca_service.policy.form import Identifier, Table, says
 
 MOST_TESTS: Final = 256
 """Most tests of a document: whoever puts it in force waits for all of them."""
@@ -49,9 +50,25 @@ class TestTable(Table):
 
     __test__ = False  # for pytest, which takes the name for a test's
 
-    name: Identifier
-    evidence: Annotated[str, AfterValidator(_evidence)]
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
-    expect: Expect
-    rule: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}\.[a-z0-9-]{1,32}$")] | None = None
-    at: AwareDatetime | None = None
+    name: Annotated[Identifier, says("Name of the test, unique.")]
+    evidence: Annotated[
+        str,
+        AfterValidator(_evidence),
+        says("A file beside the document, or sha256: and the digest of a kept one."),
+    ]
+    sha256: (
+        Annotated[
+            str, Shape(r"^[0-9a-f]{64}$", "64 lower-case hex digits"), says("The file must be this one.")
+        ]
+        | None
+    ) = None
+    expect: Annotated[Expect, says("The verdict that this document must come to.")]
+    rule: (
+        Annotated[
+            str,
+            Shape(r"^[a-z0-9-]{1,32}\.[a-z0-9-]{1,32}$", "the id of a rule, such as kbs.status"),
+            says("With refused: the first rule that says no."),
+        ]
+        | None
+    ) = None
+    at: Annotated[AwareDatetime, says("Judge as at this time, not at that of the record.")] | None = None

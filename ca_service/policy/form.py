@@ -1,18 +1,25 @@
 """What all tables of a policy document have in common: strictness, the kinds of names, and how errors point."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from ca_service.judgment import BadRequest
+from ca_service.policy.complaints import Shape
 
 _SHOWN_NAME = 64
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Identifier = Annotated[
+    str,
+    Shape(
+        r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        "1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
+    ),
+]
 """Stable id or name of an entry."""
 
-Words = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,256}$")]
+Words = Annotated[str, Shape(r"^[ -~]{1,256}$", "1 to 256 printable ASCII characters")]
 """Printable ASCII for people."""
 
 
@@ -20,6 +27,11 @@ class Table(BaseModel):
     """A TOML table: unknown members refused, no conversions, immutable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def says(text: str) -> Any:
+    """What a member means, for editors that know the document's JSON schema."""
+    return Field(description=text)
 
 
 Path = tuple[int | str, ...]

@@ -2,21 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
 from ca_service.policy import document
-from ca_service.policy.brokers import EarDemand, KbsEntry
 from ca_service.policy.form import problem
-from ca_service.policy.resources import Pattern, overlaps, parse_pattern
-from vtpm.wire.errors import WireError
-from vtpm.wire.jwk import EcJwk
 from vtpm.wire.templates import Role, templates
-
-_CURVES = ("P-256", "P-384")
-_EAR_CURVES = ("P-256",)
-_CURVE_NAMES = {"P-256": "secp256r1", "P-384": "secp384r1"}
 
 
 class Reader:
@@ -38,77 +26,6 @@ class Reader:
                 raise self.refuse("stands twice", *at)
             seen.add(value)
         return frozenset(seen)
-
-
-class BrokerReader(Reader):
-    """Reads `[[kbs]]`."""
-
-    def _key(self, table: document.KeyTable, curves: tuple[str, ...], *path: int | str) -> EcJwk:
-        try:
-            if table.jwk is not None:
-                return EcJwk.parse(table.jwk, "", curves=curves)
-            key = load_pem_public_key((table.pem or "").encode())
-        except WireError as error:
-            member = (error.path,) if error.path else ()
-            raise self.refuse(error.problem, *path, "jwk", *member) from None
-        except (ValueError, UnsupportedAlgorithm):
-            raise self.refuse("is no public key in PEM", *path, "pem") from None
-        names = [_CURVE_NAMES[curve] for curve in curves]
-        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in names:
-            raise self.refuse(f"must be a key on {' or '.join(curves)}", *path, "pem")
-        return EcJwk.from_key(key)
-
-    def _resources(self, tables: list[document.ResourceTable], *path: int | str) -> dict[Pattern, bool]:
-        patterns: list[Pattern] = []
-        for i, table in enumerate(tables):
-            try:
-                patterns.append(parse_pattern(table.pattern, ""))
-            except WireError as error:
-                raise self.refuse(error.problem, *path, i, "pattern") from None
-        for earlier, later in overlaps(patterns):
-            raise self.refuse(f"overlaps the pattern at position {earlier}", *path, later, "pattern")
-        return {pattern: table.shared for pattern, table in zip(patterns, tables, strict=True)}
-
-    def _ear(self, table: document.EarTable | None, *path: int | str) -> EarDemand | None:
-        if table is None:
-            return None
-        keys = [self._key(key, _EAR_CURVES, *path, "key", k) for k, key in enumerate(table.key)]
-        self.unique((key.thumbprint() for key in keys), *path, "key")
-        return EarDemand(tuple(keys), table.max_age_s)
-
-    def read(self, tables: list[document.KbsTable]) -> dict[str, KbsEntry]:
-        """The entries by thumbprint of each of their keys.
-
-        Raises:
-            BadRequest: an id or a key stands twice, a key is none, or patterns overlap.
-        """
-        self.unique((table.id for table in tables), "kbs", member="id")
-        entries: dict[str, KbsEntry] = {}
-        for i, table in enumerate(tables):
-            keys = [self._key(key, _CURVES, "kbs", i, "key", k) for k, key in enumerate(table.key)]
-            thumbprints = [key.thumbprint() for key in keys]
-            entry = KbsEntry(
-                id=table.id,
-                status=table.status,
-                compromised_since=table.compromised_since,
-                origins=self.unique(table.origins, "kbs", i, "origins"),
-                release_policies=None
-                if table.release_policies is None
-                else self.unique(table.release_policies, "kbs", i, "release_policies"),
-                valid_from=table.valid_from,
-                valid_to=table.valid_to,
-                thumbprints=tuple(thumbprints),
-                resources=self._resources(table.resource, "kbs", i, "resource"),
-                ear=self._ear(table.ear, "kbs", i, "ear"),
-                label=table.label or "",
-                pair=table.pair or "",
-            )
-            for k, thumbprint in enumerate(thumbprints):
-                if thumbprint in entries:
-                    owner = entries[thumbprint].id
-                    raise self.refuse(f'the key is listed already, under "{owner}"', "kbs", i, "key", k)
-                entries[thumbprint] = entry
-        return entries
 
 
 class TemplateReader(Reader):

@@ -51,8 +51,14 @@ FLOOR_MEMBERS: Mapping[str, str] = {
 """The same of a floor."""
 
 _CHIP_DIGITS = 128
+_WITH_MITIGATIONS = 5
+"""The first report version that has mitigation vectors."""
+
 _BUILD = 3
 """Numbers of a firmware version that names a build."""
+
+_PROMISED = frozenset({"rapl-disabled", "ciphertext-hiding"})
+"""Bits of the guest policy that PLATFORM_INFO has too, under the same name and in the same sense."""
 
 _BUILD_MISSING = 'must name the build too, such as "1.55.29", or "build" named in unconstrained'
 
@@ -93,6 +99,7 @@ class PlatformReader(OpenQuestions):
             for step in member.split("."):
                 value = getattr(value, step)
             self.weigh(f"platform.{constraint}", table.unconstrained, path, member, stated=value is not None)
+        self._reachable(table, path)
         chips = table.chips
         return PlatformEntry(
             name=table.name,
@@ -109,6 +116,14 @@ class PlatformReader(OpenQuestions):
             unconstrained=given_up,
             label=table.label or "",
         )
+
+    def _reachable(self, table: PlatformTable, path: Path) -> None:
+        if table.report_versions is None or max(table.report_versions) >= _WITH_MITIGATIONS:
+            return
+        for member in ("launch", "current"):
+            if getattr(table.mitigations, member):
+                detail = f"no report can meet this: before version {_WITH_MITIGATIONS} the vector is zero"
+                self.object_to(detail, *path, "mitigations", member)
 
     def _versions(self, table: PlatformTable, path: Path) -> frozenset[int] | None:
         if table.report_versions is None:
@@ -248,4 +263,14 @@ class LaunchReader(OpenQuestions):
                 if Product(product) not in platform.floors:
                     detail = f'the platform "{platform.name}" has no tcb entry for this product'
                     raise self.refuse(detail, *path, "products", k)
+        self._compatible(table, platform, path)
         return platform
+
+    def _compatible(self, table: LaunchTable, platform: PlatformEntry, path: Path) -> None:
+        """Firmware launches nothing that asks for what its machine has not; PLATFORM_INFO says what it has."""
+        if table.guest_policy is None or platform.info is None:
+            return
+        for k, bit in enumerate(table.guest_policy.require):
+            if bit in _PROMISED and bit in platform.info.forbid:
+                detail = f'no machine can meet this: the platform "{platform.name}" forbids it'
+                self.object_to(detail, *path, "guest_policy", "require", k)

@@ -1,6 +1,7 @@
 """What a policy may say and should be asked about, one sentence each, for the operator."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 
 from ca_service.policy.brokers import KbsEntry
 from ca_service.policy.ephemeral import EphemeralTerms
@@ -9,9 +10,18 @@ from vtpm.wire.amd_evidence import VTPM_PROFILE
 from vtpm.wire.templates import Role
 
 
-def broker_warnings(entries: Iterable[KbsEntry]) -> Iterator[str]:
-    """About key brokers."""
+def broker_warnings(entries: Iterable[KbsEntry], at: datetime | None = None) -> Iterator[str]:
+    """About key brokers; what is past and what is to come only if `at` says when it is asked."""
+    entries = tuple(entries)
+    grants = {thumbprint: entry.id for entry in entries for thumbprint in entry.thumbprints}
     for entry in entries:
+        if at is not None and entry.valid_to is not None and entry.valid_to <= at:
+            yield f"kbs {entry.id} is past its valid_to: no grant of it is admitted any more"
+        if at is not None and entry.compromised_since is not None and entry.compromised_since > at:
+            yield f"kbs {entry.id} has a compromised_since that is yet to come: its grants are refused at once"
+        for key in () if entry.ear is None else entry.ear.keys:
+            if (owner := grants.get(key.thumbprint())) is not None:
+                yield f"kbs {entry.id} takes attestation tokens that are signed by a key of {owner} for grants"
         if True in entry.resources.values():
             yield f"kbs {entry.id} has shared resources: a host that resets a TPM there goes unnoticed"
         if "provisioned" in entry.origins:

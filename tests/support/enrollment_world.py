@@ -124,6 +124,7 @@ id = "org-kbs"
 label = "the organisation's"
 status = "{status}"
 origins = ["kbs-generated"]
+unconstrained = ["release-policy"]
 [[kbs.key]]
 jwk = {{ {inline} }}
 [[kbs.resource]]

@@ -31,7 +31,7 @@ EXAMPLES: Final[Mapping[str, tuple[dict[str, object], ...]]] = {
     "policy-test": ({"text": "the policy document", "evidence": _EVIDENCE},),
     "policy-show": ({"version": 3},),
     "policy-log": ({},),
-    "instance-list": ({},),
+    "instance-list": ({"tenant": "payments"},),
     "instance-show": (_INSTANCE,),
     "instance-reset": ({**_INSTANCE, "cause": _CAUSE, "yes": False},),
     "cert-list": ({"all": True, "limit": 200},),

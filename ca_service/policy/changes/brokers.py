@@ -2,25 +2,36 @@
 
 from collections.abc import Iterator, Mapping
 
+from ca_service.policy.allowlist import Policy
 from ca_service.policy.brokers import EarDemand, KbsEntry
 from ca_service.policy.changes.effects import Change, Effect, Step, about
-from ca_service.policy.changes.orders import allowed, changed, least, most, optional, worded
+from ca_service.policy.changes.orders import (
+    Stand,
+    allowed,
+    changed,
+    constraint,
+    least,
+    most,
+    optional,
+    worded,
+)
 from ca_service.policy.resources import ANY, Pattern
 
 _TRUSTED = "trusted"
 
 
-def compare_brokers(old: Mapping[str, KbsEntry], new: Mapping[str, KbsEntry]) -> Iterator[Change]:
-    """Differences between key brokers, by id.
+_GRANT_AGE = "the greatest age of its grants, in seconds"
 
-    Args:
-        old: the earlier entries, by thumbprint of each of their keys.
-        new: the later ones.
-    """
-    before = {entry.id: entry for entry in old.values()}
-    after = {entry.id: entry for entry in new.values()}
+
+def compare_brokers(old: Policy, new: Policy) -> Iterator[Change]:
+    """Differences between key brokers, by id; the general age of grants is none of theirs."""
+    before, after = ({entry.id: entry for entry in policy.brokers()} for policy in (old, new))
     for name in sorted(before.keys() | after.keys()):
-        yield from about(f"kbs {name}", _entry(before.get(name), after.get(name)))
+        first, second = before.get(name), after.get(name)
+        yield from about(f"kbs {name}", _entry(first, second))
+        if first is not None and second is not None:
+            ages = old.grant_max_age, new.grant_max_age
+            yield from about(f"kbs {name}", _grant_age(first, second, ages))
 
 
 def _entry(old: KbsEntry | None, new: KbsEntry | None) -> Iterator[Step]:
@@ -36,10 +47,11 @@ def _entry(old: KbsEntry | None, new: KbsEntry | None) -> Iterator[Step]:
     yield from optional(old.valid_to, new.valid_to, "the end of its validity", most)
     yield from _resources(old.resources, new.resources)
     yield from allowed(old.origins, new.origins, "origins of secrets")
-    yield from optional(old.release_policies, new.release_policies, "release policies", allowed)
+    yield from _release_policies(old, new)
     yield from _ear(old.ear, new.ear)
     yield from changed(old.pair, new.pair, "the pair of CAs that signs for its TPMs")
     yield from worded(old.label, new.label, "its label")
+    yield from worded(old.tenant, new.tenant, "its tenant")
 
 
 def _status(old: KbsEntry, new: KbsEntry) -> Iterator[Step]:
@@ -48,6 +60,31 @@ def _status(old: KbsEntry, new: KbsEntry) -> Iterator[Step]:
         yield effect, f"changes its status: {old.status} -> {new.status}"
     # Nobody is admitted by a compromised KBS, whenever that began; the date says what is to be revoked.
     yield from worded(old.compromised_since, new.compromised_since, "since when it is compromised")
+
+
+def _release_policies(old: KbsEntry, new: KbsEntry) -> Iterator[Step]:
+    """Release policies; an entry that gives them up says in words what silence means too."""
+    yield from optional(old.release_policies, new.release_policies, "release policies", allowed)
+    if (
+        old.release_policies is None
+        and new.release_policies is None
+        and old.unconstrained != new.unconstrained
+    ):
+        said = "says" if new.unconstrained else "no longer says"
+        yield Effect.NEUTRAL, f"{said} that release policies do not matter"
+
+
+def _grant_age(old: KbsEntry, new: KbsEntry, general: tuple[int | None, int | None]) -> Iterator[Step]:
+    """How old grants may be, where an entry states it for itself or no longer does."""
+    own = old.grant_max_age, new.grant_max_age
+    if own[0] == own[1]:
+        return
+    counts = [every if each is None else each for each, every in zip(own, general, strict=True)]
+    if counts[0] == counts[1]:
+        said = f"leaves {_GRANT_AGE}, to [grant]" if own[1] is None else f"states {_GRANT_AGE}, itself"
+        yield Effect.NEUTRAL, said
+        return
+    yield from constraint(Stand(counts[0]), Stand(counts[1]), _GRANT_AGE, most)
 
 
 def _covers(wide: Pattern, narrow: Pattern) -> bool:

@@ -8,9 +8,19 @@ from ca_service.policy.changes.approval import compare_approval
 from ca_service.policy.changes.brokers import compare_brokers
 from ca_service.policy.changes.effects import Change, Effect, Step, about
 from ca_service.policy.changes.launches import compare_launches, compare_platforms
-from ca_service.policy.changes.orders import Stand, allowed, changed, constraint, most, permission
+from ca_service.policy.changes.orders import (
+    Stand,
+    allowed,
+    changed,
+    constraint,
+    least,
+    most,
+    optional,
+    permission,
+)
 from ca_service.policy.changes.tests import compare_tests
 from ca_service.policy.checks import SIMULATION
+from ca_service.policy.terms import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S
 from vtpm.wire.templates import Role
 
 
@@ -55,7 +65,7 @@ def _changes(old: Policy, new: Policy, mode: str) -> Iterator[Change]:
         yield Change("policy", text, Effect.WIDENS)
     yield from about("approval", compare_approval(old.approval, new.approval, mode))
     yield from about("unsafe", _unsafe(old, new))
-    yield from compare_brokers(old.kbs, new.kbs)
+    yield from compare_brokers(old, new)
     yield from compare_launches(old.launches, new.launches)
     yield from compare_platforms(old.platforms, new.platforms)
     yield from about("grant", _grant(old, new))
@@ -63,6 +73,8 @@ def _changes(old: Policy, new: Policy, mode: str) -> Iterator[Change]:
     yield from about("tpm", _tpm(old, new))
     yield from about("ephemeral", _ephemeral(old, new))
     yield from compare_tests(old.tests, new.tests)
+    yield from about("certificates", _certificates(old, new))
+    yield from about("limits", _limits(old, new))
 
 
 def _unsafe(old: Policy, new: Policy) -> Iterator[Step]:
@@ -89,3 +101,29 @@ def _ephemeral(old: Policy, new: Policy) -> Iterator[Step]:
     yield from allowed(before.profiles, after.profiles, "the evidence profiles")
     yield from permission(before.volatile_stores, after.volatile_stores, "volatile stores")
     yield from most(before.days, after.days, "the life of ephemeral certificates, in days")
+
+
+def _certificates(old: Policy, new: Policy) -> Iterator[Step]:
+    """A role without a number is as one with a number that is too large: the CA's own limit is what counts."""
+    for role in Role:
+        before, after = (policy.certificate_days.get(role) for policy in (old, new))
+        yield from optional(before, after, f"the life of {role.value} certificates, in days", most)
+
+
+def _limits(old: Policy, new: Policy) -> Iterator[Step]:
+    before, after = old.limits, new.limits
+    yield from most(
+        before.instance_enrolments or USUAL_ENROLMENTS,
+        after.instance_enrolments or USUAL_ENROLMENTS,
+        "how many enrolments of an instance are admitted within the window",
+    )
+    yield from least(
+        before.instance_window_s or USUAL_WINDOW_S,
+        after.instance_window_s or USUAL_WINDOW_S,
+        "the window, in seconds",
+    )
+    yield from most(
+        before.launch_refusals_per_hour or USUAL_REFUSALS,
+        after.launch_refusals_per_hour or USUAL_REFUSALS,
+        "how many refusals of a launch are kept per hour",
+    )

@@ -426,6 +426,14 @@ class TestPolicy:
             )
         assert ask("policy")[0] is CRITICAL
 
+    def test_one_of_an_earlier_release_is_no_alarm_but_wants_a_word(self, desk, ask):
+        """Silence about release policies meant any of them, and does so still."""
+        text = desk.world.policy().replace('unconstrained = ["release-policy"]\n', "")
+        with desk.store.write() as tx:
+            tx.policies.append("00", text, desk.world.time, "t")
+        status, detail = ask("policy")
+        assert (status, "kbs[0].release_policies: must be stated" in detail) == (WARNING, True)
+
     def test_floors_that_rise(self, desk, ask):
         at, text = desk.world.time, desk.world.policy()
         (first, *_) = re.findall(r"\[\[platform\.tcb\]\]\n(?:(?!\[).+\n)+", text)

@@ -196,6 +196,42 @@ class TestEmptyCa:
         assert empty.unlocked == 0
 
 
+class TestTenants:
+    @pytest.fixture
+    def of_payments(self, desk):
+        text = desk("policy-show")["text"]
+        desk("policy-apply", text=text.replace('id = "org-kbs"\n', 'id = "org-kbs"\ntenant = "payments"\n'))
+        return desk
+
+    def test_nobody_has_said_whose_it_is(self, desk):
+        assert [row["tenant"] for row in desk("instance-list")] == [None]
+
+    def test_the_policy_in_force_says_whose_instances_and_decisions_they_are(self, of_payments):
+        (row,) = of_payments("instance-list")
+        assert row["tenant"] == "payments"
+        assert of_payments("instance-show", kbs="org-kbs", resource=RESOURCE)["tenant"] == "payments"
+        decisions = of_payments("decision-list")
+        assert {decision["tenant"] for decision in decisions} == {"payments"}
+        assert of_payments("decision-show", id=decisions[0]["id"])["tenant"] == "payments"
+
+    def test_instances_are_listed_by_tenant(self, of_payments):
+        assert len(of_payments("instance-list", tenant="payments")) == 1
+        with pytest.raises(NotFound, match="has this tenant"):
+            of_payments("instance-list", tenant="payment")
+
+    def test_those_of_others_are_left_out(self, of_payments):
+        text = of_payments("policy-show")["text"]
+        renamed = text.replace('id = "org-kbs"', 'id = "other-kbs"')
+        of_payments("policy-apply", text=renamed)
+        assert of_payments("instance-list", tenant="payments") == []
+        assert [row["tenant"] for row in of_payments("instance-list")] == [None]
+
+    def test_a_policy_that_cannot_be_read_names_none(self, of_payments):
+        with of_payments.store.write() as tx:
+            tx.policies.append("0" * 64, "nonsense", of_payments.world.time, "alice")
+        assert [row["tenant"] for row in of_payments("instance-list")] == [None]
+
+
 class TestInstances:
     def test_list_and_show(self, desk):
         (row,) = desk("instance-list")

@@ -120,6 +120,7 @@ def content(keys):
                 "origins": ["kbs-generated", "provisioned"],
                 "key": [{"jwk": keys[1].members()}],
                 "resource": [{"pattern": "*/vtpm/*"}],
+                "unconstrained": ["release-policy"],
             },
         ],
         "launch": [

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ca_service.judgment import BadRequest
-from ca_service.policy import Expectation, Policy, load
+from ca_service.policy import Expectation, LimitTerms, Policy, load
 from ca_service.policy.bits import BitDemand
 from ca_service.policy.brokers import EarDemand, KbsEntry
 from ca_service.policy.changes import Effect, compare
@@ -32,6 +32,16 @@ def content(content, keys):
         copy.deepcopy(content["platform"][0]) | {"name": "cloud", "crl_max_age_days": 31}
     )
     content["ephemeral"] = {"days": 3, "profiles": ["amd-svsm-services"], "volatile_stores": True}
+    content["kbs"][0] |= {"tenant": "payments", "grant_max_age_s": 1800}
+    content["certificates"] = {
+        role: {"validity": "bounded", "days": days}
+        for role, days in (("ek", 90), ("iak", 60), ("idevid", 30))
+    }
+    content["limits"] = {
+        "instance_enrolments": 20,
+        "instance_window_s": 7200,
+        "launch_refusals_per_hour": 100,
+    }
     return content
 
 
@@ -108,6 +118,55 @@ SENTENCES = [
         [(N, "kbs second-kbs: constrains the beginning of its validity: demands 2030-01-01T00:00:00+00:00")],
     ),
     (at((*ORG, "release_policies"), None), [(W, "kbs org-kbs: no longer constrains release policies")]),
+    (
+        at((*SECOND, "unconstrained"), []),
+        [(NEUTRAL, "kbs second-kbs: no longer says that release policies do not matter")],
+    ),
+    (at((*ORG, "tenant"), "retail"), [(NEUTRAL, "kbs org-kbs: changes its tenant: payments -> retail")]),
+    (
+        at((*ORG, "grant_max_age_s"), 1801),
+        [(W, "kbs org-kbs: raises the greatest age of its grants, in seconds: 1800 -> 1801")],
+    ),
+    (
+        at((*ORG, "grant_max_age_s"), None),
+        [(W, "kbs org-kbs: raises the greatest age of its grants, in seconds: 1800 -> 3600")],
+    ),
+    (
+        at((*ORG, "grant_max_age_s"), 3600),
+        [(W, "kbs org-kbs: raises the greatest age of its grants, in seconds: 1800 -> 3600")],
+    ),
+    (
+        at((*SECOND, "grant_max_age_s"), 3599),
+        [(N, "kbs second-kbs: lowers the greatest age of its grants, in seconds: 3600 -> 3599")],
+    ),
+    (
+        at((*SECOND, "grant_max_age_s"), 3600),
+        [(NEUTRAL, "kbs second-kbs: states the greatest age of its grants, in seconds, itself")],
+    ),
+    (
+        at(("certificates", "ek", "days"), 91),
+        [(W, "certificates: raises the life of ek certificates, in days: 90 -> 91")],
+    ),
+    (
+        at(("certificates", "idevid"), {"validity": "device-lifetime"}),
+        [(W, "certificates: no longer constrains the life of idevid certificates, in days")],
+    ),
+    (
+        at(("certificates", "iak"), None),
+        [(W, "certificates: no longer constrains the life of iak certificates, in days")],
+    ),
+    (
+        at(("limits",), None),
+        [
+            (W, "limits: raises how many enrolments of an instance are admitted within the window: 20 -> 60"),
+            (W, "limits: lowers the window, in seconds: 7200 -> 3600"),
+            (W, "limits: raises how many refusals of a launch are kept per hour: 100 -> 200"),
+        ],
+    ),
+    (
+        at(("limits", "instance_window_s"), 7201),
+        [(N, "limits: raises the window, in seconds: 7200 -> 7201")],
+    ),
     (
         at((*SECOND, "origins"), ["kbs-generated"]),
         [(N, "kbs second-kbs: drops provisioned from origins of secrets")],
@@ -268,8 +327,21 @@ def test_a_production_ca_that_refused_everything_is_widened_by_taking_the_permis
 
 # Members from which others are derived, or by which entries are found.
 _DERIVED = {
-    Policy: {"text", "digest", "unstated", "_made", "launches", "platforms", "kbs", "ephemeral", "tests"},
-    KbsEntry: {"id", "ear"},
+    Policy: {
+        "text",
+        "digest",
+        "unstated",
+        "contradictions",
+        "_made",
+        "launches",
+        "platforms",
+        "kbs",
+        "ephemeral",
+        "limits",
+        "tests",
+    },
+    KbsEntry: {"id", "ear", "unconstrained"},
+    LimitTerms: set(),
     LaunchEntry: {"name", "unconstrained", "platform"},
     PlatformEntry: {"name", "unconstrained", "floors"},
     EphemeralTerms: set(),
@@ -304,6 +376,7 @@ def _policies(content, toml):
     yield policy, launch, with_launch
     yield policy, fleet, with_fleet
     yield policy, policy.ephemeral, lambda new: replace(policy, ephemeral=new)
+    yield policy, policy.limits, lambda new: replace(policy, limits=new)
     yield policy, second.ear, lambda new: with_kbs(second, replace(second, ear=new))
     yield policy, policy.tests[0], lambda new: replace(policy, tests=(new,))
     yield (
@@ -352,6 +425,8 @@ def test_no_member_of_any_entry_is_forgotten(content, toml):
 
 
 _POOL = {
+    "grant_max_age_s": [1800, 3599, 3600, 3601],
+    "tenant": ["payments", "retail"],
     "status": ["trusted", "suspended"],
     "pattern": ["*/vtpm/*", "default/vtpm/*", "default/pool/*", "x/vtpm/a", "default/*/a"],
     "platform": ["fleet", "cloud"],
@@ -402,6 +477,11 @@ def edited(content, data):
     name, value = path[-1], place[path[-1]]
     if data.draw(st.integers(0, 3)) == 0:
         del place[name]
+    elif path[0] == "kbs" and data.draw(st.integers(0, 3)) == 0:
+        entry = after["kbs"][path[1]] if len(path) > 1 else after["kbs"][0]
+        entry["grant_max_age_s"] = data.draw(st.sampled_from(_POOL["grant_max_age_s"]))
+    elif name == "unconstrained" and path[0] == "kbs":
+        place[name] = data.draw(st.sampled_from([[], ["release-policy"]]))
     elif name in _LISTS:
         place[name] = data.draw(st.lists(st.sampled_from(_LISTS[name]), unique=True))
     elif name in _POOL:
@@ -461,7 +541,7 @@ def test_whatever_is_not_called_widening_admits_nothing_new(widely, facts, keys,
         resource=pick("default/vtpm/a", "default/pool/a", "x/vtpm/a"),
         origin=pick("kbs-generated", "provisioned"),
         release_policy=pick("ab" * 32, "00" * 32),
-        grant_iat=int(facts.at.timestamp()) - pick(0, 3600, 3601, 3602),
+        grant_iat=int(facts.at.timestamp()) - pick(0, 1800, 1801, 3600, 3601, 3602),
         store_format=pick("cocoonfs/1", "cocoonfs/2"),
         ek_templates=pick(("L-1",), ("L-1", "H-3"), ("L-2",)),
     )

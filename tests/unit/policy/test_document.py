@@ -1,6 +1,5 @@
 """Reading a document: what is refused, where the error points, and what the digest covers."""
 
-import copy
 import hashlib
 import json
 import re
@@ -11,6 +10,7 @@ from typing import get_args
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from document_edits import drop, edited, put
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +18,12 @@ from ca_service.evidence.ear import EAR_CHECKS
 from ca_service.judgment import BadRequest, NotFound
 from ca_service.policy import (
     UNSAFE_RULES,
+    USUAL_ENROLMENTS,
+    USUAL_REFUSALS,
+    USUAL_WINDOW_S,
     EarDemand,
     EphemeralTerms,
+    LimitTerms,
     checks,
     example_document,
     launch_checks,
@@ -27,7 +31,8 @@ from ca_service.policy import (
     load_complete,
 )
 from ca_service.policy.bits import GUEST_POLICY
-from ca_service.policy.document import MAX_DOCUMENT, UnsafeName
+from ca_service.policy.document import CertificatesTable, LimitsTable, UnsafeName, ValidityTable
+from ca_service.policy.document_kbs import KbsConstraint, KbsTable
 from ca_service.policy.document_launch import (
     LaunchConstraint,
     LaunchTable,
@@ -35,9 +40,12 @@ from ca_service.policy.document_launch import (
     PlatformTable,
     ProductName,
 )
+from ca_service.policy.reading_kbs import KBS_MEMBERS
 from ca_service.policy.reading_launch import FLOOR_MEMBERS, LAUNCH_MEMBERS, PLATFORM_MEMBERS
+from ca_service.policy.syntax import MAX_DOCUMENT
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.report import Product
+from vtpm.wire.templates import Role
 
 POLICIES = Path(__file__).parents[3] / "policies"
 
@@ -57,52 +65,6 @@ def assert_loads_or_refuses(text):
         detail = error.detail
     assert detail.isascii()
     assert detail.isprintable()
-
-
-def edited(content, edit):
-    changed = copy.deepcopy(content)
-    edit(changed)
-    return changed
-
-
-def put(*path, value):
-    def edit(content):
-        place = content
-        for step in path[:-1]:
-            place = place[step]
-        place[path[-1]] = value
-
-    return edit
-
-
-def drop(*path):
-    def edit(content):
-        place = content
-        for step in path[:-1]:
-            place = place[step]
-        del place[path[-1]]
-
-    return edit
-
-
-def twice(*path):
-    def edit(content):
-        place = content
-        for step in path:
-            place = place[step]
-        place.append(copy.deepcopy(place[0]))
-
-    return edit
-
-
-def twice_last(*path):
-    def edit(content):
-        place = content
-        for step in path:
-            place = place[step]
-        place.append(copy.deepcopy(place[-1]))
-
-    return edit
 
 
 # -- examples -------------------------------------------------------------------------------------------------
@@ -179,6 +141,9 @@ def test_the_commented_entries_of_the_production_example_are_valid(keys):
     assert [kbs.id for kbs in policy.kbs.values()] == ["org-kbs"]
     assert policy.kbs[keys[0].thumbprint()].ear == EarDemand((keys[2],), 600)
     assert [launch.name for launch in policy.launches.entries()] == ["svsm-2026-11", "svsm-signed"]
+    assert policy.kbs[keys[0].thumbprint()].grant_max_age == 600
+    assert policy.certificate_days == {Role.IAK: 365, Role.IDEVID: 365}
+    assert policy.limits == LimitTerms(USUAL_ENROLMENTS, USUAL_WINDOW_S, USUAL_REFUSALS)
     assert policy.ephemeral == EphemeralTerms(7, frozenset({"amd-svsm-services"}), volatile_stores=False)
     (platform,) = policy.platforms.values()
     assert platform.name == "fleet"
@@ -187,19 +152,27 @@ def test_the_commented_entries_of_the_production_example_are_valid(keys):
         "Genoa": 1,
         "Turin": 1,
     }
-    shown = filled.replace("#", "")
-    for member in (*LaunchTable.model_fields, *PlatformTable.model_fields, "from", "firmware", "ear"):
+    shown = example_document("production.toml").replace("#", "")
+    tables = (LaunchTable, PlatformTable, KbsTable, LimitsTable, CertificatesTable, ValidityTable)
+    members = [name for table in tables for name in table.model_fields]
+    for member in (*members, "from", "firmware"):
         assert (
             f"{member} = " in shown
             or f"[platform.{member}]" in shown
             or f"[kbs.{member}]" in shown
+            or f"[[kbs.{member}]]" in shown
+            or f"[certificates.{member}]" in shown
             or (f"[[platform.{member}]]" in shown)
         ), member
 
 
 def test_the_readme_names_every_constraint_with_its_member():
     readme = (POLICIES / "README.md").read_text()
-    for room, members in (("launch", LAUNCH_MEMBERS), ("platform", PLATFORM_MEMBERS | FLOOR_MEMBERS)):
+    for room, members in (
+        ("launch", LAUNCH_MEMBERS),
+        ("platform", PLATFORM_MEMBERS | FLOOR_MEMBERS),
+        ("kbs", KBS_MEMBERS),
+    ):
         for constraint, member in members.items():
             row = next(
                 line for line in readme.splitlines() if f"`{room}.{constraint}`" in line and "| `" in line
@@ -222,6 +195,8 @@ def test_the_names_agree_with_the_other_rooms(content, toml):
     ear = {*(check.id for check in EAR_CHECKS), "ear.profile"}
     assert {f"launch.{name}" for name in get_args(LaunchConstraint)} <= known
     assert {f"platform.{name}" for name in get_args(PlatformConstraint)} <= known
+    assert {f"kbs.{name}" for name in get_args(KbsConstraint)} <= known
+    assert set(get_args(KbsConstraint)) == set(KBS_MEMBERS)
     assert set(get_args(LaunchConstraint)) == set(LAUNCH_MEMBERS)
     assert set(get_args(PlatformConstraint)) == {*PLATFORM_MEMBERS, *FLOOR_MEMBERS}
     assert {rule for rules in UNSAFE_RULES.values() for rule in rules} <= known | ear
@@ -345,175 +320,6 @@ def _inline(value):
 
 
 # -- meaning --------------------------------------------------------------------------------------------------
-
-ERRORS = [
-    (drop("schema"), "schema"),
-    (put("schema", value=2), "schema"),
-    (put("schema", value=True), "schema"),
-    (put("schema", value="1"), "schema"),
-    (put("surprise", value=1), "surprise"),
-    (put("grant", "surprise", value=1), "grant.surprise"),
-    (put("grant", "max_age_s", value=0), "grant.max_age_s"),
-    (put("grant", "max_age_s", value=10**9), "grant.max_age_s"),
-    (put("grant", "max_age_s", value="3600"), "grant.max_age_s"),
-    (put("grant", "max_age_s", value=True), "grant.max_age_s"),
-    (drop("grant", "max_age_s"), "grant.max_age_s"),
-    (put("tpm", "ek", value=[]), "tpm.ek"),
-    (put("tpm", "ek", value=["L-1", "L-9"]), "tpm.ek[1]"),
-    (put("tpm", "iak", value=["L-1"]), "tpm.iak[0]"),
-    (put("tpm", "ek", value=["L-1", "L-1"]), "tpm.ek[1]"),
-    (drop("tpm", "idevid"), "tpm.idevid"),
-    (put("store", "formats", value=[]), "store.formats"),
-    (put("store", "formats", value=["cocoonfs/1", "cocoonfs/1"]), "store.formats[1]"),
-    (put("store", "formats", value=["cocoonfs"]), "store.formats[0]"),
-    (put("store", "formats", value=["none"]), "store.formats[0]"),
-    (put("kbs", 0, "id", value="Org KBS"), "kbs[0].id"),
-    (put("kbs", 0, "id", value=""), "kbs[0].id"),
-    (put("kbs", 0, "id", value="unlisted:x"), "kbs[0].id"),
-    (put("kbs", 1, "id", value="org-kbs"), "kbs[1].id"),
-    (put("kbs", 0, "surprise", value=1), "kbs[0].surprise"),
-    (put("kbs", 0, "status", value="fine"), "kbs[0].status"),
-    (drop("kbs", 0, "status"), "kbs[0].status"),
-    (put("kbs", 0, "status", value="compromised"), "kbs[0]"),
-    (put("kbs", 0, "compromised_since", value=datetime(2026, 1, 1, tzinfo=UTC)), "kbs[0]"),
-    (put("kbs", 0, "valid_from", value=datetime(2027, 1, 1, tzinfo=UTC)), "kbs[0]"),
-    (put("kbs", 0, "valid_from", value=datetime(2026, 1, 1)), "kbs[0].valid_from"),  # noqa: DTZ001
-    (put("kbs", 0, "valid_from", value="2026-01-01T00:00:00Z"), "kbs[0].valid_from"),
-    (put("kbs", 0, "origins", value=[]), "kbs[0].origins"),
-    (put("kbs", 0, "origins", value=["anywhere"]), "kbs[0].origins[0]"),
-    (put("kbs", 0, "origins", value=["provisioned", "provisioned"]), "kbs[0].origins[1]"),
-    (drop("kbs", 0, "origins"), "kbs[0].origins"),
-    (put("kbs", 0, "release_policies", value=[]), "kbs[0].release_policies"),
-    (put("kbs", 0, "release_policies", value=["AB" * 32]), "kbs[0].release_policies[0]"),
-    (put("kbs", 0, "release_policies", value=["ab" * 31]), "kbs[0].release_policies[0]"),
-    (twice("kbs", 0, "release_policies"), "kbs[0].release_policies[2]"),
-    (put("kbs", 0, "key", value=[]), "kbs[0].key"),
-    (put("kbs", 0, "key", 0, value={}), "kbs[0].key[0]"),
-    (put("kbs", 0, "key", 0, "pem", value="x"), "kbs[0].key[0]"),
-    (put("kbs", 0, "key", 0, value={"pem": "x"}), "kbs[0].key[0].pem"),
-    (put("kbs", 0, "key", 0, "jwk", "x", value="AAAA"), "kbs[0].key[0].jwk.x"),
-    (put("kbs", 0, "key", 0, "jwk", "d", value="AAAA"), "kbs[0].key[0].jwk.d"),
-    (put("kbs", 0, "key", 0, "jwk", "crv", value="P-521"), "kbs[0].key[0].jwk.crv"),
-    (put("kbs", 0, "key", 0, "jwk", "kty", value=3), "kbs[0].key[0].jwk.kty"),
-    (drop("kbs", 0, "key", 0, "jwk", "y"), "kbs[0].key[0].jwk.y"),
-    (twice("kbs", 0, "key"), "kbs[0].key[2]"),
-    (put("kbs", 0, "resource", value=[]), "kbs[0].resource"),
-    (put("kbs", 0, "resource", 0, "pattern", value="default/*"), "kbs[0].resource[0].pattern"),
-    (put("kbs", 0, "resource", 0, "pattern", value="default/vtpm/vm-*"), "kbs[0].resource[0].pattern"),
-    (put("kbs", 0, "resource", 0, "pattern", value="a/b/c/d"), "kbs[0].resource[0].pattern"),
-    (put("kbs", 0, "resource", 0, "pattern", value="**/b/c"), "kbs[0].resource[0].pattern"),
-    (put("kbs", 0, "resource", 0, "shared", value="yes"), "kbs[0].resource[0].shared"),
-    (twice("kbs", 0, "resource"), "kbs[0].resource[2].pattern"),
-    (put("kbs", 0, "resource", 1, "pattern", value="*/*/*"), "kbs[0].resource[1].pattern"),
-    (put("launch", 0, "measurement", value="11" * 47), "launch[0].measurement"),
-    (put("launch", 0, "measurement", value="AA" * 48), "launch[0].measurement"),
-    (put("launch", 1, "measurement", value="11" * 48), "launch[1].measurement"),
-    (put("launch", 1, "name", value="standard"), "launch[1].name"),
-    (put("launch", 0, "capabilities", value=["flies"]), "launch[0].capabilities[0]"),
-    (put("launch", 0, "capabilities", value=["oracle-free"] * 2), "launch[0].capabilities[1]"),
-    (drop("launch", 0, "capabilities"), "launch[0].capabilities"),
-    (put("launch", 0, "products", value=[]), "launch[0].products"),
-    (put("launch", 0, "products", value=["Rome"]), "launch[0].products[0]"),
-    (put("launch", 0, "products", value=["Milan", "Milan"]), "launch[0].products[1]"),
-    (put("kbs", 0, "ear", value={"max_age_s": 60, "key": []}), "kbs[0].ear.key"),
-    (put("kbs", 0, "ear", value={"max_age_s": 60}), "kbs[0].ear.key"),
-    (put("kbs", 0, "ear", value={"key": [{"pem": "x"}]}), "kbs[0].ear.max_age_s"),
-    (put("kbs", 0, "ear", value={"max_age_s": 0, "key": [{"pem": "x"}]}), "kbs[0].ear.max_age_s"),
-    (put("kbs", 0, "ear", value={"max_age_s": 604801, "key": [{"pem": "x"}]}), "kbs[0].ear.max_age_s"),
-    (put("kbs", 0, "ear", value={"max_age_s": 60, "key": [{"pem": "x"}]}), "kbs[0].ear.key[0].pem"),
-    (put("launch", 0, "id_keys", value=[]), "launch[0].id_keys"),
-    (put("launch", 0, "id_keys", value=["00" * 48]), "launch[0].id_keys[0]"),
-    (put("launch", 0, "id_keys", value=["5a" * 47]), "launch[0].id_keys[0]"),
-    (put("launch", 0, "id_keys", value=["5a" * 48] * 2), "launch[0].id_keys[1]"),
-    (put("launch", 2, "author_keys", value=["00" * 48]), "launch[2].author_keys[0]"),
-    (twice("launch", 0, "host_data"), "launch[0].host_data[2]"),
-    (put("launch", 0, "host_data", value=["d0" * 31]), "launch[0].host_data[0]"),
-    (put("launch", 0, "family_ids", value=["fa" * 17]), "launch[0].family_ids[0]"),
-    (put("launch", 0, "image_ids", value=[]), "launch[0].image_ids"),
-    (put("launch", 0, "min_guest_svn", value=-1), "launch[0].min_guest_svn"),
-    (put("launch", 0, "min_guest_svn", value=1 << 32), "launch[0].min_guest_svn"),
-    (put("launch", 0, "min_abi", value="1"), "launch[0].min_abi"),
-    (put("launch", 0, "min_abi", value="1.256"), "launch[0].min_abi"),
-    (put("launch", 0, "min_abi", value="1.051"), "launch[0].min_abi"),
-    (put("launch", 0, "min_abi", value=1.51), "launch[0].min_abi"),
-    (put("launch", 0, "guest_policy", "forbid", value=["smt"]), "launch[0].guest_policy"),
-    (put("launch", 0, "guest_policy", "require", value=["cxl"]), "launch[0].guest_policy"),
-    (put("launch", 0, "guest_policy", "require", value=["debug"]), "launch[0].guest_policy.require[0]"),
-    (drop("launch", 0, "guest_policy", "either"), "launch[0].guest_policy.either"),
-    (put("launch", 0, "platform", value="elsewhere"), "launch[0].platform"),
-    (put("launch", 0, "products", value=["Milan", "Turin"]), "launch[0].products[1]"),
-    (put("launch", 0, "unconstrained", value=["author-key"] * 2), "launch[0].unconstrained[1]"),
-    (put("launch", 0, "unconstrained", value=["author-key", "abi"]), "launch[0].unconstrained[1]"),
-    (put("launch", 0, "unconstrained", value=["product"]), "launch[0].unconstrained[0]"),
-    (lambda content: [content["launch"][2].pop(name) for name in ("id_keys", "author_keys")], "launch[2]"),
-    (twice("platform"), "platform[1].name"),
-    (put("platform", 0, "name", value=""), "platform[0].name"),
-    (put("platform", 0, "keys", value=[]), "platform[0].keys"),
-    (put("platform", 0, "keys", value=["VCEK", "VCEK"]), "platform[0].keys[1]"),
-    (put("platform", 0, "keys", value=["none"]), "platform[0].keys[0]"),
-    (put("platform", 0, "report_versions", value=[1]), "platform[0].report_versions[0]"),
-    (put("platform", 0, "report_versions", value=[6]), "platform[0].report_versions[0]"),
-    (put("platform", 0, "report_versions", value=[3, 3]), "platform[0].report_versions[1]"),
-    (put("platform", 0, "platform_info", "forbid", value=[]), "platform[0].platform_info"),
-    (twice("platform", 0, "platform_info", "forbid"), "platform[0].platform_info"),
-    (
-        put(
-            "platform",
-            0,
-            "platform_info",
-            value={
-                "require": ["other"],
-                "forbid": ["tio"],
-                "either": ["ecc", "alias-check", "smt", "tsme", "rapl-disabled", "ciphertext-hiding"],
-            },
-        ),
-        "platform[0].platform_info",
-    ),
-    (put("platform", 0, "mitigations", "launch", value=-1), "platform[0].mitigations.launch"),
-    (put("platform", 0, "mitigations", "current", value=1 << 53), "platform[0].mitigations.current"),
-    (put("platform", 0, "chips", value={}), "platform[0].chips"),
-    (put("platform", 0, "chips", "deny", value=["01" * 64]), "platform[0].chips"),
-    (put("platform", 0, "chips", "allow", value=[]), "platform[0].chips.allow"),
-    (put("platform", 0, "chips", "allow", value=["00" * 64]), "platform[0].chips.allow[0]"),
-    (put("platform", 0, "chips", "allow", value=["00" * 8]), "platform[0].chips.allow[0]"),
-    (put("platform", 0, "chips", "allow", value=["01" * 32]), "platform[0].chips.allow[0]"),
-    (
-        put("platform", 0, "chips", "allow", value=["01" * 8, "01" * 8 + "00" * 56]),
-        "platform[0].chips.allow[1]",
-    ),
-    (put("platform", 0, "provisional_firmware", value="no"), "platform[0].provisional_firmware"),
-    (put("platform", 0, "crl_max_age_days", value=0), "platform[0].crl_max_age_days"),
-    (put("platform", 0, "unconstrained", value=["stated"]), "platform[0].unconstrained[0]"),
-    (put("platform", 0, "unconstrained", value=["build"]), "platform[0].unconstrained[0]"),
-    (put("platform", 0, "tcb", 0, "product", value="Rome"), "platform[0].tcb[0].product"),
-    (drop("platform", 0, "tcb", 0, "reported", "tee"), "platform[0].tcb[0]"),
-    (put("platform", 0, "tcb", 0, "launch", "fmc", value=0), "platform[0].tcb[0]"),
-    (put("platform", 0, "tcb", 0, "product", value="Turin"), "platform[0].tcb[0]"),
-    (put("platform", 0, "tcb", 0, "reported", "snp", value=256), "platform[0].tcb[0].reported.snp"),
-    (put("platform", 0, "tcb", 0, "firmware", value="1"), "platform[0].tcb[0].firmware"),
-    (put("platform", 0, "tcb", 0, "firmware", value="1.55.300"), "platform[0].tcb[0].firmware"),
-    (put("platform", 0, "tcb", 0, "firmware", value="1.55.29.0"), "platform[0].tcb[0].firmware"),
-    (put("platform", 0, "tcb", 0, "from", value=datetime(2026, 1, 1, tzinfo=UTC)), "platform[0].tcb[0].from"),
-    (drop("platform", 0, "tcb", 2, "from"), "platform[0].tcb[2].from"),
-    (put("platform", 0, "tcb", 2, "from", value=datetime(2026, 1, 1)), "platform[0].tcb[2].from"),  # noqa: DTZ001
-    (twice_last("platform", 0, "tcb"), "platform[0].tcb[3].from"),
-    (put("platform", 0, "tcb", 2, "reported", "microcode", value=218), "platform[0].tcb[2].reported"),
-    (put("platform", 0, "tcb", 2, "committed", "bootloader", value=3), "platform[0].tcb[2].committed"),
-    (put("platform", 0, "tcb", 2, "launch", "snp", value=26), "platform[0].tcb[2].launch"),
-    (put("platform", 0, "tcb", 2, "firmware", value="1.55.28"), "platform[0].tcb[2].firmware"),
-    (drop("platform", 0, "tcb", 1), "launch[0].products[1]"),
-    (put("unsafe", value=[{"name": "UnsafeAllowAll", "gives_up": "x"}]), "unsafe[0].name"),
-    (put("unsafe", value=[{"name": "UnsafeAllowAnyKbs"}]), "unsafe[0].gives_up"),
-    (put("unsafe", value=[{"name": "UnsafeAllowAnyKbs", "gives_up": ""}]), "unsafe[0].gives_up"),
-    (put("unsafe", value=[{"name": "UnsafeAllowAnyKbs", "gives_up": "x"}] * 2), "unsafe[1].name"),
-]
-
-
-@pytest.mark.parametrize(("edit", "path"), ERRORS, ids=[f"{i}-{path}" for i, (_, path) in enumerate(ERRORS)])
-def test_errors_of_meaning_name_the_place(content, toml, edit, path):
-    error = refused(toml(edited(content, edit)))
-    assert error.path == path
-    assert error.detail.startswith(f"{path}: ")
 
 
 def test_they_name_the_entry_too(content, toml):

@@ -19,6 +19,7 @@ FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 
 _CONSTRAINTS = {
     "release_policies",
+    "grant_max_age_s",
     "valid_from",
     "valid_to",
     "compromised_since",

@@ -10,6 +10,7 @@ from ca_service.policy import document
 from ca_service.policy.brokers import KbsEntry
 from ca_service.policy.document import IakProfile
 from ca_service.policy.ephemeral import EphemeralReader, EphemeralTerms
+from ca_service.policy.garbage import uncollected
 from ca_service.policy.launches import LaunchIndex, PlatformEntry
 from ca_service.policy.questions import Unstated
 from ca_service.policy.reading import BrokerReader, Reader, TemplateReader
@@ -84,6 +85,7 @@ class Policy:
         ]
 
 
+@uncollected()
 def load(text: str) -> Policy:
     """Read and index a policy document.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ca_service.policy.allowlist import Policy
 from ca_service.policy.changes.brokers import compare_brokers
 from ca_service.policy.changes.effects import Change, Effect, Step, about
+from ca_service.policy.changes.instances import admitted_unlisted
 from ca_service.policy.changes.launches import compare_launches, compare_platforms
 from ca_service.policy.changes.orders import Stand, allowed, changed, constraint, most, permission
 from ca_service.policy.checks import SIMULATION
@@ -52,7 +53,7 @@ def _changes(old: Policy, new: Policy, mode: str) -> Iterator[Change]:
         text = "has no Unsafe... entries any more, because of which everything was refused"
         yield Change("policy", text, Effect.WIDENS)
     yield from about("unsafe", _unsafe(old, new))
-    yield from compare_brokers(old.kbs, new.kbs)
+    yield from admitted_unlisted(compare_brokers(old.kbs, new.kbs), new.unsafe)
     yield from compare_launches(old.launches, new.launches)
     yield from compare_platforms(old.platforms, new.platforms)
     yield from about("grant", _grant(old, new))

@@ -49,7 +49,7 @@ def _in_turn(few: Callable[[], object], many: Callable[[], object]) -> tuple[flo
 
 def _asked(world: w.World, judge: Judge, submission: Submission) -> list[PolicyFacts]:
     """Facts that are found by measurement, by ID key, by author key and not at all."""
-    facts = judge._facts(submission, judge._snp(submission, world.time), world.time)
+    facts = judge._facts(submission, judge.evidence(submission, world.time), world.time)
     found = [facts, replace(facts, kbs_thumbprint="nobody's", resource="no/such/one")]
     reports = large.strangers(world).values()
     return found + [replace(facts, launch=replace(facts.launch, report=report)) for report in reports]

@@ -45,6 +45,7 @@ from vtpm.wire.report import Product
 from vtpm.wire.runtime_data import StoreStatement
 
 SECOND = ec.derive_private_key(0x5EC, ec.SECP384R1())
+VERIFIER = ec.derive_private_key(0xEA5, ec.SECP256R1())
 NOBODY = ec.derive_private_key(0x0B0D, ec.SECP384R1())
 TPMS = 5
 RESOURCES = ("default/vtpm/a", "default/vtpm/b", "default/pool/c", "default/vtpm/d", "x/vtpm/e")
@@ -72,6 +73,7 @@ def documents(world: w.World) -> list[str]:
     second["key"] = [{"jwk": EcJwk.from_key(SECOND.public_key()).members()}]
     second["resource"] = [{"pattern": "*/vtpm/*"}]
     base["kbs"] = [ours, second]
+    verifier = {"jwk": EcJwk.from_key(VERIFIER.public_key()).members()}
     fresh = platform | {"name": "fresh", "crl_max_age_days": 30}
     fresh["unconstrained"] = [word for word in platform["unconstrained"] if word != "crl-age"]
     listed = {
@@ -83,6 +85,7 @@ def documents(world: w.World) -> list[str]:
         {"kbs": [ours | {"status": "suspended"}, second]},
         {"kbs": [second]},
         {"kbs": [ours | {"valid_to": w.START.replace(year=2027)}, second]},
+        {"kbs": [ours | {"ear": {"key": [verifier], "max_age_s": 60}}, second]},
         {"grant": {"max_age_s": 10}},
         {"launch": [launch | {"platform": "fresh"}], "platform": [platform, fresh]},
         listed,

@@ -195,6 +195,7 @@ def policy_figures(found: dict[str, float]) -> list[dict[str, object]]:
         figure("policy: a decision, 10,000 launches to 10", found["decision"], "ratio", floor=1.0, aim=1.2),
         figure("policy: a decision, of 10 launches", found["decision_few"], "ms"),
         figure("policy: reading 10,000 launches", found["load"], "s", floor=found["parse"], aim=3),
+        figure("policy: applying a change of it", found["apply"], "s", floor=2 * found["parse"]),
         figure("policy: length of that document", found["size"], "MiB"),
         figure("policy: memory of a worker for it", found["memory"], "MiB"),
     ]

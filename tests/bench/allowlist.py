@@ -113,8 +113,8 @@ def measure(folder: Path) -> dict[str, float]:
     Returns:
         ``rules`` and ``decision``: ratios, of the policy's own rules and of a whole decision about a request; with
         ``rules_few`` and ``decision_few``, in milliseconds of CPU, what they are ratios to. ``load``: CPU seconds from
-        the document's text to a policy, ``parse`` those of the TOML parser alone; ``size``: of the text, and
-        ``memory``: of a process that has it in force, MiB.
+        the document's text to a policy, ``parse`` those of the TOML parser alone, ``apply`` those of an operator's
+        change of it; ``size``: of the text, and ``memory``: of a process that has it in force, MiB.
     """
     world = w.World.create(folder)
     judge = Judge.of(world.authority.ca_id, MODE)
@@ -123,8 +123,11 @@ def measure(folder: Path) -> dict[str, float]:
     enroller, tpm = world.enroller(store), w.SoftTpm()
     enroller.recover()
     bodies = [world.body(enroller.new_nonce().nonce, tpm) for _ in range(BODIES)]
-    store.close()
     text = large.document(world, large.LARGE)
+    w.operate(world, store, "policy-apply", text=text)
+    narrower = text.replace("max_age_s = 3600", "max_age_s = 3599")
+    applying = _cpu_s(lambda: w.operate(world, store, "policy-apply", text=narrower))
+    store.close()
     memory = _memory_mib(text)
     few, many = load(large.document(world, large.TEN)), load(text)
     loading = statistics.median(_cpu_s(lambda: load(text)) for _ in range(LOADS))
@@ -139,6 +142,7 @@ def measure(folder: Path) -> dict[str, float]:
         "decision_few": whole[0] * 1000,
         "load": loading,
         "parse": parsing,
+        "apply": applying,
         "size": len(text) / _MIB,
         "memory": memory,
     }

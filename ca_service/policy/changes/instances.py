@@ -1,8 +1,8 @@
 """Brokers and resources that a permissive entry admits whether they are listed or not.
 
-The ledger knows an instance by broker and resource, and by its volume's salt where the resource is shared. Under such an
-entry, who is taken off the list is admitted as before, but as another instance: nothing that is known of the earlier one
-holds it back any more.
+The ledger knows an instance by broker and resource, and by its volume's salt where the resource is shared. Under such
+an entry, who is taken off the list is admitted as before, but as another instance: nothing that is known of the
+earlier one holds it back any more.
 """
 
 from collections.abc import Container, Iterable, Iterator

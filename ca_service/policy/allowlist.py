@@ -7,7 +7,6 @@ from typing import TypeVar, cast
 
 from ca_service.judgment import BadRequest
 from ca_service.policy import document
-from ca_service.policy.bounds import check_bounds
 from ca_service.policy.brokers import KbsEntry
 from ca_service.policy.document import IakProfile
 from ca_service.policy.ephemeral import EphemeralReader, EphemeralTerms
@@ -131,11 +130,10 @@ def load_complete(text: str) -> Policy:
     """Read a policy document that is to be put in force: it leaves no constraint open.
 
     Raises:
-        BadRequest: as `load`; as `bounds.check_bounds`; or a constraint is neither stated nor named in
-            `unconstrained`. `detail` has the first and how many more there are, `remedy` these (one a line, up to 20
-            with the first): each with its path, what is missing and its entry.
+        BadRequest: as `load`; or a constraint is neither stated nor named in `unconstrained`. `detail` has the first
+            and how many more there are, `remedy` these (one a line, up to 20 with the first): each with its path, what
+            is missing and its entry.
     """
-    check_bounds(text.encode("utf-8", "surrogatepass"))
     policy = load(text)
     if policy.unstated:
         first, *more = policy.unstated

@@ -17,6 +17,8 @@ from ca_service.policy import UNSAFE_RULES, Policy, load
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
 
 POOL = {
+    "grant_max_age_s": [1800, 3599, 3600, 3601],
+    "tenant": ["payments", "retail"],
     "status": ["trusted", "suspended"],
     "pattern": ["*/vtpm/*", "default/vtpm/*", "default/pool/*", "x/vtpm/a", "default/*/a"],
     "platform": ["fleet", "cloud"],
@@ -58,11 +60,16 @@ OPTIONAL = {
     "": {
         "ephemeral": [{"days": 3, "profiles": ["amd-svsm-services"]}, {"days": 2, "volatile_stores": True}],
         "grant": [{"max_age_s": 3600}],
+        "certificates": [{"ek": {"days": 365}}, {"iak": {"days": 30}, "idevid": {"days": 365}}],
+        "limits": [{"instance_enrolments": 30}, {"instance_window_s": 1800}],
         "store": [{"formats": ["cocoonfs/1"]}],
         "unsafe": [[{"name": name, "gives_up": "x"}] for name in sorted(UNSAFE_RULES)],
     },
     "kbs": {
         "label": ["Ours"],
+        "tenant": POOL["tenant"],
+        "grant_max_age_s": POOL["grant_max_age_s"],
+        "unconstrained": [["release-policy"]],
         "release_policies": [["ab" * 32], ["00" * 32]],
         "valid_from": POOL["valid_from"],
         "valid_to": POOL["valid_to"],

@@ -2,7 +2,7 @@
 
 from ca_service.policy import load
 
-MAX_POLICY = 4 * 1024 * 1024
+MAX_POLICY = 16 * 1024 * 1024
 """Largest policy, in bytes; a CA puts none in force that is longer."""
 
 

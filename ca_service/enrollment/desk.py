@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from threading import Lock
 
 from ca_service.audit import Log
 from ca_service.enrollment.claim import Claim
@@ -90,6 +91,7 @@ class Desk:
     faults: Faults = no_faults
     observe: Observer = unobserved
     _policies: dict[int, Policy] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _reading: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
     _kept: set[tuple[int, str]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
@@ -163,6 +165,11 @@ class Desk:
         return ends
 
     def _policy(self, tx: Transaction, version: int) -> Policy:
+        # A large document takes seconds and much memory to read: one thread does, and the others have it from that one.
+        with self._reading:
+            return self._read_policy(tx, version)
+
+    def _read_policy(self, tx: Transaction, version: int) -> Policy:
         policy = self._policies.get(version)
         if policy is None:
             row = tx.policies.get(version)

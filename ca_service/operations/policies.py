@@ -16,7 +16,7 @@ from ca_service.store import PolicyRow, Store, Transaction, read_schedule
 from vtpm.wire.encoding import Members
 from vtpm.wire.message_fields import parse_time
 
-MAX_POLICY = 4 * 1024 * 1024
+MAX_POLICY = 16 * 1024 * 1024
 """Longest policy document, in bytes of UTF-8."""
 
 _MOST_VERSIONS = 2**31 - 1

@@ -13,6 +13,7 @@ from ca_service.policy.brokers import KbsEntry
 from ca_service.policy.document import IakProfile
 from ca_service.policy.ephemeral import EphemeralReader, EphemeralTerms
 from ca_service.policy.expectations import Expectation, ExpectationReader
+from ca_service.policy.garbage import uncollected
 from ca_service.policy.launches import LaunchIndex, PlatformEntry
 from ca_service.policy.questions import Contradiction, Unstated
 from ca_service.policy.reading import Reader, TemplateReader
@@ -107,6 +108,7 @@ class Policy:
         ]
 
 
+@uncollected()
 def load(text: str) -> Policy:
     """Read and index a policy document.
 

@@ -27,7 +27,7 @@ def _signing_key(entry: PlatformEntry, facts: LaunchFacts) -> Seen:
 
 def _report_version(entry: PlatformEntry, facts: LaunchFacts) -> Seen:
     version, allowed = facts.report.version, entry.report_versions
-    expected = None if allowed is None else listing(str(known) for known in allowed)
+    expected = None if allowed is None else listing([str(known) for known in allowed])
     return Seen(expected, version in (allowed or ()), str(version))
 
 

@@ -3,15 +3,18 @@
 The sentence for the requester never tells what is on the allow-list; what was expected is for the operator.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from ca_service.policy.facts import LaunchFacts
 
 NOT_STATED = "the policy does not say"
 """What the operator reads where a document leaves a question open."""
+
+
+_MOST_LISTED: Final = 16
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def among(allowed: frozenset[bytes] | None, actual: bytes) -> Seen:
     return Seen(only, actual in allowed, actual.hex())
 
 
-def listing(values: Iterable[str]) -> str:
-    """Names for the operator."""
+def listing(values: Collection[str]) -> str:
+    """Names for the operator; of many their number alone, for a trace is stored with every decision."""
+    if len(values) > _MOST_LISTED:
+        return f"one of {len(values)} values"
     return ", ".join(sorted(values)) or "nothing"

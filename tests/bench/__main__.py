@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import allowlist
 import authority
 import enrollment_world as w
 import evidence
@@ -186,9 +187,24 @@ def restart_figures(times: dict[str, float]) -> list[dict[str, object]]:
     ]
 
 
+def policy_figures(found: dict[str, float]) -> list[dict[str, object]]:
+    """The lines about a policy of 10,000 launches: the issue's bound as aim, for the rules alone and for a decision."""
+    return [
+        figure("policy: its rules, 10,000 launches to 10", found["rules"], "ratio", floor=1.0, aim=1.2),
+        figure("policy: its rules, of 10 launches", found["rules_few"], "ms"),
+        figure("policy: a decision, 10,000 launches to 10", found["decision"], "ratio", floor=1.0, aim=1.2),
+        figure("policy: a decision, of 10 launches", found["decision_few"], "ms"),
+        figure("policy: reading 10,000 launches", found["load"], "s", floor=found["parse"], aim=3),
+        figure("policy: applying a change of it", found["apply"], "s", floor=2 * found["parse"]),
+        figure("policy: length of that document", found["size"], "MiB"),
+        figure("policy: memory of a worker for it", found["memory"], "MiB"),
+    ]
+
+
 PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {
     "publication": lambda: _in_folder(lambda folder: publication_figures(publication.measure(folder))),
     "restart": lambda: restart_figures(restart.measure()),
+    "policy": lambda: _in_folder(lambda folder: policy_figures(allowlist.measure(folder / "policy"))),
 }
 """What can be measured alone: `python tests/bench/__main__.py publication`."""
 
@@ -230,6 +246,7 @@ def measure_all() -> list[dict[str, object]]:
         disk = volume.measure(Path(folder))
         ca = authority.measure(Path(folder), work)
         lists = publication.measure(Path(folder))
+        policy = allowlist.measure(Path(folder) / "policy")
     restarted, snp = restart.measure(), evidence.measure()
     rsa_ms, ecc_ms = manufacture_ms("L-1", "H-3"), manufacture_ms("H-3", "H-3")
     return [
@@ -239,6 +256,7 @@ def measure_all() -> list[dict[str, object]]:
         *authority_figures(ca),
         *publication_figures(lists),
         *restart_figures(restarted),
+        *policy_figures(policy),
         figure("manufacture: EK L-1, IAK and IDevID H-3", rsa_ms, "ms"),
         figure("manufacture: EK, IAK and IDevID H-3", ecc_ms, "ms"),
         figure("evidence: SNP report, chain known", snp["warm"], "ms", floor=snp["bare"]),

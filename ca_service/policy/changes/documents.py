@@ -7,6 +7,7 @@ from ca_service.policy.allowlist import Policy
 from ca_service.policy.changes.approval import compare_approval
 from ca_service.policy.changes.brokers import compare_brokers
 from ca_service.policy.changes.effects import Change, Effect, Step, about
+from ca_service.policy.changes.instances import admitted_unlisted
 from ca_service.policy.changes.launches import compare_launches, compare_platforms
 from ca_service.policy.changes.orders import (
     Stand,
@@ -65,7 +66,7 @@ def _changes(old: Policy, new: Policy, mode: str) -> Iterator[Change]:
         yield Change("policy", text, Effect.WIDENS)
     yield from about("approval", compare_approval(old.approval, new.approval, mode))
     yield from about("unsafe", _unsafe(old, new))
-    yield from compare_brokers(old, new)
+    yield from admitted_unlisted(compare_brokers(old, new), new.unsafe)
     yield from compare_launches(old.launches, new.launches)
     yield from compare_platforms(old.platforms, new.platforms)
     yield from about("grant", _grant(old, new))

@@ -1,12 +1,12 @@
 """A policy document as values that a test can change, and facts that it admits."""
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from policy_edits import written
 
 from ca_service.judgment import Verdict, judge_all
 from ca_service.policy import LaunchFacts, PolicyFacts, checks, launch_checks, load
@@ -60,23 +60,9 @@ def floors(bootloader, tee, snp, microcode):
     return {name: dict(levels) for name in ("reported", "committed", "launch")}
 
 
-def _value(value):
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {_value(member)}" for name, member in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_value(element) for element in value) + "]"
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return json.dumps(value)
-
-
 @pytest.fixture(scope="session")
 def toml():
     """A document of tables and arrays of tables as TOML text."""
-
-    def written(content):
-        return "".join(f"{name} = {_value(value)}\n" for name, value in content.items())
-
     return written
 
 

@@ -26,7 +26,7 @@ class Expectation:
         digest: SHA-256 of that file in hex; empty if no test of the document pins it.
         expect: "admitted" or "refused".
         rule: id of the first rule that must say no; empty if none may.
-        at: the time to judge at, UTC; None for that of the record.
+        at: the time to judge at, UTC, whole seconds; None for that of the record.
     """
 
     name: str
@@ -50,7 +50,7 @@ class ExpectationReader(Reader):
 
         Raises:
             BadRequest: a name stands twice, a refusal has no rule or an admission has one, one file is pinned to two
-                digests, or more than `MOST_FILES` are named.
+                digests, more than `MOST_FILES` are named, or a time is no time of a decision.
         """
         self.unique((table.name for table in tables), "test", member="name")
         read = tuple(self._entry(table, i) for i, table in enumerate(tables))
@@ -80,6 +80,8 @@ class ExpectationReader(Reader):
             at = None if table.at is None else table.at.astimezone(UTC)
         except OverflowError:
             raise self.refuse("is beyond the calendar", "test", i, "at") from None
+        if at is not None and at.microsecond:
+            raise self.refuse("must be a whole second, as all times of decisions are", "test", i, "at")
         return Expectation(
             name=table.name,
             path="" if kept else table.evidence,

@@ -57,6 +57,7 @@ def test_tests_are_read_in_their_order(tests):
         ({"rule": "kbs.listed"}, "rule", "belongs to refusals"),
         ({"expect": "refused", "rule": "kbs"}, "rule", "match pattern"),
         ({"at": datetime(2026, 1, 1)}, "at", "timezone"),  # noqa: DTZ001 - that is the point
+        ({"at": datetime(2026, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)}, "at", "whole second"),
         ({"name": "Not a name"}, "name", "match pattern"),
         ({"surprise": 1}, "surprise", "not permitted"),
     ],

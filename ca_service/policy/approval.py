@@ -8,7 +8,7 @@ Operators = Literal["one", "two"]
 
 
 class ApprovalTable(Table):
-    """``[approval]``: whether a version that widens the policy needs the approval of a second operator."""
+    """Whether a version that widens the policy needs the approval of a second operator."""
 
     widening: Annotated[Operators, says("Whether a version that admits more waits for another operator.")]
 

@@ -42,11 +42,7 @@ def _evidence(value: str) -> str:
 
 
 class TestTable(Table):
-    """``[[test]]``: what this document must say of recorded evidence.
-
-    `evidence` is the path of a file beside the document, or ``sha256:`` and the digest of one that the CA keeps;
-    `sha256` pins the file. `rule` is that of the first check that says no.
-    """
+    """What this document must say of recorded evidence."""
 
     __test__ = False  # for pytest, which takes the name for a test's
 

@@ -51,15 +51,15 @@ def test_tests_are_read_in_their_order(tests):
         ({"evidence": "a" * 257}, "evidence", "256 characters"),
         ({"evidence": "sha256:ABC"}, "evidence", "64 lower-case hex digits"),
         ({"evidence": f"sha256:{ONE}", "sha256": ONE}, "sha256", "names the digest already"),
-        ({"sha256": ONE.upper()}, "sha256", "match pattern"),
+        ({"sha256": ONE.upper()}, "sha256", "64 lower-case hex digits"),
         ({"expect": "maybe"}, "expect", "admitted"),
         ({"expect": "refused"}, "rule", "must be stated"),
         ({"rule": "kbs.listed"}, "rule", "belongs to refusals"),
-        ({"expect": "refused", "rule": "kbs"}, "rule", "match pattern"),
-        ({"at": datetime(2026, 1, 1)}, "at", "timezone"),  # noqa: DTZ001 - that is the point
+        ({"expect": "refused", "rule": "kbs"}, "rule", "id of a rule"),
+        ({"at": datetime(2026, 1, 1)}, "at", "time zone"),  # noqa: DTZ001 - that is the point
         ({"at": datetime(2026, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)}, "at", "whole second"),
-        ({"name": "Not a name"}, "name", "match pattern"),
-        ({"surprise": 1}, "surprise", "not permitted"),
+        ({"name": "Not a name"}, "name", "must be 1 to 64 of"),
+        ({"surprise": 1}, "surprise", "no member of this table"),
     ],
 )
 def test_what_a_test_must_not_say(tests, entry, path, detail):

@@ -124,6 +124,8 @@ def full(content):
     content["certificates"] = {"iak": {"validity": "bounded", "days": 30}}
     content["limits"] = {"instance_enrolments": 5}
     content["ephemeral"] = {"days": 2, "volatile_stores": True}
+    content["approval"] = {"widening": "two"}
+    content["test"] = [{"name": "guests", "evidence": "guests.json", "expect": "admitted"}]
     return content
 
 
@@ -143,7 +145,9 @@ def test_the_summary_has_all_that_a_document_decides(full, toml):
         "store_formats": ["cocoonfs/1"],
         "ephemeral": {"days": 2, "profiles": [], "volatile_stores": True},
         "limits": {"instance_enrolments": 5, "instance_window_s": 3600, "launch_refusals_per_hour": 200},
+        "approval": "two",
         "unsafe": [],
+        "test": ["guests"],
         "warnings": policy.warnings(AT),
     }
 
@@ -161,7 +165,9 @@ def test_people_read_the_same(full, toml):
         "stores": "cocoonfs/1",
         "ephemeral": "volatile stores, for 2 days",
         "limits": "5 enrolments of an instance in 3600 s, 200 refusals of a launch in an hour",
+        "operators to widen": "two",
         "unsafe": "none",
+        "tests": "guests",
         "digest": "",
     }
 

@@ -1,0 +1,357 @@
+"""Editing one `[[kbs]]` entry of a policy document, so that comments and layout stay.
+
+Each edit is a function from a document to the edited one: pure, and the same document again if there is nothing to
+do. Only the lines of the entry are written anew. What comes out is read again and compared with the old content and
+just this change in it, so a document is edited as it is meant, or not at all.
+"""
+
+import copy
+import tomllib
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+import tomlkit
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import AoT, InlineTable
+
+from ca_service.judgment import BadRequest, Conflict, NotFound
+from ca_service.policy.allowlist import load
+from ca_service.policy.form import shown
+from ca_service.policy.layout import Lines, entries
+from vtpm.wire.encoding import parse_json
+from vtpm.wire.errors import WireError
+from vtpm.wire.jwk import EcJwk
+
+KBS_CURVES: Final = ("P-256", "P-384")
+MAX_KEY_FILE: Final = 4096
+"""Longest file with a public key, in bytes."""
+
+TRUSTED, SUSPENDED, COMPROMISED = "trusted", "suspended", "compromised"
+
+_TABLE = "kbs"
+_JSON_DEPTH = 2
+_BY_HAND = "Edit it by hand and use `vtpm-ca policy apply`."
+_NEW_KEY = (
+    "Its keys are somebody else's too. List a new key under a new id; or, if it was a false alarm, edit the entry by "
+    "hand and use `vtpm-ca policy apply`."
+)
+
+_Entry = MutableMapping[str, Any]
+_Change = Callable[[_Entry], None]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a new entry says of its key broker besides its keys.
+
+    Attributes:
+        patterns: resources that it may release.
+        shared: likewise; several volumes may live under one of these.
+        origins: where its secrets may come from.
+        release_policies: digests of the release policies that a grant may name, hex; none of them demands none.
+        label: for people; empty for none.
+        tenant: whose it is; empty for nobody's in particular.
+        pair: pair of issuing CAs that signs for its TPMs; empty for the default one.
+        valid_from: first moment at which the entry counts, aware; None: always has.
+        valid_to: first moment at which it no longer counts, aware; None: for good.
+    """
+
+    patterns: tuple[str, ...]
+    origins: tuple[str, ...]
+    shared: tuple[str, ...] = ()
+    release_policies: tuple[str, ...] = ()
+    label: str = ""
+    tenant: str = ""
+    pair: str = ""
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+
+
+def read_key(text: str, path: str) -> EcJwk:
+    """Read the public key of a key broker: a JWK (RFC 7517) or PEM (SubjectPublicKeyInfo), on P-256 or P-384.
+
+    Args:
+        text: content of a file.
+        path: what an error calls it.
+
+    Raises:
+        BadRequest: it is neither, or on another curve. The error shows nothing of the text.
+    """
+    try:
+        if text.lstrip().startswith("{"):
+            value = parse_json(text.encode(), most=MAX_KEY_FILE, depth=_JSON_DEPTH)
+            return EcJwk.parse(value, "", curves=KBS_CURVES)
+        key = load_pem_public_key(text.encode())
+    except WireError as error:
+        at = f"member {error.path} " if error.path else ""
+        raise BadRequest(path, f"is no JWK of a public key: {at}{error.problem}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise BadRequest(path, "is no public key, neither a JWK nor PEM (SubjectPublicKeyInfo)") from None
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        jwk = EcJwk.from_key(key) if key.curve.name in ("secp256r1", "secp384r1") else None
+        if jwk is not None:
+            return jwk
+    raise BadRequest(path, f"must be a key on {' or '.join(KBS_CURVES)}")
+
+
+def with_broker(text: str, kbs_id: str, keys: Sequence[EcJwk], terms: Terms | None) -> str:
+    """The document with a new trusted key broker, or with more keys for one that it has.
+
+    Args:
+        text: the document.
+        kbs_id: id of the entry.
+        keys: at least one; those that the entry has already change nothing.
+        terms: of a new entry; None to add keys to an entry.
+
+    Raises:
+        Conflict: terms are given and there is such an entry, or its keys are compromised.
+        NotFound: no terms are given and there is no such entry.
+        BadRequest: the document cannot be read, or could not be afterwards: a key is listed under another id, patterns
+            overlap, a member holds what it must not.
+    """
+    owners = {thumbprint: entry.id for thumbprint, entry in load(text).kbs.items()}
+    content = tomllib.loads(text)
+    if terms is None:
+        number, entry = _find(content, kbs_id)
+        if entry["status"] == COMPROMISED:
+            raise Conflict(f"the key broker {shown(kbs_id)} is compromised", remedy=_NEW_KEY)
+        new = [key for key in keys if owners.get(key.thumbprint()) != kbs_id]
+        return _changed(text, content, number, lambda at: _add_keys(at, new)) if new else text
+    if kbs_id in _ids(content):
+        raise Conflict(
+            f"the key broker {shown(kbs_id)} is in the policy already",
+            remedy="Give nothing but --key to add keys to it; what else it may do, change in the document.",
+        )
+    return _appended(text, content, _entry(kbs_id, keys, terms))
+
+
+def suspended(text: str, kbs_id: str) -> str:
+    """The document with a key broker suspended, until it is trusted again.
+
+    Raises:
+        NotFound: there is no such entry.
+        Conflict: it is compromised, which says more.
+        BadRequest: the document cannot be read.
+    """
+    return _with_status(text, kbs_id, SUSPENDED)
+
+
+def trusted(text: str, kbs_id: str) -> str:
+    """The document with a suspended key broker trusted again; errors as for `suspended`."""
+    return _with_status(text, kbs_id, TRUSTED)
+
+
+def compromised(text: str, kbs_id: str, since: datetime, at: datetime) -> str:
+    """The document with a key broker compromised.
+
+    Args:
+        text: the document.
+        kbs_id: id of the entry.
+        since: from when on its keys were not its own, aware; written in whole seconds, rounded down.
+        at: now, aware.
+
+    Raises:
+        NotFound: there is no such entry.
+        BadRequest: `since` is in the future, or the document cannot be read.
+    """
+    if since > at:
+        raise BadRequest(
+            "compromised_since",
+            "is in the future",
+            remedy="Say from when on the key was not its owner's alone; `kbs suspend` stops a key broker meanwhile.",
+        )
+    content = _content(text)
+    number, entry = _find(content, kbs_id)
+    moment = since.astimezone(UTC).replace(microsecond=0)
+    if entry["status"] == COMPROMISED and entry["compromised_since"] == moment:
+        return text
+
+    def change(entry: _Entry) -> None:
+        entry["status"] = COMPROMISED
+        entry["compromised_since"] = moment
+
+    return _changed(text, content, number, change)
+
+
+def _with_status(text: str, kbs_id: str, status: str) -> str:
+    content = _content(text)
+    number, entry = _find(content, kbs_id)
+    if entry["status"] == COMPROMISED:
+        raise Conflict(f"the key broker {shown(kbs_id)} is compromised", remedy=_NEW_KEY)
+    if entry["status"] == status:
+        return text
+
+    def change(entry: _Entry) -> None:
+        entry["status"] = status
+
+    return _changed(text, content, number, change)
+
+
+def _content(text: str) -> dict[str, Any]:
+    """What the document says; only of one that can be read is known what an edit would do to it."""
+    load(text)
+    return tomllib.loads(text)
+
+
+def _ids(content: dict[str, Any]) -> list[str]:
+    return [entry["id"] for entry in content.get(_TABLE, [])]
+
+
+def _find(content: dict[str, Any], kbs_id: str) -> tuple[int, dict[str, Any]]:
+    known = _ids(content)
+    if kbs_id not in known:
+        names = f"It lists {', '.join(known)}." if known else "It lists none."
+        raise NotFound(f"the policy lists no key broker {shown(kbs_id)}", remedy=names)
+    number = known.index(kbs_id)
+    return number, content[_TABLE][number]
+
+
+def _jwk_table(key: EcJwk) -> InlineTable:
+    members = key.members()
+    said = ", ".join(f'{name} = "{members[name]}"' for name in ("kty", "crv", "x", "y"))
+    return cast("InlineTable", tomlkit.value(f"{{ {said} }}"))
+
+
+def _inline(value: dict[str, Any]) -> InlineTable:
+    table = tomlkit.inline_table()
+    table.update(value)
+    return table
+
+
+def _add_keys(entry: _Entry, keys: Iterable[EcJwk]) -> None:
+    listed = entry["key"]
+    for key in keys:
+        if isinstance(listed, AoT):
+            table = tomlkit.table()
+            table["jwk"] = _jwk_table(key)
+            table.add(tomlkit.nl())
+            if not listed[-1].as_string().endswith("\n\n"):
+                table.trivia.indent = "\n"
+            listed.append(table)
+        else:
+            listed.append(_inline({"jwk": _jwk_table(key)}))
+
+
+def _entry(kbs_id: str, keys: Sequence[EcJwk], terms: Terms) -> dict[str, Any]:
+    """A new entry as plain values, in the order in which it is written."""
+    said = {
+        "id": kbs_id,
+        "label": terms.label or None,
+        "tenant": terms.tenant or None,
+        "status": TRUSTED,
+        "pair": terms.pair or None,
+        "origins": list(terms.origins),
+        "release_policies": list(terms.release_policies) or None,
+        "valid_from": terms.valid_from,
+        "valid_to": terms.valid_to,
+        "key": [{"jwk": _jwk_table(key)} for key in keys],
+        "resource": [
+            *({"pattern": pattern} for pattern in terms.patterns),
+            *({"pattern": pattern, "shared": True} for pattern in terms.shared),
+        ],
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _headed(entry: dict[str, Any]) -> str:
+    """An entry as text under headers of its own, with one empty line before each part."""
+    lines = [
+        f"[[{_TABLE}]]",
+        *(_member(*item) for item in entry.items() if item[0] not in ("key", "resource")),
+    ]
+    for part in ("key", "resource"):
+        for table in entry[part]:
+            lines += ["", f"[[{_TABLE}.{part}]]", *(_member(*item) for item in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _member(name: str, value: object) -> str:
+    return f"{name} = {tomlkit.item(value).as_string()}"
+
+
+def _appended(text: str, content: dict[str, Any], entry: dict[str, Any]) -> str:
+    """The document with one more entry, behind the last one or at the end."""
+    wanted = copy.deepcopy(content)
+    wanted.setdefault(_TABLE, []).append(tomlkit.item(entry).unwrap())
+
+    def headed() -> str:
+        found = entries(text, _TABLE)
+        at = found[-1].end if found else len(text)
+        before, after = text[:at], text[at:]
+        gap = "" if not before.strip() else "\n" if before.endswith("\n") else "\n\n"
+        rest = "" if not after or after.startswith(("\n", "\r\n")) else "\n"
+        return before + _ended_as(text, gap + _headed(entry) + rest) + after
+
+    def inline() -> str:
+        whole = tomlkit.parse(text)
+        whole[_TABLE].append(_nested(entry))
+        return tomlkit.dumps(whole)
+
+    return _first_that_is(wanted, (headed, inline))
+
+
+def _nested(value: Any) -> Any:
+    """The value with all its tables on one line each."""
+    if isinstance(value, dict):
+        return _inline({name: _nested(member) for name, member in value.items()})
+    return [_nested(element) for element in value] if isinstance(value, list) else value
+
+
+def _ended_as(text: str, new: str) -> str:
+    """New lines with the line ends that the text has."""
+    return new.replace("\r\n", "\n").replace("\n", "\r\n") if "\r\n" in text else new
+
+
+def _changed(text: str, content: dict[str, Any], number: int, change: _Change) -> str:
+    """The document with one entry changed."""
+    wanted = copy.deepcopy(content)
+    change(wanted[_TABLE][number])
+
+    def own_lines() -> str:
+        found = entries(text, _TABLE)
+        if len(found) != len(content[_TABLE]):
+            raise ValueError("not every entry has a header of its own")
+        return _in_lines(text, found[number], change)
+
+    def whole() -> str:
+        document = tomlkit.parse(text)
+        change(document[_TABLE][number])
+        return tomlkit.dumps(document)
+
+    return _first_that_is(wanted, (own_lines, whole))
+
+
+def _in_lines(text: str, lines: Lines, change: _Change) -> str:
+    old = text[lines.start : lines.end]
+    part = tomlkit.parse(old if old.endswith("\n") else old + "\n")
+    change(part[_TABLE][0])
+    new = tomlkit.dumps(part).rstrip("\r\n") + ("\n" if old.endswith("\n") else "")
+    return text[: lines.start] + _ended_as(old, new) + text[lines.end :]
+
+
+def _first_that_is(wanted: dict[str, Any], ways: Iterable[Callable[[], str]]) -> str:
+    """The first of the texts that reads as `wanted`, and as nothing else.
+
+    Raises:
+        BadRequest: none does; or what they say cannot be meant, see `load`.
+    """
+    for way in ways:
+        try:
+            made = way()
+            right = tomllib.loads(made) == wanted
+        except (TOMLKitError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # the library knows TOML that it cannot edit
+        if right:
+            load(made)
+            return made
+    raise BadRequest(
+        _TABLE,
+        "is written in a way in which no command can edit it without changing more",
+        code="policy-layout",
+        remedy=_BY_HAND,
+    )

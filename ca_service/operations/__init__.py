@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import upgrade_directory
 from ca_service.operations import (
+    brokers,
     certificates,
     health,
     instances,
@@ -33,6 +34,7 @@ OPERATIONS: Mapping[str, Operation] = {
     operation.name: operation
     for operation in (
         *policies.OPERATIONS,
+        *brokers.OPERATIONS,
         *instances.OPERATIONS,
         *certificates.OPERATIONS,
         *revocation.OPERATIONS,

@@ -53,7 +53,8 @@ class Terms:
         patterns: resources that it may release.
         shared: likewise; several volumes may live under one of these.
         origins: where its secrets may come from.
-        release_policies: digests of the release policies that a grant may name, hex; none of them demands none.
+        release_policies: digests of the release policies that a grant may name, hex.
+        any_release_policy: whatever release policy a grant names; then there are no `release_policies`.
         label: for people; empty for none.
         tenant: whose it is; empty for nobody's in particular.
         pair: pair of issuing CAs that signs for its TPMs; empty for the default one.
@@ -65,6 +66,7 @@ class Terms:
     origins: tuple[str, ...]
     shared: tuple[str, ...] = ()
     release_policies: tuple[str, ...] = ()
+    any_release_policy: bool = False
     label: str = ""
     tenant: str = ""
     pair: str = ""
@@ -147,7 +149,7 @@ def trusted(text: str, kbs_id: str) -> str:
 
 
 def compromised(text: str, kbs_id: str, since: datetime, at: datetime) -> str:
-    """The document with a key broker compromised.
+    """The document with a key broker compromised; one that is so since an earlier time stays as it is.
 
     Args:
         text: the document.
@@ -168,7 +170,7 @@ def compromised(text: str, kbs_id: str, since: datetime, at: datetime) -> str:
     content = _content(text)
     number, entry = _find(content, kbs_id)
     moment = since.astimezone(UTC).replace(microsecond=0)
-    if entry["status"] == COMPROMISED and entry["compromised_since"] == moment:
+    if entry["status"] == COMPROMISED and entry["compromised_since"] <= moment:
         return text
 
     def change(entry: _Entry) -> None:
@@ -247,6 +249,7 @@ def _entry(kbs_id: str, keys: Sequence[EcJwk], terms: Terms) -> dict[str, Any]:
         "pair": terms.pair or None,
         "origins": list(terms.origins),
         "release_policies": list(terms.release_policies) or None,
+        "unconstrained": ["release-policy"] if terms.any_release_policy else None,
         "valid_from": terms.valid_from,
         "valid_to": terms.valid_to,
         "key": [{"jwk": _jwk_table(key)} for key in keys],

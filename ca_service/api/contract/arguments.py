@@ -25,6 +25,8 @@ EXAMPLES: Final[Mapping[str, tuple[dict[str, object], ...]]] = {
     "policy-diff": ({"old": 3, "text": "the policy document"}, {"new": 4}),
     "policy-show": ({"version": 3},),
     "policy-log": ({},),
+    "kbs-list": ({},),
+    "kbs-show": ({"id": "broker"},),
     "instance-list": ({},),
     "instance-show": (_INSTANCE,),
     "instance-reset": ({**_INSTANCE, "cause": _CAUSE, "yes": False},),

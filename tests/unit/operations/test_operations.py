@@ -36,6 +36,7 @@ class TestAsking:
             "policy-apply": {"text": "schema = 1"},
             "policy-rollback": {"version": 1},
             "policy-diff": {"new": 1},
+            "kbs-show": {"id": "org-kbs"},
             "instance-show": {"kbs": "org-kbs", "resource": RESOURCE},
             "instance-reset": {"kbs": "org-kbs", "resource": RESOURCE},
             "cert-show": {"serial": serials(desk)["ek"]},

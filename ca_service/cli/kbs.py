@@ -28,6 +28,7 @@ from ca_service.policy.editing import (
     trusted,
     with_broker,
 )
+from vtpm.wire.jwk import EcJwk
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -155,9 +156,13 @@ def allow(
     A new one needs --resource or --shared, --origin, and --release-policy or --any-release-policy.
     """
     stated = _terms(terms)
-    found = [read_key(read_text(path, MAX_KEY_FILE), str(path)) for path in keys]
+    found = _keys(keys)
     edit = _edit(directory, base, lambda text: with_broker(text, kbs_id, found, stated))
     _done(kbs_id, _apply(directory, edit, dry_run=dry_run), dry_run=dry_run, as_json=as_json)
+
+
+def _keys(paths: tuple[Path, ...]) -> list[EcJwk]:
+    return [read_key(read_text(path, MAX_KEY_FILE), str(path)) for path in paths]
 
 
 def _terms(given: Mapping[str, Any]) -> Terms | None:
@@ -188,13 +193,27 @@ def suspend(kbs_id: str, base: int | None, directory: Path, *, dry_run: bool, as
 
 @kbs.command()
 @click.argument("kbs_id", metavar="ID")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    type=PathName(directory=False),
+    metavar="FILE",
+    help="new public key, in the place of all that it has; may be repeated",
+)
 @with_base
 @with_dry_run
 @with_directory
 @with_json
-def trust(kbs_id: str, base: int | None, directory: Path, *, dry_run: bool, as_json: bool) -> None:
-    """Take grants of the suspended key broker ID again."""
-    edit = _edit(directory, base, lambda text: trusted(text, kbs_id))
+def trust(
+    kbs_id: str, keys: tuple[Path, ...], base: int | None, directory: Path, *, dry_run: bool, as_json: bool
+) -> None:
+    """Take grants of the suspended key broker ID again; of a compromised one with new keys only, given by --key.
+
+    TPMs whose certificates were revoked stay refused until `vtpm-ca instance reset`.
+    """
+    found = _keys(keys)
+    edit = _edit(directory, base, lambda text: trusted(text, kbs_id, found))
     _done(kbs_id, _apply(directory, edit, dry_run=dry_run), dry_run=dry_run, as_json=as_json)
 
 

@@ -7,7 +7,7 @@ just this change in it, so a document is edited as it is meant, or not at all.
 
 import copy
 import tomllib
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -37,8 +37,8 @@ _TABLE = "kbs"
 _JSON_DEPTH = 2
 _BY_HAND = "Edit it by hand and use `vtpm-ca policy apply`."
 _NEW_KEY = (
-    "Its keys are somebody else's too. List a new key under a new id; or, if it was a false alarm, edit the entry by "
-    "hand and use `vtpm-ca policy apply`."
+    "Its keys are somebody else's too: `vtpm-ca kbs trust` with --key puts new ones in their place. If it was a false "
+    "alarm, edit the entry by hand and use `vtpm-ca policy apply`."
 )
 
 _Entry = MutableMapping[str, Any]
@@ -116,19 +116,21 @@ def with_broker(text: str, kbs_id: str, keys: Sequence[EcJwk], terms: Terms | No
         BadRequest: the document cannot be read, or could not be afterwards: a key is listed under another id, patterns
             overlap, a member holds what it must not.
     """
-    owners = {thumbprint: entry.id for thumbprint, entry in load(text).kbs.items()}
+    owners = _owners(text)
     content = tomllib.loads(text)
     if terms is None:
         number, entry = _find(content, kbs_id)
         if entry["status"] == COMPROMISED:
             raise Conflict(f"the key broker {shown(kbs_id)} is compromised", remedy=_NEW_KEY)
         new = [key for key in keys if owners.get(key.thumbprint()) != kbs_id]
+        _demand_unlisted(new, owners)
         return _changed(text, content, number, lambda at: _add_keys(at, new)) if new else text
     if kbs_id in _ids(content):
         raise Conflict(
             f"the key broker {shown(kbs_id)} is in the policy already",
             remedy="Give nothing but --key to add keys to it; what else it may do, change in the document.",
         )
+    _demand_unlisted(keys, owners)
     return _appended(text, content, _entry(kbs_id, keys, terms))
 
 
@@ -143,9 +145,36 @@ def suspended(text: str, kbs_id: str) -> str:
     return _with_status(text, kbs_id, SUSPENDED)
 
 
-def trusted(text: str, kbs_id: str) -> str:
-    """The document with a suspended key broker trusted again; errors as for `suspended`."""
-    return _with_status(text, kbs_id, TRUSTED)
+def trusted(text: str, kbs_id: str, keys: Sequence[EcJwk] = ()) -> str:
+    """The document with a key broker trusted again.
+
+    Args:
+        text: the document.
+        kbs_id: id of the entry.
+        keys: take the place of all that it has; one that is compromised needs them.
+
+    Raises:
+        NotFound: there is no such entry.
+        Conflict: it is compromised, and there are no new keys.
+        BadRequest: a key is listed already, or the document cannot be read.
+    """
+    if not keys:
+        return _with_status(text, kbs_id, TRUSTED)
+    owners = {thumbprint: entry.id for thumbprint, entry in load(text).kbs.items()}
+    content = tomllib.loads(text)
+    number, _ = _find(content, kbs_id)
+    old = [key.thumbprint() for key in keys if owners.get(key.thumbprint()) == kbs_id]
+    if old:
+        raise BadRequest(
+            f"the key {old[0]}", f"is one that {shown(kbs_id)} has already", code="policy-invalid"
+        )
+
+    def change(entry: _Entry) -> None:
+        entry["status"] = TRUSTED
+        entry.pop("compromised_since", None)
+        _replace_keys(entry, keys)
+
+    return _changed(text, content, number, change)
 
 
 def compromised(text: str, kbs_id: str, since: datetime, at: datetime) -> str:
@@ -200,6 +229,23 @@ def _content(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
+def _owners(text: str) -> dict[str, str]:
+    """Whose each listed key is: ids by thumbprints."""
+    return {thumbprint: entry.id for thumbprint, entry in load(text).kbs.items()}
+
+
+def _demand_unlisted(keys: Iterable[EcJwk], owners: Mapping[str, str]) -> None:
+    for key in keys:
+        owner = owners.get(key.thumbprint())
+        if owner is not None:
+            raise BadRequest(
+                f"the key {key.thumbprint()}",
+                f"is listed already, under {shown(owner)}",
+                code="policy-invalid",
+                remedy="Each key broker needs a key of its own, or nobody can tell whose a grant is.",
+            )
+
+
 def _ids(content: dict[str, Any]) -> list[str]:
     return [entry["id"] for entry in content.get(_TABLE, [])]
 
@@ -237,6 +283,16 @@ def _add_keys(entry: _Entry, keys: Iterable[EcJwk]) -> None:
             listed.append(table)
         else:
             listed.append(_inline({"jwk": _jwk_table(key)}))
+
+
+def _replace_keys(entry: _Entry, keys: Sequence[EcJwk]) -> None:
+    """Put keys in the place of those that are there, so that what is written beside a place stays with it."""
+    listed = entry["key"]
+    for table, key in zip(listed, keys, strict=False):
+        table.pop("pem", None)
+        table["jwk"] = _jwk_table(key)
+    _add_keys(entry, keys[len(listed) :])
+    del listed[len(keys) :]
 
 
 def _entry(kbs_id: str, keys: Sequence[EcJwk], terms: Terms) -> dict[str, Any]:

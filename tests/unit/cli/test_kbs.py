@@ -7,6 +7,7 @@ import shlex
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from operations_document import BLOCKS
 
 from ca_service.cli import kbs as command
 from ca_service.enrollment import revoke_by_cause
@@ -153,7 +154,7 @@ def test_what_cannot_be_meant_changes_nothing(operator, tmp_path):
     assert states(operator) == ["issued"] * 3
 
 
-def test_a_compromise_is_written_first_and_then_ends_what_rests_on_the_key(operator):
+def test_a_compromise_is_written_first_and_then_ends_what_rests_on_the_key(operator, tmp_path):
     words = ("kbs", "compromise", "org-kbs", "--since", SINCE)
     before = policy(operator)
     dry = operator(*words)
@@ -184,7 +185,12 @@ def test_a_compromise_is_written_first_and_then_ends_what_rests_on_the_key(opera
     assert policy(operator)[0] == 3
     for word in ("suspend", "trust"):
         refused = operator("kbs", word, "org-kbs")
-        assert (refused.code, "under a new id" in refused.err) == (1, True)
+        assert (refused.code, "new ones in their place" in refused.err) == (1, True)
+    back = operator("kbs", "trust", "org-kbs", "--key", tmp_path / "third.pem")
+    assert "  widens   kbs org-kbs: changes its status: compromised -> trusted" in back.out
+    assert rows(operator)["org-kbs"]["keys"] == [JWKS[1].thumbprint()]
+    # What rested on the old key is still found, by the id and by the key.
+    assert told(operator("revoke", "--kbs", "org-kbs", "--all", "--json"))["counts"]["decisions"] == 1
 
 
 def test_a_revocation_that_fails_says_what_is_left_and_goes_on(operator, monkeypatch):
@@ -241,3 +247,16 @@ def test_what_a_later_document_may_say_of_a_key_broker(operator, tmp_path):
     row = rows(operator)["second-kbs"]
     assert (row["tenant"], row["pair"], row["release_policies"]) == ("mallory", "second", None)
     assert row["valid_from"] == "2026-01-01T00:00:00Z"
+
+
+def test_the_commands_of_the_operators_page(operator, tmp_path):
+    """The whole page runs on a machine of its own, and that takes long; this block runs here, too."""
+    block = BLOCKS["leaked"]
+    assert operator("kbs", "allow", "second-kbs", "--key", tmp_path / "second.jwk", *NEW).code == 0
+    shown = ""
+    for line in block.commands.splitlines():
+        program, *words = shlex.split(line.split(" > ")[0])
+        done = operator(*words)
+        assert (program, done.code, done.err) == ("vtpm-ca", 0, "")
+        shown += done.out
+    assert block.missing_in(shown) == "", shown

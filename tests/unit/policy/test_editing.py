@@ -122,6 +122,10 @@ def add_key(text, name):
     return with_broker(text, name, KEYS[7:9], None)
 
 
+def renew(text, name):
+    return trusted(text, name, KEYS[7:9])
+
+
 def allow(text, _name):
     return with_broker(text, "new", KEYS[6:7], TERMS)
 
@@ -137,12 +141,13 @@ def lines(text) -> Counter:
     return Counter(line.strip() for line in text.splitlines())
 
 
-def _same_layout(text, edited, number):
+def _same_layout(text, edited, number, *, keys):
     """Of the lines at most those with the status are other ones, and all outside the entry stand where they stood."""
     lost = lines(text) - lines(edited)
-    assert lost.total() <= 2
-    # An array on one line grows where it is.
-    assert all(any(word in line for word in ("status", "compromised_since", "}]")) for line in lost)
+    if not keys:
+        assert lost.total() <= 2
+        # An array on one line grows where it is.
+        assert all(any(word in line for word in ("status", "compromised_since", "}]")) for line in lost)
     found = entries(text, "kbs")
     if number is not None:
         assert edited.startswith(text[: found[number].start])
@@ -154,7 +159,7 @@ def _same_layout(text, edited, number):
 
 
 @settings(max_examples=50, deadline=None)
-@given(documents(), st.data(), st.sampled_from([suspend, trust, compromise, add_key, allow]))
+@given(documents(), st.data(), st.sampled_from([suspend, trust, compromise, renew, add_key, allow]))
 def test_one_entry_is_changed_and_nothing_else(document, data, edit):
     text, names, in_headers = document
     name = data.draw(st.sampled_from(names))
@@ -171,6 +176,9 @@ def test_one_entry_is_changed_and_nothing_else(document, data, edit):
         assert names == [row["id"] for row in after["kbs"][:-1]]
         assert load(edited).kbs[KEYS[6].thumbprint()].id == "new"
         before["kbs"].append(after["kbs"][-1])
+    elif edit is renew:
+        entry |= {"status": "trusted", "key": [{"jwk": key.members()} for key in KEYS[7:9]]}
+        entry.pop("compromised_since", None)
     elif edit is add_key:
         entry["key"] += [{"jwk": key.members()} for key in KEYS[7:9]]
     else:
@@ -178,7 +186,7 @@ def test_one_entry_is_changed_and_nothing_else(document, data, edit):
         entry |= {} if edit is compromise and entry["status"] == "compromised" else MEANT[edit]
     assert before == after
     if in_headers:
-        _same_layout(text, edited, None if edit is allow else names.index(name))
+        _same_layout(text, edited, None if edit is allow else names.index(name), keys=edit is renew)
     for comment in ("# head", "# why"):
         assert text.count(comment) == edited.count(comment)
     assert ("\r\n" in text) == ("\r\n" in edited)
@@ -256,7 +264,7 @@ def test_what_cannot_be_meant_is_refused_by_name():
     assert "It lists none." in _refused(NotFound, add_key, "schema = 1\n", "old").remedy
     assert "is in the policy already" in _refused(Conflict, allow, DOCUMENT, "").detail
     twice = _refused(BadRequest, with_broker, DOCUMENT, "other", KEYS[6:7], TERMS)
-    assert (twice.path, 'under "new"' in twice.detail) == ("kbs[1].key[0]", True)
+    assert (twice.path, "under new" in twice.detail) == (f"the key {KEYS[6].thumbprint()}", True)
     overlap = Terms(("a/b/*",), ("provisioned",), shared=("a/*/c",))
     assert "overlaps" in _refused(BadRequest, with_broker, DOCUMENT, "other", KEYS[:1], overlap).detail
     assert _refused(BadRequest, with_broker, DOCUMENT, "No Id", KEYS[:1], TERMS).path == "kbs[1].id"
@@ -272,6 +280,20 @@ def test_an_earlier_beginning_of_a_compromise_takes_the_place_of_a_later_one():
     again = compromised(once, "new", AT - timedelta(days=9, microseconds=-1), AT)
     assert load(again).kbs[KEYS[6].thumbprint()].compromised_since == AT - timedelta(days=9)
     assert again.count("compromised_since") == 1
+
+
+def test_a_compromised_one_comes_back_with_new_keys_only():
+    grown = with_broker(DOCUMENT, "new", KEYS[:3], None).replace("[[kbs.key]]", "[[kbs.key]] # Frankfurt", 1)
+    lost = compromise(grown, "new")
+    for keys in ((), KEYS[2:4]):
+        _refused((Conflict, BadRequest), trusted, lost, "new", keys)
+    back = trusted(lost, "new", KEYS[3:5])
+    entry = load(back).kbs[KEYS[3].thumbprint()]
+    assert (entry.status, entry.compromised_since) == ("trusted", None)
+    assert entry.thumbprints == tuple(key.thumbprint() for key in KEYS[3:5])
+    assert "[[kbs.key]] # Frankfurt" in back
+    other = with_broker(lost, "other", KEYS[4:5], TERMS)
+    assert "under other" in _refused(BadRequest, trusted, other, "new", KEYS[3:5]).detail
 
 
 def test_a_document_that_the_library_would_change_elsewhere_is_left_to_people(monkeypatch):

@@ -20,14 +20,13 @@ from ca_service.operations.certificates import REASONS
 from ca_service.operations.context import MAX_CAUSE
 from ca_service.operations.revocation import LISTED, MAX_LISTED
 from ca_service.policy.editing import (
-    MAX_KEY_FILE,
     Terms,
     compromised,
-    read_key,
     suspended,
     trusted,
     with_broker,
 )
+from ca_service.policy.key_file import MAX_KEY_FILE, read_key
 from vtpm.wire.jwk import EcJwk
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -1,48 +1,31 @@
 """Editing one `[[kbs]]` entry of a policy document, so that comments and layout stay.
 
 Each edit is a function from a document to the edited one: pure, and the same document again if there is nothing to
-do. Only the lines of the entry are written anew. What comes out is read again and compared with the old content and
-just this change in it, so a document is edited as it is meant, or not at all.
+do. `rewriting` puts it into the text.
 """
 
-import copy
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import tomlkit
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, InlineTable
 
 from ca_service.judgment import BadRequest, Conflict, NotFound
 from ca_service.policy.allowlist import load
 from ca_service.policy.form import shown
-from ca_service.policy.layout import Lines, entries
-from vtpm.wire.encoding import parse_json
-from vtpm.wire.errors import WireError
+from ca_service.policy.rewriting import Entry, appended, changed, inline_table
 from vtpm.wire.jwk import EcJwk
-
-KBS_CURVES: Final = ("P-256", "P-384")
-MAX_KEY_FILE: Final = 4096
-"""Longest file with a public key, in bytes."""
 
 TRUSTED, SUSPENDED, COMPROMISED = "trusted", "suspended", "compromised"
 
 _TABLE = "kbs"
-_JSON_DEPTH = 2
-_BY_HAND = "Edit it by hand and use `vtpm-ca policy apply`."
 _NEW_KEY = (
     "Its keys are somebody else's too: `vtpm-ca kbs trust` with --key puts new ones in their place. If it was a false "
     "alarm, edit the entry by hand and use `vtpm-ca policy apply`."
 )
-
-_Entry = MutableMapping[str, Any]
-_Change = Callable[[_Entry], None]
 
 
 @dataclass(frozen=True)
@@ -74,33 +57,6 @@ class Terms:
     valid_to: datetime | None = None
 
 
-def read_key(text: str, path: str) -> EcJwk:
-    """Read the public key of a key broker: a JWK (RFC 7517) or PEM (SubjectPublicKeyInfo), on P-256 or P-384.
-
-    Args:
-        text: content of a file.
-        path: what an error calls it.
-
-    Raises:
-        BadRequest: it is neither, or on another curve. The error shows nothing of the text.
-    """
-    try:
-        if text.lstrip().startswith("{"):
-            value = parse_json(text.encode(), most=MAX_KEY_FILE, depth=_JSON_DEPTH)
-            return EcJwk.parse(value, "", curves=KBS_CURVES)
-        key = load_pem_public_key(text.encode())
-    except WireError as error:
-        at = f"member {error.path} " if error.path else ""
-        raise BadRequest(path, f"is no JWK of a public key: {at}{error.problem}") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise BadRequest(path, "is no public key, neither a JWK nor PEM (SubjectPublicKeyInfo)") from None
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        jwk = EcJwk.from_key(key) if key.curve.name in ("secp256r1", "secp384r1") else None
-        if jwk is not None:
-            return jwk
-    raise BadRequest(path, f"must be a key on {' or '.join(KBS_CURVES)}")
-
-
 def with_broker(text: str, kbs_id: str, keys: Sequence[EcJwk], terms: Terms | None) -> str:
     """The document with a new trusted key broker, or with more keys for one that it has.
 
@@ -124,14 +80,14 @@ def with_broker(text: str, kbs_id: str, keys: Sequence[EcJwk], terms: Terms | No
             raise Conflict(f"the key broker {shown(kbs_id)} is compromised", remedy=_NEW_KEY)
         new = [key for key in keys if owners.get(key.thumbprint()) != kbs_id]
         _demand_unlisted(new, owners)
-        return _changed(text, content, number, lambda at: _add_keys(at, new)) if new else text
+        return changed(text, _TABLE, number, lambda at: _add_keys(at, new)) if new else text
     if kbs_id in _ids(content):
         raise Conflict(
             f"the key broker {shown(kbs_id)} is in the policy already",
             remedy="Give nothing but --key to add keys to it; what else it may do, change in the document.",
         )
     _demand_unlisted(keys, owners)
-    return _appended(text, content, _entry(kbs_id, keys, terms))
+    return appended(text, _TABLE, _entry(kbs_id, keys, terms))
 
 
 def suspended(text: str, kbs_id: str) -> str:
@@ -160,21 +116,16 @@ def trusted(text: str, kbs_id: str, keys: Sequence[EcJwk] = ()) -> str:
     """
     if not keys:
         return _with_status(text, kbs_id, TRUSTED)
-    owners = {thumbprint: entry.id for thumbprint, entry in load(text).kbs.items()}
-    content = tomllib.loads(text)
-    number, _ = _find(content, kbs_id)
-    old = [key.thumbprint() for key in keys if owners.get(key.thumbprint()) == kbs_id]
-    if old:
-        raise BadRequest(
-            f"the key {old[0]}", f"is one that {shown(kbs_id)} has already", code="policy-invalid"
-        )
+    owners = _owners(text)
+    number, _ = _find(tomllib.loads(text), kbs_id)
+    _demand_unlisted(keys, owners)
 
-    def change(entry: _Entry) -> None:
+    def change(entry: Entry) -> None:
         entry["status"] = TRUSTED
         entry.pop("compromised_since", None)
         _replace_keys(entry, keys)
 
-    return _changed(text, content, number, change)
+    return changed(text, _TABLE, number, change)
 
 
 def compromised(text: str, kbs_id: str, since: datetime, at: datetime) -> str:
@@ -202,11 +153,11 @@ def compromised(text: str, kbs_id: str, since: datetime, at: datetime) -> str:
     if entry["status"] == COMPROMISED and entry["compromised_since"] <= moment:
         return text
 
-    def change(entry: _Entry) -> None:
+    def change(entry: Entry) -> None:
         entry["status"] = COMPROMISED
         entry["compromised_since"] = moment
 
-    return _changed(text, content, number, change)
+    return changed(text, _TABLE, number, change)
 
 
 def _with_status(text: str, kbs_id: str, status: str) -> str:
@@ -217,10 +168,10 @@ def _with_status(text: str, kbs_id: str, status: str) -> str:
     if entry["status"] == status:
         return text
 
-    def change(entry: _Entry) -> None:
+    def change(entry: Entry) -> None:
         entry["status"] = status
 
-    return _changed(text, content, number, change)
+    return changed(text, _TABLE, number, change)
 
 
 def _content(text: str) -> dict[str, Any]:
@@ -265,13 +216,7 @@ def _jwk_table(key: EcJwk) -> InlineTable:
     return cast("InlineTable", tomlkit.value(f"{{ {said} }}"))
 
 
-def _inline(value: dict[str, Any]) -> InlineTable:
-    table = tomlkit.inline_table()
-    table.update(value)
-    return table
-
-
-def _add_keys(entry: _Entry, keys: Iterable[EcJwk]) -> None:
+def _add_keys(entry: Entry, keys: Iterable[EcJwk]) -> None:
     listed = entry["key"]
     for key in keys:
         if isinstance(listed, AoT):
@@ -282,10 +227,10 @@ def _add_keys(entry: _Entry, keys: Iterable[EcJwk]) -> None:
                 table.trivia.indent = "\n"
             listed.append(table)
         else:
-            listed.append(_inline({"jwk": _jwk_table(key)}))
+            listed.append(inline_table({"jwk": _jwk_table(key)}))
 
 
-def _replace_keys(entry: _Entry, keys: Sequence[EcJwk]) -> None:
+def _replace_keys(entry: Entry, keys: Sequence[EcJwk]) -> None:
     """Put keys in the place of those that are there, so that what is written beside a place stays with it."""
     listed = entry["key"]
     for table, key in zip(listed, keys, strict=False):
@@ -315,102 +260,3 @@ def _entry(kbs_id: str, keys: Sequence[EcJwk], terms: Terms) -> dict[str, Any]:
         ],
     }
     return {name: value for name, value in said.items() if value is not None}
-
-
-def _headed(entry: dict[str, Any]) -> str:
-    """An entry as text under headers of its own, with one empty line before each part."""
-    lines = [
-        f"[[{_TABLE}]]",
-        *(_member(*item) for item in entry.items() if item[0] not in ("key", "resource")),
-    ]
-    for part in ("key", "resource"):
-        for table in entry[part]:
-            lines += ["", f"[[{_TABLE}.{part}]]", *(_member(*item) for item in table.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _member(name: str, value: object) -> str:
-    return f"{name} = {tomlkit.item(value).as_string()}"
-
-
-def _appended(text: str, content: dict[str, Any], entry: dict[str, Any]) -> str:
-    """The document with one more entry, behind the last one or at the end."""
-    wanted = copy.deepcopy(content)
-    wanted.setdefault(_TABLE, []).append(tomlkit.item(entry).unwrap())
-
-    def headed() -> str:
-        found = entries(text, _TABLE)
-        at = found[-1].end if found else len(text)
-        before, after = text[:at], text[at:]
-        gap = "" if not before.strip() else "\n" if before.endswith("\n") else "\n\n"
-        rest = "" if not after or after.startswith(("\n", "\r\n")) else "\n"
-        return before + _ended_as(text, gap + _headed(entry) + rest) + after
-
-    def inline() -> str:
-        whole = tomlkit.parse(text)
-        whole[_TABLE].append(_nested(entry))
-        return tomlkit.dumps(whole)
-
-    return _first_that_is(wanted, (headed, inline))
-
-
-def _nested(value: Any) -> Any:
-    """The value with all its tables on one line each."""
-    if isinstance(value, dict):
-        return _inline({name: _nested(member) for name, member in value.items()})
-    return [_nested(element) for element in value] if isinstance(value, list) else value
-
-
-def _ended_as(text: str, new: str) -> str:
-    """New lines with the line ends that the text has."""
-    return new.replace("\r\n", "\n").replace("\n", "\r\n") if "\r\n" in text else new
-
-
-def _changed(text: str, content: dict[str, Any], number: int, change: _Change) -> str:
-    """The document with one entry changed."""
-    wanted = copy.deepcopy(content)
-    change(wanted[_TABLE][number])
-
-    def own_lines() -> str:
-        found = entries(text, _TABLE)
-        if len(found) != len(content[_TABLE]):
-            raise ValueError("not every entry has a header of its own")
-        return _in_lines(text, found[number], change)
-
-    def whole() -> str:
-        document = tomlkit.parse(text)
-        change(document[_TABLE][number])
-        return tomlkit.dumps(document)
-
-    return _first_that_is(wanted, (own_lines, whole))
-
-
-def _in_lines(text: str, lines: Lines, change: _Change) -> str:
-    old = text[lines.start : lines.end]
-    part = tomlkit.parse(old if old.endswith("\n") else old + "\n")
-    change(part[_TABLE][0])
-    new = tomlkit.dumps(part).rstrip("\r\n") + ("\n" if old.endswith("\n") else "")
-    return text[: lines.start] + _ended_as(old, new) + text[lines.end :]
-
-
-def _first_that_is(wanted: dict[str, Any], ways: Iterable[Callable[[], str]]) -> str:
-    """The first of the texts that reads as `wanted`, and as nothing else.
-
-    Raises:
-        BadRequest: none does; or what they say cannot be meant, see `load`.
-    """
-    for way in ways:
-        try:
-            made = way()
-            right = tomllib.loads(made) == wanted
-        except (TOMLKitError, ValueError, LookupError, TypeError, AttributeError):
-            continue  # the library knows TOML that it cannot edit
-        if right:
-            load(made)
-            return made
-    raise BadRequest(
-        _TABLE,
-        "is written in a way in which no command can edit it without changing more",
-        code="policy-layout",
-        remedy=_BY_HAND,
-    )

@@ -21,11 +21,11 @@ from ca_service.policy import load
 from ca_service.policy.editing import (
     Terms,
     compromised,
-    read_key,
     suspended,
     trusted,
     with_broker,
 )
+from ca_service.policy.key_file import read_key
 from ca_service.policy.layout import entries
 from vtpm.wire.jwk import EcJwk
 

@@ -1,11 +1,10 @@
 """`vtpm-ca kbs`: the key brokers of the allow-list, each change a new version of the policy."""
 
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -14,6 +13,7 @@ from ca_service.cli.files import read_text
 from ca_service.cli.options import Moment, PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.cli.policy import with_base
+from ca_service.cli.policy_edit import WAITING, apply_edit, edit_in_force, show_applied, with_dry_run
 from ca_service.cli.revocation import revoke_all, show_revocation, whole_seconds
 from ca_service.judgment import Conflict, VtpmCaError
 from ca_service.operations.certificates import REASONS
@@ -29,15 +29,8 @@ from ca_service.policy.editing import (
 from ca_service.policy.key_file import MAX_KEY_FILE, read_key
 from vtpm.wire.jwk import EcJwk
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-WAITING = "waiting"
-"""State of a policy version that a second operator has to approve."""
-
 _COLUMNS = ("id", "status", "tenant", "label", "keys", "resources", "valid", "tpms", "certificates")
 _KEY_COMPROMISE = "keyCompromise"
-
-with_dry_run = click.option("--dry-run", is_flag=True, help="say what it would change, and change nothing")
 
 
 @click.group(short_help="Key brokers of the allow-list.")
@@ -156,8 +149,8 @@ def allow(
     """
     stated = _terms(terms)
     found = _keys(keys)
-    edit = _edit(directory, base, lambda text: with_broker(text, kbs_id, found, stated))
-    _done(kbs_id, _apply(directory, edit, dry_run=dry_run), dry_run=dry_run, as_json=as_json)
+    edit = edit_in_force(directory, base, lambda text: with_broker(text, kbs_id, found, stated))
+    _done(kbs_id, apply_edit(directory, edit, dry_run=dry_run), dry_run=dry_run, as_json=as_json)
 
 
 def _keys(paths: tuple[Path, ...]) -> list[EcJwk]:
@@ -186,8 +179,8 @@ def suspend(kbs_id: str, base: int | None, directory: Path, *, dry_run: bool, as
 
     Certificates that were issued stay good; `vtpm-ca revoke --kbs` ends them.
     """
-    edit = _edit(directory, base, lambda text: suspended(text, kbs_id))
-    _done(kbs_id, _apply(directory, edit, dry_run=dry_run), dry_run=dry_run, as_json=as_json)
+    edit = edit_in_force(directory, base, lambda text: suspended(text, kbs_id))
+    _done(kbs_id, apply_edit(directory, edit, dry_run=dry_run), dry_run=dry_run, as_json=as_json)
 
 
 @kbs.command()
@@ -212,8 +205,8 @@ def trust(
     TPMs whose certificates were revoked stay refused until `vtpm-ca instance reset`.
     """
     found = _keys(keys)
-    edit = _edit(directory, base, lambda text: trusted(text, kbs_id, found))
-    _done(kbs_id, _apply(directory, edit, dry_run=dry_run), dry_run=dry_run, as_json=as_json)
+    edit = edit_in_force(directory, base, lambda text: trusted(text, kbs_id, found))
+    _done(kbs_id, apply_edit(directory, edit, dry_run=dry_run), dry_run=dry_run, as_json=as_json)
 
 
 @kbs.command()
@@ -268,21 +261,21 @@ def compromise(
     """
     if cause is not None and len(cause) > MAX_CAUSE:
         raise click.UsageError(f"--cause takes at most {MAX_CAUSE} characters")
-    edit = _edit(directory, base, lambda text: compromised(text, kbs_id, since, datetime.now(UTC)))
+    edit = edit_in_force(directory, base, lambda text: compromised(text, kbs_id, since, datetime.now(UTC)))
     about = {"all": True} if every else {"compromised_since": whole_seconds(since)}
     arguments: dict[str, object] = {"kbs": kbs_id, **about, "reason": reason, "cause": cause, "limit": limit}
     if not yes:
-        applied = _apply(directory, edit, dry_run=True)
+        applied = apply_edit(directory, edit, dry_run=True)
         revocation = run(directory, "revoke", **arguments)
     else:
-        applied = _narrowed(_apply(directory, edit, dry_run=False))
+        applied = _narrowed(apply_edit(directory, edit, dry_run=False))
         again = ["vtpm-ca", "kbs", "compromise", kbs_id, "--since", whole_seconds(since)]
         again += [*(["--all"] if every else []), "--yes"]
         revocation = _revoked(directory, arguments, limit, again)
     if as_json:
         show_json({"id": kbs_id, "done": yes, "policy": applied, "revocation": revocation})
         return
-    _say(applied, dry_run=not yes)
+    show_applied(applied, dry_run=not yes)
     echo("")
     show_revocation(revocation)
 
@@ -308,69 +301,11 @@ def _revoked(directory: Path, arguments: dict[str, object], limit: int, again: l
         raise
 
 
-@dataclass(frozen=True)
-class _Edit:
-    """A document to be applied: `base` is the version that was edited, `changed` whether it says anything new."""
-
-    base: int
-    text: str
-    changed: bool
-
-
-def _edit(directory: Path, base: int | None, edit: Callable[[str], str]) -> _Edit:
-    """Edit the document in force.
-
-    Raises:
-        Conflict: another version than `base` is in force.
-    """
-    shown = run(directory, "policy-show")
-    if base is not None and base != shown["version"]:
-        raise Conflict(
-            f"policy version {shown['version']} is in force, not {base}",
-            code="policy-base",
-            remedy="Look at what has changed meanwhile with `vtpm-ca policy diff`.",
-        )
-    text = edit(shown["text"])
-    return _Edit(shown["version"], text, text != shown["text"])
-
-
-def _apply(directory: Path, edit: _Edit, *, dry_run: bool) -> dict[str, Any]:
-    """Put the edited document in force, or say what that would change."""
-    if not edit.changed:
-        return {"version": edit.base, "changed": False, "effect": "neutral", "changes": []}
-    if dry_run:
-        told: dict[str, Any] = run(directory, "policy-diff", old=edit.base, text=edit.text)
-        return {
-            "version": edit.base,
-            "changed": False,
-            "effect": told["effect"],
-            "changes": told["changes"],
-        }
-    applied: dict[str, Any] = run(directory, "policy-apply", text=edit.text, base=edit.base)
-    return applied
-
-
 def _done(kbs_id: str, applied: dict[str, Any], *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         show_json({"id": kbs_id, "done": not dry_run, "policy": applied})
     else:
-        _say(applied, dry_run=dry_run)
-
-
-def _say(applied: Mapping[str, Any], *, dry_run: bool) -> None:
-    version = applied["version"]
-    if dry_run and applied["changes"]:
-        echo(f"Dry run: a version after {version} would change this. Nothing was changed.")
-    elif not applied["changed"]:
-        echo(f"policy version {version} says so already; nothing changed")
-    elif applied.get("state") == WAITING:
-        echo(f"policy version {version} waits for the approval of another operator")
-    else:
-        echo(f"policy version {version} is in force (digest {applied['digest'][:16]}...)")
-    for change in applied.get("changes", ()):
-        echo(f"  {change['effect']:<7}  {change['subject']}: {change['text']}")
-    for note in applied.get("notes", ()):
-        echo(f"- {note}")
+        show_applied(applied, dry_run=dry_run)
 
 
 def _patterns(row: Mapping[str, Any]) -> list[str]:

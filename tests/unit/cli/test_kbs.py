@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from operations_document import BLOCKS
 
-from ca_service.cli import kbs as command
+from ca_service.cli import policy_edit as command
 from ca_service.enrollment import revoke_by_cause
 from ca_service.judgment import Unavailable
 from ca_service.policy import document, load

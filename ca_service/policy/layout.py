@@ -80,9 +80,6 @@ def _scan(text: str) -> tuple[list[int], set[int]]:
             depth += 1
         elif found in _CLOSES:
             depth -= 1
-        elif "\n" in found:
-            # The rest of the line that the string ends in belongs to it.
-            line = at
     return headers, hollow
 
 

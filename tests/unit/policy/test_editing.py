@@ -216,6 +216,16 @@ def test_back_to_trusted_is_the_document_as_it_was(document, data):
     assert trusted(suspended(text, name), name) == text
 
 
+def test_where_entries_stand():
+    first = '  [[kbs]] # [[kbs]]\nid = "a"\nx = [\n[1],\n[2]]\ny = """\n\n[[kbs]]\n"""\n# own\n'
+    second = "[[ kbs ]]\n[kbs.ear]\n[[kbs.key]]\n"
+    text = f"# [[kbs]]\na = 1\n{first}\n# next\n[[kbsx]]\n{second}# of the store\n[store]\n[[kbs]]\n# last"
+    found = entries(text, "kbs")
+    assert [text[one.start : one.end] for one in found] == [first, second, "[[kbs]]\n# last"]
+    assert [text[one.end : one.upto] for one in found] == ["\n# next\n", "# of the store\n", ""]
+    assert entries("schema = 1\n", "kbs") == []
+
+
 def test_what_is_added_stands_with_what_it_belongs_to():
     entry = (
         '[[kbs]]\nid = "one"\nstatus = "trusted"\norigins = ["provisioned"]\n[[kbs.resource]]\npattern = "a/b/c"\n'

@@ -97,31 +97,40 @@ def revoke(
         "tcb_below": list(tcb_below) or None,
         "kbs_key": kbs_key,
         "kbs": kbs,
-        "compromised_since": None if compromised_since is None else _utc(compromised_since),
+        "compromised_since": None if compromised_since is None else whole_seconds(compromised_since),
         "all": every or None,
         "policy_version": policy_version,
     }
     if not any(value is not None for value in arguments.values()):
         raise click.UsageError("choose what to revoke: see --help")
     arguments |= {"reason": reason, "cause": cause, "limit": limit}
-    result = _all_of_it(directory, arguments, limit) if yes else run(directory, "revoke", **arguments)
+    result = revoke_all(directory, arguments, limit) if yes else run(directory, "revoke", **arguments)
     if as_json:
         show_json(result)
     else:
-        _show(result)
+        show_revocation(result)
 
 
 def _instance(kbs: str, resource: str, salt: str | None) -> dict[str, str]:
     return {"kbs": kbs, "resource": resource, **({} if salt is None else {"salt": salt})}
 
 
-def _utc(moment: datetime) -> str:
-    """In whole seconds, as the CA's own times are; never later than it was meant."""
+def whole_seconds(moment: datetime) -> str:
+    """A moment in whole seconds, as the CA's own times are; never later than it was meant."""
     return time_text(moment.astimezone(UTC).replace(microsecond=0))
 
 
-def _all_of_it(directory: Path, arguments: dict[str, object], limit: int) -> dict[str, Any]:
-    """Step by step until nothing is left; what a step says is revoked stays so, whatever becomes of the next."""
+def revoke_all(directory: Path, arguments: dict[str, object], limit: int) -> dict[str, Any]:
+    """Revoke step by step until nothing is left; what a step says is revoked stays so, whatever becomes of the next.
+
+    Args:
+        directory: of the CA.
+        arguments: of the operation ``revoke``, without `yes`.
+        limit: how many certificates the answer lists.
+
+    Raises:
+        VtpmCaError: as the operation says; how many are revoked by then stands on standard error.
+    """
     whole: dict[str, Any] = run(directory, "revoke", **arguments, yes=True)
     while whole["more"]:
         echo(f"{whole['counts']['certificates']} revoked and published, going on", err=True)
@@ -140,7 +149,8 @@ def _number(count: int, word: str) -> str:
     return f"{count} {word}" + ("" if count == 1 else "s")
 
 
-def _show(result: dict[str, Any]) -> None:
+def show_revocation(result: dict[str, Any]) -> None:
+    """Print what `revoke` has answered, for people."""
     counts = result["counts"]
     show_rows(
         result["certificates"],

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import upgrade_directory
 from ca_service.operations import (
+    brokers,
     certificates,
     health,
     instances,
@@ -36,6 +37,7 @@ OPERATIONS: Mapping[str, Operation] = {
     for operation in (
         *policies.OPERATIONS,
         *policy_trial.OPERATIONS,
+        *brokers.OPERATIONS,
         *instances.OPERATIONS,
         *certificates.OPERATIONS,
         *revocation.OPERATIONS,

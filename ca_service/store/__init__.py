@@ -6,6 +6,7 @@ view, `Store.write` one durable transaction; both hand out a `Transaction` with 
 
 from ca_service.store.authority import active_key, spki_digest
 from ca_service.store.backends import parse_url
+from ca_service.store.brokers import Resting, RestingOnBrokers, resting_on_brokers
 from ca_service.store.causes import BesideRow, Cause, HitRow, MatchRow
 from ca_service.store.copying import clear_rows, copy_rows, take_time
 from ca_service.store.counters import precedes
@@ -114,6 +115,8 @@ __all__ = [
     "PolicyVerdictRow",
     "Presence",
     "ResponderRow",
+    "Resting",
+    "RestingOnBrokers",
     "RestingRow",
     "RevocationRow",
     "Schedule",
@@ -149,6 +152,7 @@ __all__ = [
     "read_gauges",
     "read_schedule",
     "refusals",
+    "resting_on_brokers",
     "revocations_by_reason",
     "spki_digest",
     "status_sources",

@@ -24,7 +24,7 @@ from ca_service.store.statements import Statement, one_of, places
 _CHUNK = 500
 """How many keys one statement names: less than any database's bound on values."""
 
-_EPHEMERAL = "ephemeral:"
+EPHEMERAL = "ephemeral:"
 """KBS id of instances that last for one launch."""
 
 _D, _E, _I = schema.decisions.c, schema.evidence.c, schema.instances.c
@@ -292,7 +292,7 @@ def _endable(cause: Cause, at: datetime) -> "sa.ColumnElement[bool]":
         return _C.state.in_(_GOOD)
     unexpired = sa.or_(_C.not_after.is_(None), _C.not_after >= at)
     keeps_out = sa.and_(
-        _C.state == CertificateState.ISSUED.value, _T.occupies.is_not(None), _I.kbs_id != _EPHEMERAL
+        _C.state == CertificateState.ISSUED.value, _T.occupies.is_not(None), _I.kbs_id != EPHEMERAL
     )
     return sa.or_(_C.state == _INTENDED, sa.and_(_C.state.in_(_GOOD), sa.or_(unexpired, keeps_out)))
 
@@ -349,7 +349,7 @@ def _alternatives(
     own = [*common, of(_D.kbs_id) == cause.kbs]
     if not cause.kbs_keys:
         return [own]
-    return [own, [*common, of(_D.kbs_id) == _EPHEMERAL, of(_E.kbs_key).in_(cause.kbs_keys)]]
+    return [own, [*common, of(_D.kbs_id) == EPHEMERAL, of(_E.kbs_key).in_(cause.kbs_keys)]]
 
 
 def _says_nothing(cause: Cause) -> "sa.ColumnElement[bool]":

@@ -74,6 +74,8 @@ def _show(result: Result) -> None:
     one = result.attack
     click.secho(f"{one.id.upper()}  The {one.who} {one.summary}.", bold=True)
     _show_case("none of its checks", result.unchecked)
+    for name, words in (one.decision.unsafe if one.decision else {}).items():
+        click.echo(f"        by a policy with {name}, which gives up {words}")
     _show_case("every check", result.checked)
     for rule, case in result.alone.items():
         _show_case(f"{rule} alone", case)

@@ -1,9 +1,11 @@
 """A throwaway simulation CA in this process: real in all but that named checks may be left out.
 
-The only place that puts `UnsafeSkip` into a CA. It exists to show what each check is worth: what it leaves out, it
+What a policy can give up, its policy gives up: that goes the way of `vtpm-ca policy apply`. For all else this is the
+only place that puts `UnsafeSkip` into a CA. It exists to show what each check is worth: what it leaves out, it
 leaves out of a CA that nobody trusts and that is gone a moment later.
 """
 
+import json
 import os
 import shutil
 import sqlite3
@@ -17,8 +19,8 @@ from typing import Self
 from cryptography import x509
 
 from ca_service.api import Services, create_app
-from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge
-from ca_service.judgment import UnsafeSkip
+from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge, Limits
+from ca_service.judgment import Trace, UnsafeSkip, Verdict
 from ca_service.keys import (
     Authority,
     AuthoritySource,
@@ -27,8 +29,7 @@ from ca_service.keys import (
     load_authority,
     run_ceremony,
 )
-from ca_service.operations.issuers import ensure_issuers
-from ca_service.policy import load
+from ca_service.operations import OperationContext, ensure_issuers, perform
 from ca_service.store import CertificateState, Store, create_store, open_store
 from vtpm.lab.loopback import served
 
@@ -74,7 +75,7 @@ def _url(database: Path) -> str:
 
 @dataclass(frozen=True)
 class ThrowawayCa:
-    """A running CA: its base URL and what it has issued."""
+    """A running CA: its base URL, what it has issued, and what its checks have found."""
 
     url: str
     ca_id: str
@@ -85,6 +86,13 @@ class ThrowawayCa:
         with self._store.read() as tx:
             rows = tx.certificates.latest(state=CertificateState.ISSUED)
         return tuple(x509.load_der_x509_certificate(row.der) for row in rows if row.der is not None)
+
+    def skipped(self) -> tuple[str, ...]:
+        """Every rule that did not count in one of its decisions, in alphabetical order."""
+        with self._store.read() as tx:
+            traces = [Trace.from_json(json.loads(row.trace)) for row in tx.decisions.latest()]
+        findings = (finding for trace in traces for finding in trace.findings)
+        return tuple(sorted({each.rule for each in findings if each.verdict is Verdict.UNSAFE_SKIPPED}))
 
 
 @contextmanager
@@ -98,7 +106,10 @@ def throwaway_ca(
         directory: for its files.
         policy: the allow-list in force, TOML.
         clock: gives the time, aware.
-        off: ids of the checks that are left out; each leaves ``unsafe-skipped`` in the trace.
+        off: ids of the checks that are replaced; each leaves ``unsafe-skipped`` in the trace.
+
+    Raises:
+        VtpmCaError: the policy cannot be put in force.
     """
     database = directory / "ca.sqlite3"
     shutil.copyfile(ceremony.database, database)
@@ -109,10 +120,11 @@ def throwaway_ca(
     authority, store = ceremony.authority, open_store(_url(database))
     liveness = FileLiveness(directory / "run")
     try:
-        with store.write() as tx:
-            tx.policies.append(load(policy).digest, policy, clock(), "lab")
+        context = OperationContext(authority, lambda: authority, store, clock, "lab", Limits())
+        perform(context, "policy-apply", {"text": policy})
         judge = Judge.of(authority.ca_id, authority.mode)
-        judge = judge.with_replaced({rule: UnsafeSkip(rule) for rule in off})
+        if off:
+            judge = judge.with_replaced({rule: UnsafeSkip(rule) for rule in off})
         source = AuthoritySource(authority.directory, lambda: authority)
         ensure_issuers(store, authority, clock())
         enroller = Enroller(Desk(source, store, judge, liveness, clock, os.urandom))

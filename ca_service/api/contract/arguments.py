@@ -31,6 +31,8 @@ EXAMPLES: Final[Mapping[str, tuple[dict[str, object], ...]]] = {
     "policy-test": ({"text": "the policy document", "evidence": _EVIDENCE},),
     "policy-show": ({"version": 3},),
     "policy-log": ({},),
+    "kbs-list": ({},),
+    "kbs-show": ({"id": "broker"},),
     "instance-list": ({"tenant": "payments"},),
     "instance-show": (_INSTANCE,),
     "instance-reset": ({**_INSTANCE, "cause": _CAUSE, "yes": False},),

@@ -217,7 +217,7 @@ def test_tpms_beside_are_shown(capsys):
     """What is left alone must not be overlooked by people."""
     beside = [{"kbs": "org-kbs", "resource": "default/vtpm/b", "salt": "", "tpm": 7}]
     counts = {"tpms": 0, "certificates": 0, "being_issued": 0, "decisions": 1, "unknown": 0, "beside": 2}
-    command._show(
+    command.show_revocation(
         {
             "done": False,
             "counts": counts,

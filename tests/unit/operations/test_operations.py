@@ -39,6 +39,7 @@ class TestAsking:
             "policy-withdraw": {"version": 1},
             "policy-diff": {"new": 1},
             "policy-test": {"text": "schema = 1"},
+            "kbs-show": {"id": "org-kbs"},
             "instance-show": {"kbs": "org-kbs", "resource": RESOURCE},
             "instance-reset": {"kbs": "org-kbs", "resource": RESOURCE},
             "cert-show": {"serial": serials(desk)["ek"]},

@@ -22,15 +22,16 @@ from vtpm.host import Behaviour, BrokerSession, HostConfig, KbsRefused, Release,
 from vtpm.host.malicious import OwnKbs
 from vtpm.kbs.release import seal_with_grant
 from vtpm.kbs.sessions import Session
-from vtpm.lab.attacks.forging import Forger
+from vtpm.lab.attacks.forging import AmdForger, Forger
 from vtpm.lab.attacks.mitm import KBS_RULES
-from vtpm.lab.attacks.model import Attack
+from vtpm.lab.attacks.model import Attack, PolicyDecision
 from vtpm.lab.attacks.possession import NothingGained, attackers_tpm, opened, own_tpm
 from vtpm.lab.attacks.scene import RESOURCE, Scene
 from vtpm.snp import LaunchContext
 from vtpm.svsm.build import Build
 from vtpm.svsm.errors import BootRefused
 from vtpm.svsm.kbs_session import negotiate
+from vtpm.wire.amd_evidence import VTPM_PROFILE
 from vtpm.wire.aproxy import CHALLENGE, AttestationRequest, NegotiationResponse, legacy_report_data
 from vtpm.wire.certtable import parse_table
 from vtpm.wire.encoding import b64std
@@ -173,6 +174,19 @@ def _unsealed(sealed: SealedResource, key: ec.EllipticCurvePrivateKey) -> tuple[
 
 
 def _b2(scene: Scene) -> str:
+    processor = scene.lab.launch(Build.APROXY_HEAD)
+    with own_tpm() as (tpm, keys):
+        forger = AmdForger(
+            tpm,
+            keys,
+            report=lambda chosen: _signed(scene, processor, chosen).report,
+            table=processor.cert_table(),
+        )
+        client.enroll(HttpTransport(scene.ca.url), forger, known=False)
+        return f"evidence that names an honest SVSM's launch; and {attackers_tpm(scene.ca, tpm, keys)}"
+
+
+def _b2_kbs(scene: Scene) -> str:
     secret, grant, name = _persistence_key(scene)
     known = scene.kbs.secret(RESOURCE)
     if known is None or known.value != secret:
@@ -191,6 +205,8 @@ def _b2(scene: Scene) -> str:
         return f"the victim's persistence key; and {attackers_tpm(scene.ca, tpm, keys)}"
 
 
+_ADMITS_AMD = f'[ephemeral]\ndays = 1\nprofiles = ["{VTPM_PROFILE}"]\n'
+
 LAUNCH_RULES = ("launch.measurement", "launch.capabilities", "launch.product")
 """What the allow-list says of launches; one that is not on it breaks these, and every other demand of a launch too."""
 
@@ -207,10 +223,21 @@ ATTACKS = (
     Attack(
         "b2",
         "host",
-        "has today's SVSM, whose pre-boot hash takes any bytes for a challenge, sign what the key broker and the CA "
-        "want to see",
-        ("kbs.report-data", "evidence.report-data", "launch.capabilities", "grant.report-id"),
+        "has today's SVSM, whose pre-boot hash takes any bytes for a challenge, sign evidence of AMD's protocol for a "
+        "TPM of its own",
+        ("profile.admitted", "launch.capabilities"),
         _b2,
+        decision=PolicyDecision(
+            {"UnsafeAllowMissingCapabilities": "that nobody but the SVSM chooses what is signed in its name"},
+            admits={"profile.admitted": _ADMITS_AMD},
+        ),
+    ),
+    Attack(
+        "b2-kbs",
+        "host",
+        "has today's SVSM sign what the key broker and the CA want to see, the attacker's own key first",
+        ("kbs.report-data", "evidence.report-data", "launch.capabilities", "grant.report-id"),
+        _b2_kbs,
     ),
     Attack(
         "k1",
@@ -218,5 +245,8 @@ ATTACKS = (
         "has the persistence key released to a changed SVSM first, and to the genuine one afterwards",
         ("kbs.release-policy",),
         _k1,
+        decision=PolicyDecision(
+            {"UnsafeAllowAnyReleasePolicy": "that the key broker hands keys to reviewed SVSMs only"}
+        ),
     ),
 )

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from vtpm.host import Behaviour, HostConfig
 from vtpm.tpm import Swtpm, TpmKeys, activate, certify_idevid, properties
+from vtpm.wire.amd_evidence import VTPM_PROFILE, AmdBody, nonce64
 from vtpm.wire.aproxy import RelayRequest, RelayResponse
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import (
@@ -166,6 +167,38 @@ class Forger:
     def certify(self, evidence: Evidence) -> Certify:
         """By the attacker's TPM, which is an honest TPM."""
         return Certify(*certify_idevid(self._tpm, self._keys, certify_qualifier(evidence.runtime_data)))
+
+    def activate(self, index: int, challenge: Challenge) -> bytes:
+        """Likewise."""
+        return activate(self._tpm, self._keys, index, challenge.credential_blob, challenge.secret)
+
+
+class AmdForger:
+    """The attacker in the place of a guest whose SVSM speaks AMD's protocol, with a TPM of its own.
+
+    Args:
+        tpm: the attacker's TPM.
+        keys: its keys.
+        report: gets a report over SHA-512 of bytes of the attacker's choice.
+        table: the certificates that verify it.
+    """
+
+    def __init__(self, tpm: Swtpm, keys: TpmKeys, *, report: Callable[[bytes], bytes], table: bytes) -> None:
+        self._tpm = tpm
+        self._keys = keys
+        self._report = report
+        self._table = table
+
+    def evidence(self, aud: str, nonce: str) -> Evidence:
+        """As the SVSM would give it, had the TPM been its own."""
+        body = AmdBody(aud, nonce, self._keys.eks[0].public, tpm_statement(self._tpm, self._keys))
+        report = self._report(nonce64(aud, nonce) + body.manifest)
+        return Evidence(VTPM_PROFILE, b"", report, self._table, amd=body)
+
+    def certify(self, evidence: Evidence) -> Certify:
+        """By the attacker's TPM, which is an honest TPM."""
+        qualifier = b"" if evidence.amd is None else evidence.amd.certify_qualifier()
+        return Certify(*certify_idevid(self._tpm, self._keys, qualifier))
 
     def activate(self, index: int, challenge: Challenge) -> bytes:
         """Likewise."""

@@ -1,9 +1,12 @@
 """What an attack is, and what became of it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from ca_service.policy import UNSAFE_RULES
 
 if TYPE_CHECKING:
     from vtpm.lab.attacks.scene import Scene
@@ -22,6 +25,41 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
+class PolicyDecision:
+    """The CA's side of an attack that is for the policy to decide: what a document must say so that it succeeds.
+
+    Such a document is for simulation CAs only. The checks are all there, and say in the trace what they would have
+    said.
+
+    Attributes:
+        unsafe: names of permissive entries, each with what it gives up in an operator's words.
+        admits: rules that are met by what a document admits openly, each with the lines that do.
+        elsewhere: rules of the attack that are not the CA's.
+    """
+
+    unsafe: Mapping[str, str]
+    admits: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: tuple[str, ...] = ()
+
+    def document(self, off: Collection[str]) -> tuple[str, frozenset[str]]:
+        """What gives up no other rules than `off`: lines for the end of a document, and the rules that they give up.
+
+        An entry that gives up a rule which is on as well is left out as a whole.
+        """
+        entries = [name for name in self.unsafe if set(UNSAFE_RULES[name]) <= set(off)]
+        admitted = [rule for rule in self.admits if rule in off]
+        lines = [
+            *(
+                f"[[unsafe]]\nname = {json.dumps(n)}\ngives_up = {json.dumps(self.unsafe[n])}\n"
+                for n in entries
+            ),
+            *(self.admits[rule] for rule in admitted),
+        ]
+        given_up = {rule for name in entries for rule in UNSAFE_RULES[name]}
+        return "\n".join(lines), frozenset((*given_up, *admitted))
+
+
+@dataclass(frozen=True)
 class Attack:
     """An executable attack.
 
@@ -35,6 +73,8 @@ class Attack:
         besides: checks that would stop it too, and for the same reason as one of `rules`; left out wherever a named one
             is. What each of them is worth by itself, their own tests show.
         origins: origins of secrets that the CA's allow-list admits in this attack's world.
+        decision: for attacks that the policy decides about: then it is a document that lets them succeed, and no check
+            of the CA is replaced for that.
     """
 
     id: str
@@ -45,6 +85,7 @@ class Attack:
     awaits: str = ""
     besides: tuple[str, ...] = ()
     origins: tuple[str, ...] = ("kbs-generated",)
+    decision: PolicyDecision | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +96,13 @@ class Case:
         verdict: how it ended.
         rule: the first rule that said no, if one did.
         detail: what was gained, or the sentence of what stopped it.
+        skipped: rules of the CA that have looked, or not, and did not count, as its traces have it.
     """
 
     verdict: Verdict
     rule: str
     detail: str
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,4 +136,6 @@ class Result:
             "detail": self.checked.detail,
             "alone": {rule: case.verdict.value for rule, case in self.alone.items()},
             "awaits": self.attack.awaits,
+            "skipped": list(self.unchecked.skipped),
+            "unsafe": {} if self.attack.decision is None else dict(self.attack.decision.unsafe),
         }

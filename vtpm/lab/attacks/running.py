@@ -29,15 +29,17 @@ def attempt(attack: Attack, lab: Lab, on: Iterable[str] | None = None) -> Case:
     off = frozenset[str]() if on is None else frozenset((*attack.rules, *attack.besides)) - left
     with (
         tempfile.TemporaryDirectory(dir=lab.directory) as directory,
-        staged(lab, Path(directory), off, origins=attack.origins) as scene,
+        staged(lab, Path(directory), off, origins=attack.origins, decision=attack.decision) as scene,
     ):
         try:
             gained = attack.attempt(scene)
         except VtpmError as error:
             rule = scene.rule_of(error)
-            return Case(Verdict.REFUSED if rule in left else Verdict.OTHERWISE, rule, error.detail)
+            verdict = Verdict.REFUSED if rule in left else Verdict.OTHERWISE
+            return Case(verdict, rule, error.detail, scene.ca.skipped())
+        skipped = scene.ca.skipped()
     succeeded = Verdict.NOT_YET if attack.awaits and on is None else Verdict.SUCCEEDED
-    return Case(succeeded, "", gained)
+    return Case(succeeded, "", gained, skipped)
 
 
 def run(attack: Attack, lab: Lab) -> Result:

@@ -20,6 +20,7 @@ from vtpm.kbs import Kbs
 from vtpm.kbs.app import create_app
 from vtpm.kbs.errors import RcarError
 from vtpm.lab.allowlist import launch_entry, platform_entry
+from vtpm.lab.attacks.model import PolicyDecision
 from vtpm.lab.attacks.naive import LabBoot
 from vtpm.lab.loopback import served
 from vtpm.lab.throwaway import Ceremony, ThrowawayCa, throwaway_ca
@@ -171,15 +172,25 @@ class Scene:
 
 
 @contextmanager
-def staged(lab: Lab, directory: Path, off: frozenset[str], *, origins: tuple[str, ...]) -> Iterator[Scene]:
+def staged(
+    lab: Lab,
+    directory: Path,
+    off: frozenset[str],
+    *,
+    origins: tuple[str, ...],
+    decision: PolicyDecision | None = None,
+) -> Iterator[Scene]:
     """Set up a world.
 
     Args:
         lab: what it builds on.
         directory: fresh.
-        off: rules that are left out.
+        off: rules that are left out: at the CA by its policy as far as `decision` goes, else the check is replaced.
         origins: origins of secrets that the CA's allow-list admits.
+        decision: what the CA's policy can give up.
     """
+    extra, given_up = ("", frozenset[str]()) if decision is None else decision.document(off)
+    elsewhere = () if decision is None else decision.elsewhere
     clock, refusals = LabClock(), list[str]()
     kbs = Kbs.create_or_open(directory / "kbs", measurements=tuple(lab.measurements.values()))
     kbs.declare(RESOURCE)
@@ -187,8 +198,9 @@ def staged(lab: Lab, directory: Path, off: frozenset[str], *, origins: tuple[str
     _note_refusals(app, refusals)
     with ExitStack() as stack:
         kbs_url = stack.enter_context(served(app))
-        policy = _policy(lab, kbs, origins)
-        ca = stack.enter_context(throwaway_ca(lab.ceremony, directory, policy, clock, off))
+        policy = allow_list(lab, kbs, origins) + extra
+        replaced = off.difference(given_up, elsewhere)
+        ca = stack.enter_context(throwaway_ca(lab.ceremony, directory, policy, clock, replaced))
         yield Scene(lab, directory, off, clock, kbs, kbs_url, ca, refusals)
 
 
@@ -204,7 +216,7 @@ def _note_refusals(app: Flask, refusals: list[str]) -> None:
     app.register_error_handler(RcarError, note)
 
 
-def _policy(lab: Lab, kbs: Kbs, origins: tuple[str, ...]) -> str:
+def allow_list(lab: Lab, kbs: Kbs, origins: tuple[str, ...]) -> str:
     """The organisation's allow-list: its key broker with its release policy, the SVSM's builds for what they can."""
     jwk = ", ".join(f'{name} = "{value}"' for name, value in kbs.public_jwk().members().items())
     return f"""

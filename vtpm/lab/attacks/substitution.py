@@ -5,7 +5,7 @@ import os
 from vtpm.host import Behaviour
 from vtpm.host.malicious import OwnKbs
 from vtpm.lab.attacks.mitm import KBS_RULES
-from vtpm.lab.attacks.model import Attack
+from vtpm.lab.attacks.model import Attack, PolicyDecision
 from vtpm.lab.attacks.naive import KeyBesideBoot, VolatileBoot, key_beside
 from vtpm.lab.attacks.possession import NothingGained, attackers_tpm, opened, own_tpm
 from vtpm.lab.attacks.scene import TENANT_RESOURCE, Disk, Scene
@@ -73,6 +73,12 @@ ATTACKS = (
         "has the genuine key broker hand out a tenant's key, which the tenant knows, instead of the victim's",
         ("kbs.resource", "kbs.origin"),
         _s2,
+        decision=PolicyDecision(
+            {
+                "UnsafeAllowAnyResource": "that a key broker vouches for what it keeps for this organisation only",
+                "UnsafeAllowAnyOrigin": "that nobody outside the key broker knows the keys of the volumes",
+            }
+        ),
     ),
     Attack(
         "s3",
@@ -87,5 +93,9 @@ ATTACKS = (
         "takes the disk away, so that the TPM is manufactured into memory",
         ("store.missing", "store.persistent", "store.format"),
         _d1,
+        decision=PolicyDecision(
+            {"UnsafeAllowVolatileStore": "that a certified TPM has a state which outlives its boot"},
+            elsewhere=("store.missing",),
+        ),
     ),
 )

@@ -180,7 +180,8 @@ def suspend(kbs_id: str, base: int | None, directory: Path, *, dry_run: bool, as
     Certificates that were issued stay good; `vtpm-ca revoke --kbs` ends them.
     """
     edit = edit_in_force(directory, base, lambda text: suspended(text, kbs_id))
-    _done(kbs_id, apply_edit(directory, edit, dry_run=dry_run), dry_run=dry_run, as_json=as_json)
+    applied = apply_edit(directory, edit, dry_run=dry_run, narrowing=True)
+    _done(kbs_id, applied, dry_run=dry_run, as_json=as_json)
 
 
 @kbs.command()
@@ -268,7 +269,7 @@ def compromise(
         applied = apply_edit(directory, edit, dry_run=True)
         revocation = run(directory, "revoke", **arguments)
     else:
-        applied = _narrowed(apply_edit(directory, edit, dry_run=False))
+        applied = _narrowed(apply_edit(directory, edit, dry_run=False, narrowing=True))
         again = ["vtpm-ca", "kbs", "compromise", kbs_id, "--since", whole_seconds(since)]
         again += [*(["--all"] if every else []), "--yes"]
         revocation = _revoked(directory, arguments, limit, again)

@@ -47,8 +47,10 @@ def edit_in_force(directory: Path, base: int | None, edit: Callable[[str], str])
     return Edit(shown["version"], text, text != shown["text"])
 
 
-def apply_edit(directory: Path, edit: Edit, *, dry_run: bool) -> dict[str, Any]:
+def apply_edit(directory: Path, edit: Edit, *, dry_run: bool, narrowing: bool = False) -> dict[str, Any]:
     """Put the edited document in force, or say what that would change.
+
+    With `narrowing` open questions and failing tests of the document do not stand in the way, and it must not widen.
 
     Returns:
         What ``policy-apply`` answers: `version`, whether it is `changed`, its `effect` and `changes`; in a dry run or
@@ -64,7 +66,9 @@ def apply_edit(directory: Path, edit: Edit, *, dry_run: bool) -> dict[str, Any]:
             "effect": told["effect"],
             "changes": told["changes"],
         }
-    applied: dict[str, Any] = run(directory, "policy-apply", text=edit.text, base=edit.base)
+    applied: dict[str, Any] = run(
+        directory, "policy-apply", text=edit.text, base=edit.base, narrowing=narrowing
+    )
     return applied
 
 

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
+from typing import cast
 
 from ca_service.judgment import BadRequest, NotFound
-from ca_service.operations.context import Json, Operation, OperationContext, text_block
+from ca_service.operations.context import Json, Operation, OperationContext, optional_flag, text_block
 from ca_service.operations.policy_tests import evidence_argument, prove
 from ca_service.operations.versions import approve as approve_version
 from ca_service.operations.versions import differences, present_time, propose, read_policy, summary
 from ca_service.operations.versions import withdraw as withdraw_version
-from ca_service.policy import Policy, load, load_complete
+from ca_service.policy import Policy, load, load_complete, require_complete
 from ca_service.policy.changes import compare
 from ca_service.store import PolicyRow, Store, Transaction, read_schedule
 from vtpm.wire.encoding import Members
@@ -41,6 +42,12 @@ def _row(context: OperationContext, tx: Transaction, version: int | None) -> Pol
 def _for_force(context: OperationContext, text: str, evidence: Mapping[str, bytes] = _NOTHING_SENT) -> Policy:
     """A document that may be put in force here; its tests hold, with `evidence` or what is kept of it."""
     policy = load_complete(text)
+    _refuse_unsafe(context, policy)
+    prove(context, policy, evidence)
+    return policy
+
+
+def _refuse_unsafe(context: OperationContext, policy: Policy) -> None:
     if context.public.mode == "production" and policy.unsafe:
         raise BadRequest(
             "unsafe",
@@ -48,8 +55,6 @@ def _for_force(context: OperationContext, text: str, evidence: Mapping[str, byte
             code="policy-unsafe",
             remedy="Remove the entries, or try them on a simulation CA.",
         )
-    prove(context, policy, evidence)
-    return policy
 
 
 def _put_in_force(
@@ -67,14 +72,40 @@ def apply(context: OperationContext, arguments: Members) -> Json:
 
     One that widens the policy waits for `approve` if the policy says so. With `base` only if it follows that version,
     0 if there is none. A document that leaves a constraint open is refused, also if an earlier release took it: what is
-    meant not to matter must say so. So is one whose tests fail; `evidence` are the files that they name.
+    meant not to matter must say so. So is one whose tests fail; `evidence` are the files that they name. With
+    `narrowing` neither stands in the way, for nobody may have to wait who takes trust away; but a document that widens
+    the policy is refused.
     """
     text = text_block(arguments, "text", MAX_POLICY)
     base = arguments.integer("base", 0, _MOST_VERSIONS) if arguments.has("base") else None
     wanted = _time(arguments, "at")
     evidence = evidence_argument(arguments)
+    narrowing = optional_flag(arguments, "narrowing")
     arguments.end()
+    if narrowing:
+        return _narrow(context, text, base, wanted, evidence)
     return _put_in_force(context, _for_force(context, text, evidence), base, wanted)
+
+
+def _narrow(
+    context: OperationContext,
+    text: str,
+    base: int | None,
+    wanted: datetime | None,
+    evidence: Mapping[str, bytes],
+) -> Json:
+    """Put a document in force that admits nobody new, whatever its author has left to mend."""
+    policy, note = load(text), ""
+    _refuse_unsafe(context, policy)
+    try:
+        require_complete(policy)
+        prove(context, policy, evidence)
+    except BadRequest as error:
+        note = f"{error.path}: {error.detail}; to be mended before the next document is applied"
+    answer = propose(context, policy, base, wanted, narrowing=True)
+    if note:
+        answer["notes"] = [*cast("list[str]", answer["notes"]), note]
+    return answer
 
 
 def rollback(context: OperationContext, arguments: Members) -> Json:

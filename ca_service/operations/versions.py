@@ -135,7 +135,14 @@ def _compared(context: OperationContext, look: _Look, policy: Policy) -> tuple[C
     return found, "two" in asked
 
 
-def propose(context: OperationContext, policy: Policy, base: int | None, wanted: datetime | None) -> Json:
+def propose(
+    context: OperationContext,
+    policy: Policy,
+    base: int | None,
+    wanted: datetime | None,
+    *,
+    narrowing: bool = False,
+) -> dict[str, Json]:
     """Keep a policy as the next version, and let it come in force if that needs nobody else.
 
     Args:
@@ -143,9 +150,11 @@ def propose(context: OperationContext, policy: Policy, base: int | None, wanted:
         policy: what may be put in force here.
         base: which version it must follow; None if any will do.
         wanted: from when on; None for at once.
+        narrowing: whether it must not widen the policy.
 
     Raises:
-        Conflict: it would follow another version than `base` (code ``policy-base``).
+        Conflict: it would follow another version than `base` (code ``policy-base``), or widens and must not
+            (``policy-widens``).
         Unavailable: too much changes meanwhile.
     """
     for _ in range(_ROUNDS):
@@ -157,6 +166,12 @@ def propose(context: OperationContext, policy: Policy, base: int | None, wanted:
         if same is not None:
             return {**summary(look.schedule, same), "changed": False, "notes": []}
         found, second = _compared(context, look, policy)
+        if narrowing and found.effect is Effect.WIDENS:
+            raise Conflict(
+                "the document would admit more than the one whose place it takes",
+                code="policy-widens",
+                remedy="`vtpm-ca policy diff FILE` shows where.",
+            )
         with context.store.write() as tx:
             at = present_time(context)
             now = read_schedule(tx.policies, at)

@@ -23,6 +23,7 @@ _CHOICE: Final[dict[str, object]] = {"pair": "default", "roles": ["ek", "devid"]
 EXAMPLES: Final[Mapping[str, tuple[dict[str, object], ...]]] = {
     "policy-apply": (
         {"text": "the policy document", "base": 3, "at": "2027-01-31T06:00:00Z", "evidence": _EVIDENCE},
+        {"text": "the policy document", "narrowing": True},
     ),
     "policy-rollback": ({"version": 3, "base": 4},),
     "policy-approve": ({"version": 5},),

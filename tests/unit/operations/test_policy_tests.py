@@ -225,3 +225,33 @@ def test_a_base_counts_as_ever(empty):
     apply(empty, base=0)
     with pytest.raises(Conflict):
         apply(empty, PLAIN, [], base=0)
+
+
+class TestNarrowing:
+    """Who takes trust away in a hurry is not held up by what his document leaves to mend."""
+
+    def test_a_test_that_fails_by_it_is_named_and_does_not_stop_it(self, empty):
+        apply(empty)
+        suspended = TEXT.replace('status = "trusted"', 'status = "suspended"')
+        refused(empty, suspended)
+        told = apply(empty, suspended, narrowing=True)
+        assert (told["state"], told["effect"]) == ("in-force", "narrows")
+        (note,) = told["notes"]
+        assert "tests fail" in note
+        # The next document has to be whole again.
+        refused(empty, suspended + "\n# once more\n", narrowing=False)
+
+    def test_neither_does_an_open_question(self, empty):
+        apply(empty, PLAIN, [])
+        unstated = PLAIN.replace('status = "trusted"', 'status = "suspended"').replace('"author-key", ', "", 1)
+        refused(empty, unstated, [], code="policy-unstated")
+        told = apply(empty, unstated, [], narrowing=True)
+        assert (told["state"], load(empty("policy-show")["text"]).unstated != ()) == ("in-force", True)
+        assert "author-key" in told["notes"][0]
+
+    def test_but_nothing_is_widened_by_it(self, empty):
+        apply(empty, PLAIN.replace('status = "trusted"', 'status = "suspended"'), [])
+        with pytest.raises(Conflict) as error:
+            apply(empty, narrowing=True)
+        assert error.value.code == "policy-widens"
+        assert len(empty("policy-log")) == 1

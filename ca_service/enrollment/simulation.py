@@ -1,0 +1,222 @@
+"""What a draft of the policy would make of past decisions, and of the TPMs that have certificates.
+
+Pure: decision in, verdict out. A past decision is judged anew under the version that made it, to see that it can be
+recomputed at all, and then under two policies that are compared. A TPM with certificates is judged by its newest
+accepted evidence as if that came today, see `ca_service.policy.dates` for what of it ages and what does not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+from ca_service.enrollment.judge import CERTIFY_PRESENT
+from ca_service.enrollment.submission import Submission
+from ca_service.judgment import Finding, Trace, Verdict
+from ca_service.policy import Policy, kbs_for
+from ca_service.store import PastDecision
+
+OUTSIDE: Final = ("nonce.", "activation.", "lint.")
+"""How the rules begin that look at secrets of the CA, or at what it was about to sign: no policy changes them."""
+
+NOTHING: Final = "nothing-judged"
+"""Stands in the place of a rule where no check has looked, which denies."""
+
+
+class Judged(Protocol):
+    """A decision that can be made anew, such as `ca_service.enrollment.recorded.Recorded`."""
+
+    @property
+    def submission(self) -> Submission:
+        """The evidence."""
+
+    def judge(self, policy: Policy | None) -> Trace:
+        """The findings about it under a policy, at the time of the decision."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a policy says of evidence.
+
+    Attributes:
+        rule: id of the first rule that refuses; empty if it is admitted.
+        entry: what of the policy the rule stands for, such as ``kbs org-kbs``.
+        expected: what the rule wanted to see.
+        actual: what it saw.
+    """
+
+    rule: str = ""
+    entry: str = ""
+    expected: str = ""
+    actual: str = ""
+
+    @property
+    def admitted(self) -> bool:
+        """Whether no rule refuses."""
+        return not self.rule
+
+    @classmethod
+    def of(cls, trace: Trace, policy: Policy | None, submission: Submission) -> "Said":
+        """What a trace comes to.
+
+        A rule that only asks for TPM2_Certify does not count: the client comes again and brings it.
+        """
+        if not trace.findings:
+            return cls(NOTHING)
+        refusal = next(filter(_refuses, trace.findings), None)
+        if refusal is None:
+            return cls()
+        return cls(refusal.rule, entry_of(policy, submission, refusal.rule), refusal.expected, refusal.actual)
+
+
+def _refuses(finding: Finding) -> bool:
+    return finding.verdict is Verdict.FAILED and finding.rule != CERTIFY_PRESENT
+
+
+def said(recorded: Judged, policy: Policy | None) -> Said:
+    """What a policy says of recorded evidence, at the time of its decision.
+
+    Raises:
+        BadRequest: this release cannot read the evidence.
+    """
+    return Said.of(recorded.judge(policy), policy, recorded.submission)
+
+
+class Outcome(StrEnum):
+    """What a draft makes of a past decision.
+
+    SAME: it stays as it is. REFUSED, ADMITTED: it would be that now, and is not under the policy compared with.
+    OUTSIDE: no policy has a say in it. NOT_COMPARABLE: the version that made it does not say the same any more.
+    """
+
+    SAME = "same"
+    REFUSED = "refused"
+    ADMITTED = "admitted"
+    OUTSIDE = "outside"
+    NOT_COMPARABLE = "not-comparable"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A past decision under two policies; of those that are neither REFUSED nor ADMITTED `why` may say more."""
+
+    outcome: Outcome
+    before: Said = Said()
+    after: Said = Said()
+    why: str = ""
+
+    @property
+    def deciding(self) -> Said:
+        """The refusal that comes, or that goes."""
+        return self.after if self.outcome is Outcome.REFUSED else self.before
+
+
+def is_outside(past: PastDecision) -> bool:
+    """Whether a decision was a refusal that no policy has a say in."""
+    return past.rule.startswith(OUTSIDE)
+
+
+def compare(
+    past: PastDecision, recorded: Judged, then: Policy | None, base: Policy | None, draft: Policy
+) -> Compared:
+    """Judge a past decision anew.
+
+    Args:
+        past: the decision as it is stored.
+        recorded: the same with its inputs.
+        then: the policy that made it; None if there was none.
+        base: the policy that the draft is compared with; None if there is none.
+        draft: the draft.
+
+    Raises:
+        BadRequest: this release cannot read the evidence.
+    """
+    if is_outside(past):
+        return Compared(Outcome.OUTSIDE, why=past.rule)
+    trace = recorded.judge(then)
+    rule = "" if trace.refusal is None else trace.refusal.rule
+    if (trace.admitted, rule) != (bool(past.admitted), past.rule):
+        why = f"the version that decided said {past.rule or 'admitted'}, and says {rule or 'admitted'} now"
+        return Compared(Outcome.NOT_COMPARABLE, why=why)
+    before = Said.of(trace, then, recorded.submission) if base is then else said(recorded, base)
+    after = said(recorded, draft)
+    if before.admitted == after.admitted:
+        return Compared(Outcome.SAME, before, after)
+    return Compared(Outcome.ADMITTED if after.admitted else Outcome.REFUSED, before, after)
+
+
+@dataclass(frozen=True)
+class Today:
+    """What is said today of a TPM's newest accepted evidence.
+
+    Attributes:
+        now: by the draft, with its dates resolved today: this is what counts.
+        then: by the draft at the time of the evidence. If that is admitted and `now` is not, a date has come since.
+        in_force: by the policy in force, with its dates resolved today.
+    """
+
+    now: Said
+    then: Said
+    in_force: Said
+
+    @property
+    def by_date(self) -> bool:
+        """Whether the draft refuses only because a date has come since."""
+        return self.then.admitted and not self.now.admitted
+
+
+@dataclass(frozen=True)
+class Present:
+    """The policies as they are asked about a TPM of today; `now` and `in_force` with their dates resolved."""
+
+    draft: Policy
+    now: Policy
+    in_force: Policy | None
+
+
+def today(recorded: Judged, present: Present) -> Today:
+    """What is said of a TPM today; what the draft admits, nothing else is asked about.
+
+    Raises:
+        BadRequest: this release cannot read the evidence.
+    """
+    now = said(recorded, present.now)
+    if now.admitted:
+        return Today(now, now, now)
+    return Today(now, said(recorded, present.draft), said(recorded, present.in_force))
+
+
+_TABLES: Final[Sequence[tuple[str, str]]] = (
+    ("grant.age", "grant"),
+    ("store.persistent", "store"),
+    ("store.format", "store"),
+    ("tpm.template-allowed", "tpm"),
+    ("profile.admitted", "ephemeral"),
+    ("policy.", "policy"),
+    ("ledger.", "ledger"),
+    ("key.", "ledger"),
+)
+"""How rules begin, and the table of a policy that they stand for; of the ledger, the CA's own."""
+
+
+def entry_of(policy: Policy | None, submission: Submission, rule: str) -> str:
+    """Which entry of a policy a rule looked at; ``evidence`` for a rule that looks at no policy."""
+    if policy is None:
+        return ""
+    if rule.startswith(("launch.", "platform.")):
+        return _launch(policy, submission, rule)
+    if rule.startswith(("kbs.", "ear.")):
+        grant = submission.claims.grant
+        kbs = None if grant is None else kbs_for(policy, grant.jwk.thumbprint())
+        return "no kbs" if kbs is None else f"kbs {kbs.id}"
+    return next((table for begin, table in _TABLES if rule.startswith(begin)), "evidence")
+
+
+def _launch(policy: Policy, submission: Submission, rule: str) -> str:
+    # If none of the entries holds, the most particular one is judged by, see `ca_service.policy.selection`.
+    entry = next(iter(policy.launches.candidates(submission.report)), None)
+    if entry is None:
+        return "no launch"
+    if rule.startswith("platform.") and entry.platform is not None:
+        return f"platform {entry.platform.name}"
+    return f"launch {entry.name}"

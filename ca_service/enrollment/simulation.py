@@ -194,7 +194,7 @@ _TABLES: Final[Sequence[tuple[str, str]]] = (
     ("profile.admitted", "ephemeral"),
     ("policy.", "policy"),
     ("ledger.", "ledger"),
-    ("key.", "ledger"),
+    ("key.not-blocked", "ledger"),
 )
 """How rules begin, and the table of a policy that they stand for; of the ledger, the CA's own."""
 

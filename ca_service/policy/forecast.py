@@ -20,7 +20,7 @@ from ca_service.policy.platform_rules import PLATFORM_DEMANDS, present_floor
 from ca_service.policy.selection import judged
 from vtpm.wire.report import Product, Report, tcb_components
 
-UNSTATED: Final = "no floor counts yet"
+UNSTATED: Final = "the policy states no floor"
 """What a processor needs that a policy says nothing about: it is refused."""
 
 
@@ -43,7 +43,7 @@ class Shortfall:
 
 @dataclass(frozen=True)
 class Fall:
-    """From when on a report is below a floor that it was not below before.
+    """From when on a report is below a floor.
 
     Attributes:
         since: the day on which the floor begins; None: it counts already.
@@ -77,31 +77,30 @@ def is_listed(policy: Policy, report: Report) -> bool:
     return bool(policy.launches.candidates(report))
 
 
-def falls(policy: Policy, mode: str, report: Report, product: Product | None, at: datetime) -> Iterator[Fall]:
-    """When a launch is below a floor, from `at` on: whenever it comes to be, in the order of time.
+def fall(policy: Policy, mode: str, report: Report, product: Product | None, at: datetime) -> Fall | None:
+    """When a launch falls below a floor, from `at` on; None if it does not by any date that the policy names.
 
-    One of a processor whose levels are too low already comes first. Floors only rise, so there is more than one only
-    for a platform that has no floor yet. Nothing for a report that is not listed, see `is_listed`.
+    None too for a report that is not listed, see `is_listed`.
 
     Args:
-        policy: whose floors are meant.
+        policy: whose floors are meant. They only rise: who is below one of them stays so.
         mode: as for `launch_checks`.
         report: what the processor says of itself.
         product: of the processor; None if it is none that is known.
         at: aware.
     """
-    out, below = rules_out(policy, mode), False
+    out = rules_out(policy, mode)
     for moment in (at, *_days(policy, report, product, at)):
         # A VM that enrolled then would bring a fresh list.
         facts = LaunchFacts(report, product, simulated=False, crl_issued_at=moment, at=moment)
         entry = judged(policy, facts, out)
         if entry is None:
-            return
+            return None
         found = _shortfalls(entry.platform, facts, out)
-        if found and not below:
+        if found:
             platform = "" if entry.platform is None else entry.platform.name
-            yield Fall(None if moment == at else moment, entry.name, platform, found)
-        below = bool(found)
+            return Fall(None if moment == at else moment, entry.name, platform, found)
+    return None
 
 
 def _days(policy: Policy, report: Report, product: Product | None, at: datetime) -> list[datetime]:

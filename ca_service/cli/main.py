@@ -29,6 +29,7 @@ _COMMANDS = {
     "serve": "serve",
     "ca": "rollover",
     "policy": "policy",
+    "tcb": "forecast",
     "instance": "records",
     "cert": "records",
     "revoke": "revocation",

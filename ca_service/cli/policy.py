@@ -10,6 +10,7 @@ from ca_service.cli.access import run
 from ca_service.cli.files import read_text
 from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
+from ca_service.cli.simulate import simulate_command
 from ca_service.operations import MAX_POLICY
 from ca_service.policy import load_complete
 
@@ -18,6 +19,8 @@ from ca_service.policy import load_complete
 def policy() -> None:
     """The allow-list: which key brokers, SVSM measurements and keys this CA certifies."""
 
+
+policy.add_command(simulate_command)
 
 _VERSION = click.IntRange(1, 2**31 - 1)
 

@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
+from ca_service.enrollment import replay
 from ca_service.enrollment.judge import CERTIFY_PRESENT
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import Finding, Trace, Verdict
 from ca_service.policy import Policy, kbs_for
-from ca_service.store import PastDecision
-
-OUTSIDE: Final = ("nonce.", "activation.", "lint.")
-"""How the rules begin that look at secrets of the CA, or at what it was about to sign: no policy changes them."""
 
 NOTHING: Final = "nothing-judged"
 """Stands in the place of a rule where no check has looked, which denies."""
@@ -85,8 +82,9 @@ def said(recorded: Judged, policy: Policy | None) -> Said:
 class Outcome(StrEnum):
     """What a draft makes of a past decision.
 
-    SAME: it stays as it is. REFUSED, ADMITTED: it would be that now, and is not under the policy compared with.
-    OUTSIDE: no policy has a say in it. NOT_COMPARABLE: the version that made it does not say the same any more.
+    `SAME` stays as it is. `REFUSED` and `ADMITTED` would be that now, and are not under the policy compared with.
+    `OUTSIDE` was refused by what rests on a secret of the CA, or by the lint of a draft: no policy has a say in it.
+    `NOT_COMPARABLE` does not come to the same any more under the version that made it, or cannot be made anew.
     """
 
     SAME = "same"
@@ -98,7 +96,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Compared:
-    """A past decision under two policies; of those that are neither REFUSED nor ADMITTED `why` may say more."""
+    """A past decision under two policies; `why` it is not comparable."""
 
     outcome: Outcome
     before: Said = Said()
@@ -111,19 +109,14 @@ class Compared:
         return self.after if self.outcome is Outcome.REFUSED else self.before
 
 
-def is_outside(past: PastDecision) -> bool:
-    """Whether a decision was a refusal that no policy has a say in."""
-    return past.rule.startswith(OUTSIDE)
-
-
 def compare(
-    past: PastDecision, recorded: Judged, then: Policy | None, base: Policy | None, draft: Policy
+    stored: Trace, recorded: Judged, then: Policy | None, base: Policy | None, draft: Policy
 ) -> Compared:
     """Judge a past decision anew.
 
     Args:
-        past: the decision as it is stored.
-        recorded: the same with its inputs.
+        stored: what was found then.
+        recorded: the decision with its inputs.
         then: the policy that made it; None if there was none.
         base: the policy that the draft is compared with; None if there is none.
         draft: the draft.
@@ -131,13 +124,12 @@ def compare(
     Raises:
         BadRequest: this release cannot read the evidence.
     """
-    if is_outside(past):
-        return Compared(Outcome.OUTSIDE, why=past.rule)
     trace = recorded.judge(then)
-    rule = "" if trace.refusal is None else trace.refusal.rule
-    if (trace.admitted, rule) != (bool(past.admitted), past.rule):
-        why = f"the version that decided said {past.rule or 'admitted'}, and says {rule or 'admitted'} now"
-        return Compared(Outcome.NOT_COMPARABLE, why=why)
+    again = replay.compare(stored, trace)
+    if again.outcome is replay.Outcome.BEYOND:
+        return Compared(Outcome.OUTSIDE)
+    if again.outcome is replay.Outcome.DIFFERS:
+        return Compared(Outcome.NOT_COMPARABLE, why=f"found anew, it differs in {', '.join(again.rules)}")
     before = Said.of(trace, then, recorded.submission) if base is then else said(recorded, base)
     after = said(recorded, draft)
     if before.admitted == after.admitted:

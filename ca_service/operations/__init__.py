@@ -9,6 +9,7 @@ from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.keys import upgrade_directory
 from ca_service.operations import (
     certificates,
+    draft_revocation,
     health,
     instances,
     issuers,
@@ -36,6 +37,7 @@ OPERATIONS: Mapping[str, Operation] = {
         *instances.OPERATIONS,
         *certificates.OPERATIONS,
         *revocation.OPERATIONS,
+        *draft_revocation.OPERATIONS,
         *keys.OPERATIONS,
         *records.OPERATIONS,
         *issuers.OPERATIONS,

@@ -11,7 +11,7 @@ from ca_service.store.copying import clear_rows, copy_rows, take_time
 from ca_service.store.counters import precedes
 from ca_service.store.database import Store, create_store, no_faults, open_store
 from ca_service.store.failures import Taken, is_bad_value
-from ca_service.store.fleet import CertifiedTpm, NewestEvidence, PastDecision
+from ca_service.store.fleet import CertifiedTpm, NewestEvidence
 from ca_service.store.gauges import Gauges, IssuerStanding, ListState, read_gauges, revocations_by_reason
 from ca_service.store.invariants import INVARIANTS, Breach, check_invariants
 from ca_service.store.issuance import live_key
@@ -103,7 +103,6 @@ __all__ = [
     "LoggedCertificate",
     "MatchRow",
     "NewestEvidence",
-    "PastDecision",
     "PolicyRow",
     "Presence",
     "ResponderRow",

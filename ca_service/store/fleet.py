@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
-from ca_service.store.rows import CertificateState
+from ca_service.store.rows import CertificateState, DecisionRow
 
 _D, _E, _I = schema.decisions.c, schema.evidence.c, schema.instances.c
 _T, _C = schema.tpms.c, schema.certificates.c
@@ -61,20 +61,6 @@ class NewestEvidence:
     product: str | None
 
 
-@dataclass(frozen=True)
-class PastDecision:
-    """A stored decision without its trace."""
-
-    id: str
-    at: datetime
-    stage: str
-    admitted: int
-    rule: str
-    policy_version: int
-    kbs_id: str
-    resource: str
-
-
 class Fleet(Repository):
     """Reads of many TPMs and many decisions."""
 
@@ -107,16 +93,15 @@ class Fleet(Repository):
         rows = self._all(NewestEvidence, sa.select(*wanted).where(ranked.c.place == 1))
         return {row.tpm_id: row for row in rows}
 
-    def past_decisions(
-        self, since: datetime, until: tuple[datetime, str] | None, count: int
-    ) -> list[PastDecision]:
-        """At most `count` decisions from `since` on, the newest first; those after (time, id) `until` in that order."""
-        columns = (_D[name] for name in PastDecision.__dataclass_fields__)
-        query = sa.select(*columns).where(_D.at >= since).order_by(_D.at.desc(), _D.id).limit(count)
-        if until is not None:
-            at, decision_id = until
-            query = query.where(_D.at <= at, sa.or_(_D.at < at, _D.id > decision_id))
-        return self._all(PastDecision, query)
+    def newest_decisions(
+        self, since: datetime, after: tuple[datetime, str] | None, limit: int
+    ) -> list[DecisionRow]:
+        """The next decisions, the newest first: those behind `after` in that order, none from before `since`."""
+        query = sa.select(schema.decisions).where(_D.at >= since).order_by(_D.at.desc(), _D.id.desc())
+        if after is not None:
+            at, decision_id = after
+            query = query.where(_D.at <= at, sa.or_(_D.at < at, _D.id < decision_id))
+        return self._all(DecisionRow, query.limit(limit))
 
     def count_decisions(self, since: datetime) -> int:
         """How many decisions there are from `since` on."""

@@ -13,11 +13,14 @@ from typing import Final, Protocol
 from ca_service.enrollment import replay
 from ca_service.enrollment.judge import CERTIFY_PRESENT
 from ca_service.enrollment.submission import Submission
-from ca_service.judgment import Finding, Trace, Verdict
+from ca_service.judgment import Trace, Verdict
 from ca_service.policy import Policy, kbs_for
 
 NOTHING: Final = "nothing-judged"
 """Stands in the place of a rule where no check has looked, which denies."""
+
+
+_ABOUT_CERTIFY: Final = "certify."
 
 
 class Judged(Protocol):
@@ -56,18 +59,18 @@ class Said:
     def of(cls, trace: Trace, policy: Policy | None, submission: Submission) -> "Said":
         """What a trace comes to.
 
-        A rule that only asks for TPM2_Certify does not count: the client comes again and brings it.
+        That TPM2_Certify is wanted and was not sent does not count: the client comes again and brings it.
         """
         if not trace.findings:
             return cls(NOTHING)
-        refusal = next(filter(_refuses, trace.findings), None)
-        if refusal is None:
+        refusals = [finding for finding in trace.findings if finding.verdict is Verdict.FAILED]
+        if any(finding.rule == CERTIFY_PRESENT for finding in refusals):
+            # The other rules about it had nothing to look at.
+            refusals = [finding for finding in refusals if not finding.rule.startswith(_ABOUT_CERTIFY)]
+        if not refusals:
             return cls()
-        return cls(refusal.rule, entry_of(policy, submission, refusal.rule), refusal.expected, refusal.actual)
-
-
-def _refuses(finding: Finding) -> bool:
-    return finding.verdict is Verdict.FAILED and finding.rule != CERTIFY_PRESENT
+        first = refusals[0]
+        return cls(first.rule, entry_of(policy, submission, first.rule), first.expected, first.actual)
 
 
 def said(recorded: Judged, policy: Policy | None) -> Said:

@@ -22,7 +22,7 @@ _ENDINGS: Final = ("kbs", "ends", "tpms")
 _CHIP_DIGITS: Final = 16
 
 
-@click.group()
+@click.group(short_help="Processors' firmware, and who will be below a floor.")
 def tcb() -> None:
     """Levels of processors' firmware, and the floors that the policy sets them."""
 

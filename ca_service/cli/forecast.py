@@ -11,7 +11,7 @@ from ca_service.cli.access import now, open_public, working_database
 from ca_service.cli.files import read_text
 from ca_service.cli.options import Moment, PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
-from ca_service.cli.simulate import watched
+from ca_service.cli.simulate import number, watched
 from ca_service.operations import MAX_POLICY
 from ca_service.operations.forecast import ENDING_DAYS, basis
 from ca_service.operations.forecast import forecast as look_ahead
@@ -69,21 +69,23 @@ def _show(result: Mapping[str, Any]) -> None:
         f"draft {result['policy'][:16]}..." if result["version"] is None else f"version {result['version']}"
     )
     echo(
-        f"{counts['tpms']} TPMs have certificates. By the floors of {name}, as of {result['at']}: "
-        f"{counts['below']} are below, {counts['falling']} will be, {counts['safe']} stay"
+        f"{number(counts['tpms'], 'TPM')} with certificates, by the floors of {name}, as of {result['at']}: "
+        f"{counts['below']} below, {counts['falling']} will be, {counts['safe']} will not"
     )
     if counts["unlisted"]:
-        echo(f"{counts['unlisted']} were launched with what the policy does not list; no floor is theirs")
+        launched = number(counts["unlisted"], "TPM")
+        echo(f"{launched} of a launch that the policy does not list, so no floor is meant for it")
     if counts["unknown"]:
-        echo(f"of {counts['unknown']} nobody can tell: their evidence is not there or cannot be read")
+        echo(f"Of {number(counts['unknown'], 'TPM')} nobody can tell: there is no evidence that can be read")
     for group in result["groups"]:
-        begins = "already below" if group["from"] is None else f"below from {group['from']} on"
-        echo(f"\n{begins}: {group['count']} TPMs, {group['product']} on the platform {group['platform']}")
+        begins = "Below already" if group["from"] is None else f"Below from {group['from']} on"
+        where = f"{group['product']} on the platform {group['platform']}"
+        echo(f"\n{begins}: {number(group['count'], 'TPM')}, {where}")
         show_rows(_rows(group["tpms"]), _COLUMNS, as_json=False, empty="")
         if group["omitted"]:
             echo(f"and {group['omitted']} more; --limit lists them")
     if result["endings"]:
-        echo(f"\nkey brokers whose entries end within {ENDING_DAYS} days")
+        echo(f"\nKey brokers whose entries end within {ENDING_DAYS} days")
         show_rows(result["endings"], _ENDINGS, as_json=False, empty="")
 
 

@@ -1,5 +1,6 @@
 """`vtpm-ca policy simulate`: what a draft would change, before it does."""
 
+import shlex
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.operations import MAX_POLICY
 from ca_service.operations.certificates import REASONS
 from ca_service.operations.draft_revocation import MOST_TPMS
-from ca_service.operations.simulation import DAYS, LAST, LISTED, Request, read_draft, simulate
+from ca_service.operations.simulation import DAYS, LAST, LISTED, THEN, Request, read_draft, simulate
 
 _MOST_LAST: Final = 10_000_000
 _MOST_LISTED: Final = 100_000
@@ -22,10 +23,19 @@ _WATCHED: Final = 1_000
 """After how many of what it looks at the command says how far it is."""
 
 _GROUPS: Final = ("becomes", "rule", "entry", "kbs", "tenant", "decisions")
-_FLIPS: Final = ("decision", "at", "becomes", "rule", "entry", "resource", "expected", "actual")
+_FLIPS: Final = ("decision", "at", "becomes", "rule", "entry", "resource")
 _NOT_COMPARABLE: Final = ("decision", "policy_version", "why")
 _REFUSED_GROUPS: Final = ("rule", "entry", "kbs", "tenant", "tpms")
-_REFUSED: Final = ("tpm", "resource", "certificates", "rule", "entry", "by_date", "already", "decision")
+_REFUSED: Final = (
+    "tpm",
+    "resource",
+    "certificates",
+    "rule",
+    "entry",
+    "by_date",
+    "refused_in_force",
+    "decision",
+)
 _UNKNOWN: Final = ("tpm", "kbs", "resource", "certificates", "why")
 
 
@@ -145,9 +155,9 @@ def _show(result: Mapping[str, Any], draft: Path, *, revoke: bool) -> None:
 def _show_past(result: Mapping[str, Any]) -> None:
     counts = result["decisions"]
     base = "no policy" if result["in_force"] is None else f"version {result['in_force']}"
-    if result["compared_with"] == "the version that decided":
+    if result["compared_with"] == THEN:
         base = "the versions that decided"
-    echo(f"draft {result['draft'][:16]}... against {base}, decisions since {result['since']}")
+    echo(f"Draft {result['draft'][:16]}... against {base}, decisions since {result['since']}")
     parts = [
         f"{counts['same']} stay as they are",
         f"{counts['refused']} would be refused",
@@ -157,53 +167,56 @@ def _show_past(result: Mapping[str, Any]) -> None:
         parts.append(f"{counts['outside']} are no matter of the policy")
     if counts["not_comparable"]:
         parts.append(f"{counts['not_comparable']} are not comparable")
-    echo(f"{counts['judged']} judged anew: {', '.join(parts)}")
+    echo(f"{number(counts['judged'], 'decision')} judged anew: {', '.join(parts)}")
     if counts["left_out"]:
-        echo(f"{counts['left_out']} older ones were left out; --last N looks at more")
-    for rows, columns in ((result["groups"], _GROUPS), (result["flips"], _FLIPS)):
-        _table(rows, columns)
-    _omitted(result["flips_omitted"])
-    _table(result["not_comparable"], _NOT_COMPARABLE)
-    _omitted(result["not_comparable_omitted"])
+        echo(f"{number(counts['left_out'], 'older one')} left out; --last N looks at more")
+    _table(result["groups"], _GROUPS)
+    _table(result["flips"], _FLIPS, result["flips_omitted"])
+    _table(result["not_comparable"], _NOT_COMPARABLE, result["not_comparable_omitted"])
 
 
 def _show_certified(result: Mapping[str, Any]) -> None:
     counts = result["certified"]
+    refused = f"{number(counts['refused_tpms'], 'TPM')} with {counts['refused_certificates']} of them"
     echo(
-        f"Certificates: {counts['certificates']} of {counts['tpms']} TPMs; today the draft would give none to "
-        f"{counts['refused_tpms']} of them, which have {counts['refused_certificates']}"
+        f"{number(counts['certificates'], 'certificate')} of {number(counts['tpms'], 'TPM')}; "
+        f"today the draft would give none to {refused}"
     )
     _table(result["refused_groups"], _REFUSED_GROUPS)
-    _table(result["refused"], _REFUSED)
-    _omitted(result["refused_omitted"])
+    _table(result["refused"], _REFUSED, result["refused_omitted"])
     if counts["unknown_tpms"]:
-        echo(f"of {counts['unknown_tpms']} TPMs nobody can tell: none of them would be revoked")
-        _table(result["unknown"], _UNKNOWN)
-        _omitted(result["unknown_omitted"])
+        echo(
+            f"\nOf {number(counts['unknown_tpms'], 'TPM')} nobody can tell; none of their certificates is meant"
+        )
+        _table(result["unknown"], _UNKNOWN, result["unknown_omitted"])
 
 
 def _show_revocation(result: Mapping[str, Any], draft: Path, *, revoke: bool) -> None:
-    counts, done = result["certified"], result["revocation"]
+    done = result["revocation"]
     if done is not None:
+        counts = done["counts"]
         echo(
-            f"Revoked: {done['counts']['certificates']} certificates of {done['counts']['tpms']} TPMs. "
+            f"\nRevoked: {number(counts['certificates'], 'certificate')} of {number(counts['tpms'], 'TPM')}. "
             "They stand on the published CRLs."
         )
         _table(done["spared"], ("tpm", "why"))
         for line in done["advice"]:
             echo(f"- {line}")
-    elif counts["refused_tpms"]:
+    elif result["certified"]["refused_tpms"]:
         dry = "Dry run: nothing was changed. " if revoke else ""
-        echo(f"{dry}To revoke these: vtpm-ca policy simulate {draft} --revoke --yes")
+        echo(
+            f"\n{dry}To revoke what these TPMs have: vtpm-ca policy simulate {shlex.quote(str(draft))} --revoke --yes"
+        )
 
 
-def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+def number(count: int, word: str) -> str:
+    """So many of something, in words."""
+    return f"{count} {word}" + ("" if count == 1 else "s")
+
+
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], omitted: int = 0) -> None:
     if rows:
         echo("")
         show_rows(rows, columns, as_json=False, empty="")
-        echo("")
-
-
-def _omitted(count: int) -> None:
-    if count:
-        echo(f"and {count} more; --limit lists them")
+    if omitted:
+        echo(f"and {omitted} more; --limit lists them")

@@ -31,6 +31,9 @@ LAST: Final = 10_000
 LISTED: Final = 100
 """How many flips, and how many TPMs, are listed, unless something else is said."""
 
+NOW, THEN = "the version in force", "the version that decided"
+"""What past decisions are compared with."""
+
 _POLICIES: Final = 8
 """Read policies that are held at once."""
 
@@ -134,7 +137,7 @@ class Simulation:
         return {
             "draft": asked.draft.digest,
             "in_force": self.version or None,
-            "compared_with": "the version that decided" if asked.all_versions else "the version in force",
+            "compared_with": THEN if asked.all_versions else NOW,
             "at": instant(asked.at),
             "since": instant(asked.since),
             **self.past.to_json(),

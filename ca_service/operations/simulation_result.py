@@ -141,8 +141,14 @@ class Certified:
             self.refused.append(tpm.tpm_id)
             self._refused_certificates += tpm.certificates
             self._grounds[Ground(said.now.rule, said.now.entry, tpm.kbs_id, tenant)] += 1
-            already = not said.in_force.admitted
-            self._rows.add({**where, **_in_words(said.now), "by_date": said.by_date, "already": already})
+            self._rows.add(
+                {
+                    **where,
+                    **_in_words(said.now),
+                    "by_date": said.by_date,
+                    "refused_in_force": not said.in_force.admitted,
+                }
+            )
 
     def to_json(self) -> dict[str, Json]:
         """As plain values."""

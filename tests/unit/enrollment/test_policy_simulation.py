@@ -174,7 +174,7 @@ class TestToday:
         later = today(text, at=begins)
         assert refused(later) == dict.fromkeys(history.numbers.values(), "platform.build")
         rows = later.to_json()["refused"]
-        assert {(row["entry"], row["by_date"], row["already"]) for row in rows} == {
+        assert {(row["entry"], row["by_date"], row["refused_in_force"]) for row in rows} == {
             ("platform simulated", True, False)
         }
 
@@ -271,7 +271,7 @@ class TestWhatCannotBeCompared:
         assert {row[1] for row in flips(simulated(back))} == {"admitted"}
         assert flips(simulated(back, all_versions=True)) == set()
         found = simulated(narrowed).to_json()
-        assert (found["in_force"], {row["already"] for row in found["refused"]}) == (2, {True})
+        assert (found["in_force"], {row["refused_in_force"] for row in found["refused"]}) == (2, {True})
 
     def test_an_answer_that_was_wrong(self, history, copy, tpms):
         world, store, simulated = copy

@@ -91,7 +91,7 @@ class Forecast:
         if report is None or evidence is None:
             self.counts["unknown"] += 1
             return
-        product = None if evidence.product is None else Product(evidence.product)
+        product = next((known for known in Product if known == evidence.product), None)
         found = fall(self.basis.policy, mode, report, product, self.at)
         if found is None:
             listed = is_listed(self.basis.policy, report)

@@ -14,12 +14,16 @@ from ca_service.enrollment.simulation import Outcome, Said, compare
 from ca_service.judgment import BadRequest, Record, Refused
 from ca_service.operations import simulation
 from ca_service.operations.draft_revocation import ADMITTED, CHANGED, NO_CERTIFICATE
+from ca_service.operations.forecast import basis, forecast
 from ca_service.operations.recorded import recorded as recorded_one
 from ca_service.operations.recorded import recorded_all
 from ca_service.operations.simulation import Request, read_draft, simulate
 from ca_service.policy import load
 from ca_service.store import CertificateState, schema
 from vtpm.lab.allowlist import platform_entry
+from vtpm.wire.enrollment import ActivationRequest
+
+DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +252,7 @@ class TestWhatCannotBeCompared:
         del world
 
     def test_evidence_that_is_gone(self, history, copy):
-        _, store, simulated = copy
+        world, store, simulated = copy
         with store.write() as tx:
             row = tx.decisions.get(history.sent[-1].decision)
             tx.connection.execute(
@@ -259,6 +263,8 @@ class TestWhatCannotBeCompared:
         told = simulated(history.document(builds=("good",))).to_json()
         assert [row["decision"] for row in told["not_comparable"]] == [history.sent[-1].decision]
         assert [row["tpm"] for row in told["unknown"]] == [history.numbers[9]]
+        counts = forecast(store, basis(store, "simulation"), "simulation", world.time).counts
+        assert (counts["unknown"], counts["safe"]) == (1, 9)
 
     def test_each_decision_against_its_own_version(self, history, copy):
         """What an earlier version let in and the one in force does not is no flip of the draft, unless it is asked."""
@@ -279,9 +285,9 @@ class TestWhatCannotBeCompared:
         world.launch = history.launches["bad"]
         boot = w.Boot("own/vtpm/new", b"n" * 32, kbs=simulated_history.SOFT_KEYS["own"])
         reply = enroller.enroll(world.body(enroller.new_nonce().nonce, soft, boot))
-        enrollment_id, body = w.answer(soft, reply.body)
+        enrollment_id, _ = w.answer(soft, reply.body)
         with pytest.raises(Refused):
-            enroller.activate(enrollment_id, body.replace(b"A", b"B").replace(b"C", b"D"))
+            enroller.activate(enrollment_id, w.encode(ActivationRequest((bytes(32),))))
         told = simulated(history.document(builds=("good",)), since=world.time).to_json()
         counts = told["decisions"]
         assert (counts["outside"], counts["refused"], counts["not_comparable"]) == (1, 1, 0)
@@ -399,6 +405,55 @@ class TestRevoking:
         world, store = copy
         with pytest.raises(BadRequest):
             w.operate(world, store, "policy-revoke", text="schema = 2", tpms=[1])
+
+
+class TestForecast:
+    @pytest.fixture
+    def told(self, history):
+        def forecast_of(text, days=0):
+            about = basis(history.store, "simulation", text)
+            return forecast(history.store, about, "simulation", history.world.time + days * DAY).to_json()
+
+        return forecast_of
+
+    def test_by_the_policy_in_force(self, history, told):
+        found = told(None)
+        assert (found["version"], found["groups"], found["endings"]) == (1, [], [])
+        assert found["counts"] == {
+            "tpms": 10, "below": 0, "falling": 0, "safe": 10, "unlisted": 0, "unknown": 0,
+        }  # fmt: skip
+
+    def test_who_falls_when(self, history, told):
+        begins = (history.world.time + 5 * DAY).strftime("%Y-%m-%dT%H:%M:%SZ")
+        text = history.document(builds=("good",), platform=raised(begins))
+        found, bad = told(text), {history.numbers[n] for n in (2, 3, 6)}
+        assert found["counts"] == {
+            "tpms": 10, "below": 0, "falling": 7, "safe": 0, "unlisted": 3, "unknown": 0,
+        }  # fmt: skip
+        (group,) = found["groups"]
+        assert (group["from"], group["platform"], group["product"], group["count"]) == (
+            begins, "simulated", "Milan", 7,
+        )  # fmt: skip
+        chip = history.world.launch.report(bytes(64), 0)[0x1A0:0x1E0].hex()
+        newest = history.newest()
+        assert {row["tpm"] for row in group["tpms"]} == set(newest) - bad
+        for row in group["tpms"]:
+            assert (row["chip"], row["decision"]) == (chip, newest[row["tpm"]].decision)
+            assert row["resource"] == newest[row["tpm"]].resource
+            assert row["short"] == [
+                {"rule": "platform.build", "component": "firmware", "has": "1.55.29", "needs": "1.55.30"}
+            ]
+        later = told(text, days=5)
+        assert (later["counts"]["below"], later["groups"][0]["from"]) == (7, None)
+
+    def test_brokers_that_end(self, history, told):
+        ends = history.world.time + 80 * DAY
+        text = history.document(kbs_partner=f'status = "trusted"\nvalid_to = {ends.isoformat()}')
+        assert told(text)["endings"] == [
+            {"kbs": "partner", "ends": ends.strftime("%Y-%m-%dT%H:%M:%SZ"), "tpms": 4}
+        ]
+        assert told(text, days=80)["endings"] == []
+        assert told(text, days=-11)["endings"] == []
 
 
 def test_a_production_ca_takes_no_unsafe_draft(history):

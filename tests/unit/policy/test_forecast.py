@@ -125,6 +125,14 @@ def test_what_is_missing_is_said_by_component(content, toml, report):
     assert short == Shortfall("platform.reported-tcb", "snp", "19", "20")
 
 
+def test_of_several_entries_the_one_that_still_fits_counts(content, toml, report):
+    """A list of revocations that would be too old by then is no reason to take another one."""
+    floors = [floor(None, 20, 20), floor(30, 29, 28)], [floor(None, 20, 20), floor(60, 29, 28)]
+    policy = load(toml(two_platforms(content, *floors)))
+    found = fall(policy, "production", report(reported_tcb=tcb(27)), Product.MILAN, AT)
+    assert (found.since, found.launch) == (AT + 60 * DAY, "standard")
+
+
 @pytest.mark.parametrize("product", [Product.TURIN, None])
 def test_a_processor_without_a_floor_is_below_at_once(content, toml, report, product):
     found = fall(load(toml(content)), "production", report(), product, AT)

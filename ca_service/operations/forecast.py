@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from ca_service.enrollment.submission import Submission
-from ca_service.judgment import BadRequest, NotFound
+from ca_service.judgment import NotFound
 from ca_service.operations.context import Json, instant
 from ca_service.operations.recorded import BATCH
 from ca_service.operations.simulation import LISTED, Versions, read_draft
@@ -19,6 +18,8 @@ from ca_service.operations.simulation_result import Listed
 from ca_service.policy import Policy
 from ca_service.policy.forecast import Fall, endings, fall, is_listed
 from ca_service.store import CertifiedTpm, NewestEvidence, Store
+from vtpm.wire.enrollment import EnrollmentRequest
+from vtpm.wire.errors import WireError
 from vtpm.wire.report import Product, Report
 
 ENDING_DAYS: Final = 90
@@ -188,6 +189,7 @@ def forecast(
 def _report(body: bytes | None) -> Report | None:
     """The report in a request; None for one that this release reads no more."""
     try:
-        return None if body is None else Submission.parse(body).report
-    except BadRequest:
+        # Of the claims nothing is asked, and to read them takes twice as long.
+        return None if body is None else Report.parse(EnrollmentRequest.parse(body).evidence.report)
+    except WireError:
         return None

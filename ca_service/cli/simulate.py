@@ -135,13 +135,13 @@ def _revoke(directory: Path, text: str, tpm_ids: list[int], reason: str) -> dict
     for first in range(0, len(tpm_ids), MOST_TPMS):
         some = tpm_ids[first : first + MOST_TPMS]
         step = run(directory, "policy-revoke", text=text, tpms=some, reason=reason, yes=True)
-        for name, number in step["counts"].items():
-            whole["counts"][name] += number
+        for name, count in step["counts"].items():
+            whole["counts"][name] += count
         whole["certificates"] += step["certificates"]
         whole["spared"] += step["spared"]
         whole["advice"] += [line for line in step["advice"] if line not in whole["advice"]]
         if len(tpm_ids) > MOST_TPMS:
-            echo(f"{whole['counts']['certificates']} revoked and published", err=True)
+            echo(f"{number(whole['counts']['certificates'], 'certificate')} revoked and published", err=True)
     return whole
 
 

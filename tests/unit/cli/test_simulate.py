@@ -11,6 +11,8 @@ import operations_stage as s
 import pytest
 
 from ca_service.cli.main import commands
+from ca_service.enrollment import revoke_by_cause
+from ca_service.judgment import Unavailable
 from ca_service.store import open_store
 from vtpm.lab.allowlist import launch_entry, platform_entry
 
@@ -115,6 +117,31 @@ def test_a_dry_run_changes_nothing(here, ca):
     assert told["revocation"] is None
     assert (ca / "ca.sqlite3").read_bytes() == before
     assert states(here, ca) == ["issued"] * 6
+
+
+def test_step_by_step(here, ca, monkeypatch):
+    """What a step has revoked stays so, whatever becomes of the next; to ask again goes on with the rest."""
+    monkeypatch.setattr("ca_service.cli.simulate.MOST_TPMS", 1)
+    draft = ca / "draft.toml"
+    draft.write_text(draft.read_text().replace('status = "trusted"', 'status = "suspended"'))
+    words = ("policy", "simulate", "draft.toml", "--last", "0", "--revoke", "--yes", "--dir", ca)
+    steps = []
+
+    def failing(*arguments):
+        steps.append(1)
+        if len(steps) == 2:
+            raise Unavailable("the disk is full")
+        return revoke_by_cause(*arguments)
+
+    monkeypatch.setattr("ca_service.operations.draft_revocation.revoke_by_cause", failing)
+    done = here(*words)
+    assert (done.code, done.out) == (3, "")
+    assert done.err == "3 certificates revoked and published\nvtpm-ca: the disk is full\n"
+    assert states(here, ca) == ["issued"] * 3 + ["revoked"] * 3
+    again = here(*words, "--reason", "cessationOfOperation", "--json")
+    assert (again.code, again.err) == (0, "")
+    assert json.loads(again.out)["revocation"]["counts"] == {"tpms": 1, "certificates": 3}
+    assert states(here, ca) == ["revoked"] * 6
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import enrollment_world as w
 import pytest
 import simulated_history
 
-from ca_service.enrollment.simulation import Outcome, Said, compare
+from ca_service.enrollment.simulation import Outcome, Said, compare, entry_of
 from ca_service.judgment import BadRequest, Record, Refused
 from ca_service.operations import simulation
 from ca_service.operations.draft_revocation import ADMITTED, CHANGED, NO_CERTIFICATE
@@ -405,6 +405,36 @@ class TestRevoking:
         world, store = copy
         with pytest.raises(BadRequest):
             w.operate(world, store, "policy-revoke", text="schema = 2", tpms=[1])
+
+
+@pytest.mark.parametrize(
+    ("rule", "entry"),
+    [
+        ("launch.measurement", "launch good"),
+        ("platform.reported-tcb", "platform simulated"),
+        ("kbs.resource", "kbs partner"),
+        ("ear.present", "kbs partner"),
+        ("grant.age", "grant"),
+        ("grant.signature", "evidence"),
+        ("store.format", "store"),
+        ("tpm.template-allowed", "tpm"),
+        ("tpm.keys-distinct", "evidence"),
+        ("profile.admitted", "ephemeral"),
+        ("ledger.counter", "ledger"),
+        ("key.not-blocked", "ledger"),
+        ("policy.mode", "policy"),
+        ("snp.chain", "evidence"),
+    ],
+)
+def test_what_of_a_policy_a_rule_is_about(history, rule, entry):
+    with history.store.read() as tx:
+        _, recorded = recorded_one(tx, history.sent[-1].decision)
+    assert entry_of(load(history.document()), recorded.submission, rule) == entry
+    if rule.startswith(("launch.", "platform.")):
+        assert entry_of(load(history.document(builds=("bad",))), recorded.submission, rule) == "no launch"
+    if rule.startswith(("kbs.", "ear.")):
+        assert entry_of(load(history.document(brokers=("own",))), recorded.submission, rule) == "no kbs"
+    assert entry_of(None, recorded.submission, rule) == ""
 
 
 class TestForecast:

@@ -144,38 +144,36 @@ def test_step_by_step(here, ca, monkeypatch):
     assert states(here, ca) == ["revoked"] * 6
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (("--yes",), 2, "--yes goes with --revoke"),
-        (("--last", "-1"), 2, "-1"),
-        (("--since", "soon"), 2, "ISO 8601"),
-        (("--reason", "whim"), 2, "whim"),
-    ],
-)
-def test_what_cannot_be_meant(here, ca, words, code, said):
-    done = here("policy", "simulate", "draft.toml", "--dir", ca, *words)
-    assert (done.code, done.out) == (code, "")
-    assert said in done.err
+def test_what_cannot_be_meant(here, history):
+    for words, said in (
+        (("--yes",), "--yes goes with --revoke"),
+        (("--last", "-1"), "-1"),
+        (("--since", "soon"), "ISO 8601"),
+        (("--reason", "whim"), "whim"),
+    ):
+        done = here("policy", "simulate", history / "draft.toml", "--dir", history, *words)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
 
 
-@pytest.mark.parametrize("content", ["schema = 2", "nonsense", 'schema = 1\n[[launch]]\nname = "x"\n'])
-def test_a_draft_that_could_not_be_applied(here, ca, content):
-    (ca / "draft.toml").write_text(content)
-    for words in (("policy", "simulate", "draft.toml"), ("tcb", "forecast", "--policy", "draft.toml")):
-        done = here(*words, "--dir", ca)
-        assert (done.code, done.out) == (1, "")
-        assert done.err
+def test_a_draft_that_could_not_be_applied(here, history, tmp_path):
+    for content in ("schema = 2", "nonsense", 'schema = 1\n[[launch]]\nname = "x"\n'):
+        draft = tmp_path / "draft.toml"
+        draft.write_text(content)
+        for words in (("policy", "simulate", draft), ("tcb", "forecast", "--policy", draft)):
+            done = here(*words, "--dir", history)
+            assert (done.code, done.out) == (1, "")
+            assert done.err
 
 
-def test_a_forecast_of_another_day(here, ca):
+def test_a_forecast_of_another_day(here, history):
     def told(*words):
-        done = here("tcb", "forecast", "--json", "--dir", ca, *words)
+        done = here("tcb", "forecast", "--json", "--dir", history, *words)
         assert (done.code, done.err) == (0, "")
         return json.loads(done.out)
 
     assert told()["groups"] == []
-    draft = ("--policy", "draft.toml")
+    draft = ("--policy", history / "draft.toml")
     assert told(*draft)["counts"] == {
         "tpms": 2, "below": 0, "falling": 1, "safe": 0, "unlisted": 1, "unknown": 0,
     }  # fmt: skip

@@ -30,6 +30,7 @@ _COMMANDS = {
     "ca": "rollover",
     "policy": "policy",
     "kbs": "kbs",
+    "tcb": "forecast",
     "instance": "records",
     "cert": "records",
     "revoke": "revocation",

@@ -12,6 +12,7 @@ from ca_service.cli.files import read_text
 from ca_service.cli.options import Moment, OrAbsent, PathName, with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
 from ca_service.cli.policy_tests import evidence_beside, test, tests_of
+from ca_service.cli.simulate import simulate_command
 from ca_service.enrollment.expectations import check_rules
 from ca_service.operations import MAX_POLICY
 from ca_service.policy import in_words, load_complete, summary
@@ -24,6 +25,7 @@ def policy() -> None:
 
 
 policy.add_command(test)
+policy.add_command(simulate_command)
 
 _VERSION = click.IntRange(1, 2**31 - 1)
 

@@ -10,6 +10,7 @@ from ca_service.keys import upgrade_directory
 from ca_service.operations import (
     brokers,
     certificates,
+    draft_revocation,
     health,
     instances,
     issuers,
@@ -41,6 +42,7 @@ OPERATIONS: Mapping[str, Operation] = {
         *instances.OPERATIONS,
         *certificates.OPERATIONS,
         *revocation.OPERATIONS,
+        *draft_revocation.OPERATIONS,
         *keys.OPERATIONS,
         *records.OPERATIONS,
         *issuers.OPERATIONS,

@@ -11,7 +11,7 @@ from ca_service.operations.policy_tests import evidence_argument, prove
 from ca_service.operations.versions import approve as approve_version
 from ca_service.operations.versions import differences, present_time, propose, read_policy, summary
 from ca_service.operations.versions import withdraw as withdraw_version
-from ca_service.policy import Policy, load, load_complete, require_complete
+from ca_service.policy import Policy, load, load_complete, require_complete, require_safe
 from ca_service.policy.changes import compare
 from ca_service.store import PolicyRow, Store, Transaction, read_schedule
 from vtpm.wire.encoding import Members
@@ -42,19 +42,9 @@ def _row(context: OperationContext, tx: Transaction, version: int | None) -> Pol
 def _for_force(context: OperationContext, text: str, evidence: Mapping[str, bytes] = _NOTHING_SENT) -> Policy:
     """A document that may be put in force here; its tests hold, with `evidence` or what is kept of it."""
     policy = load_complete(text)
-    _refuse_unsafe(context, policy)
+    require_safe(policy, context.public.mode)
     prove(context, policy, evidence)
     return policy
-
-
-def _refuse_unsafe(context: OperationContext, policy: Policy) -> None:
-    if context.public.mode == "production" and policy.unsafe:
-        raise BadRequest(
-            "unsafe",
-            "a production CA takes no policy with Unsafe... entries",
-            code="policy-unsafe",
-            remedy="Remove the entries, or try them on a simulation CA.",
-        )
 
 
 def _put_in_force(
@@ -96,7 +86,7 @@ def _narrow(
 ) -> Json:
     """Put a document in force that admits nobody new, whatever its author has left to mend."""
     policy, note = load(text), ""
-    _refuse_unsafe(context, policy)
+    require_safe(policy, context.public.mode)
     try:
         require_complete(policy)
         prove(context, policy, evidence)

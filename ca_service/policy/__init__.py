@@ -7,7 +7,7 @@ the same launch. `load_complete` refuses a document that leaves a question open 
 puts the permissive entries of a simulation CA in the place of checks that stand elsewhere. `policies/` holds examples.
 """
 
-from ca_service.policy.allowlist import Policy, kbs_for, load, load_complete, require_complete
+from ca_service.policy.allowlist import Policy, kbs_for, load, load_complete, require_complete, require_safe
 from ca_service.policy.brokers import EarDemand, KbsEntry
 from ca_service.policy.checks import PROFILE_ADMITTED, checks, launch_checks, with_given_up
 from ca_service.policy.ephemeral import EphemeralTerms
@@ -46,6 +46,7 @@ __all__ = [
     "load",
     "load_complete",
     "require_complete",
+    "require_safe",
     "summary",
     "with_given_up",
 ]

@@ -182,6 +182,21 @@ def require_complete(policy: Policy) -> None:
         raise BadRequest(first.path, detail, code="policy-unstated", remedy=_remedy(more))
 
 
+def require_safe(policy: Policy, mode: str) -> None:
+    """See that a CA of this mode may put a policy in force.
+
+    Raises:
+        BadRequest: it gives up rules, which a production CA never does (code ``policy-unsafe``).
+    """
+    if mode == "production" and policy.unsafe:
+        raise BadRequest(
+            "unsafe",
+            "a production CA takes no policy with Unsafe... entries",
+            code="policy-unsafe",
+            remedy="Remove the entries, or try them on a simulation CA.",
+        )
+
+
 def _and_more(left: Sequence[object], what: str) -> str:
     if not left:
         return ""

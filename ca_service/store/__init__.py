@@ -12,6 +12,7 @@ from ca_service.store.copying import clear_rows, copy_rows, take_time
 from ca_service.store.counters import precedes
 from ca_service.store.database import Store, create_store, no_faults, open_store
 from ca_service.store.failures import Taken, is_bad_value
+from ca_service.store.fleet import CertifiedTpm, NewestEvidence
 from ca_service.store.gauges import Gauges, IssuerStanding, ListState, read_gauges, revocations_by_reason
 from ca_service.store.invariants import INVARIANTS, Breach, check_invariants
 from ca_service.store.issuance import live_key
@@ -83,6 +84,7 @@ __all__ = [
     "CertificateRow",
     "CertificateState",
     "CertifiedRow",
+    "CertifiedTpm",
     "CrlRow",
     "DecidedRow",
     "DecisionRow",
@@ -109,6 +111,7 @@ __all__ = [
     "ListedRow",
     "LoggedCertificate",
     "MatchRow",
+    "NewestEvidence",
     "PolicyEnd",
     "PolicyRow",
     "PolicyStartRow",

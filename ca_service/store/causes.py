@@ -79,6 +79,7 @@ class Cause:
         since: decisions of the CA from this moment on, aware.
         tcbs: (product, REPORTED_TCB in hex), any of them.
         policy_version: the policy that the decision was made under.
+        tpm_ids: these TPMs, by their numbers, and no others; as many as one statement can name.
     """
 
     serial: str | None = None
@@ -93,6 +94,7 @@ class Cause:
     since: datetime | None = None
     tcbs: tuple[tuple[str, str], ...] | None = None
     policy_version: int | None = None
+    tpm_ids: tuple[int, ...] | None = None
 
     @property
     def about_evidence(self) -> bool:
@@ -305,7 +307,8 @@ def _direct(cause: Cause) -> "list[sa.ColumnElement[bool]]":
         (_I.resource, cause.resource),
         (_I.salt, cause.salt),
     )
-    return [column == value for column, value in asked if value is not None]
+    conditions = [column == value for column, value in asked if value is not None]
+    return conditions if cause.tpm_ids is None else [*conditions, _C.tpm_id.in_(cause.tpm_ids)]
 
 
 def _plain(column: "sa.ColumnElement[Any]") -> "sa.ColumnElement[Any]":

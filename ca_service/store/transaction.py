@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from ca_service.store.authority import BlockedKeys, Epochs, Issuers
 from ca_service.store.causes import Causes
 from ca_service.store.enrollments import Decisions, Enrollments, Submissions
+from ca_service.store.fleet import Fleet
 from ca_service.store.issuance import Certificates, Intents
 from ca_service.store.ledger import Ledger
 from ca_service.store.log_audit import AuditTables
@@ -90,6 +91,11 @@ class Transaction:
     def causes(self) -> Causes:
         """What is to be revoked, by what it rests on."""
         return Causes(self._session)
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """Many TPMs and many decisions, page by page."""
+        return Fleet(self._session)
 
     @cached_property
     def crls(self) -> Crls:

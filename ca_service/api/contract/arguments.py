@@ -61,6 +61,9 @@ EXAMPLES: Final[Mapping[str, tuple[dict[str, object], ...]]] = {
             "policy_version": 3,
         },
     ),
+    "policy-revoke": (
+        {"text": "the draft", "tpms": [17, 23], "reason": "cessationOfOperation", "yes": False},
+    ),
     "key-list": ({},),
     "key-block": ({"digest": _DIGEST, "cause": _CAUSE, "revoke": True, "yes": False},),
     "key-unblock": ({"digest": _DIGEST, "yes": False},),

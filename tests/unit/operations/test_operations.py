@@ -45,6 +45,7 @@ class TestAsking:
             "cert-show": {"serial": serials(desk)["ek"]},
             "cert-revoke": {"serial": serials(desk)["ek"]},
             "revoke": {"serial": serials(desk)["ek"]},
+            "policy-revoke": {"text": "schema = 1", "tpms": [1]},
             "key-block": {"digest": "ab" * 32, "cause": "known"},
             "key-unblock": {"digest": "cd" * 32},
             "decision-show": {"id": desk("decision-list")[0]["id"]},

@@ -243,7 +243,9 @@ class TestNarrowing:
 
     def test_neither_does_an_open_question(self, empty):
         apply(empty, PLAIN, [])
-        unstated = PLAIN.replace('status = "trusted"', 'status = "suspended"').replace('"author-key", ', "", 1)
+        unstated = PLAIN.replace('status = "trusted"', 'status = "suspended"').replace(
+            '"author-key", ', "", 1
+        )
         refused(empty, unstated, [], code="policy-unstated")
         told = apply(empty, unstated, [], narrowing=True)
         assert (told["state"], load(empty("policy-show")["text"]).unstated != ()) == ("in-force", True)

@@ -8,6 +8,7 @@ import pytest
 from databases import database, databases, postgres, templates  # noqa: F401 - fixtures
 from forked import forks  # noqa: F401 - a fixture
 from hypothesis import HealthCheck, settings
+from longest_first import longest_first
 from remembered_keys import remember_keys
 from remembered_schema import remember_schema
 
@@ -35,3 +36,8 @@ def pytest_collection():
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = longest_first(items)

@@ -12,7 +12,9 @@ from ca_service.store import create_store, upgrading
 def contents(path):
     """Everything in the file: what there is with its SQL, and all rows."""
     with closing(sqlite3.connect(path)) as database:
-        made = database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").fetchall()
+        made = database.execute(
+            "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
+        ).fetchall()
         tables = [name for kind, name, *_ in made if kind == "table"]
         rows = {name: database.execute(f'SELECT * FROM "{name}"').fetchall() for name in tables}  # noqa: S608
         modes = [database.execute(f"PRAGMA {name}").fetchone() for name in ("user_version", "journal_mode")]

@@ -104,7 +104,8 @@ class Forks:
         }
         self._guard = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "import forked; forked.serve()"],
+            # The rest is room for the names of those that are forked; see `forked_machine`.
+            [sys.executable, "-c", "import forked; forked.serve()" + " " * 400],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -237,6 +238,10 @@ def _load(program: str, loaded: set[str]) -> None:
         return
     for name in (*_LATER[program], *filter(None, [_MAIN.get(program)])):
         importlib.import_module(name)
+    if program == DEVICE:
+        from forked_machine import fork_machines  # noqa: PLC0415 - likewise
+
+        fork_machines()
     if not loaded:
         from remembered_keys import remember_keys  # noqa: PLC0415 - the process that asks needs none of it
 

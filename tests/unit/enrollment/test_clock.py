@@ -11,7 +11,14 @@ from cryptography import x509
 
 from ca_service.enrollment import Limits, publish_due
 from ca_service.judgment import Unavailable, VtpmCaError
-from ca_service.keys import CeremonyConfig, load_public, load_root, prepare_issuing, run_ceremony
+from ca_service.keys import (
+    CeremonyConfig,
+    PublicationRule,
+    load_public,
+    load_root,
+    prepare_issuing,
+    run_ceremony,
+)
 from ca_service.keys.configuration import ValidityRule
 from ca_service.store import CertificateState
 from vtpm.snp import Platform
@@ -39,6 +46,8 @@ def _make(directory, rule):
         publication_url="http://ca.test",
         ca_id="test-ca",
         validity=rule,
+        # They are published at each of three times, and all lists of an issuing CA have the same dates.
+        publication=PublicationRule(shards=1),
     )
     run_ceremony(directory / "ca", config, w.PASSPHRASE, clock=lambda: w.START, entropy=os.urandom)
     Platform.create(directory / "platform", Product.MILAN, clock=lambda: w.START - 500 * DAY)

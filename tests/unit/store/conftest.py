@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from remembered_schema import every_migration
 
 from ca_service.store import (
     DecisionRow,
@@ -10,9 +11,16 @@ from ca_service.store import (
     SubmissionRow,
     TpmState,
     open_store,
+    upgrading,
 )
 
 AT = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _every_migration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests make their databases as the CA makes them."""
+    monkeypatch.setattr(upgrading, "upgrade", every_migration)
 
 
 @pytest.fixture

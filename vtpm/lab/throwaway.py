@@ -5,7 +5,6 @@ only place that puts `UnsafeSkip` into a CA. It exists to show what each check i
 leaves out of a CA that nobody trusts and that is gone a moment later.
 """
 
-import json
 import os
 import shutil
 import sqlite3
@@ -20,7 +19,7 @@ from cryptography import x509
 
 from ca_service.api import Services, create_app
 from ca_service.enrollment import Desk, Enroller, FileLiveness, Judge, Limits
-from ca_service.judgment import Trace, UnsafeSkip, Verdict
+from ca_service.judgment import Record, UnsafeSkip, Verdict
 from ca_service.keys import (
     Authority,
     AuthoritySource,
@@ -90,7 +89,7 @@ class ThrowawayCa:
     def skipped(self) -> tuple[str, ...]:
         """Every rule that did not count in one of its decisions, in alphabetical order."""
         with self._store.read() as tx:
-            traces = [Trace.from_json(json.loads(row.trace)) for row in tx.decisions.latest()]
+            traces = [Record.parse(row.trace).trace for row in tx.decisions.latest()]
         findings = (finding for trace in traces for finding in trace.findings)
         return tuple(sorted({each.rule for each in findings if each.verdict is Verdict.UNSAFE_SKIPPED}))
 

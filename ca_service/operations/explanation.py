@@ -21,7 +21,7 @@ from ca_service.policy.launch_rules import MEASUREMENT
 from ca_service.policy.remedies import Case, Edit, Remedy, TokenFacts, edited, remedy, shown
 from ca_service.policy.remedies.writing import document
 from ca_service.policy.resting import Basis, basis
-from ca_service.store import DecisionRow, PolicyRow, Transaction
+from ca_service.store import DecisionRow, LedgerQuery, PolicyRow, Transaction
 
 _WITHOUT_CHANGE: Final[Mapping[str, str]] = {
     "grant.age": "A new boot gets a fresh grant: boot the VM again.",
@@ -57,14 +57,15 @@ class Sources:
         why_not: why the decision cannot be judged anew; else empty.
         then: the policy version that judged; None if none was in force.
         now: the version in force.
-        holders: what the ledger knows now of instances that keys of this TPM are bound to.
+        holders: the instances that keys of this TPM are bound to, as (KBS id, resource, salt): what the ledger would
+            know of its claim to each, by what it knows of them today.
     """
 
     recorded: Recorded | None
     why_not: str
     then: PolicyRow | None
     now: PolicyRow | None
-    holders: Mapping[tuple[str, str, str], tuple[int, Occupant | None]]
+    holders: Mapping[tuple[str, str, str], LedgerKnown]
 
 
 def sources(tx: Transaction, row: DecisionRow) -> Sources:
@@ -75,16 +76,22 @@ def sources(tx: Transaction, row: DecisionRow) -> Sources:
         found = recorded_of(tx, row)
     except VtpmCaError as error:
         return Sources(None, error.detail, then, now, {})
-    return Sources(found, "", then, now, _holders(tx, found))
+    return Sources(found, "", then, now, {} if found.ledger is None else _holders(tx, found.ledger))
 
 
-def _holders(tx: Transaction, found: Recorded) -> Mapping[tuple[str, str, str], tuple[int, Occupant | None]]:
-    numbers = set() if found.ledger is None else set(found.ledger.key_instances.values())
+def _holders(tx: Transaction, known: LedgerKnown) -> Mapping[tuple[str, str, str], LedgerKnown]:
     holders = {}
-    for number, instance in tx.ledger.instances_by_id(numbers).items():
-        tpm = tx.ledger.occupant(number)
-        occupant = None if tpm is None else Occupant(tpm.ek_set, tpm.counter, tpm.root)
-        holders[instance.kbs_id, instance.resource, instance.salt] = (number, occupant)
+    for row in tx.ledger.instances_by_id(set(known.key_instances.values())).values():
+        instance = (row.kbs_id, row.resource, row.salt)
+        _, seen = tx.views.look(LedgerQuery(kbs_id=row.kbs_id, resource=row.resource, salt=row.salt))
+        tpm = seen.occupant
+        holders[instance] = replace(
+            known,
+            instance=instance,
+            instance_id=row.id,
+            occupant=None if tpm is None else Occupant(tpm.ek_set, tpm.counter, tpm.root),
+            revoked=seen.revoked,
+        )
     return holders
 
 
@@ -138,7 +145,7 @@ def case_of(found: Recorded) -> Case:
 
 
 def _judged(
-    found: Recorded, holders: Mapping[tuple[str, str, str], tuple[int, Occupant | None]]
+    found: Recorded, holders: Mapping[tuple[str, str, str], LedgerKnown]
 ) -> Callable[[Policy], Trace]:
     """Judges a decision under other policies.
 
@@ -154,8 +161,7 @@ def _judged(
         instance = (claim.kbs_id, claim.resource, claim.salt)
         if found.ledger is None or found.ledger.instance == instance or instance not in holders:
             return found.ledger
-        number, occupant = holders[instance]
-        return replace(found.ledger, instance=instance, instance_id=number, occupant=occupant)
+        return holders[instance]
 
     return judge
 

@@ -17,9 +17,9 @@ from ca_service.policy.launch_rules import LAUNCH_DEMANDS
 from ca_service.policy.platform_rules import PLATFORM_DEMANDS
 from ca_service.policy.remedies import writing
 from ca_service.policy.remedies.brokers import broker_options, owners
-from ca_service.policy.remedies.case import Case
+from ca_service.policy.remedies.case import Case, Listed
 from ca_service.policy.remedies.edits import Content, Edit, edited
-from ca_service.policy.remedies.launches import Listed, launch_options, models
+from ca_service.policy.remedies.launches import launch_options, models
 from ca_service.policy.remedies.options import Option, smallest_first
 from ca_service.policy.remedies.tables import table_options
 from ca_service.policy.unsafe import CAPABILITIES

@@ -70,6 +70,15 @@ def test_a_key_broker_with_a_new_key_keeps_its_instances(world, store, enroller,
     assert shown["remedy"]["admits"]
 
 
+def test_what_was_revoked_meanwhile_stays_revoked(world, store, enroller, helpers, tpms, refused):
+    helpers.issue(world, enroller, tpms(0))
+    serial = helpers.operate(world, store, "cert-list")[0]["serial"]
+    helpers.operate(world, store, "cert-revoke", serial=serial, yes=True)
+    remedy = refused(tpms(0), kbs=KEY, counter=2)["remedy"]
+    assert [left["rule"] for left in remedy["left"]] == ["ledger.not-revoked"]
+    assert [edit["entries"] for edit in remedy["edits"]] == [["kbs org-kbs"]]
+
+
 def test_another_tpm_in_an_instance_is_no_matter_of_the_policy(world, enroller, helpers, tpms, refused):
     helpers.issue(world, enroller, tpms(0))
     remedy = refused(tpms(1), secret=bytes(range(1, 33)), origin="provisioned")["remedy"]

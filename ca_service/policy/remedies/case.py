@@ -14,7 +14,7 @@ class TokenFacts:
     """What is known of an attestation token (EAR).
 
     Attributes:
-        key: the key that signed it, if the token names that key itself; None if it does not, or lies.
+        key: the key that the token names as its signer's, JWK; nobody has compared it. None if it names none.
         age_s: time since it was issued, in seconds.
     """
 

@@ -79,6 +79,14 @@ def test_what_was_revoked_meanwhile_stays_revoked(world, store, enroller, helper
     assert [edit["entries"] for edit in remedy["edits"]] == [["kbs org-kbs"]]
 
 
+def test_a_key_broker_with_a_new_key_has_its_instances_full(world, enroller, helpers, tpms, refused):
+    helpers.issue(world, enroller, tpms(0))
+    remedy = refused(tpms(1), kbs=KEY, secret=bytes(range(1, 33)))["remedy"]
+    assert [edit["entries"] for edit in remedy["edits"]] == [["kbs new-kbs"]]
+    # As the new key of the listed KBS it would meet the TPM that lives there.
+    assert remedy["alternatives"] == []
+
+
 def test_another_tpm_in_an_instance_is_no_matter_of_the_policy(world, enroller, helpers, tpms, refused):
     helpers.issue(world, enroller, tpms(0))
     remedy = refused(tpms(1), secret=bytes(range(1, 33)), origin="provisioned")["remedy"]

@@ -256,6 +256,14 @@ def test_what_cannot_be_named_is_given_up_and_says_so(facts, launched, found):
     assert any("any processor" in warning for warning in edit.warnings)
 
 
+def test_no_id_key_is_no_key_that_could_be_listed(facts, launched, found):
+    result = found(replace(facts, launch=launched(id_key_digest=bytes(48))))
+    text = pasted(result)["launch standard"]
+    assert 'unconstrained = ["author-key", "id-key"]' in text
+    assert "take out: id_keys" in text
+    assert "any ID block" in only(result).warnings[0]
+
+
 def test_a_chip_that_was_denied_on_purpose(content, facts, found):
     content["platform"][0]["chips"] = {"deny": [facts.launch.report.chip_id.hex(), "0a" * 64]}
     result = found(facts)

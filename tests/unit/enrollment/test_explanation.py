@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -193,6 +194,12 @@ def test_without_a_policy_there_is_nothing_to_change(world, helpers, tpms, empty
     shown = helpers.operate(world, store, "decision-show", id=error.value.decision_id)
     store.close()
     assert "policy apply" in shown["unexplained"]
+
+
+def test_the_document_names_every_member(tpms, refused):
+    text = (Path(__file__).parents[3] / "docs" / "decisions.md").read_text(encoding="utf-8")
+    remedy = refused(tpms(0), resource="x/y/z")["remedy"]
+    assert [name for name in (*remedy, *remedy["edits"][0]) if f"`{name}`" not in text] == []
 
 
 def test_nothing_is_written_by_it(world, store, tpms, refused, helpers, monkeypatch):

@@ -295,6 +295,20 @@ def test_a_floor_that_others_stand_on_is_said_to(facts, launched, found):
     assert any("2 other launches" in warning for warning in edit.warnings)
 
 
+def test_of_several_entries_the_one_that_must_give_up_least_is_chosen(content, facts, launched, found):
+    fleet = content["platform"][0]
+    cloud = fleet | {"name": "cloud", "unconstrained": ["chip"]}
+    del cloud["chips"]
+    content["platform"].append(cloud)
+    content["launch"].append(content["launch"][0] | {"name": "hosted", "platform": "cloud"})
+    low = launched(chip_id=b"\x01" * 64, reported_tcb=bytes([3, 0, 0, 0, 0, 0, 27, 219]))
+    result = found(replace(facts, launch=low))
+    assert only(result).entries == ("platform cloud",)
+    (other,) = result.alternatives
+    assert {edit.entries for edit in other} == {("platform fleet",)}
+    assert {edit.rules for edit in other} == {("platform.chip",), ("platform.reported-tcb",)}
+
+
 def test_an_unlisted_launch_gets_an_entry_after_the_nearest(content, facts, launched, found):
     result = found(replace(facts, launch=launched(measurement=b"\x99" * 48, guest_svn=2)))
     edit = only(result)
@@ -413,6 +427,12 @@ def test_a_production_ca_must_lose_its_unsafe_entries(content, facts, found):
     result = found(at(facts, simulated=False), mode="production")
     assert only(result).rules == ("policy.mode",)
     assert pasted(result) == {"unsafe": "# take out: [[unsafe]]"}
+
+
+def test_a_simulated_platform_is_let_in_by_no_document_of_a_production_ca(facts, found):
+    result = found(replace(facts, resource="x/y/z"), mode="production")
+    assert [finding.rule for finding in result.left] == ["launch.simulated"]
+    assert [edit.rules for edit in result.edits] == [("kbs.resource",)]
 
 
 def test_what_a_permissive_entry_gives_up_needs_no_remedy(content, facts, launched, found):

@@ -90,7 +90,10 @@ def _floor(floor: Mapping[str, Any]) -> str:
 
 def _remedy(remedy: Mapping[str, Any]) -> None:
     _in_force(remedy["in_force"])
-    if remedy["admits"]:
+    if remedy["admits"] and not remedy["edits"]:
+        echo("")
+        show_paragraph("judged anew it is admitted as the policy stands; `vtpm-ca decision replay` compares")
+    elif remedy["admits"]:
         _head("smallest change of policy version", remedy, "that would have admitted it")
     else:
         echo("\nno change of the policy admits it", bold=True)
@@ -120,10 +123,11 @@ def _outside(left: Sequence[Mapping[str, str]]) -> None:
 
 
 def _alternative(edits: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> None:
-    replaced = [str(n) for n, edit in enumerate(edits, 1) if edit not in other]
+    here, there = ([edit["words"] for edit in each] for each in (edits, other))
+    replaced = [str(n) for n, words in enumerate(here, 1) if words not in there]
     echo(f"\nor, in place of {' and '.join(replaced)}", bold=True)
     for edit in other:
-        if edit not in edits:
+        if edit["words"] not in here:
             _edit("-", edit)
 
 

@@ -49,6 +49,7 @@ _RULES: Final[Mapping[str, str]] = {
     "kbs.status": "The policy has suspended this KBS, or calls it compromised.",
     "kbs.valid": "The policy's entry of this KBS is not valid at this time.",
     "launch.measurement": _IMAGE,
+    "launch.simulated": "The platform is a simulated one and this CA is for production: nothing admits it here.",
     "policy.in-force": "No policy is in force, so everything is refused. Run `vtpm-ca policy apply FILE`.",
     "snp.leaf-present": (
         "The processor's certificate (VCEK) is not there. Start the server with --kds, or bring it by "

@@ -6,6 +6,7 @@ Everything is found by judging the recorded decision anew, offline: nothing is c
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Final
 
 from ca_service.enrollment.claim import Claim
@@ -22,7 +23,7 @@ from ca_service.policy.launch_rules import MEASUREMENT
 from ca_service.policy.remedies import Case, Edit, Remedy, TokenFacts, edited, remedy, shown
 from ca_service.policy.remedies.writing import document
 from ca_service.policy.resting import Basis, basis
-from ca_service.store import DecisionRow, PolicyRow, Transaction
+from ca_service.store import DecisionRow, LedgerQuery, PolicyRow, Store, Transaction
 
 _WITHOUT_CHANGE: Final[Mapping[str, str]] = {
     "grant.age": "A new boot gets a fresh grant: boot the VM again.",
@@ -58,14 +59,12 @@ class Sources:
         why_not: why the decision cannot be judged anew; else empty.
         then: the policy version that judged; None if none was in force.
         now: the version in force.
-        holders: what the ledger knows now of instances that keys of this TPM are bound to.
     """
 
     recorded: Recorded | None
     why_not: str
     then: PolicyRow | None
     now: PolicyRow | None
-    holders: Mapping[tuple[str, str, str], tuple[int, Occupant | None]]
 
 
 def sources(tx: Transaction, row: DecisionRow, at: datetime) -> Sources:
@@ -73,26 +72,16 @@ def sources(tx: Transaction, row: DecisionRow, at: datetime) -> Sources:
     then = tx.policies.get(row.policy_version) if row.policy_version else None
     now = tx.policies.in_force(at)
     try:
-        found = recorded_of(tx, row)
+        return Sources(recorded_of(tx, row), "", then, now)
     except VtpmCaError as error:
-        return Sources(None, error.detail, then, now, {})
-    return Sources(found, "", then, now, _holders(tx, found))
+        return Sources(None, error.detail, then, now)
 
 
-def _holders(tx: Transaction, found: Recorded) -> Mapping[tuple[str, str, str], tuple[int, Occupant | None]]:
-    numbers = set() if found.ledger is None else set(found.ledger.key_instances.values())
-    holders = {}
-    for number, instance in tx.ledger.instances_by_id(numbers).items():
-        tpm = tx.ledger.occupant(number)
-        occupant = None if tpm is None else Occupant(tpm.ek_set, tpm.counter, tpm.root)
-        holders[instance.kbs_id, instance.resource, instance.salt] = (number, occupant)
-    return holders
-
-
-def explained(found: Sources, trace: Trace) -> dict[str, Json]:
+def explained(store: Store, found: Sources, trace: Trace) -> dict[str, Json]:
     """The members that `decision show` adds to a decision.
 
     Args:
+        store: the CA's database, which is asked about instances into which another policy puts the TPM.
         found: what it is made of.
         trace: the decision's findings, as they are stored.
 
@@ -113,7 +102,7 @@ def explained(found: Sources, trace: Trace) -> dict[str, Json]:
         return nothing | {"unexplained": f"this release cannot read what it was judged by: {error.detail}"}
     if trace.admitted:
         return nothing | {"rests_on": _rests_on(basis(policy, case.mode, case.facts), policy, trace)}
-    judged = _judged(found.recorded, found.holders)
+    judged = _judged(store, found.recorded)
     return nothing | {"remedy": _remedy(remedy(policy, case, judged), trace, found, judged)}
 
 
@@ -127,8 +116,7 @@ def case_of(found: Recorded) -> Case:
     grant, token = submission.claims.grant, submission.ear()
     named = None
     if token is not None:
-        own = token.jwk is not None and token.jwk.crv == "P-256" and token.signed_by(token.jwk)
-        key = token.jwk.members() if own and token.jwk is not None else None
+        key = None if token.jwk is None else token.jwk.members()
         named = TokenFacts(key, int(at.timestamp()) - token.iat)
     return Case(
         facts=found.judge_then.facts(submission, at),
@@ -138,25 +126,33 @@ def case_of(found: Recorded) -> Case:
     )
 
 
-def _judged(
-    found: Recorded, holders: Mapping[tuple[str, str, str], tuple[int, Occupant | None]]
-) -> Callable[[Policy], Trace]:
+def _judged(store: Store, found: Recorded) -> Callable[[Policy], Trace]:
     """Judges a decision under other policies.
 
-    A decision keeps what the ledger knew of one instance. Another policy may put the same TPM into another one, of
-    which the ledger knows something today if keys of this TPM are bound to it: that of a KBS with a new key, say.
+    A decision keeps what the ledger knew of one instance. Another policy may put the same TPM into another one, such as
+    that of a KBS whose key is new: of that the ledger is asked what it knows today.
     """
 
-    def judge(policy: Policy) -> Trace:
-        return replace(found, inputs=replace(found.inputs, ledger=known(policy))).judge(policy)
-
-    def known(policy: Policy) -> LedgerKnown | None:
-        claim = Claim.of(found.submission, policy)
-        instance = (claim.kbs_id, claim.resource, claim.salt)
-        if found.ledger is None or found.ledger.instance == instance or instance not in holders:
+    @cache
+    def known(instance: tuple[str, str, str]) -> LedgerKnown | None:
+        if found.ledger is None or found.ledger.instance == instance:
             return found.ledger
-        number, occupant = holders[instance]
-        return replace(found.ledger, instance=instance, instance_id=number, occupant=occupant)
+        kbs_id, resource, salt = instance
+        with store.read() as tx:
+            _, seen = tx.views.look(LedgerQuery(kbs_id=kbs_id, resource=resource, salt=salt))
+        tpm = seen.occupant
+        return replace(
+            found.ledger,
+            instance=instance,
+            instance_id=seen.instance_id,
+            occupant=None if tpm is None else Occupant(tpm.ek_set, tpm.counter, tpm.root),
+            revoked=seen.revoked,
+        )
+
+    def judge(policy: Policy) -> Trace:
+        claim = Claim.of(found.submission, policy)
+        ledger = known((claim.kbs_id, claim.resource, claim.salt))
+        return replace(found, inputs=replace(found.inputs, ledger=ledger)).judge(policy)
 
     return judge
 

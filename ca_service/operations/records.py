@@ -64,7 +64,7 @@ def show_decision(context: OperationContext, arguments: Members) -> Json:
         "policy_digest": row.policy_digest,
         "evidence_digest": row.evidence_digest,
         "trace": trace.to_json(),
-        **explained(found, trace),
+        **explained(context.store, found, trace),
     }
 
 

@@ -6,10 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ca_service.policy.brokers import KbsEntry
-from ca_service.policy.remedies.case import Case
+from ca_service.policy.remedies.case import Case, Listed
 from ca_service.policy.remedies.easing import GIVEN_UP_WIDTH
 from ca_service.policy.remedies.edits import Edit, Step, add, drop, found, put
-from ca_service.policy.remedies.launches import Listed
 from ca_service.policy.remedies.options import Option, free_name
 
 Failing = Callable[[tuple[Edit, ...]], frozenset[str]]

@@ -1,10 +1,12 @@
-"""What a remedy is looked for: the facts of one decision, and what they would have to be named by in a document."""
+"""What a remedy is looked for: the facts of one decision, and the policy that refused it."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ca_service.policy.allowlist import Policy
 from ca_service.policy.facts import LaunchFacts, PolicyFacts
+from ca_service.policy.remedies.edits import Content
 
 
 @dataclass(frozen=True)
@@ -12,7 +14,7 @@ class TokenFacts:
     """What is known of an attestation token (EAR).
 
     Attributes:
-        key: the key that signed it, if the token names that key itself; None if it does not, or lies.
+        key: the key that the token names as its signer's, JWK; nobody has compared it. None if it names none.
         age_s: time since it was issued, in seconds.
     """
 
@@ -45,3 +47,20 @@ class Case:
     def at(self) -> datetime:
         """The time of the decision."""
         return self.facts.at
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A policy and the content of its document, with what does not count because it was given up.
+
+    Attributes:
+        policy: the part of the policy that matters, read.
+        content: the same as TOML gives it.
+        whole: the content of the whole document.
+        out: ids of rules that permissive entries give up.
+    """
+
+    policy: Policy
+    content: Content
+    whole: Content
+    out: Container[str]

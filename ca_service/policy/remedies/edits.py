@@ -19,12 +19,11 @@ _NAMES: Final = ("id", "name")
 
 
 class Act(StrEnum):
-    """PUT sets a member, DROP takes it away; ADD and TAKE do the same to one element of a list."""
+    """PUT sets a member, DROP takes it away, ADD appends an element to a list."""
 
     PUT = "put"
     DROP = "drop"
     ADD = "add"
-    TAKE = "take"
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Step:
     Attributes:
         act: what is done.
         where: the member, or the list.
-        value: what is put or added, or the element that is taken away.
+        value: what is put or added.
     """
 
     act: Act
@@ -59,11 +58,6 @@ def drop(*where: str | int) -> Step:
 def add(*where: str | int, value: Any) -> Step:
     """Add an element to a list, which is made if it is not there."""
     return Step(Act.ADD, where, value)
-
-
-def take(*where: str | int, value: Any) -> Step:
-    """Take an element out of a list."""
-    return Step(Act.TAKE, where, value)
 
 
 @dataclass(frozen=True)
@@ -164,13 +158,8 @@ def _add(table: Any, key: Any, value: Any) -> None:
     table[key] = [*table.get(key, ()), value]
 
 
-def _take(table: Any, key: Any, value: Any) -> None:
-    table[key] = [element for element in table[key] if element != value]
-
-
 _ACTS: Final[Mapping[Act, Callable[[Any, Any, Any], None]]] = {
     Act.PUT: _put,
     Act.DROP: _drop,
     Act.ADD: _add,
-    Act.TAKE: _take,
 }

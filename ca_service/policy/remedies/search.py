@@ -17,9 +17,9 @@ from ca_service.policy.launch_rules import LAUNCH_DEMANDS
 from ca_service.policy.platform_rules import PLATFORM_DEMANDS
 from ca_service.policy.remedies import writing
 from ca_service.policy.remedies.brokers import broker_options, owners
-from ca_service.policy.remedies.case import Case
+from ca_service.policy.remedies.case import Case, Listed
 from ca_service.policy.remedies.edits import Content, Edit, edited
-from ca_service.policy.remedies.launches import Listed, launch_options, models
+from ca_service.policy.remedies.launches import launch_options, models
 from ca_service.policy.remedies.options import Option, smallest_first
 from ca_service.policy.remedies.tables import table_options
 from ca_service.policy.unsafe import CAPABILITIES
@@ -37,6 +37,9 @@ _OF_LAUNCH: Final = frozenset(
 _OF_TABLES: Final = frozenset(
     {"policy.mode", "grant.age", "store.persistent", "store.format", "tpm.template-allowed", PROFILE_ADMITTED}
 )
+
+_UNREADABLE: Final = "document"
+"""Stands among the rules that refuse where there is no document to judge by; no rule is called so."""
 
 Judged = Callable[[Policy], Trace]
 """Judges the decision anew under a policy."""
@@ -150,7 +153,7 @@ class _Search:
     def _try(self, edits: tuple[Edit, ...]) -> frozenset[str] | None:
         if not edits:
             return self._all
-        if self._judged >= MOST_JUDGED:
+        if self._judged >= MOST_JUDGED - 1:  # the last one is for the whole document
             return None
         try:
             policy = load(writing.document(edited(self._content, edits)))
@@ -169,8 +172,10 @@ class _Search:
         return good[0], good[1:]
 
     def _needed(self, edits: list[Edit]) -> tuple[Edit, ...]:
-        """The edits without those that can be left out."""
+        """The edits without those that can be left out; none if together they make no document."""
         refusing = self._after(edits)
+        if _UNREADABLE in refusing:
+            return ()
         for edit in list(edits):
             fewer = [other for other in edits if other is not edit]
             if self._after(fewer) <= refusing:
@@ -209,9 +214,7 @@ class _Search:
         content = whole if len(policy.text) <= MOST_WHOLE else self._content
         later = load(writing.document(edited(content, edits)))
         trace = self._trace(later)
-        new = [warning for warning in later.warnings() if warning not in policy.warnings()]
+        known = frozenset(policy.warnings())
+        new = [warning for warning in later.warnings() if warning not in known]
         left = tuple(finding for finding in trace.findings if finding.verdict is Verdict.FAILED)
         return Remedy(edits, others, left, whole, self._content, tuple(new), self._judged)
-
-
-_UNREADABLE: Final = "document"

@@ -5,9 +5,8 @@ from typing import Any, Final, get_args
 
 from ca_service.policy.checks import PROFILE_ADMITTED, VOLATILE
 from ca_service.policy.document import EphemeralProfile
-from ca_service.policy.remedies.case import Case
+from ca_service.policy.remedies.case import Case, Listed
 from ca_service.policy.remedies.edits import Edit, Step, add, drop, found, put
-from ca_service.policy.remedies.launches import Listed
 from ca_service.policy.remedies.options import Option
 from vtpm.wire.amd_evidence import VTPM_PROFILE
 from vtpm.wire.templates import Role

@@ -115,6 +115,12 @@ def test_where_no_change_helps_that_comes_first(printed):
     assert out.index("ledger.counter: the counter went back. Reset it.") in range(first, second)
 
 
+def test_what_is_admitted_anew_needs_no_change(printed):
+    out = printed(remedy=REMEDY | {"edits": [], "alternatives": [], "warnings": []})
+    assert "judged anew it is admitted as the policy stands" in out
+    assert "smallest change" not in out
+
+
 def test_an_admission_says_what_it_rests_on(printed):
     floor = {
         "product": "Milan",

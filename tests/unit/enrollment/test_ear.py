@@ -123,8 +123,9 @@ def test_to_take_a_broker_off_the_list_admits_nothing_more(world, store, enrolle
     [
         # The token names the key that signed it: whose it is, the operator has to find out.
         (t.STRANGER, t.STRANGER, [["ear.signature"], 7]),
-        # Somebody else's key stands there.
+        # Somebody else's key stands there, be it listed or not.
         (t.VERIFIER, t.STRANGER, [7]),
+        (ec.derive_private_key(0x5EE, ec.SECP256R1()), t.STRANGER, [7]),
         (None, t.STRANGER, [7]),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -68,6 +69,23 @@ def test_a_key_broker_with_a_new_key_keeps_its_instances(world, store, enroller,
     (edit,) = shown["remedy"]["edits"]
     assert edit["entries"] == ["kbs org-kbs"]
     assert shown["remedy"]["admits"]
+
+
+def test_what_was_revoked_meanwhile_stays_revoked(world, store, enroller, helpers, tpms, refused):
+    helpers.issue(world, enroller, tpms(0))
+    serial = helpers.operate(world, store, "cert-list")[0]["serial"]
+    helpers.operate(world, store, "cert-revoke", serial=serial, yes=True)
+    remedy = refused(tpms(0), kbs=KEY, counter=2)["remedy"]
+    assert [left["rule"] for left in remedy["left"]] == ["ledger.not-revoked"]
+    assert [edit["entries"] for edit in remedy["edits"]] == [["kbs org-kbs"]]
+
+
+def test_a_key_broker_with_a_new_key_has_its_instances_full(world, enroller, helpers, tpms, refused):
+    helpers.issue(world, enroller, tpms(0))
+    remedy = refused(tpms(1), kbs=KEY, secret=bytes(range(1, 33)))["remedy"]
+    assert [edit["entries"] for edit in remedy["edits"]] == [["kbs new-kbs"]]
+    # As the new key of the listed KBS it would meet the TPM that lives there.
+    assert remedy["alternatives"] == []
 
 
 def test_another_tpm_in_an_instance_is_no_matter_of_the_policy(world, enroller, helpers, tpms, refused):
@@ -176,6 +194,12 @@ def test_without_a_policy_there_is_nothing_to_change(world, helpers, tpms, empty
     shown = helpers.operate(world, store, "decision-show", id=error.value.decision_id)
     store.close()
     assert "policy apply" in shown["unexplained"]
+
+
+def test_the_document_names_every_member(tpms, refused):
+    text = (Path(__file__).parents[3] / "docs" / "decisions.md").read_text(encoding="utf-8")
+    remedy = refused(tpms(0), resource="x/y/z")["remedy"]
+    assert [name for name in (*remedy, *remedy["edits"][0]) if f"`{name}`" not in text] == []
 
 
 def test_nothing_is_written_by_it(world, store, tpms, refused, helpers, monkeypatch):

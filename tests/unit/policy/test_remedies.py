@@ -256,6 +256,14 @@ def test_what_cannot_be_named_is_given_up_and_says_so(facts, launched, found):
     assert any("any processor" in warning for warning in edit.warnings)
 
 
+def test_no_id_key_is_no_key_that_could_be_listed(facts, launched, found):
+    result = found(replace(facts, launch=launched(id_key_digest=bytes(48))))
+    text = pasted(result)["launch standard"]
+    assert 'unconstrained = ["author-key", "id-key"]' in text
+    assert "take out: id_keys" in text
+    assert "any ID block" in only(result).warnings[0]
+
+
 def test_a_chip_that_was_denied_on_purpose(content, facts, found):
     content["platform"][0]["chips"] = {"deny": [facts.launch.report.chip_id.hex(), "0a" * 64]}
     result = found(facts)
@@ -285,6 +293,20 @@ def replace_report(facts, **members):
 def test_a_floor_that_others_stand_on_is_said_to(facts, launched, found):
     edit = only(found(replace(facts, launch=launched(reported_tcb=bytes([3, 0, 0, 0, 0, 0, 27, 219])))))
     assert any("2 other launches" in warning for warning in edit.warnings)
+
+
+def test_of_several_entries_the_one_that_must_give_up_least_is_chosen(content, facts, launched, found):
+    fleet = content["platform"][0]
+    cloud = fleet | {"name": "cloud", "unconstrained": ["chip"]}
+    del cloud["chips"]
+    content["platform"].append(cloud)
+    content["launch"].append(content["launch"][0] | {"name": "hosted", "platform": "cloud"})
+    low = launched(chip_id=b"\x01" * 64, reported_tcb=bytes([3, 0, 0, 0, 0, 0, 27, 219]))
+    result = found(replace(facts, launch=low))
+    assert only(result).entries == ("platform cloud",)
+    (other,) = result.alternatives
+    assert {edit.entries for edit in other} == {("platform fleet",)}
+    assert {edit.rules for edit in other} == {("platform.chip",), ("platform.reported-tcb",)}
 
 
 def test_an_unlisted_launch_gets_an_entry_after_the_nearest(content, facts, launched, found):
@@ -405,6 +427,12 @@ def test_a_production_ca_must_lose_its_unsafe_entries(content, facts, found):
     result = found(at(facts, simulated=False), mode="production")
     assert only(result).rules == ("policy.mode",)
     assert pasted(result) == {"unsafe": "# take out: [[unsafe]]"}
+
+
+def test_a_simulated_platform_is_let_in_by_no_document_of_a_production_ca(facts, found):
+    result = found(replace(facts, resource="x/y/z"), mode="production")
+    assert [finding.rule for finding in result.left] == ["launch.simulated"]
+    assert [edit.rules for edit in result.edits] == [("kbs.resource",)]
 
 
 def test_what_a_permissive_entry_gives_up_needs_no_remedy(content, facts, launched, found):

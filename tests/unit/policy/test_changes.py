@@ -505,6 +505,8 @@ def widely(content):
 @FUZZ
 @given(data=st.data())
 def test_whatever_is_not_called_widening_admits_nothing_new(widely, facts, keys, toml, judge, launched, data):
+    if data.draw(st.integers(0, 3)) == 0:
+        widely["unsafe"] = [{"name": "UnsafeAllowAnyKbs", "gives_up": "who vouches"}]
     documents = [widely]
     for _ in range(data.draw(st.integers(1, 6))):
         after = edited(documents[-1], data)

@@ -139,7 +139,7 @@ def _judged(store: Store, found: Recorded) -> Callable[[Policy], Trace]:
             return found.ledger
         kbs_id, resource, salt = instance
         with store.read() as tx:
-            _, seen = tx.views.look(LedgerQuery(kbs_id=kbs_id, resource=resource, salt=salt))
+            _, seen = tx.views.look(LedgerQuery(kbs_id=kbs_id, resource=resource, salt=salt), found.at)
         tpm = seen.occupant
         return replace(
             found.ledger,

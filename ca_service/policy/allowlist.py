@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from ca_service.judgment import BadRequest
 from ca_service.policy import document
@@ -33,7 +33,7 @@ from vtpm.wire.templates import Role
 
 T = TypeVar("T")
 
-_ANY_KBS = "UnsafeAllowAnyKbs"
+ANY_KBS: Final = "UnsafeAllowAnyKbs"
 _MOST_NAMED = 20
 """Open questions that an error names; who has more than a screen of them does not read the rest."""
 
@@ -220,7 +220,7 @@ def kbs_for(policy: Policy, thumbprint: str) -> KbsEntry | None:
     name, and this one can never be that of a listed KBS.
     """
     listed = policy.kbs.get(thumbprint)
-    if listed is None and _ANY_KBS in policy.unsafe:
+    if listed is None and ANY_KBS in policy.unsafe:
         return KbsEntry(
             id=f"unlisted:{thumbprint}",
             status="unlisted",

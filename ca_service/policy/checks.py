@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from ca_service.judgment import Check, Finding, failed, passed
-from ca_service.policy.allowlist import Policy
+from ca_service.policy.allowlist import ANY_KBS, Policy
 from ca_service.policy.brokers import KbsEntry
 from ca_service.policy.ephemeral import PERSISTENT_PROFILE
 from ca_service.policy.facts import LaunchFacts, PolicyFacts
@@ -197,11 +197,16 @@ def _release_policy(policy: Policy, facts: PolicyFacts) -> Outcome:
 
 
 def _grant_age(policy: Policy, facts: PolicyFacts) -> Outcome:
-    """The key broker's own number counts in the place of the general one; without either every grant is too old."""
+    """The key broker's own number counts in the place of the general one; without either every grant is too old.
+
+    Where any key broker is admitted, the larger one counts: else to strike one off the list, or to take back that any
+    is admitted, would let more in.
+    """
     age, kbs = int(facts.at.timestamp()) - facts.grant_iat, _kbs(policy, facts)
     most, said_by = policy.grant_max_age, ""
-    if kbs is not None and kbs.grant_max_age is not None:
-        most, said_by = kbs.grant_max_age, f", by the entry {kbs.id}"
+    if kbs is not None and (own := kbs.grant_max_age) is not None:
+        replaces = ANY_KBS not in policy.unsafe or most is None or own > most
+        most, said_by = (own, f", by the entry {kbs.id}") if replaces else (most, "")
     return Outcome(
         most is not None and age <= most,
         "the grant is too old",

@@ -68,7 +68,7 @@ def _become(given: dict, streams: tuple[int, int], module: str, words: list[str]
         os.environ.update(given["env"])
         # What the parent has not written yet is the parent's to write.
         kept = sys.stdin, sys.stdout, sys.stderr
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(io.FileIO(number, "w", closefd=False), write_through=True) for number in (1, 2)
         )

@@ -3,15 +3,18 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import enrollment_world as w
 import pytest
 from cryptography import x509
 
 from ca_service.enrollment import Enroller
+from ca_service.enrollment.ledger import is_due
 from ca_service.enrollment.limits import Limits
 from ca_service.judgment import Refused, TooMany
 from ca_service.keys import ValidityRule
 from ca_service.policy import load
 from ca_service.profiles import DEVICE_LIFETIME
+from ca_service.store import CertificateRow, CertificateState
 from vtpm.wire.enrollment import CertificatesReply
 
 BY_ROLE = """
@@ -102,6 +105,21 @@ def test_a_longer_life_comes_with_the_renewal_and_a_shorter_one_too(world, store
     # A new one of 20 days ends later than this one only in its last 20.
     world.later(days=42)
     assert lives(helpers.issue(world, enroller, tpm), world.time) == {"ek": None, "iak": 258, "idevid": 20}
+
+
+@pytest.mark.parametrize(
+    ("profile", "role"), [("ek", "ek"), ("iak", "iak"), ("iak-webauthn", "iak"), ("idevid", "idevid")]
+)
+def test_what_counts_is_the_end_that_a_new_one_of_its_role_would_have(profile, role):
+    issued, life = w.START, timedelta(days=30)
+    row = CertificateRow(
+        "01", "aa", profile, "H-3", "000b", "x:000b", "i", 1, CertificateState.ISSUED, b"", None, b"", issued,
+        issued + life,
+    )  # fmt: skip
+    at = issued + timedelta(days=25)
+    same, later = dict.fromkeys(("ek", "iak", "idevid"), row.not_after), row.not_after + life
+    assert not is_due(row, frozenset(), dict.fromkeys(same, later) | {role: row.not_after}, at)
+    assert is_due(row, frozenset(), same | {role: later}, at)
 
 
 def test_an_ephemeral_certificate_asks_the_ephemeral_table_alone(world, store, enroller, tpm):

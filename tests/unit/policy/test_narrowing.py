@@ -73,6 +73,8 @@ def content(content):
         "profiles": ["amd-svsm-services", "amd-svsm-vtpm:0"],
         "volatile_stores": True,
     }
+    content["kbs"][0]["grant_max_age_s"] = 5000
+    content["kbs"][1]["grant_max_age_s"] = 30
     hosted = launch[0] | {"name": "hosted", "host_data": ["d3" * 32], "platform": "cloud"}
     return content | {"launch": [*launch, author, hosted], "platform": [fleet, cloud]}
 

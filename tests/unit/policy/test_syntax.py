@@ -38,6 +38,8 @@ WRONG = [
     ('"=".' * MOST_PARTS + "a = 1", f"a key of more than {MOST_PARTS} parts (at line 1, column 1)"),
     ("a = '''it's''' # don't\n" + LONG + " = 'q'", f"a key of more than {MOST_PARTS} parts (at line 2, column 1)"),
     ('a = """b"""""\n' + LONG + ' = "q"', f"a key of more than {MOST_PARTS} parts (at line 2, column 1)"),
+    ('a = { b = """c"""", ' + LONG + ' = "d" }', f"a key of more than {MOST_PARTS} parts (at line 1, column 21)"),
+    ("a = { b = '''c''''', " + LONG + " = 'd' }", f"a key of more than {MOST_PARTS} parts (at line 1, column 22)"),
     ('a = "\\\\"\n' + LONG + ' = "q"', f"a key of more than {MOST_PARTS} parts (at line 2, column 1)"),
     ("#" * (MAX_DOCUMENT + 1), f"must be at most {MAX_DOCUMENT} characters long"),
 ]  # fmt: skip

@@ -63,6 +63,25 @@ def test_an_unlisted_broker_is_held_to_the_general_number(content, toml, facts, 
     assert finding(judge, policy, asked, "grant.age").verdict is Verdict.PASSED
 
 
+@pytest.mark.parametrize(
+    ("own", "general", "most"), [(5, 900, 900), (900, 5, 900), (5, None, 5), (None, 900, 900)]
+)
+def test_where_any_broker_is_admitted_the_larger_number_counts(
+    content, toml, facts, judge, own, general, most
+):
+    """A broker that is struck off the list is held to the general number; that must not let more in."""
+    content["unsafe"] = [{"name": "UnsafeAllowAnyKbs", "gives_up": "who vouches"}]
+    content["kbs"][0]["grant_max_age_s"] = own
+    content["grant"] = {"max_age_s": general}
+    if own is None:
+        del content["kbs"][0]["grant_max_age_s"]
+    if general is None:
+        del content["grant"]
+    for age, verdict in ((most, Verdict.PASSED), (most + 1, Verdict.FAILED)):
+        asked = replace(facts, grant_iat=int(facts.at.timestamp()) - age)
+        assert finding(judge, toml(content), asked, "grant.age").verdict is verdict
+
+
 # -- which release policies ---------------------------------------------------------------------------------------
 
 

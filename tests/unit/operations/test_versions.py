@@ -97,6 +97,14 @@ class TestFourEyes:
         assert team.put(ALICE, 300, "two")["state"] == "in-force"
         assert team.put(ALICE, 301, "two")["state"] == "waiting"
 
+    def test_what_is_not_in_force_yet_does_not_loosen_the_rule(self, team):
+        team.put(ALICE, 100, "one", at="2026-11-26T13:00:00Z")
+        team(BOB, "approve", version=2)
+        told = team.put(ALICE, 200, "one", at="2026-11-26T14:00:00Z")
+        assert (told["base"], told["state"]) == (2, "waiting")
+        team.now = NOON + HOUR
+        assert team.put(ALICE, 200, "one")["state"] == "in-force"
+
     @pytest.mark.parametrize(
         ("mode", "rule", "state"),
         [

@@ -49,6 +49,9 @@ def _policy(context: HealthContext, _threshold: Threshold | None) -> Iterator[Se
         yield Seen(Status.CRITICAL, f"the policy in force cannot be used as it is: {error.detail}")
         return
     version = context.gauges.policy_version
+    if policy.digest != context.gauges.policy_digest:
+        yield Seen(Status.CRITICAL, f"version {version}, which is in force, is not what was applied")
+        return
     yield Seen(Status.OK, f"version {version} is in force and leaves nothing open")
     if policy.unsafe and context.public.mode == "production":
         yield Seen(Status.CRITICAL, "the policy of this production CA has Unsafe... entries")

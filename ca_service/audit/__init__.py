@@ -4,6 +4,7 @@
 """
 
 from ca_service.audit.database import audit_database
+from ca_service.audit.decisions import ExportedDecisions
 from ca_service.audit.export import ExportReport, export_log
 from ca_service.audit.findings import AuditReport, Finding
 from ca_service.audit.folder import audit_folder
@@ -32,6 +33,7 @@ __all__ = [
     "AuditReport",
     "Checkpoint",
     "ExportReport",
+    "ExportedDecisions",
     "Finding",
     "Issuers",
     "Leaf",

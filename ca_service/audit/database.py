@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from types import MappingProxyType
 
 from ca_service.audit.certificates import audit_certificates
+from ca_service.audit.decisions import collateral_named
 from ca_service.audit.facts import altered_facts
 from ca_service.audit.findings import AuditReport, Findings
 from ca_service.audit.issuers import Issuers
@@ -30,6 +31,7 @@ from ca_service.audit.policies import digest_of_policy
 from ca_service.audit.rebuild import Rebuild, differing
 from ca_service.audit.revocations import audit_revocations
 from ca_service.audit.salvage import read_each, tolerated
+from ca_service.collateral.items import read_item
 from ca_service.judgment import BadRequest
 from ca_service.store import EvidenceFacts, HeadRow, LeafRow, ListKey, Transaction
 from vtpm.wire.errors import WireError
@@ -65,8 +67,9 @@ def audit_database(
         row = tx.log.head()
         head = _head(row, key, findings)
     rebuild = Rebuild(head, since, findings)
+    tree = _Tree(tx, rebuild)
     with _part(findings, "log"):
-        _Tree(tx, rebuild).read()
+        tree.read()
     if row is not None and not rebuild.broken:
         _compare_frontier(row, rebuild.frontier, findings)
     for kind in (DECISION, CERTIFICATE, RESPONDER):
@@ -74,6 +77,8 @@ def audit_database(
             _audit_unlogged(tx, kind, findings)
     with _part(findings, "evidence"):
         _audit_evidence(tx, findings)
+    with _part(findings, "collateral"):
+        _audit_collateral(tx, tree.named, findings)
     with _part(findings, "policies"):
         _audit_policies(tx, findings)
     with _part(findings, "certificates"):
@@ -117,6 +122,8 @@ class _Tree:
         self._rebuild = rebuild
         self._findings = rebuild.findings
         self._found = 0
+        self.named = set[str]()
+        """Certificates and lists that decisions say they rest on."""
 
     def read(self) -> None:
         after: object = None
@@ -206,7 +213,10 @@ class _Tree:
             self._compare_restores(leaves)
 
     def _decisions(self, ids: Collection[str]) -> dict[str, Leaf]:
-        return {id_: decision_leaf(row) for id_, row in self._tx.log.decisions(ids).items()}
+        rows = self._tx.log.decisions(ids)
+        for row in rows.values():
+            self.named.update(collateral_named(row.trace))
+        return {id_: decision_leaf(row) for id_, row in rows.items()}
 
     def _certificates(self, serials: Collection[str]) -> dict[str, Leaf]:
         return {
@@ -294,6 +304,20 @@ def _audit_evidence(tx: Transaction, findings: Findings) -> None:
                 findings.add("evidence.facts", digest, detail)
     for digest in tx.log.missing_evidence(BATCH):
         findings.add("evidence.missing", digest, "a decision rests on evidence that is gone")
+
+
+def _audit_collateral(tx: Transaction, named: Collection[str], findings: Findings) -> None:
+    names = sorted(named)
+    for start in range(0, len(names), BATCH):
+        batch = names[start : start + BATCH]
+        found, _ = read_each(tx.decisions.collateral, batch)
+        for name in batch:
+            if name not in found:
+                findings.add(
+                    "collateral.missing", name, "a decision rests on a certificate or list that is gone"
+                )
+            elif read_item(name, found[name]) is None:
+                findings.add("collateral.altered", name, "the certificate or list is not what its name says")
 
 
 def _audit_policies(tx: Transaction, findings: Findings) -> None:

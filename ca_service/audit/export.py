@@ -15,10 +15,12 @@ from itertools import islice
 from pathlib import Path
 
 from ca_service.audit import layout
+from ca_service.audit.decisions import collateral_named
 from ca_service.audit.guide import GUIDE
 from ca_service.audit.leaf import CERTIFICATE, DECISION, RESPONDER, Leaf, parse_leaf
 from ca_service.audit.log import check_head, damaged
 from ca_service.audit.merkle import Frontier, consistency, leaf_hash, verify_consistency
+from ca_service.collateral.items import read_item
 from ca_service.judgment import Conflict, Unavailable
 from ca_service.store import LoggedCertificate, ResponderRow, Transaction
 from vtpm.wire.errors import WireError
@@ -163,6 +165,7 @@ class _Export:
         self._tx = tx
         self._folder = folder
         self._policies = set[str]()
+        self._collateral = set[str]()
 
     def append(self, frontier: Frontier, tail: list[bytes], size: int) -> bytes:
         """Write the leaves from the frontier on, and what they name; returns the root."""
@@ -207,10 +210,17 @@ class _Export:
             row, what = rows.get(leaf.subject), f"decision {leaf.subject}"
             trace = _intact(None if row is None else row.trace.encode("utf-8"), members["trace"], what)
             self._folder.put(layout.TRACES, layout.trace_name(leaf.subject), trace)
+            self._put_collateral(collateral_named(trace.decode("ascii", "replace")), what)
             digest = members["evidence"]
             body = _intact(self._tx.decisions.evidence(digest), digest, f"the evidence of {what}")
             self._folder.put(layout.EVIDENCE, digest, body)
             self._put_policy(int(members["policy_version"]), members["policy"])
+
+    def _put_collateral(self, names: Sequence[str], what: str) -> None:
+        new = [name for name in names if name not in self._collateral]
+        for name, content in _whole(new, self._tx.decisions.collateral(new), what):
+            self._folder.put(layout.COLLATERAL, name, content)
+        self._collateral.update(new)
 
     def _put_policy(self, version: int, digest: str) -> None:
         if not version or digest in self._policies:
@@ -237,6 +247,14 @@ def _intact(content: bytes | None, digest: str, what: str) -> bytes:
     if content is None or hashlib.sha256(content).hexdigest() != digest:
         raise _contradiction(what)
     return content
+
+
+def _whole(names: Sequence[str], found: Mapping[str, bytes], what: str) -> Iterator[tuple[str, bytes]]:
+    for name in names:
+        content = found.get(name, b"")
+        if read_item(name, content) is None:
+            raise _contradiction(f"a certificate or list that {what} rests on")
+        yield name, content
 
 
 def _contradiction(what: str) -> Unavailable:

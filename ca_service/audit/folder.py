@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ca_service.audit import layout
+from ca_service.audit.decisions import collateral_named
 from ca_service.audit.findings import AuditReport, Findings
 from ca_service.audit.leaf import CERTIFICATE, DECISION, RESPONDER, Leaf
 from ca_service.audit.policies import MAX_POLICY, digest_of_policy
 from ca_service.audit.rebuild import Rebuild
+from ca_service.collateral.items import read_item
 from ca_service.judgment import BadRequest
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import Checkpoint, open_checkpoint
@@ -69,7 +71,9 @@ class _Files:
             self._check_issuer(members["issuer"])
         elif leaf.kind == DECISION:
             name = layout.trace_name(leaf.subject)
-            self._check(layout.TRACES, name, members["trace"], "trace", leaf.subject)
+            trace = self._check(layout.TRACES, name, members["trace"], "trace", leaf.subject)
+            for name in collateral_named(trace.decode("ascii", "replace")):
+                self._check_collateral(name)
             digest = members["evidence"]
             if self._first(layout.EVIDENCE, digest):
                 self._check(layout.EVIDENCE, digest, digest, "evidence", digest)
@@ -81,12 +85,26 @@ class _Files:
         for digest in self._policies:
             self._check_policy(digest)
 
-    def _check(self, part: str, name: str, digest: str, what: str, subject: str) -> None:
+    def _check(self, part: str, name: str, digest: str, what: str, subject: str) -> bytes:
+        """Look a file up; returns it, or nothing if it is not what the leaf names."""
         content = layout.read(self._path / part / name)
         if content is None:
             self._findings.add(f"{what}.missing", subject, f"{part}/{name} is not there")
         elif hashlib.sha256(content).hexdigest() != digest:
             self._findings.add(f"{what}.altered", subject, f"{part}/{name} is not what the leaf names")
+        else:
+            return content
+        return b""
+
+    def _check_collateral(self, name: str) -> None:
+        if not layout.is_collateral(name) or not self._first(layout.COLLATERAL, name):
+            return
+        content = layout.read(self._path / layout.COLLATERAL / name)
+        if content is None:
+            self._findings.add("collateral.missing", name, f"{layout.COLLATERAL}/{name} is not there")
+        elif read_item(name, content) is None:
+            detail = f"{layout.COLLATERAL}/{name} is not what its name says"
+            self._findings.add("collateral.altered", name, detail)
 
     def _check_issuer(self, skid: str) -> None:
         if self._first(layout.ISSUERS, skid):

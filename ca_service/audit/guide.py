@@ -8,6 +8,10 @@ This folder lets you check what the CA decided and issued. You need one thing fr
 
     vtpm-ca audit verify FOLDER --key KEY [--since OLD_CHECKPOINT]
 
+Each decision can be made anew from evidence, policy, trace and collateral:
+
+    vtpm-ca decision replay all --export FOLDER --key KEY
+
 Keep each `checkpoint` that you have verified. With `--since` a later export must hold the same history, and more.
 
 | here | what it is |
@@ -16,7 +20,8 @@ Keep each `checkpoint` that you have verified. With `--since` a later export mus
 | `leaves/*.jsonl` | the leaves in their order, one JSON object in each line, 10,000 lines in each file |
 | `certificates/SERIAL.cer` | each certificate that a leaf names, DER |
 | `evidence/DIGEST` | each request that a decision rests on |
-| `traces/DECISION.json` | all that was checked for a decision, and what was found |
+| `traces/DECISION.json` | all that was checked for a decision, what was found, and what the CA knew besides |
+| `collateral/NAME` | certificates and lists of AMD's that decisions name; NAME ends with their SHA-256 |
 | `policies/DIGEST.toml` | the allow-lists by which was decided |
 | `issuers/KEY_ID.pem` | the root and the issuing CAs |
 

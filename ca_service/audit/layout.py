@@ -7,20 +7,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
+from ca_service.collateral.items import kind_of_name
 from ca_service.judgment import BadRequest, Unavailable
 from vtpm.wire.log import MAX_LEAF
 from vtpm.wire.note import MAX_NOTE
 
 CHECKPOINT, README = "checkpoint", "README.md"
-LEAVES, CERTIFICATES, EVIDENCE, TRACES, POLICIES, ISSUERS = (
+LEAVES, CERTIFICATES, EVIDENCE, TRACES, COLLATERAL, POLICIES, ISSUERS = (
     "leaves",
     "certificates",
     "evidence",
     "traces",
+    "collateral",
     "policies",
     "issuers",
 )
-FOLDERS = (LEAVES, CERTIFICATES, EVIDENCE, TRACES, POLICIES, ISSUERS)
+FOLDERS = (LEAVES, CERTIFICATES, EVIDENCE, TRACES, COLLATERAL, POLICIES, ISSUERS)
 
 BUNDLE = 10_000
 """Leaves in one file of `LEAVES`; the last one may have fewer."""
@@ -53,6 +55,11 @@ def trace_name(decision_id: str) -> str:
 def policy_name(digest: str) -> str:
     """File of a policy."""
     return f"{digest}.toml"
+
+
+def is_collateral(name: str) -> bool:
+    """Whether this can be the name of a certificate or list that decisions rest on; no other may become a path."""
+    return kind_of_name(name) is not None
 
 
 def issuer_name(skid: str) -> str:

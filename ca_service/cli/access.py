@@ -29,6 +29,7 @@ from ca_service.operations import (
     open_database,
     perform,
 )
+from ca_service.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -143,5 +144,25 @@ def _perform_here(public: PublicAuthority, operation: str, arguments: dict[str, 
         check_not_rolled_back(public, store)
         by = user_name(os.getuid())
         return perform(OperationContext(public, unlock, store, now, by, Limits()), operation, arguments)
+    finally:
+        store.close()
+
+
+@contextlib.contextmanager
+def working_database(directory: Path) -> Iterator[Store]:
+    """The database that the CA in `directory` works on, for commands that read it beside a running server.
+
+    Raises:
+        Unavailable: the server works on another one, and nobody says which.
+    """
+    if read_facts(directory).get("own_database") is False and not os.environ.get(DATABASE_VARIABLE):
+        raise Unavailable(
+            "this CA's server works on another database than the one in the directory",
+            remedy=f"Name its database in {DATABASE_VARIABLE}.",
+        )
+    open_public(directory)
+    store = open_database(find_database(directory))
+    try:
+        yield store
     finally:
         store.close()

@@ -1,30 +1,23 @@
 """`vtpm-ca audit`: does what the CA did stand in its log, and the log in what it signed?"""
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ca_service.audit import AuditReport
-from ca_service.cli.access import find_database, open_public
-from ca_service.cli.channel import read_facts
+from ca_service.cli.access import open_public, working_database
 from ca_service.cli.files import read_bytes
 from ca_service.cli.options import (
-    DATABASE_VARIABLE,
     PathName,
     directory_option,
     find_directory,
     with_directory,
 )
 from ca_service.cli.output import echo, show_json, show_rows, with_json
-from ca_service.judgment import Conflict, Unavailable
-from ca_service.operations import open_database
+from ca_service.judgment import Conflict
 from ca_service.operations.audit import audit_export, export_ca, parse_key
 from ca_service.operations.verification import verify_ca
-from ca_service.store import Store
 from vtpm.wire.note import MAX_NOTE
 
 _COLUMNS = ("code", "subject", "detail")
@@ -71,7 +64,7 @@ def verify(
         if key is not None:
             raise click.UsageError("--key is for an export in DEST; a CA's directory holds its own", context)
         place = find_directory(context, directory)
-        with _database(place) as store:
+        with working_database(place) as store:
             report = verify_ca(open_public(place), store, older)
     _show(report, as_json=as_json)
     if not report.clean:
@@ -90,28 +83,13 @@ def export(dest: Path, directory: Path, *, as_json: bool) -> None:
     Into the folder of an earlier export goes what is new. If the log has another history than that export, nothing is
     written.
     """
-    with _database(directory) as store:
+    with working_database(directory) as store:
         report = export_ca(open_public(directory), store, dest)
     if as_json:
         show_json(report.to_json())
         return
     echo(f"{dest} holds {report.size} leaves, {report.size - report.old_size} of them new")
     echo(f"An auditor runs: vtpm-ca audit verify {dest} --key {report.key}")
-
-
-@contextlib.contextmanager
-def _database(directory: Path) -> Iterator[Store]:
-    if read_facts(directory).get("own_database") is False and not os.environ.get(DATABASE_VARIABLE):
-        raise Unavailable(
-            "this CA's server works on another database than the one in the directory",
-            remedy=f"Name its database in {DATABASE_VARIABLE}.",
-        )
-    open_public(directory)
-    store = open_database(find_database(directory))
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def _show(report: AuditReport, *, as_json: bool) -> None:

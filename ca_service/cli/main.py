@@ -33,7 +33,7 @@ _COMMANDS = {
     "cert": "records",
     "revoke": "revocation",
     "key": "keys",
-    "decision": "records",
+    "decision": "decisions",
     "alarm": "records",
     "crl": "authority",
     "export": "authority",

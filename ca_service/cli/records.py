@@ -1,4 +1,4 @@
-"""`vtpm-ca instance|cert|decision|alarm`: what the CA keeps."""
+"""`vtpm-ca instance|cert|alarm`: what the CA keeps."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import click
 
 from ca_service.cli.access import run
 from ca_service.cli.options import with_directory
-from ca_service.cli.output import echo, show_fields, show_json, show_rows, show_trace, with_json
+from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
 from ca_service.operations.certificates import REASONS
 
 _CERT_COLUMNS = ("serial", "profile", "template", "state", "issued_at")
@@ -129,34 +129,6 @@ def revoke_cert(
     """
     result = run(directory, "cert-revoke", serial=serial, reason=reason, cause=cause, yes=yes)
     _revoked(result, as_json=as_json)
-
-
-@click.group()
-def decision() -> None:
-    """Decisions about evidence, with the trace of every check."""
-
-
-@decision.command("list")
-@click.option("--limit", type=_LIMIT, default=200, show_default=True, help="how many at most")
-@with_directory
-@with_json
-def list_decisions(limit: int, directory: Path, *, as_json: bool) -> None:
-    """List the newest decisions first."""
-    columns = ("id", "mode", "at", "stage", "verdict", "rule", "kbs", "resource")
-    show_rows(run(directory, "decision-list", limit=limit), columns, as_json=as_json, empty="no decision yet")
-
-
-@decision.command("show")
-@click.argument("decision_id")
-@with_directory
-@with_json
-def show_decision(decision_id: str, directory: Path, *, as_json: bool) -> None:
-    """Show the decision with this id: every check, what it wanted and what it saw."""
-    result = run(directory, "decision-show", id=decision_id)
-    show_fields(result, as_json=as_json)
-    if not as_json:
-        echo("")
-        show_trace(result["trace"])
 
 
 @click.group()

@@ -8,12 +8,14 @@ new intent.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
 
 from ca_service.enrollment.desk import Desk, View, refused
 from ca_service.enrollment.issuance import Plan, leaves_of, note_renewal, plan, record, sign, store_signed
+from ca_service.enrollment.judge import Judge
 from ca_service.enrollment.ledger import LedgerFacts, settle
 from ca_service.enrollment.observing import Certified
 from ca_service.enrollment.recording import Decision, keep_and_log
@@ -130,15 +132,17 @@ class Activation:
             raise refused(finding, row.decision_id)
         with desk.store.read() as tx:
             view = desk.view(tx, submission, at)
-        trace = self._judge_again(submission, view, at)
+        judge = desk.judge.steady()
+        trace = answer + self._judge_again(judge, submission, view, at)
+        decision = Decision(desk.new_id(), judge, submission, view, trace, "activate", at)
         if trace.refusal is not None or view.facts is None:
-            raise self._refuse(row, submission, view, answer + trace, at)
+            raise self._refuse(row, decision)
         if view.facts.open_intents():
             if not self._clear(view.facts):
                 self._pause(_PAUSE_S)
             return None
         try:
-            return self._issue(row, submission, view, answer + trace, at)
+            return self._issue(row, decision)
         except Taken:
             return None
 
@@ -147,22 +151,21 @@ class Activation:
             intents = [intent for i in facts.open_intents() if (intent := tx.intents.get(i)) is not None]
         return self.abandon_dead([i for i in intents if i.state is IntentState.OPEN])
 
-    def _judge_again(self, submission: Submission, view: View, at: datetime) -> Trace:
+    def _judge_again(self, judge: Judge, submission: Submission, view: View, at: datetime) -> Trace:
         """Everything: since the challenge, time has passed, and policy, lists and release may be others."""
-        authentic = self._desk.judge.authenticate(submission, at)
-        return authentic + self._desk.decide(submission, view, at) if authentic.admitted else authentic
+        authentic = judge.authenticate(submission, at)
+        return authentic + self._desk.decide(judge, submission, view, at) if authentic.admitted else authentic
 
-    def _refuse(
-        self, row: EnrollmentRow, submission: Submission, view: View, trace: Trace, at: datetime
-    ) -> Refused:
+    def _refuse(self, row: EnrollmentRow, decision: Decision) -> Refused:
         """End the enrolment by a decision of its own."""
-        decision = Decision(self._desk.new_id(), submission, view, trace, "activate", at)
         with self._desk.store.write() as tx:
             keep_and_log(self._desk, tx, decision)
             tx.enrollments.move(
                 row.id, EnrollmentState.PENDING, EnrollmentState.FAILED, decision_id=decision.id
             )
-        refusal = trace.refusal or Finding("policy.in-force", Verdict.FAILED, "no policy is in force")
+        refusal = decision.trace.refusal or Finding(
+            "policy.in-force", Verdict.FAILED, "no policy is in force"
+        )
         return refused(refusal, decision.id)
 
     def _end(self, row: EnrollmentRow, submission: Submission, answer: Trace) -> str:
@@ -174,32 +177,31 @@ class Activation:
             now = tx.enrollments.get(row.id)
             if now is None or now.state is not EnrollmentState.PENDING:
                 return row.decision_id
-            view = desk.view(tx, submission, at)
-            keep_and_log(desk, tx, Decision(decision_id, submission, view, answer, "activate", at))
+            view, judge = desk.view(tx, submission, at), desk.judge.steady()
+            keep_and_log(desk, tx, Decision(decision_id, judge, submission, view, answer, "activate", at))
             tx.enrollments.move(
                 row.id, EnrollmentState.PENDING, EnrollmentState.FAILED, decision_id=decision_id
             )
         return decision_id
 
-    def _issue(
-        self, row: EnrollmentRow, submission: Submission, view: View, trace: Trace, at: datetime
-    ) -> bytes | None:
-        desk, facts = self._desk, view.facts
+    def _issue(self, row: EnrollmentRow, decision: Decision) -> bytes | None:
+        desk, submission, view, at = self._desk, decision.submission, decision.view, decision.at
+        facts = view.facts
         if facts is None:
             raise VtpmCaError("an admitted enrolment has no claim", code="internal")
         again = view.version != row.policy_version
-        decision_id = desk.new_id() if again else row.decision_id
+        decision_id = decision.id if again else row.decision_id
         try:
             plan_ = plan(desk, submission, view, decision_id=decision_id, at=at)
         except LintFailed as error:
-            raise self._refuse(row, submission, view, trace + error.trace, at) from error
+            raise self._refuse(row, replace(decision, trace=decision.trace + error.trace)) from error
         intent_id = desk.new_id()
         try:
             with desk.store.write() as tx:
                 if desk.view(tx, submission, at, view) != view:
                     return None
                 if again:
-                    keep_and_log(desk, tx, Decision(decision_id, submission, view, trace, "activate", at))
+                    keep_and_log(desk, tx, decision)
                 if not self._begin(tx, row, view, decision_id):
                     raise Taken("another request moved this enrolment on")
                 tpm_id = settle(tx, facts, at)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ca_service.enrollment.desk import ROUNDS, Desk, View, refused
+from ca_service.enrollment.judge import Judge
 from ca_service.enrollment.ledger import settle
 from ca_service.enrollment.nonces import NonceKeys
 from ca_service.enrollment.observing import Enrolled, Unproven
@@ -100,12 +101,13 @@ class Admission:
         if nonce.refusal is not None:
             raise self._unproven(nonce.refusal)
         desk.judge.prepare(submission, at)
-        authentic = desk.judge.authenticate(submission, at)
+        judge = desk.judge.steady()
+        authentic = judge.authenticate(submission, at)
         if authentic.refusal is not None:
             raise self._unproven(authentic.refusal)
         for _ in range(ROUNDS):
             try:
-                reply = self._answer(submission, nonce + authentic, key.epoch, at)
+                reply = self._answer(judge, submission, nonce + authentic, key.epoch, at)
             except Taken:
                 # Another process consumed the nonce, or let a TPM move in, between our look and our commit.
                 reply = _used(desk, submission)
@@ -124,7 +126,9 @@ class Admission:
         self._desk.observe(Unproven(finding.rule))
         return refused(finding)
 
-    def _answer(self, submission: Submission, authentic: Trace, epoch: int, at: datetime) -> Reply | None:
+    def _answer(
+        self, judge: Judge, submission: Submission, authentic: Trace, epoch: int, at: datetime
+    ) -> Reply | None:
         """One try; None if what it rests on changed before the commit."""
         desk = self._desk
         with desk.store.read() as tx:
@@ -132,8 +136,8 @@ class Admission:
             admitted = _admitted_lately(desk, tx, view, at)
         if view.standing.epoch != epoch:
             raise _OtherEpoch
-        trace = authentic + desk.decide(submission, view, at)
-        decision = Decision(desk.new_id(), submission, view, trace, "enroll", at)
+        trace = authentic + desk.decide(judge, submission, view, at)
+        decision = Decision(desk.new_id(), judge, submission, view, trace, "enroll", at)
         if trace.refusal is not None:
             self._refusals.spend(submission.report.report_id.hex())
             return _refuse(desk, decision)

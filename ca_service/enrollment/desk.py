@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,6 +29,7 @@ ROUNDS = 20
 """How often a step is begun anew because something that it rests on has changed meanwhile."""
 
 _ID_SIZE = 16
+_REMEMBERED = 10_000
 _CODES = {
     CERTIFY_PRESENT: "certify-required",
     PROFILE_ISSUED: "profile-not-issued",
@@ -85,6 +86,7 @@ class Desk:
     faults: Faults = no_faults
     observe: Observer = unobserved
     _policies: dict[int, Policy] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _kept: set[tuple[int, str]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
     def authority(self) -> Authority:
@@ -104,6 +106,16 @@ class Desk:
     def new_id(self) -> str:
         """A random id: 128 bits in hex, so that no id looks like an option on a command line."""
         return self.entropy(_ID_SIZE).hex()
+
+    def has_kept(self, epoch: int, name: str) -> bool:
+        """Whether this process has seen a certificate or list committed to the database of this epoch."""
+        return (epoch, name) in self._kept
+
+    def note_kept(self, epoch: int, names: Iterable[str]) -> None:
+        """Remember what is committed, so that it need not be sent with each decision."""
+        if len(self._kept) > _REMEMBERED:
+            self._kept.clear()
+        self._kept.update((epoch, name) for name in names)
 
     def view(self, tx: Transaction, submission: Submission, at: datetime, before: View | None = None) -> View:
         """What a decision about the submission rests on, as this transaction sees it.
@@ -161,14 +173,10 @@ class Desk:
             self._policies[version] = policy
         return policy
 
-    def decide(self, submission: Submission, view: View, at: datetime) -> Trace:
-        """Evidence, policy and ledger together; TPM2_Certify is demanded unless the TPM is known."""
-        if view.facts is None:
-            return self.judge.decide(submission, view.policy, at, certify=True)
-        ledger = self.judge.judge_ledger(view.facts)
-        # A TPM that the ledger refuses need not be certified to be refused.
-        certify = ledger.admitted and not view.facts.known
-        return self.judge.decide(submission, view.policy, at, certify=certify) + ledger
+    def decide(self, judge: Judge, submission: Submission, view: View, at: datetime) -> Trace:
+        """What `judge` says about an authentic submission by what is in force and known."""
+        ledger = None if view.facts is None else view.facts.state
+        return judge.conclude(submission, view.policy, ledger, at)
 
     def issuer(self, view: View, role: IssuerRole, pair: str, at: datetime) -> IssuingCa:
         """The issuing CA that signs certificates of a role and pair now.

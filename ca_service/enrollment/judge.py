@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Self, TypeVar
 
-from ca_service.enrollment.ledger import LedgerFacts
 from ca_service.enrollment.ledger_checks import LEDGER_CHECKS
+from ca_service.enrollment.ledger_state import LedgerState
 from ca_service.enrollment.nonces import NONCE_CHECKS, NonceEvidence
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.ear import EAR_CHECKS, EarEvidence
@@ -185,7 +185,13 @@ class Judge:
         subject = NonceEvidence(data.nonce, data.aud, self.ca_id, key, at)
         return judge_until_failure(self._checks(NONCE_CHECKS), subject)
 
-    def _snp(self, submission: Submission, at: datetime) -> SnpEvidence:
+    def steady(self) -> Self:
+        """The same judge with the collateral of this moment, for all that one decision is made of."""
+        held = self.collateral()
+        return replace(self, collateral=lambda: held)
+
+    def evidence(self, submission: Submission, at: datetime) -> SnpEvidence:
+        """The submission's report with all that it is judged with."""
         collateral = self.collateral()
         first = submission.once(
             "snp",
@@ -217,11 +223,11 @@ class Judge:
 
     def prepare(self, submission: Submission, at: datetime) -> None:
         """Get what is missing for the judgement, which may take its time; no transaction may be open meanwhile."""
-        self.supply(self._snp(submission, at))
+        self.supply(self.evidence(submission, at))
 
     def authenticate(self, submission: Submission, at: datetime) -> Trace:
         """Whether an AMD processor made this report for this evidence; stops at the first failure."""
-        snp = self._snp(submission, at)
+        snp = self.evidence(submission, at)
         known = self._standing(submission, snp)
         if known is None:
             trace = judge_until_failure(self._checks(AUTHENTICITY), snp)
@@ -242,7 +248,7 @@ class Judge:
             certify: whether TPM2_Certify is demanded. What was sent is judged in any case.
         """
         data = submission.claims
-        snp = self._snp(submission, at)
+        snp = self.evidence(submission, at)
         about_launch, about_rest = launch_checks(policy, self.mode), checks(policy, self.mode)
         known = self._standing(submission, snp, about_launch, about_rest)
         trace = self._judge_all(known, "profile", profile_checks(data.profile), data)
@@ -320,9 +326,23 @@ class Judge:
             profile=data.profile,
         )
 
-    def judge_ledger(self, facts: LedgerFacts) -> Trace:
-        """Whether what the CA knows allows this TPM in this instance."""
-        return judge_all(self._checks(LEDGER_CHECKS), facts)
+    def conclude(
+        self, submission: Submission, policy: Policy | None, ledger: LedgerState | None, at: datetime
+    ) -> Trace:
+        """Evidence, policy and ledger together; TPM2_Certify is demanded unless the TPM is known.
+
+        Args:
+            submission: authentic evidence.
+            policy: the policy in force; None refuses.
+            ledger: what the ledger knows about the claim that the evidence makes under this policy; None without one.
+            at: now.
+        """
+        if ledger is None:
+            return self.decide(submission, policy, at, certify=True)
+        known = judge_all(self._checks(LEDGER_CHECKS), ledger)
+        # A TPM that the ledger refuses need not be certified to be refused.
+        certify = known.admitted and not ledger.settled
+        return self.decide(submission, policy, at, certify=certify) + known
 
     def judge_answer(self, wanted: tuple[bytes, ...], given: tuple[bytes, ...]) -> Trace:
         """Whether the activation secrets are right."""

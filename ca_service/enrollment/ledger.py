@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from hashlib import sha256
 
 from ca_service.enrollment.claim import Claim, KeyClaim
+from ca_service.enrollment.ledger_state import LedgerKnown, LedgerState, Occupant
 from ca_service.profiles import DEVICE_LIFETIME
 from ca_service.store import CertificateRow, CertificateState, LedgerView, TpmRow, TpmState, Transaction
 
@@ -39,15 +41,31 @@ class LedgerFacts:
     revoked: tuple[str, ...]
     blocked: frozenset[str]
 
+    @cached_property
+    def state(self) -> LedgerState:
+        """The part that rules look at."""
+        claim, occupant = self.claim, self.occupant
+        standing = (
+            key
+            for key, row in self.live.items()
+            if row.state is CertificateState.ISSUED and key not in self.due
+        )
+        known = LedgerKnown(
+            instance=(claim.kbs_id, claim.resource, claim.salt),
+            instance_id=self.instance_id,
+            occupant=None if occupant is None else Occupant(occupant.ek_set, occupant.counter, occupant.root),
+            key_instances=self.key_instances,
+            key_id_owner=self.key_id_owner,
+            standing=frozenset(standing),
+            revoked=self.revoked,
+            blocked=self.blocked,
+        )
+        return LedgerState(claim, known)
+
     @property
     def known(self) -> bool:
         """Whether this very TPM lives in the instance and every key of it has its certificate, good for a while."""
-        return (
-            self.occupant is not None
-            and self.occupant.ek_set == self.claim.ek_set
-            and not self.wanting()
-            and all(row.state is CertificateState.ISSUED for row in self.live.values())
-        )
+        return self.state.settled
 
     def wanting(self) -> tuple[KeyClaim, ...]:
         """The keys that get a new certificate.

@@ -6,7 +6,7 @@ They give a refusal its rule and an alarm its reason; the database's constraints
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ca_service.enrollment.ledger import LedgerFacts
+from ca_service.enrollment.ledger_state import LedgerState
 from ca_service.judgment import Check, Finding, failed, passed
 from ca_service.store import precedes
 
@@ -17,14 +17,16 @@ class _KeyUnique:
 
     id: str = "ledger.key-unique"
 
-    def judge(self, subject: LedgerFacts) -> Finding:
-        foreign = [n for n, instance in subject.key_instances.items() if instance != subject.instance_id]
+    def judge(self, subject: LedgerState) -> Finding:
+        foreign = [
+            n for n, instance in subject.known.key_instances.items() if instance != subject.known.instance_id
+        ]
         if foreign:
             return failed(
                 self,
                 "a key of this TPM is bound to another instance",
-                expected=f"instance {subject.instance_id or 'new'}",
-                actual=", ".join(f"{n}: instance {subject.key_instances[n]}" for n in sorted(foreign)),
+                expected=f"instance {subject.known.instance_id or 'new'}",
+                actual=", ".join(f"{n}: instance {subject.known.key_instances[n]}" for n in sorted(foreign)),
             )
         return passed(self)
 
@@ -35,8 +37,8 @@ class _KeyIdUnique:
 
     id: str = "ledger.key-id-unique"
 
-    def judge(self, subject: LedgerFacts) -> Finding:
-        claim, owner = subject.claim, subject.key_id_owner
+    def judge(self, subject: LedgerState) -> Finding:
+        claim, owner = subject.claim, subject.known.key_id_owner
         if owner is not None and owner != (claim.kbs_id, claim.resource):
             return failed(
                 self,
@@ -53,8 +55,8 @@ class _InstanceOccupied:
 
     id: str = "ledger.instance-occupied"
 
-    def judge(self, subject: LedgerFacts) -> Finding:
-        occupant = subject.occupant
+    def judge(self, subject: LedgerState) -> Finding:
+        occupant = subject.known.occupant
         if occupant is not None and occupant.ek_set != subject.claim.ek_set:
             return failed(
                 self,
@@ -75,8 +77,8 @@ class _Counter:
 
     id: str = "ledger.counter"
 
-    def judge(self, subject: LedgerFacts) -> Finding:
-        occupant, claim = subject.occupant, subject.claim
+    def judge(self, subject: LedgerState) -> Finding:
+        occupant, claim = subject.known.occupant, subject.claim
         if occupant is None or occupant.ek_set != claim.ek_set:
             return passed(self)
         if precedes(claim.counter, occupant.counter):
@@ -102,12 +104,12 @@ class _NotRevoked:
 
     id: str = "ledger.not-revoked"
 
-    def judge(self, subject: LedgerFacts) -> Finding:
-        if subject.revoked:
+    def judge(self, subject: LedgerState) -> Finding:
+        if subject.known.revoked:
             return failed(
                 self,
                 "certificates of this TPM are revoked; its operator can reset the instance",
-                actual=", ".join(subject.revoked),
+                actual=", ".join(subject.known.revoked),
             )
         return passed(self)
 
@@ -118,17 +120,17 @@ class _NotBlocked:
 
     id: str = "key.not-blocked"
 
-    def judge(self, subject: LedgerFacts) -> Finding:
-        if subject.blocked:
+    def judge(self, subject: LedgerState) -> Finding:
+        if subject.known.blocked:
             return failed(
                 self,
                 "a key of this TPM is blocked by the CA's operator",
-                actual=", ".join(sorted(subject.blocked)),
+                actual=", ".join(sorted(subject.known.blocked)),
             )
         return passed(self)
 
 
-LEDGER_CHECKS: tuple[Check[LedgerFacts], ...] = (
+LEDGER_CHECKS: tuple[Check[LedgerState], ...] = (
     _NotBlocked(),
     _KeyUnique(),
     _KeyIdUnique(),

@@ -1,16 +1,19 @@
 """How a decision is kept: its row, its evidence, its leaf in the log, and the alarm that it may mean."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ca_service.audit import decision_leaf
+from ca_service.collateral.items import Item
 from ca_service.enrollment.desk import Desk, View
+from ca_service.enrollment.judge import Judge
 from ca_service.enrollment.ledger import LedgerFacts
 from ca_service.enrollment.ledger_checks import ALARMS
 from ca_service.enrollment.observing import Alarmed, Decided
+from ca_service.enrollment.recorded import RELEASE, Inputs, collateral_for
 from ca_service.enrollment.submission import Submission
-from ca_service.judgment import BadRequest, Finding, Trace
+from ca_service.judgment import BadRequest, Finding, Record, Trace
 from ca_service.store import DecisionRow, EvidenceFacts, Transaction
 
 _PRODUCT = "snp.product"
@@ -19,9 +22,10 @@ _PRODUCT = "snp.product"
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision about a submission: what it was made on, every finding, at which stage and when."""
+    """A decision about a submission: by whom and on what it was made, every finding, at which stage and when."""
 
     id: str
+    judge: Judge = field(repr=False)
     submission: Submission
     view: View
     trace: Trace
@@ -39,13 +43,28 @@ class Decision:
             stage=self.stage,
             admitted=int(self.trace.admitted),
             rule="" if refusal is None else refusal.rule,
-            trace=self.trace.text(),
+            trace=Record(self.trace, self.inputs().to_json()).text(),
             policy_version=self.view.version,
             policy_digest=self.view.digest,
             evidence_digest=self.submission.digest,
             kbs_id="" if facts is None else facts.claim.kbs_id,
             resource=resource if facts is None or not facts.claim.ephemeral else facts.claim.resource,
             salt="" if facts is None else facts.claim.salt,
+        )
+
+    def kept(self) -> tuple[Item, ...]:
+        """Certificates and lists of the operator's that it rests on."""
+        return collateral_for(self.judge, self.submission, self.at)
+
+    def inputs(self) -> Inputs:
+        """What it rests on besides the submission, the policy and the time."""
+        facts = self.view.facts
+        return Inputs(
+            ca_id=self.judge.ca_id,
+            mode=self.judge.mode,
+            release=RELEASE,
+            ledger=None if facts is None else facts.state.known,
+            collateral=tuple(item.name for item in self.kept()),
         )
 
     def facts(self) -> EvidenceFacts:
@@ -68,6 +87,7 @@ def keep_and_log(desk: Desk, tx: Transaction, decision: Decision) -> None:
     row, refusal = decision.row(), decision.trace.refusal
     submission = decision.submission
     tx.decisions.keep_evidence(submission.digest, submission.body, decision.at, decision.facts())
+    _keep_collateral(desk, tx, decision)
     tx.decisions.add(row)
     desk.log.append(tx, [decision_leaf(row)], decision.at)
     decided = Decided(row.stage, bool(row.admitted), row.rule, row.id)
@@ -77,6 +97,14 @@ def keep_and_log(desk: Desk, tx: Transaction, decision: Decision) -> None:
         alarm = Alarmed(ALARMS[refusal.rule])
         tx.alarms.add(alarm.kind, decision.id, json.dumps(detail), decision.at)
         tx.when_committed(lambda: desk.observe(alarm))
+
+
+def _keep_collateral(desk: Desk, tx: Transaction, decision: Decision) -> None:
+    epoch = decision.view.standing.epoch
+    new = {item.name: item.der for item in decision.kept() if not desk.has_kept(epoch, item.name)}
+    if new:
+        tx.decisions.keep_collateral(new.items())
+        tx.when_committed(lambda: desk.note_kept(epoch, new))
 
 
 def _both_sides(

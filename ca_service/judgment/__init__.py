@@ -21,6 +21,7 @@ from ca_service.judgment.errors import (
     Unavailable,
     VtpmCaError,
 )
+from ca_service.judgment.record import Record
 from ca_service.judgment.standing import Standing, Steps, Timeless, is_timeless
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Conflict",
     "Finding",
     "NotFound",
+    "Record",
     "Refused",
     "Standing",
     "Steps",

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from ca_service.judgment import Verdict, VtpmCaError
+from ca_service.judgment import Record, Verdict, VtpmCaError
 from ca_service.operations.advice import advice, alarm_advice
 from ca_service.operations.health import CHECKS, SERVER, examine, worst
 from ca_service.operations.health_model import ORDER, HealthCheck, HealthContext, Status
@@ -240,15 +240,13 @@ def decision_line(row: DecidedRow) -> DecisionLine:
 def finding_lines(trace: str) -> list[FindingLine]:
     """All findings of a decision; empty if its trace is none."""
     try:
-        members = json.loads(trace)
-        return [
-            FindingLine(
-                *(short(str(member[name])) for name in ("rule", "verdict", "reason", "expected", "actual"))
-            )
-            for member in members
-        ]
-    except (ValueError, TypeError, LookupError, RecursionError):
+        found = Record.parse(trace).trace.findings
+    except ValueError:
         return []
+    return [
+        FindingLine(*(short(str(value)) for value in (f.rule, f.verdict, f.reason, f.expected, f.actual)))
+        for f in found
+    ]
 
 
 def certificate_line(row: CertifiedRow) -> CertificateLine:

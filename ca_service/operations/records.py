@@ -2,8 +2,9 @@
 
 import json
 
-from ca_service.judgment import NotFound
+from ca_service.judgment import NotFound, Record, Unavailable
 from ca_service.operations.context import Json, Operation, OperationContext, instant
+from ca_service.operations.recorded import recorded
 from ca_service.store import DecisionRow
 from vtpm.wire.encoding import Members
 
@@ -43,12 +44,27 @@ def show_decision(context: OperationContext, arguments: Members) -> Json:
         row = tx.decisions.get(decision_id)
     if row is None:
         raise NotFound("there is no decision with this id")
+    try:
+        trace = Record.parse(row.trace).trace
+    except ValueError:
+        raise Unavailable(
+            "the decision's trace is damaged; run `vtpm-ca audit verify`", code="store"
+        ) from None
     return {
         **_decision(row, context),
         "policy_digest": row.policy_digest,
         "evidence_digest": row.evidence_digest,
-        "trace": json.loads(row.trace),
+        "trace": trace.to_json(),
     }
+
+
+def record_decision(context: OperationContext, arguments: Members) -> Json:
+    """One decision with everything that it rests on: what policies are tested with."""
+    decision_id = arguments.text("id", most=64)
+    arguments.end()
+    with context.store.read() as tx:
+        _, found = recorded(tx, decision_id)
+    return found.to_json()
 
 
 def list_alarms(context: OperationContext, arguments: Members) -> Json:
@@ -71,5 +87,6 @@ def list_alarms(context: OperationContext, arguments: Members) -> Json:
 OPERATIONS = (
     Operation("decision-list", list_decisions),
     Operation("decision-show", show_decision),
+    Operation("decision-record", record_decision),
     Operation("alarm-list", list_alarms),
 )

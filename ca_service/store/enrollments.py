@@ -1,6 +1,6 @@
 """Consumed nonces, decisions with their evidence, and enrolments."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -32,6 +32,12 @@ _KEEP_EVIDENCE = Statement(
 
 _EVIDENCE = Statement(
     sa.select(schema.evidence.c.body).where(schema.evidence.c.digest == sa.bindparam("digest"))
+)
+
+_KEEP_COLLATERAL = Statement(
+    sa.text(
+        "INSERT INTO collateral (name, body) VALUES (:name, :body) ON CONFLICT (name) DO NOTHING"
+    ).bindparams(sa.bindparam("body", type_=schema.collateral.c.body.type))
 )
 
 _DECISIONS = schema.decisions.c
@@ -80,6 +86,18 @@ class Decisions(Repository):
         order = (schema.decisions.c.at.desc(), schema.decisions.c.id)
         return self._all(DecisionRow, sa.select(schema.decisions).order_by(*order).limit(limit))
 
+    def page(
+        self, since: datetime | None, after: tuple[datetime, str] | None, limit: int
+    ) -> list[DecisionRow]:
+        """The next decisions in the order of time and id: those behind `after`, from `since` on."""
+        at, id_ = schema.decisions.c.at, schema.decisions.c.id
+        query = sa.select(schema.decisions).order_by(at, id_).limit(limit)
+        if since is not None:
+            query = query.where(at >= since)
+        if after is not None:
+            query = query.where(at >= after[0], sa.or_(at > after[0], id_ > after[1]))
+        return self._all(DecisionRow, query)
+
     def last_admitted(self, kbs_id: str, resource: str, salt: str = "") -> DecisionRow | None:
         """The newest admission of an instance."""
         table = schema.decisions
@@ -107,6 +125,17 @@ class Decisions(Repository):
         """Store the request body under its SHA-256 in hex, once, with what certificates are revoked by."""
         values = {"digest": digest, "body": body, "received_at": at, **vars(facts)}
         self._session.run(_KEEP_EVIDENCE, values)
+
+    def keep_collateral(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Store certificates and revocation lists that a decision rests on, under their names, once."""
+        for name, body in items:
+            self._session.run(_KEEP_COLLATERAL, {"name": name, "body": body})
+
+    def collateral(self, names: Collection[str]) -> dict[str, bytes]:
+        """Those that are stored, by name."""
+        table = schema.collateral
+        query = sa.select(table.c.name, table.c.body).where(table.c.name.in_(names))
+        return {name: bytes(body) for name, body in self._connection.execute(query)} if names else {}
 
     def evidence(self, digest: str) -> bytes | None:
         """The stored request body."""

@@ -160,6 +160,14 @@ evidence = Table(
     Index(None, "product", "reported_tcb"),
 )
 
+collateral = Table(
+    "collateral",
+    metadata,
+    # What of the operator's bundle decisions rest on, under the name that it has there: kind and SHA-256.
+    Column("name", String(80), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
 submissions = Table(
     "submissions",
     metadata,

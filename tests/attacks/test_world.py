@@ -1,6 +1,5 @@
 """The attacks' world is a true one: what is off is off, what is on is the real thing, and honest machines come up."""
 
-import json
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -8,6 +7,7 @@ from dataclasses import replace
 import pytest
 from tpm2_pytss import ESAPI
 
+from ca_service.judgment import Record
 from vtpm.errors import UsageError
 from vtpm.host import Behaviour
 from vtpm.lab.attacks import ATTACKS, attempt, find
@@ -27,7 +27,10 @@ from vtpm.wire.templates import Role, template
 
 def _traces(scene):
     with closing(sqlite3.connect(scene.directory / "ca.sqlite3")) as database:
-        return [json.loads(trace) for (trace,) in database.execute("SELECT trace FROM decisions")]
+        return [
+            Record.parse(trace).trace.to_json()
+            for (trace,) in database.execute("SELECT trace FROM decisions")
+        ]
 
 
 def test_an_honest_machine_is_certified_and_nothing_was_skipped(scene):

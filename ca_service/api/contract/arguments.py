@@ -59,6 +59,7 @@ EXAMPLES: Final[Mapping[str, tuple[dict[str, object], ...]]] = {
     "key-unblock": ({"digest": _DIGEST, "yes": False},),
     "decision-list": ({"limit": 200},),
     "decision-show": ({"id": "ZGVjaXNpb24tMQ"},),
+    "decision-record": ({"id": "ZGVjaXNpb24tMQ"},),
     "alarm-list": ({"limit": 200},),
     "issuer-list": ({},),
     "issuer-certificates": ({},),

@@ -89,6 +89,12 @@ class SnpEvidence:
         offered = self.offered.leaves_for(self.report, self.kind) or of_kind or self.offered.leaves
         return (*offered[:MOST_LEAVES], *self.collateral.leaves_for(self.report, self.kind))
 
+    @property
+    def relevant(self) -> Collateral:
+        """The part of `collateral` that a judgement of this report may look at: without other chips' certificates."""
+        leaves = () if self.kind is None else self.collateral.leaves_for(self.report, self.kind)
+        return replace(self.collateral, leaves=leaves)
+
     def _fits(self, leaf: Leaf) -> bool:
         return (
             self._chain_of(leaf) is not None

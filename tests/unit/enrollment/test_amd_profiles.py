@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ca_service.enrollment import Judge
 from ca_service.enrollment.issuance import plan
 from ca_service.enrollment.submission import Submission
-from ca_service.judgment import BadRequest, Conflict, Refused, Trace, UnsafeSkip, Verdict
+from ca_service.judgment import BadRequest, Conflict, Record, Refused, Trace, UnsafeSkip, Verdict
 from ca_service.keys import AuthoritySource
 from ca_service.policy import load
 from ca_service.profiles import LintFailed
@@ -73,7 +73,7 @@ def failed(trace: Trace) -> list[str]:
 
 def refused_by(store, error: Refused) -> list[str]:
     """All rules that said no, of which the requester heard the first."""
-    rules = failed(Trace.from_json(json.loads(decision(store, error).trace)))
+    rules = failed(Record.parse(decision(store, error).trace).trace)
     assert error.rule == rules[0]
     return rules
 
@@ -104,7 +104,7 @@ class TestAnHonestGuest:
         assert not filled(store) & LASTING
         with store.read() as tx:
             row = tx.decisions.get(helpers.CertificatesReply.parse(reply).decision_id)
-        trace = Trace.from_json(json.loads(row.trace))
+        trace = Record.parse(row.trace).trace
         assert (row.admitted, row.rule, row.stage, row.kbs_id) == (1, "", "enroll", "ephemeral:")
         assert row.resource.startswith(f"ephemeral/{world.launch.report_id.hex()}/")
         assert failed(trace) == []

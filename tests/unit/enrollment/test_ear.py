@@ -1,13 +1,12 @@
 """An enrolment for which the policy asks the key broker's verifier for its word as well."""
 
-import json
 from dataclasses import replace
 
 import ear_tokens as t
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ca_service.judgment import Refused, UnsafeSkip
+from ca_service.judgment import Record, Refused, UnsafeSkip
 from vtpm.wire.jwk import EcJwk
 
 ASKED = "shared = false\n[kbs.ear]\nmax_age_s = 600\nkey = [{{ jwk = {{ {jwk} }} }}]\n"
@@ -60,7 +59,7 @@ def test_a_token_that_fits_the_grant_is_enough(world, store, enroller, body, tpm
     assert enroller.activate(*helpers.answer(tpms(0), reply.body))
     with store.read() as tx:
         decision = next(row for row in tx.decisions.latest() if row.stage == "enroll")
-    rules = [finding["rule"] for finding in json.loads(decision.trace)]
+    rules = [finding.rule for finding in Record.parse(decision.trace).trace.findings]
     assert [rule for rule in rules if rule.startswith("ear.")] == [
         "ear.present",
         "ear.signature",

@@ -11,7 +11,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.enrollment import reset_instance, revoke
-from ca_service.judgment import BadRequest, Conflict, NotFound, Refused, Trace, Unavailable, VtpmCaError
+from ca_service.judgment import (
+    BadRequest,
+    Conflict,
+    NotFound,
+    Record,
+    Refused,
+    Trace,
+    Unavailable,
+    VtpmCaError,
+)
 from ca_service.store import CertificateState, schema
 from vtpm.wire.encoding import b64url
 from vtpm.wire.enrollment import CertificatesReply, ChallengeReply
@@ -32,7 +41,7 @@ def rows(store) -> dict[str, int]:
 
 def trace_of(store, decision_id: str) -> Trace:
     with store.read() as tx:
-        return Trace.from_json(json.loads(tx.decisions.get(decision_id).trace))
+        return Record.parse(tx.decisions.get(decision_id).trace).trace
 
 
 def refusal(call, *arguments) -> Refused:

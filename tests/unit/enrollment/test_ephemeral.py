@@ -14,7 +14,7 @@ from ca_service.enrollment import reset_instance, revoke
 from ca_service.enrollment.claim import spki_of
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.snp import simulated_roots
-from ca_service.judgment import BadRequest, Refused, Trace, UnsafeSkip, Verdict
+from ca_service.judgment import BadRequest, Record, Refused, Trace, UnsafeSkip, Verdict
 from ca_service.policy import load
 from ca_service.profiles import oids, serial_hex, structures
 from ca_service.store import BlockedKeyRow, check_invariants
@@ -97,7 +97,7 @@ def failed(trace: Trace) -> list[str]:
 
 def refused_by(store, error: Refused) -> list[str]:
     with store.read() as tx:
-        return failed(Trace.from_json(json.loads(tx.decisions.get(error.decision_id).trace)))
+        return failed(Record.parse(tx.decisions.get(error.decision_id).trace).trace)
 
 
 def count(store, table: str) -> int:

@@ -46,6 +46,7 @@ class TestAsking:
             "key-block": {"digest": "ab" * 32, "cause": "known"},
             "key-unblock": {"digest": "cd" * 32},
             "decision-show": {"id": desk("decision-list")[0]["id"]},
+            "decision-record": {"id": desk("decision-list")[0]["id"]},
             "issuer-announce": {"skids": [desk("issuer-list")[0]["skid"]]},
         }.get(name, {})
         desk("key-block", digest="cd" * 32, cause="known")
@@ -183,6 +184,7 @@ class TestEmptyCa:
             ("cert-show", {"serial": "00"}),
             ("cert-revoke", {"serial": "00"}),
             ("decision-show", {"id": "00"}),
+            ("decision-record", {"id": "00"}),
             ("instance-show", {"kbs": "org-kbs", "resource": RESOURCE}),
             ("instance-reset", {"kbs": "org-kbs", "resource": RESOURCE, "yes": True}),
         ],

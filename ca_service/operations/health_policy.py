@@ -48,9 +48,12 @@ def _policy(context: HealthContext, _threshold: Threshold | None) -> Iterator[Se
     except BadRequest as error:
         yield Seen(Status.CRITICAL, f"the policy in force cannot be used as it is: {error.detail}")
         return
+    version = context.gauges.policy_version
+    if policy.digest != context.gauges.policy_digest:
+        yield Seen(Status.CRITICAL, f"version {version}, which is in force, is not what was applied")
+        return
     try:
         require_complete(policy)
-        version = context.gauges.policy_version
         yield Seen(Status.OK, f"version {version} is in force and leaves nothing open")
     except BadRequest as error:
         denies = any(question.denies for question in policy.unstated)

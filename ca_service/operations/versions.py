@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable, VtpmCaError
+from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
 from ca_service.operations.context import Json, OperationContext, instant
 from ca_service.operations.identity import same_operator
 from ca_service.policy import Policy, load
@@ -194,10 +194,14 @@ def _same(look: _Look, policy: Policy, wanted: datetime | None) -> VersionRecord
     for record in schedule.records:
         if record.digest != policy.digest:
             continue
-        waits = (
-            schedule.state(record) is State.WAITING and schedule.start(record.requested_from) == look.start
-        )
-        if record.version == look.base or (waits and (record.requested_from is None) == (wanted is None)):
+        if record.version == look.base:
+            # One that was altered since says something else, and is to be replaced.
+            return record if read_policy(look.before) is not None else None
+        if (
+            schedule.state(record) is State.WAITING
+            and schedule.start(record.requested_from) == look.start
+            and (record.requested_from is None) == (wanted is None)
+        ):
             return record
     return None
 
@@ -283,7 +287,7 @@ def approve(context: OperationContext, version: int, check: Callable[[str], Poli
         Conflict: it does not wait (code ``policy-state``); the version that it was to follow is not in force any more
             (``policy-base``); or the operator may be the one who applied it (``policy-own``).
         BadRequest: it may not be put in force any more, as `check` says.
-        Unavailable: too much changes meanwhile.
+        Unavailable: it was altered since (code ``policy``), or too much changes meanwhile.
     """
     for _ in range(_ROUNDS):
         with context.store.read() as tx:
@@ -294,7 +298,11 @@ def approve(context: OperationContext, version: int, check: Callable[[str], Poli
             raise _own(record, context.by)
         policy = check(row.text)
         if policy.digest != row.digest:
-            raise VtpmCaError("the stored policy is not the one that was applied", code="store")
+            raise Unavailable(
+                f"policy version {version} is not what was applied any more",
+                code="policy",
+                remedy=f"Withdraw it with `vtpm-ca policy withdraw {version}`, and apply the document again.",
+            )
         found, _second = _compared(context, look, policy)
         with context.store.write() as tx:
             at = present_time(context)

@@ -115,6 +115,12 @@ INVARIANTS: tuple[Invariant, ...] = (
         "SELECT min(skid) FROM issuers WHERE state = 'active' GROUP BY role, pair HAVING count(*) > 1",
     ),
     Invariant(
+        "policy.ended",
+        "a policy version that was withdrawn or dropped does not come in force",
+        "SELECT CAST(s.version AS VARCHAR(20)) FROM policy_starts s JOIN policy_verdicts v ON v.version = s.version"
+        " WHERE v.verdict IN ('withdraw', 'drop')",
+    ),
+    Invariant(
         "epoch.present",
         "there is a present epoch",
         "SELECT 'epochs' FROM (SELECT count(*) AS n FROM epochs) e WHERE n = 0",

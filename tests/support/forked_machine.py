@@ -60,7 +60,7 @@ def _become(given: dict, streams: tuple[int, int], module: str, words: list[str]
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
-        for number in map(int, os.listdir("/proc/self/fd")):
+        for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
             if number >= _FIRST and number not in given["pass_fds"]:
                 _close(number)
         _call_it(" ".join(given["args"]))

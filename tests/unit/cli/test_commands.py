@@ -113,6 +113,34 @@ class TestPolicy:
         assert here("policy", "diff", "--dir", empty).code == 2
         assert here("policy", "diff", less, "--to", "1", "--dir", empty).code == 2
 
+    def test_one_that_waits_and_one_that_is_to_come(self, here, empty, policy_file, tmp_path):
+        """On one machine there is one operator, whoever he calls himself."""
+        text = policy_file.read_text() + '[approval]\nwidening = "two"\n'
+        policy_file.write_text(text)
+        first = here("policy", "apply", policy_file, "--dir", empty)
+        assert (first.code, "version 1 waits for approval" in first.out) == (0, True)
+        assert "another operator" in first.out.splitlines()[-1]
+        assert here("policy", "show", "--dir", empty).code == 1
+        refused = here("policy", "approve", "1", "--dir", empty)
+        assert (refused.code, "so another operator must approve it" in refused.err) == (1, True)
+        assert here("policy", "approve", "2", "--dir", empty).code == 1
+        assert here("policy", "approve", "0", "--dir", empty).code == 2
+        assert "version 1 is withdrawn" in here("policy", "withdraw", "1", "--dir", empty).out
+        policy_file.write_text(text.replace('"two"', '"one"'))
+        told = here("policy", "apply", policy_file, "--dir", empty, "--at", "2099-01-01T00:00:00+01:00")
+        assert "version 2 comes in force at 2098-12-31T23:00:00Z" in told.out
+        assert here("policy", "apply", policy_file, "--dir", empty, "--at", "soon").code == 2
+        (_, withdrawn, scheduled) = here("policy", "log", "--dir", empty).out.splitlines()
+        assert f"withdrawn by {user_name(os.getuid())}" in withdrawn
+        assert "comes in force at 2098-12-31T23:00:00Z" in scheduled
+        (row, _) = rows(here, "policy", "log", "--dir", empty)
+        assert (row["state"], [each["verdict"] for each in row["verdicts"]]) == ("withdrawn", ["withdraw"])
+        policy_file.write_text(text.replace('"two"', '"one"').replace("schema = 1", "schema = 1\n# now"))
+        told = here("policy", "apply", policy_file, "--dir", empty, "--json")
+        assert json.loads(told.out)["notes"] == [
+            "version 2, which was to come in force at 2098-12-31T23:00:00Z, is dropped by this"
+        ]
+
     def test_who_applied_it_is_not_the_environments_to_say(self, here, empty, policy_file):
         here("policy", "apply", policy_file, "--dir", empty, env={"LOGNAME": "mallory", "USER": "mallory"})
         assert "mallory" not in here("policy", "log", "--dir", empty).out

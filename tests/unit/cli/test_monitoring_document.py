@@ -64,8 +64,11 @@ def test_the_metrics_and_how_to_get_them(ca, serve, documented):
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         name = family.name + ("_total" if family.type == "counter" else "")
         found[name] = (family.type, labels)
-    # One is there only while an issuance is under way.
-    assert set(documented) - set(found) == {"vtpm_ca_oldest_open_intent_timestamp_seconds"}
+    # One is there only while an issuance is under way, one while a policy version is to come.
+    assert set(documented) - set(found) == {
+        "vtpm_ca_oldest_open_intent_timestamp_seconds",
+        "vtpm_ca_policy_next_timestamp_seconds",
+    }
     assert set(found) <= set(documented)
     for name, (kind, labels) in found.items():
         assert kind == documented[name][0], name

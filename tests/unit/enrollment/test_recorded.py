@@ -86,6 +86,7 @@ def test_one_decision_is_replayed_by_its_id(history):
 
 def test_a_decision_without_policy_is_replayed_without(world, store, tpms):
     with closing(sqlite3.connect(world.directory / "ca.sqlite3")) as database:
+        database.execute("DELETE FROM policy_starts")
         database.execute("DELETE FROM policies")
         database.commit()
     enroller = world.enroller(store)

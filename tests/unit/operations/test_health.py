@@ -31,7 +31,8 @@ from ca_service.operations.health_model import (
     Unit,
     shown,
 )
-from ca_service.store import IntentRow, IntentState, IssuerState, open_store, schema
+from ca_service.store import IntentRow, IntentState, IssuerState, PolicyRow, open_store, schema
+from vtpm.wire.message_fields import time_text
 
 AMD_LIST = read_crl(
     (Path(__file__).parents[2] / "vectors" / "snp-evidence" / "crl" / "ark-milan-2025-05-06.der").read_bytes()
@@ -418,6 +419,27 @@ class TestPolicy:
         }
         assert [results[name].status for name in ("policy", "tcb-floors", "collateral")] == [CRITICAL, OK, OK]
 
+    def test_one_that_was_altered(self, desk, ask):
+        with desk.store.write() as tx:
+            tx.policies.append("00" * 32, desk.world.policy(), desk.world.time, "t")
+        assert ask("policy") == (CRITICAL, "version 2, which is in force, is not what was applied")
+
+    def test_versions_that_wait_or_are_to_come(self, desk, ask):
+        assert ask("policy-versions")[0] is OK
+        at, text = desk.world.time, desk.world.policy(status="suspended")
+        desk("policy-apply", text=text, at=time_text(at + timedelta(days=3)))
+        status, told = ask("policy-versions")
+        assert (status, told.startswith("version 2 comes in force at ")) == (NOTICE, True)
+        with desk.store.write() as tx:
+            tx.policies.add(PolicyRow(3, "00" * 32, "", at, "CN=alice", 1))
+        assert ask("policy-versions")[0] is NOTICE
+        assert ask("policy-versions", at=at + timedelta(hours=24, seconds=-1))[0] is NOTICE
+        status, told = ask("policy-versions", at=at + timedelta(hours=24))
+        assert (status, told) == (WARNING, "version 3 has waited 24h for approval")
+        assert ask("policy-versions", "policy-versions=1h", at=at + timedelta(hours=1))[0] is WARNING
+        # What was to be followed is not in force any more.
+        assert ask("policy-versions", at=at + timedelta(days=3))[0] is OK
+
     def test_one_that_leaves_something_open(self, desk, ask):
         text = desk.world.policy()
         with desk.store.write() as tx:
@@ -439,8 +461,7 @@ class TestPolicy:
         (first, *_) = re.findall(r"\[\[platform\.tcb\]\]\n(?:(?!\[).+\n)+", text)
         since = (at + timedelta(days=20)).strftime("%Y-%m-%dT%H:%M:%SZ")
         later = first.replace("[[platform.tcb]]\n", f"[[platform.tcb]]\nfrom = {since}\n")
-        with desk.store.write() as tx:
-            tx.policies.append("00", text.replace(first, first + "\n" + later), at, "tests")
+        desk.world.apply(desk.store, text.replace(first, first + "\n" + later))
         assert ask("policy")[0] is OK
         for days, status in ((0, OK), (5, OK), (7, WARNING), (19, WARNING), (21, OK)):
             assert ask("tcb-floors", at=at + timedelta(days=days))[0] is status, days

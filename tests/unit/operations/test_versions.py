@@ -97,6 +97,14 @@ class TestFourEyes:
         assert team.put(ALICE, 300, "two")["state"] == "in-force"
         assert team.put(ALICE, 301, "two")["state"] == "waiting"
 
+    def test_what_is_not_in_force_yet_does_not_loosen_the_rule(self, team):
+        team.put(ALICE, 100, "one", at="2026-11-26T13:00:00Z")
+        team(BOB, "approve", version=2)
+        told = team.put(ALICE, 200, "one", at="2026-11-26T14:00:00Z")
+        assert (told["base"], told["state"]) == (2, "waiting")
+        team.now = NOON + HOUR
+        assert team.put(ALICE, 200, "one")["state"] == "in-force"
+
     @pytest.mark.parametrize(
         ("mode", "rule", "state"),
         [
@@ -123,9 +131,25 @@ class TestFourEyes:
         team.mode = "simulation"
         assert team.put(BOB, 11, "one")["state"] == "in-force"
 
-    def test_what_another_release_took_is_read_again(self, team, monkeypatch):
+    def test_what_was_altered_can_be_put_right(self, team):
+        team.put(BOB, 100, "one", base=1)
+        team(ALICE, "approve", version=2)
+        with team.stores[ROOT].write() as tx:
+            tx.connection.execute(schema.policies.update().values(text=document(999)))
+        told = team.put(ALICE, 100, "one")
+        assert (told["version"], told["state"], told["effect"]) == (3, "waiting", "widens")
+        assert team(BOB, "approve", version=3)["state"] == "in-force"
+
+    def test_what_was_altered_while_it_waited_is_not_approved(self, team):
         team.put(ALICE, 200)
-        team.mode = "production"
+        with team.stores[ROOT].write() as tx:
+            tx.connection.execute(schema.policies.update().values(text=document(999)))
+        with pytest.raises(Unavailable) as error:
+            team(BOB, "approve", version=2)
+        assert (error.value.code, team.in_force()) == ("policy", 1)
+
+    def test_what_this_ca_does_not_take_any_more_is_not_approved(self, team):
+        team.put(ALICE, 200)
         with team.stores[ROOT].write() as tx:
             text = document(200) + '[[unsafe]]\nname = "UnsafeAllowAnyKbs"\ngives_up = "all"\n'
             table = schema.policies

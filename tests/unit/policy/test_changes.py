@@ -268,6 +268,35 @@ def test_nothing_differs_in_a_document_that_only_looks_different(content, toml):
     assert (found.changes, found.effect) == ((), NEUTRAL)
 
 
+@pytest.mark.parametrize(
+    ("mode", "old", "new", "effect"),
+    [
+        ("production", "two", "one", W),
+        ("production", None, "one", W),
+        ("production", "one", "two", N),
+        ("production", "one", None, N),
+        ("production", None, "two", NEUTRAL),
+        ("simulation", None, "two", N),
+        ("simulation", "two", None, W),
+        ("simulation", None, "one", NEUTRAL),
+        ("anything", None, "two", NEUTRAL),
+    ],
+)
+def test_how_many_operators_it_takes(content, toml, mode, old, new, effect):
+    documents = [
+        load(toml(content | ({} if rule is None else {"approval": {"widening": rule}})))
+        for rule in (old, new)
+    ]
+    found = compare(*documents, mode)
+    assert (found.effect, len(found.changes)) == (effect, int(effect is not NEUTRAL))
+
+
+@pytest.mark.parametrize("table", [{}, {"widening": "three"}, {"widening": 2}, {"widening": "two", "n": 1}])
+def test_what_does_not_say_how_many(content, toml, table):
+    with pytest.raises(BadRequest, match="approval"):
+        load(toml(content | {"approval": table}))
+
+
 def test_the_first_policy_widens(content, toml):
     assert compare(None, load(toml(content)), "production").effect is W
 

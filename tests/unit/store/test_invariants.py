@@ -33,6 +33,9 @@ _GOOD = (
     f"INSERT INTO responders VALUES ('08', 'ca', 'abandoned', '', NULL, {_AT}, NULL, {_AT}, 0)",
     f"INSERT INTO issuers VALUES ('01', 'ek', 'default', 'active', 'ek:default', '', {_AT}, {_AT})",
     f"INSERT INTO issuers VALUES ('02', 'ek', 'default', 'prepared', NULL, '', {_AT}, {_AT})",
+    f"INSERT INTO policy_starts VALUES (1, {_AT}, {_AT})",
+    f"INSERT INTO policy_verdicts VALUES (1, 'approve', 'me', {_AT})",
+    f"INSERT INTO policy_verdicts VALUES (2, 'withdraw', 'me', {_AT})",
 )
 
 _BREACHES = {
@@ -49,6 +52,7 @@ _BREACHES = {
     " first_at, last_at, freed_at FROM tpms WHERE id = 1",
     "instance.occupied": "UPDATE tpms SET freed_at = last_at WHERE id = 1",
     "issuer.one-active": "UPDATE issuers SET state = 'active' WHERE skid = '02'",
+    "policy.ended": "UPDATE policy_verdicts SET verdict = 'withdraw'",
     "epoch.present": "DELETE FROM epochs",
 }
 

@@ -149,8 +149,28 @@ def test_no_row_is_lost_or_changed(upgraded):
 def test_each_version_has_been_in_force_since_it_was_applied_and_the_last_one_is(upgraded):
     """By any clock, also one that is behind that of the release."""
     _, url = upgraded
+    assert_all_began_when_applied(url)
+
+
+def test_by_number_and_not_by_a_clock_that_went_back(latest):
+    """A release before took the highest version, whenever it was applied."""
+    _, url = latest
+    engine = sa.create_engine(parse_url(url))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO policies (version, digest, text, applied_at, applied_by)"
+            " SELECT version + 1, digest, text, '2020-01-01T00:00:00Z', 'tests' FROM policies WHERE version ="
+            " (SELECT max(version) FROM policies)"
+        )
+    engine.dispose()
+    create_store(url).close()
+    assert_all_began_when_applied(url)
+
+
+def assert_all_began_when_applied(url):
     rows = content(url, ["policies", "policy_starts", "policy_verdicts"])
-    assert len(rows["policies"]) > 1
+    assert [row["base"] for row in rows["policies"]] == [row["version"] - 1 for row in rows["policies"]]
+    assert rows["policies"]
     assert in_order(rows["policy_starts"]) == in_order(
         {
             "version": row["version"],

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from policy_edits import LATER, drawn_policies
 
+from ca_service.judgment import BadRequest
 from ca_service.policy import Expectation, LimitTerms, Policy, load
 from ca_service.policy.bits import BitDemand
 from ca_service.policy.brokers import EarDemand, KbsEntry

@@ -50,6 +50,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "missing": "is missing",
     "extra_forbidden": "is no member of this table",
     "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} elements",
     "literal_error": "must be {expected}",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",

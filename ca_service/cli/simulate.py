@@ -127,7 +127,7 @@ def simulate_command(
 def _revoke(directory: Path, text: str, tpm_ids: list[int], reason: str) -> dict[str, Any]:
     """Step by step; what a step says is revoked stays so, whatever becomes of the next."""
     whole: dict[str, Any] = {
-        "counts": {"tpms": 0, "certificates": 0},
+        "counts": {"tpms": 0, "certificates": 0, "being_issued": 0},
         "certificates": [],
         "spared": [],
         "advice": [],
@@ -195,10 +195,9 @@ def _show_revocation(result: Mapping[str, Any], draft: Path, *, revoke: bool) ->
     done = result["revocation"]
     if done is not None:
         counts = done["counts"]
-        echo(
-            f"\nRevoked: {number(counts['certificates'], 'certificate')} of {number(counts['tpms'], 'TPM')}. "
-            "They stand on the published CRLs."
-        )
+        given_up = f", and {counts['being_issued']} that were being issued" if counts["being_issued"] else ""
+        hit = f"{number(counts['certificates'], 'certificate')} of {number(counts['tpms'], 'TPM')}"
+        echo(f"\nRevoked: {hit}{given_up}. They stand on the published CRLs.")
         _table(done["spared"], ("tpm", "why"))
         for line in done["advice"]:
             echo(f"- {line}")

@@ -22,7 +22,7 @@ from ca_service.operations.policies import MAX_POLICY
 from ca_service.operations.simulation import evidence_of, judge_newest, present_of, read_draft
 from ca_service.operations.simulation_result import Newest
 from ca_service.policy import Policy
-from ca_service.store import Cause, CertifiedTpm, HitRow
+from ca_service.store import Cause, CertificateState, CertifiedTpm, HitRow
 from vtpm.wire.encoding import Members
 from vtpm.wire.errors import WireError
 
@@ -30,6 +30,8 @@ MOST_TPMS: Final = 100
 """TPMs in one request: to judge so many takes a second."""
 
 _MOST_NUMBER: Final = 2**63 - 1
+
+_NEVER_ISSUED: Final = (CertificateState.INTENDED, CertificateState.ABANDONED)
 
 NO_CERTIFICATE: Final = "it has no good certificate"
 ADMITTED: Final = "the draft admits it"
@@ -123,9 +125,14 @@ def _revoke(
 
 
 def _answer(rows: list[HitRow], spared: dict[int, str], *, done: bool) -> Json:
+    being_issued = sum(row.state in _NEVER_ISSUED for row in rows)
     return {
         "done": done,
-        "counts": {"tpms": len({row.tpm_id for row in rows}), "certificates": len(rows)},
+        "counts": {
+            "tpms": len({row.tpm_id for row in rows}),
+            "certificates": len(rows) - being_issued,
+            "being_issued": being_issued,
+        },
         "certificates": [
             {
                 "serial": row.serial,

@@ -225,11 +225,13 @@ def _compared(
         return Compared(Outcome.NOT_COMPARABLE, why=found.detail)
     try:
         stored = Record.parse(row.trace).trace
+    except ValueError:
+        return Compared(Outcome.NOT_COMPARABLE, why="its trace cannot be read")
+    try:
         then = versions.get(row.policy_version)
         return compare(stored, found, then, then if request.all_versions else base, request.draft)
-    except (BadRequest, ValueError) as error:
-        why = error.detail if isinstance(error, BadRequest) else "its trace cannot be read"
-        return Compared(Outcome.NOT_COMPARABLE, why=why)
+    except BadRequest as error:
+        return Compared(Outcome.NOT_COMPARABLE, why=error.detail)
 
 
 def _certified(

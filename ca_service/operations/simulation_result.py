@@ -97,7 +97,7 @@ class Newest:
         decision_id: who accepted it; None if no evidence says that it is this TPM's.
         at: when.
         said: what is said of it today; None if nobody can know.
-        why: nobody can.
+        why: in words, nobody can.
     """
 
     decision_id: str | None = None

@@ -64,6 +64,9 @@ _TCBS: Final[dict[str, tuple[Callable[[Report], bytes], Callable[[Floor], Levels
     "platform.launch-tcb": (lambda report: report.launch_tcb, lambda floor: floor.launch),
 }
 
+_API: Final = 2
+"""Numbers of a firmware version that make its API version."""
+
 _FIRMWARE: Final = frozenset({"platform.api", "platform.build"})
 
 FLOOR_RULES: Final = frozenset({*_TCBS, *_FIRMWARE})
@@ -141,10 +144,6 @@ def _of_rule(rule: str, floor: Floor | None, facts: LaunchFacts) -> Iterator[Sho
     for component, least in levels.items():
         if has[component] < least:
             yield Shortfall(rule, component, str(has[component]), str(least))
-
-
-_API: Final = 2
-"""Numbers of a firmware version that make its API version."""
 
 
 def _dotted(firmware: tuple[int, ...]) -> str:

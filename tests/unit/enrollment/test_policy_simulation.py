@@ -317,7 +317,7 @@ class TestRevoking:
         text = history.document(builds=("good",))
         bad, all_ = [history.numbers[n] for n in (2, 3, 6)], sorted(history.numbers.values())
         plan = w.operate(world, store, "policy-revoke", text=text, tpms=all_)
-        assert (plan["done"], plan["counts"]) == (False, {"tpms": 3, "certificates": 9})
+        assert (plan["done"], plan["counts"]) == (False, {"tpms": 3, "certificates": 9, "being_issued": 0})
         with store.read() as tx:
             assert tx.connection.execute(schema.revocations.select()).all() == []
         done = w.operate(
@@ -338,7 +338,7 @@ class TestRevoking:
         request = replace(Request.usual(load(text), world.time), last=0)
         assert simulate(store, request).certified.refused == []
         again = w.operate(world, store, "policy-revoke", text=text, tpms=bad, yes=True)
-        assert again["counts"] == {"tpms": 0, "certificates": 0}
+        assert again["counts"] == {"tpms": 0, "certificates": 0, "being_issued": 0}
         assert {row["why"] for row in again["spared"]} == {NO_CERTIFICATE}
 
     def test_a_stale_list_revokes_nobody(self, history, copy, tpms):

@@ -22,11 +22,13 @@ from vtpm.wire.amd_evidence import SERVICES_PROFILE, VTPM_PROFILE
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.runtime_data import StoreStatement
 
-FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 SECOND = ec.derive_private_key(0x5EC, ec.SECP384R1())
 NOBODY = ec.derive_private_key(0x0B0D, ec.SECP384R1())
 HOME, POOL = "default/vtpm/home", "default/pool/any"
+RESIDENTS = 11
+"""So many of the submissions are about instances in which somebody lives."""
 
 
 def volatile(data):
@@ -189,7 +191,7 @@ def test_who_gets_another_name_by_a_permissive_entry_is_no_longer_held_back(
         after = copy.deepcopy(before)
         MOVED[moved](after)
         old, new = load(written(before)), load(written(after))
-        was, now = (decided(policy, submissions, world.time) for policy in (old, new))
+        was, now = (decided(policy, submissions[:RESIDENTS], world.time) for policy in (old, new))
         if any(b.admitted and not a.admitted for a, b in zip(was, now, strict=True)):
             found.add((moved, unsafe))
         assert compare(old, new, "simulation").effect is Effect.WIDENS

@@ -103,14 +103,14 @@ def _look(tx: Transaction, at: datetime, wanted: datetime | None) -> _Look:
     schedule = read_schedule(tx.policies, at)
     start = schedule.start(wanted)
     base = schedule.before(start)
-    before, present = (_stored(tx, version) for version in (base, schedule.in_force))
+    before, present = (_stored(tx, version) if version else None for version in (base, schedule.in_force))
     return _Look(schedule, start, before, present)
 
 
-def _stored(tx: Transaction, version: int) -> PolicyRow | None:
-    """A version that others rest on, None for version 0; damage must not look like a CA without a policy."""
-    row = tx.policies.get(version) if version else None
-    if version and row is None:
+def _stored(tx: Transaction, version: int) -> PolicyRow:
+    """A version that others rest on; damage must not look like a CA without a policy."""
+    row = tx.policies.get(version)
+    if row is None:
         raise Unavailable(
             f"policy version {version} is not stored any more",
             code="policy",
@@ -294,7 +294,7 @@ def approve(context: OperationContext, version: int, check: Callable[[str], Poli
             record = _awaited(read_schedule(tx.policies, present_time(context), first=version), version)
             look = _look(tx, present_time(context), record.requested_from)
             row = _stored(tx, version)
-        if row is None or same_operator(record.applied_by, context.by):
+        if same_operator(record.applied_by, context.by):
             raise _own(record, context.by)
         policy = check(row.text)
         if policy.digest != row.digest:

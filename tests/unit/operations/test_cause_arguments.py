@@ -9,6 +9,8 @@ from cryptography import x509
 from ca_service.judgment import BadRequest, NotFound, Unavailable
 from ca_service.operations.kept import keep_state, read_state
 from ca_service.operations.revocation import ADVICE
+from ca_service.policy import load
+from ca_service.store import PolicyRow
 from vtpm.wire.encoding import b64url
 from vtpm.wire.jwk import EcJwk
 
@@ -250,6 +252,9 @@ def test_every_policy_version_tells_whose_a_key_was(desk):
     desk("policy-apply", text="schema = 1\n")
     with desk.store.write() as tx:
         tx.policies.append("00" * 32, "of a release that is gone", desk.world.time, "tests")
+        # What one operator alone has proposed makes no key another's.
+        proposed = desk.world.policy().replace('id = "org-kbs"', 'id = "other"')
+        tx.policies.add(PolicyRow(4, load(proposed).digest, proposed, desk.world.time, "mallory", 3))
     with desk.store.read() as tx:
         assert keys_of(tx, "org-kbs") == (key,)
         assert keys_of(tx, "other") == ()

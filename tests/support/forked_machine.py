@@ -65,15 +65,13 @@ def _become(given: dict, streams: tuple[int, int], module: str, words: list[str]
         _call_it(" ".join(given["args"]))
         os.environ.clear()
         os.environ.update(given["env"])
-        # What the parent has not written yet is the parent's to write.
-        kept = sys.stdin, sys.stdout, sys.stderr
+        # The old ones live on as `sys.__stdout__` and so on: what is in them is the parent's to write.
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(io.FileIO(number, "w", closefd=False), write_through=True) for number in (1, 2)
         )
         sys.argv = [module, *words]
         code = _run(module)
-        del kept
     except BaseException:  # noqa: BLE001 - as the interpreter does
         traceback.print_exc()
     finally:

@@ -68,7 +68,7 @@ def _row(entry: KbsEntry, resting: Resting) -> dict[str, Json]:
         "id": entry.id,
         "status": entry.status,
         "compromised_since": _utc(entry.compromised_since),
-        "tenant": getattr(entry, "tenant", ""),
+        "tenant": entry.tenant,
         "label": entry.label,
         "pair": entry.pair,
         "keys": list(entry.thumbprints),

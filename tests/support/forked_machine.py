@@ -25,7 +25,9 @@ MODULES = {
 """What a machine starts with ``python -m``, and where its `main` is."""
 
 _FIELDS = inspect.signature(subprocess.Popen._execute_child)
+_PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 _FIRST = 3
+"""The first descriptor that is no standard stream."""
 
 
 class ForkedModule(subprocess.Popen):
@@ -45,9 +47,6 @@ class ForkedModule(subprocess.Popen):
         self._close_pipe_fds(*(given[name] for name in _PIPES))
 
 
-_PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-
-
 def _become(given: dict, streams: tuple[int, int], module: str, words: list[str]) -> None:
     """In the forked process: what `exec` and the interpreter's start would have done; does not return."""
     code = 1
@@ -60,21 +59,19 @@ def _become(given: dict, streams: tuple[int, int], module: str, words: list[str]
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
-        for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
-            if number >= _FIRST and number not in given["pass_fds"]:
+        for entry in list(Path("/proc/self/fd").iterdir()):
+            if (number := int(entry.name)) >= _FIRST and number not in given["pass_fds"]:
                 _close(number)
         _call_it(" ".join(given["args"]))
         os.environ.clear()
         os.environ.update(given["env"])
-        # What the parent has not written yet is the parent's to write.
-        kept = sys.stdin, sys.stdout, sys.stderr
+        # The old ones live on as `sys.__stdout__` and so on: what is in them is the parent's to write.
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(io.FileIO(number, "w", closefd=False), write_through=True) for number in (1, 2)
         )
         sys.argv = [module, *words]
         code = _run(module)
-        del kept
     except BaseException:  # noqa: BLE001 - as the interpreter does
         traceback.print_exc()
     finally:

@@ -152,7 +152,7 @@ def test_of_several_leaves_the_time_chooses(world, body, judge):
     )
     for seconds in (0, 86400 * 4000, 0):
         at = world.time + timedelta(seconds=seconds)
-        snp = judge._snp(twice, at)
+        snp = judge.evidence(twice, at)
         assert not snp.settled
         assert judge._standing(twice, snp) is None
         assert snp.leaf == SnpEvidence(twice.report, judge.roots, at, twice.offered).leaf

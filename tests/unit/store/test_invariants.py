@@ -4,6 +4,7 @@
 
 import pytest
 import sqlalchemy as sa
+from databases import Databases
 
 from ca_service.store import INVARIANTS, Store, check_invariants, schema
 from ca_service.store.invariants import EXAMPLES
@@ -58,9 +59,21 @@ _BREACHES = {
 
 
 @pytest.fixture
-def worked(databases):
+def worked(databases, templates, tmp_path_factory):
     """A database whose rows keep everything, and whose tables have no constraint that would help."""
-    store = Store(databases.new())
+    key = f"{databases.kind} without constraints"
+    if key not in templates:
+        maker = Databases(databases.kind, tmp_path_factory.mktemp("bare"), databases.cluster)
+        url = maker.new()
+        make_bare(url)
+        templates[key] = url
+    store = Store(databases.new(templates[key]))
+    yield store
+    store.close()
+
+
+def make_bare(url: str) -> None:
+    store = Store(url)
     bare = sa.MetaData()
     for table in schema.metadata.sorted_tables:
         sa.Table(table.name, bare, *(sa.Column(c.name, c.type, nullable=True) for c in table.columns))
@@ -75,7 +88,6 @@ def worked(databases):
             *_GOOD,
         ):
             tx.connection.execute(sa.text(statement))
-    yield store
     store.close()
 
 

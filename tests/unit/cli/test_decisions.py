@@ -1,6 +1,9 @@
 """`vtpm-ca decision record|replay` on a CA that really worked."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -9,6 +12,8 @@ from operations_stage import w
 from ca_service.enrollment.recorded import Recorded
 from ca_service.policy import load
 from ca_service.store import open_store
+
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "decisions.md").read_text()
 
 
 def edit(ca, statement: str) -> None:
@@ -52,6 +57,16 @@ class TestReplay:
         done = here("decision", "replay", "all", "--export", tmp_path / "auditor", "--key", key)
         assert done.code == 1
         assert "not as it was logged" in done.err
+
+    def test_as_the_document_has_it(self, here, ca, tmp_path, monkeypatch):
+        block = re.search(r"<!-- tested: replay -->\n```sh\n(.*?)```", DOCUMENT, re.DOTALL)
+        monkeypatch.chdir(tmp_path)
+        key = ""
+        for line in block[1].splitlines():
+            done = here(*shlex.split(line.replace("$LOG_KEY", key))[1:], env={"VTPM_CA_DIR": str(ca)})
+            assert (done.code, done.err) == (0, "")
+            key = key or "".join(re.findall(r"--key (\S+)", done.out))
+        assert key
 
     def test_an_id_that_nobody_has(self, here, ca):
         done = here("decision", "replay", "00", "--dir", ca)

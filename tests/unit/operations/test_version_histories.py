@@ -136,9 +136,15 @@ class Histories(RuleBasedStateMachine):
     def apply(self, who: str, width: int, asked: str, minutes: int | None) -> None:
         self.put(who, width, asked, minutes)
 
-    @rule(who=st.sampled_from(WHO), width=st.integers(1, 5), minutes=st.sampled_from([10, 20]))
-    def schedule(self, who: str, width: int, minutes: int) -> None:
-        self.put(who, width, "", minutes)
+    @rule(who=st.sampled_from(WHO), widths=st.tuples(st.integers(1, 3), st.integers(1, 5)))
+    def schedule(self, who: str, widths: tuple[int, int]) -> None:
+        """One after the other, and maybe one that has to wait."""
+        for minutes, width in zip((10, 30), widths, strict=True):
+            self.put(who, width, "", minutes)
+
+    @rule(who=st.sampled_from(WHO))
+    def propose(self, who: str) -> None:
+        self.put(who, 6, "", None)
 
     def put(self, who: str, width: int, asked: str, minutes: int | None) -> None:
         wanted = None if minutes is None else self.team.now + timedelta(minutes=minutes)

@@ -95,7 +95,9 @@ class Histories(RuleBasedStateMachine):
     def waits(self, v: Version) -> bool:
         if v.over or v.begins is not None or v.number < self.present():
             return False
-        return self.followed(self.earliest(v.wanted)) == v.base
+        # By a clock that went back, what had been in force when a later one was scheduled may be to come again.
+        overtaken = any(o.number > v.number for o in self.coming())
+        return not overtaken and self.followed(self.earliest(v.wanted)) == v.base
 
     def widens(self, base: int, width: int, asked: str) -> bool:
         if not base:

@@ -5,6 +5,7 @@ import gc
 import socket
 import ssl
 import threading
+import time
 import warnings
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -361,6 +362,11 @@ class TestFlights:
         begun.wait(20)
         with pytest.raises(Unavailable, match="too many requests"):
             flights.join("b", job, 0)
+        # Whoever comes after the landing has a flight of his own.
+        deadline = time.monotonic() + 20
+        while flights._waiting < len(threads):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
         gate.set()
         for thread in threads:
             thread.join()

@@ -5,7 +5,6 @@ import gc
 import socket
 import ssl
 import threading
-import time
 import warnings
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -363,10 +362,7 @@ class TestFlights:
         with pytest.raises(Unavailable, match="too many requests"):
             flights.join("b", job, 0)
         # Whoever comes after the landing has a flight of his own.
-        deadline = time.monotonic() + 20
-        while flights._waiting < len(threads):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        until(lambda: flights._waiting == len(threads))
         gate.set()
         for thread in threads:
             thread.join()

@@ -330,6 +330,15 @@ class TestClocks:
         assert refusal(nodes, BOB, "withdraw", version=2).code == "policy-state"
         assert nodes.put(BOB, 60)["state"] == "waiting"
 
+    def test_what_a_later_version_has_overtaken_does_not_come_back_with_the_clock(self, nodes):
+        nodes.put(ALICE, 50, at="2026-11-26T13:00:00Z")
+        nodes.put(ALICE, 200)
+        nodes.now = NOON + HOUR
+        nodes.put(BOB, 40, at="2026-11-26T15:00:00Z")
+        nodes.now = NOON
+        assert nodes.states() == ["in-force", "scheduled", "dropped", "scheduled"]
+        assert refusal(nodes, BOB, "approve", version=3).code == "policy-base"
+
     def test_a_decision_of_the_future_does_not_hasten_what_was_applied_later(self, nodes):
         nodes.now = NOON + 1000 * HOUR
         nodes.decide()

@@ -108,12 +108,12 @@ class TestFourEyes:
     @pytest.mark.parametrize(
         ("mode", "rule", "state"),
         [
-            ("production", "", "waiting"),
+            ("production", "", "in-force"),
             ("production", "two", "waiting"),
             ("production", "one", "in-force"),
             ("simulation", "", "in-force"),
             ("simulation", "two", "waiting"),
-            ("", "", "waiting"),
+            ("", "", "in-force"),
         ],
     )
     def test_the_first_version_is_judged_by_its_own_word(self, fresh, mode, rule, state):

@@ -19,14 +19,14 @@ from ca_service.judgment import Conflict, VtpmCaError
 from ca_service.operations.certificates import REASONS
 from ca_service.operations.context import MAX_CAUSE
 from ca_service.operations.revocation import LISTED, MAX_LISTED
-from ca_service.policy.editing import (
+from ca_service.policy.editing.brokers import (
     Terms,
     compromised,
     suspended,
     trusted,
     with_broker,
 )
-from ca_service.policy.key_file import MAX_KEY_FILE, read_key
+from ca_service.policy.editing.key_file import MAX_KEY_FILE, read_key
 from vtpm.wire.jwk import EcJwk
 
 _COLUMNS = ("id", "status", "tenant", "label", "keys", "resources", "valid", "tpms", "certificates")

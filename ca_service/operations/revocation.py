@@ -14,7 +14,7 @@ from ca_service.operations.context import (
     recorded_cause,
 )
 from ca_service.operations.selection import read_cause
-from ca_service.policy.floors import shown_levels
+from ca_service.policy.entries.floors import shown_levels
 from ca_service.store import BesideRow, Cause, CertificateState, HitRow, MatchRow
 from vtpm.wire.encoding import Members
 from vtpm.wire.report import Product, tcb_components

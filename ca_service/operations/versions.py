@@ -14,8 +14,8 @@ from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
 from ca_service.operations.context import Json, OperationContext, instant
 from ca_service.operations.identity import same_operator
 from ca_service.policy import Policy, load
-from ca_service.policy.approval import operators_for_widening
 from ca_service.policy.changes import Comparison, Effect, compare
+from ca_service.policy.document.approval import operators_for_widening
 from ca_service.store import (
     APPROVED,
     PENDING,

@@ -12,12 +12,12 @@ from policy_edits import LATER, drawn_policies, permissive
 
 from ca_service.judgment import BadRequest
 from ca_service.policy import Expectation, LimitTerms, Policy, load
-from ca_service.policy.bits import BitDemand
-from ca_service.policy.brokers import EarDemand, KbsEntry
 from ca_service.policy.changes import Effect, compare
-from ca_service.policy.ephemeral import EphemeralTerms
-from ca_service.policy.floors import Floor
-from ca_service.policy.launches import LaunchEntry, PlatformEntry
+from ca_service.policy.document.bits import BitDemand
+from ca_service.policy.entries.brokers import EarDemand, KbsEntry
+from ca_service.policy.entries.ephemeral import EphemeralTerms
+from ca_service.policy.entries.floors import Floor
+from ca_service.policy.entries.launches import LaunchEntry, PlatformEntry
 
 N, W, NEUTRAL = Effect.NARROWS, Effect.WIDENS, Effect.NEUTRAL
 FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -26,8 +26,10 @@ LISTED = 1_000
 _SHOWN = 16
 """How many digits of a value that the operator has given himself are shown again."""
 
+POLICY_FIRST = "Let the policy refuse the cause first: what it admits gets certificates again."
+
 ADVICE = (
-    "Let the policy refuse the cause first: what it admits gets certificates again.",
+    POLICY_FIRST,
     "A live TPM is refused from now on. `vtpm-ca instance reset` frees its instance, for another TPM or the same.",
     "keylime looks at no revocation list: delete the agents of these TPMs there.",
     "Run this again when enrolments that are under way have ended, 10 minutes later: it finds what they brought.",

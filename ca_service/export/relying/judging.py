@@ -1,0 +1,52 @@
+"""All checks of a certificate, in their order."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from ca_service.export.relying.checks import CHAIN, CONTENT
+from ca_service.export.relying.rule import ProvenanceRule
+from ca_service.export.relying.subject import Candidate, Kind
+from ca_service.export.relying.trust import Trust
+from ca_service.judgment import BadRequest, Trace, judge_all, judge_until_failure
+
+CHECKS: Final = tuple(check.id for check in (*CHAIN, *CONTENT))
+"""Ids of all checks, in the order in which they look."""
+
+
+def judge_certificate(
+    der: bytes,
+    kind: Kind,
+    trust: Trust,
+    at: datetime,
+    rule: ProvenanceRule | None = None,
+    *,
+    ephemeral: bool = False,
+    ocsp: bytes | None = None,
+    max_list_age: timedelta | None = None,
+) -> Trace:
+    """Judge whether a certificate counts.
+
+    The chain is judged first, and nothing else if it fails: what a certificate says is worth nothing before. Then all
+    other checks look, so that one sees everything that is wrong.
+
+    Args:
+        der: one certificate in DER, from anybody.
+        kind: what it is shown as.
+        trust: root, issuing CAs and revocation lists. The root's list is always needed.
+        at: the time, aware. What is revoked is refused for earlier times too.
+        rule: which provenance is accepted; None for any.
+        ephemeral: whether certificates of the Ephemeral CA count.
+        ocsp: DER of an OCSP response about the certificate, in the place of its issuer's list.
+        max_list_age: how old the issuer's list may be at most; None if its nextUpdate alone says so.
+
+    Returns:
+        What was found; the certificate counts if it is `admitted`. Ids as in `CHECKS`.
+
+    Raises:
+        BadRequest: `at` is naive.
+    """
+    if at.tzinfo is None:
+        raise BadRequest("at", "must be aware")
+    candidate = Candidate(der, kind, trust, at, rule, ephemeral, ocsp, max_list_age)
+    chain = judge_until_failure(CHAIN, candidate)
+    return chain + judge_all(CONTENT, candidate) if chain.admitted else chain

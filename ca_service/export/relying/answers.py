@@ -109,17 +109,22 @@ def _is_responder(view: CertificateView, key_id: bytes) -> bool:
     )
 
 
-def _is_about(single: ocsp.OCSPSingleResponse, serial: int, issuer: x509.Certificate) -> bool:
-    """Whether it names the certificate: serial number, and digests over name and key of the issuer."""
-    spki = certified_key(issuer.tbs_certificate_bytes)
-    bits = decode(PublicKeyInfo, spki).key.as_bytes()
-    found = single.serial_number, single.issuer_name_hash, single.issuer_key_hash
-    wanted = (
-        serial,
-        *(
-            # SHA-1 names here and secures nothing: the signature does.
-            hashlib.new(single.hash_algorithm.name, value, usedforsecurity=False).digest()
-            for value in (issuer.subject.public_bytes(), bits)
-        ),
+def issuer_hashes(issuer: x509.Certificate, algorithm: str) -> tuple[bytes, bytes]:
+    """The digests over name and key by which a CertID names an issuer (RFC 6960, section 4.1.1).
+
+    Args:
+        issuer: the issuing CA.
+        algorithm: name of the hash.
+    """
+    bits = decode(PublicKeyInfo, certified_key(issuer.tbs_certificate_bytes)).key.as_bytes()
+    # SHA-1 names here and secures nothing: the signature of the answer does.
+    name, key = (
+        hashlib.new(algorithm, value, usedforsecurity=False).digest()
+        for value in (issuer.subject.public_bytes(), bits)
     )
-    return found == wanted
+    return name, key
+
+
+def _is_about(single: ocsp.OCSPSingleResponse, serial: int, issuer: x509.Certificate) -> bool:
+    named = single.issuer_name_hash, single.issuer_key_hash
+    return single.serial_number == serial and named == issuer_hashes(issuer, single.hash_algorithm.name)

@@ -1,11 +1,14 @@
 """All checks of a certificate, in their order."""
 
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
+
+from cryptography import x509
 
 from ca_service.export.relying.checks import CHAIN, CONTENT
 from ca_service.export.relying.rule import ProvenanceRule
-from ca_service.export.relying.subject import Candidate, Kind
+from ca_service.export.relying.subject import Candidate, Kind, list_place, responder_place
 from ca_service.export.relying.trust import Trust
 from ca_service.judgment import BadRequest, Trace, judge_all, judge_until_failure
 
@@ -50,3 +53,39 @@ def judge_certificate(
     candidate = Candidate(der, kind, trust, at, rule, ephemeral, ocsp, max_list_age)
     chain = judge_until_failure(CHAIN, candidate)
     return chain + judge_all(CONTENT, candidate) if chain.admitted else chain
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Where the revocation of a certificate is to be looked up; each place is a URL, None if it names none.
+
+    Attributes:
+        serial: serial number of the certificate.
+        issuer: its issuing CA.
+        leaf_list: where its issuer's list lies.
+        root_list: where the root's list lies, which is about the issuing CA.
+        responder: where its issuer's OCSP responder answers.
+    """
+
+    serial: int
+    issuer: x509.Certificate
+    leaf_list: str | None
+    root_list: str | None
+    responder: str | None
+
+
+def lookup(der: bytes, kind: Kind, trust: Trust) -> Lookup | None:
+    """Where to ask about a certificate; None if its chain does not hold, so that nobody is sent anywhere by a stranger.
+
+    Args:
+        der: one certificate in DER, from anybody.
+        kind: what it is shown as.
+        trust: root and issuing CAs; no list is looked at.
+    """
+    candidate = Candidate(der, kind, trust, datetime.min.replace(tzinfo=UTC))
+    if not judge_until_failure(CHAIN, candidate).admitted:
+        return None
+    view, issuer, issuer_view = candidate.view, candidate.issuer, candidate.issuer_view
+    if view is None or issuer is None or issuer_view is None:
+        return None
+    return Lookup(view.serial, issuer, list_place(view), list_place(issuer_view), responder_place(view))

@@ -17,13 +17,17 @@ from ca_service.profiles.contract_subject import ContractSubject
 from ca_service.profiles.reader_cryptography import read
 from ca_service.profiles.signed import is_signed_by
 from ca_service.profiles.view import (
+    AIA,
     AKI,
     CDP,
     SKI,
+    AccessView,
     AuthorityKeyView,
     CertificateView,
     DistributionView,
 )
+
+_OCSP = "1.3.6.1.5.5.7.48.1"
 
 Kind = Literal["ek", "iak", "idevid"]
 """What a certificate is shown as."""
@@ -156,3 +160,11 @@ def list_place(view: CertificateView) -> str | None:
     if not isinstance(value, DistributionView) or not value.plain or len(value.urls) != 1:
         return None
     return value.urls[0]
+
+
+def responder_place(view: CertificateView) -> str | None:
+    """Where its issuer's OCSP responder answers; None if it names none, or more than one."""
+    extension = view.extension(AIA)
+    value = None if extension is None else extension.value
+    urls = [url for method, url in value.entries if method == _OCSP] if isinstance(value, AccessView) else []
+    return urls[0] if len(urls) == 1 else None

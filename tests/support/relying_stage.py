@@ -126,6 +126,10 @@ class Stage:
         return signed(tbs, self.root.signer if role == "root" else self.issuer(role).signer)
 
     @cached_property
+    def ephemeral(self):
+        return self.craft("ephemeral", validity=Validity.ephemeral(AT, 7, AT + 9 * DAY))
+
+    @cached_property
     def answer(self):
         return self.ocsp(self.ek)
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
+from ca_service.export.relying.files import UNREADABLE
 from ca_service.export.relying.lists import SKEW
 from ca_service.profiles import OCSP_LIMIT, certified_key
 from ca_service.profiles.reader_cryptography import read
@@ -23,7 +24,6 @@ LARGEST_ANSWER: Final = 8192
 """Octets; one of this CA has about 1,000."""
 
 _OCSP_SIGNING = ("1.3.6.1.5.5.7.3.9",)
-_UNREADABLE = (ValueError, TypeError, OverflowError, x509.InvalidVersion, x509.DuplicateExtension)
 
 
 def answer_problem(
@@ -40,7 +40,7 @@ def answer_problem(
     """
     try:
         return _problem(der, serial, issuer, key_id, at)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return f"the OCSP answer cannot be read: {type(error).__name__}"
 
 

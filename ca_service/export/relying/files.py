@@ -22,6 +22,17 @@ LARGEST_FILE: Final = 16 * 1024 * 1024
 CERTIFICATE_ENDINGS: Final = (".pem", ".cer", ".crt", ".der")
 LIST_ENDINGS: Final = (".crl", ".pem", ".der")
 
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for hostile bytes."""
+
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s+([A-Za-z0-9+/=\s]+?)\s*-----END \1-----")
 _BEGIN = b"-----BEGIN "
 
@@ -37,8 +48,7 @@ def read_certificates(places: Path | Sequence[Path]) -> list[x509.Certificate]:
         for der in blocks(_content(path), "CERTIFICATE", str(path)):
             try:
                 found.append(x509.load_der_x509_certificate(der))
-                found[-1].public_key()
-            except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+            except UNREADABLE as error:
                 raise BadRequest(str(path), f"is no certificate: {error}") from None
     if not found:
         named = places if isinstance(places, Path) else "issuers"
@@ -59,7 +69,7 @@ def read_lists(places: Path | Sequence[Path]) -> list[bytes]:
         for der in blocks(_content(path), "X509 CRL", str(path)):
             try:
                 x509.load_der_x509_crl(der)
-            except (ValueError, TypeError, x509.InvalidVersion) as error:
+            except UNREADABLE as error:
                 raise BadRequest(str(path), f"is no revocation list: {error}") from None
             found.append(der)
     return found

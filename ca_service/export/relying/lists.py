@@ -6,6 +6,7 @@ from typing import Final, Self
 
 from cryptography import x509
 
+from ca_service.export.relying.files import UNREADABLE
 from ca_service.judgment import BadRequest
 from ca_service.profiles.scope import scope_of
 from ca_service.profiles.signed import is_signed_by
@@ -50,18 +51,19 @@ class RevocationList:
             crl = x509.load_der_x509_crl(der)
             others = [e for e in crl.extensions if e.critical and e.oid not in _KNOWN]
             if others:
-                raise ValueError(f"has a critical extension {others[0].oid.dotted_string}")  # noqa: TRY301
+                raise ValueError(f"has a critical extension {others[0].oid.dotted_string}")
             key_id = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-            scope, next_update = scope_of(crl), crl.next_update_utc
+            scope, name = scope_of(crl), crl.issuer.public_bytes()
+            this_update, next_update = crl.last_update_utc, crl.next_update_utc
         except x509.ExtensionNotFound:
             raise BadRequest(
                 path, "is no revocation list of this CA: it has no authorityKeyIdentifier"
             ) from None
-        except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension) as error:
+        except UNREADABLE as error:
             raise BadRequest(path, f"is no revocation list of this CA: {error}") from None
         if next_update is None:
             raise BadRequest(path, "is a revocation list that does not say when the next one is due")
-        return cls(der, crl, crl.issuer.public_bytes(), key_id, scope, crl.last_update_utc, next_update)
+        return cls(der, crl, name, key_id, scope, this_update, next_update)
 
     def names_issuer(self, issuer: x509.Certificate, key_id: bytes) -> bool:
         """Whether it says that it is of this CA."""

@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Final, Literal
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ca_service.export.relying.files import UNREADABLE
 from ca_service.export.relying.rule import ProvenanceRule
 from ca_service.export.relying.trust import Trust
 from ca_service.judgment import BadRequest
@@ -34,17 +34,6 @@ Kind = Literal["ek", "iak", "idevid"]
 
 LARGEST_CERTIFICATE: Final = 2048
 """Octets; the NV index of a TPM holds no more, and this CA issues nothing larger."""
-
-UNREADABLE: Final = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
-"""What `cryptography` raises for hostile bytes."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +76,7 @@ class Candidate:
     @cached_property
     def issuer(self) -> x509.Certificate | None:
         """The issuing CA that it names, by name and key id, and whose signature it bears; None if there is none."""
-        return next((ca for ca in self.named_issuers if is_signed_by(self.der, ca.public_key())), None)
+        return next((ca for ca in self.named_issuers if _signed_by(self.der, ca)), None)
 
     @cached_property
     def named_issuers(self) -> tuple[x509.Certificate, ...]:
@@ -97,12 +86,10 @@ class Candidate:
             return ()
         try:
             extension = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
-            named, wanted = certificate.issuer, extension.value.key_identifier
+            named, wanted = certificate.issuer.public_bytes(), extension.value.key_identifier
         except (*UNREADABLE, x509.ExtensionNotFound):
             return ()
-        return tuple(
-            ca for ca in self.trust.issuers if wanted and ca.subject == named and _key_id(ca) == wanted
-        )
+        return tuple(ca for ca in self.trust.issuers if wanted and _names_of(ca) == (named, wanted))
 
     @cached_property
     def view(self) -> CertificateView | None:
@@ -135,9 +122,17 @@ def _consumers(view: CertificateView, kind: Kind, size: int) -> ContractSubject 
     return ContractSubject(profile, view, size) if profile.removesuffix("-webauthn") == kind else None
 
 
-def _key_id(ca: x509.Certificate) -> bytes | None:
+def _names_of(ca: x509.Certificate) -> tuple[bytes, bytes | None] | None:
+    """Name and key id; None for a certificate of others that cannot be read, and so has issued nothing that counts."""
     view = _view(ca.public_bytes(Encoding.DER))
-    return None if view is None else key_id(view)
+    return None if view is None else (view.subject.der, key_id(view))
+
+
+def _signed_by(der: bytes, ca: x509.Certificate) -> bool:
+    try:
+        return is_signed_by(der, ca.public_key())
+    except UNREADABLE:
+        return False
 
 
 def key_id(view: CertificateView) -> bytes | None:

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from ca_service.export.relying.files import read_certificates, read_lists
+from ca_service.export.relying.files import UNREADABLE, read_certificates, read_lists
 from ca_service.export.relying.lists import RevocationList
 from ca_service.judgment import BadRequest
 from ca_service.profiles import CaTitle, Mode, ca_name, read_ca_name
@@ -130,7 +130,7 @@ def _root_problem(root: x509.Certificate) -> str | None:
     try:
         view = read(root.public_bytes(Encoding.DER))
         mode = _modes(root)
-    except ValueError as error:
+    except UNREADABLE as error:
         return f"cannot be read: {error}"
     if not mode or view.subject.der != view.issuer.der:
         return "is no root of a vTPM CA: it has another name"

@@ -8,6 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.ocsp import load_der_ocsp_response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from relying_stage import AT, DAY, SoftSigner, crl_place, loaded, new_signer, provenance, signed
@@ -20,6 +21,8 @@ from ca_service.export.relying import (
     judge_certificate,
     lookup,
 )
+from ca_service.export.relying.answers import answer_problem
+from ca_service.export.relying.lists import RevocationList
 from ca_service.judgment import BadRequest, Verdict
 from ca_service.profiles import EPHEMERAL_LIMIT, Validity, draft_issuing
 
@@ -293,6 +296,18 @@ class TestRevocation:
         trace = judged(stage.rebuilt(stage.ek, "ek", without=(CDP,)))
         assert "relying.revocation" in refused_by(trace)
 
+    def test_a_flipped_bit_in_any_octet_of_a_list(self, stage):
+        issuer = stage.issuer("ek").certificate
+        genuine = stage.list_of("ek", [7, 8])
+        for place in range(len(genuine)):
+            der = bytearray(genuine)
+            der[place] ^= 1 << place % 8
+            try:
+                found = RevocationList.read(bytes(der), "list")
+            except BadRequest:
+                continue
+            assert not found.signed_by(issuer), place
+
     def test_lists_that_are_none_of_ours(self, stage):
         for junk in (b"", b"\x30\x00", stage.ek, stage.lists["ek"] + b"\0"):
             with pytest.raises(BadRequest, match=r"crls\[0\]"):
@@ -340,13 +355,15 @@ class TestOcsp:
     def test_no_answer(self, stage, judged):
         self.refused(judged(stage.ek, ocsp=bytes.fromhex("30030a0106")), "gives no answer: unauthorized")
 
-    @given(data=st.data())
-    def test_any_flipped_bit_is_refused(self, stage, data):
-        answer = bytearray(stage.answer)
-        bit = data.draw(st.integers(0, 8 * len(answer) - 1))
-        answer[bit // 8] ^= 1 << bit % 8
-        trace = judge_certificate(stage.ek, "ek", stage.trust(), AT, ocsp=bytes(answer))
-        assert refused_by(trace) == ["relying.revocation"]
+    def test_a_flipped_bit_in_any_octet(self, stage):
+        issuer, serial = stage.issuer("ek"), loaded(stage.ek).serial_number
+        assert answer_problem(stage.answer, serial, issuer.certificate, issuer.info.key_id, AT) is None
+        # The count of unused bits before the signature is read by nobody, and changes nothing that is said.
+        unread = stage.answer.index(load_der_ocsp_response(stage.answer).signature) - 1
+        for place in set(range(len(stage.answer))) - {unread}:
+            answer = bytearray(stage.answer)
+            answer[place] ^= 1 << place % 8
+            assert answer_problem(bytes(answer), serial, issuer.certificate, issuer.info.key_id, AT), place
 
     @settings(max_examples=20)
     @given(answer=st.binary(max_size=64))

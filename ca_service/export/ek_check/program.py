@@ -119,7 +119,8 @@ def run(arguments: Sequence[str], world: World) -> tuple[int, str]:
     try:
         return _checked_config(world) if arguments else _verdict(*judge(world))
     except VtpmCaError as error:
-        return _REFUSED, f"{_NAME}: refused: {printable(' '.join(error.diagnostics().split()))}"
+        words = f"{error.detail}. {error.remedy}" if error.remedy else error.detail
+        return _REFUSED, f"{_NAME}: refused: {printable(' '.join(words.split()))}"
     except Exception as error:  # noqa: BLE001 - whatever it is, the EK is not shown to be good
         return _REFUSED, f"{_NAME}: refused: internal error ({type(error).__name__})"
 

@@ -24,7 +24,8 @@ from ca_service.export import export_keylime
 from ca_service.export.ek_check.environment import LONGEST_TEXT
 from ca_service.export.ek_check.program import World, run
 from ca_service.export.ek_check.supply import ListCache, fetched
-from ca_service.judgment import Unavailable
+from ca_service.export.ek_check.writing import export_ek_check
+from ca_service.judgment import Conflict, Unavailable
 from ca_service.status.ocsp import parse_request
 
 HOUR = timedelta(hours=1)
@@ -229,7 +230,7 @@ class TestConfiguration:
             (('crls = "crls"', "max_age_s = 0"), "max_age_s: must be a whole number of seconds"),
             (('crls = "crls"', "max_age_s = true"), "max_age_s: must be a whole number of seconds"),
             (('crls = "crls"', 'root_sha256 = "AB"'), "root_sha256: must be 64 lower-case hex digits"),
-            (('crls = "crls"', 'rooot = "x"'), "rooot: is no member There are root, "),
+            (('crls = "crls"', 'rooot = "x"'), "rooot: is no member. There are root, "),
             (('crls = "crls"', "provenance = 7"), "provenance: must be a table"),
             (
                 ('crls = "crls"', "[provenance]", "kbs_keys = []"),
@@ -254,7 +255,7 @@ class TestConfiguration:
     def test_what_is_missing_is_named(self, site):
         for member in ("root", "issuers"):
             site.configure('crls = "crls"', **{member: ""})
-            site.refused(f'{member}: is missing Add {member} = "PATH".')
+            site.refused(f'{member}: is missing. Add {member} = "PATH".')
         (site.folder / "check.toml").unlink()
         site.refused("check.toml: the configuration cannot be read: No such file")
 
@@ -307,6 +308,46 @@ class TestConfiguration:
         site.at = AT + 2 * DAY
         assert site.run("--check-config")[0] == 1
         assert site.run("--quiet")[0] == 2
+
+
+class TestTheFolderForAHost:
+    def issuers(self, stage):
+        return stage.world.authority.issuers
+
+    def test_it_is_all_that_the_check_needs(self, stage, tmp_path):
+        report = export_ek_check(tmp_path / "ek", stage.root.certificate, self.issuers(stage))
+        assert [name.split("/")[0] for name in report.written] == [
+            "issuers",
+            "root.pem",
+            "vtpm-ca-ek-check.toml",
+        ]
+        environment = shown(stage, VTPM_CA_EK_CHECK_CONFIG=str(tmp_path / "ek" / "vtpm-ca-ek-check.toml"))
+        leaf, root = crl_place(loaded(stage.ek)), crl_place(stage.issuer("ek").certificate)
+        network = Network(**{leaf: stage.lists["ek"], root: stage.lists["root"]})
+        assert run([], World(environment, lambda: AT, network))[0] == 0
+        assert run(["--check-config"], World(environment, lambda: AT, no_network))[0] == 0
+
+    def test_the_operators_configuration_stays(self, stage, tmp_path):
+        export_ek_check(tmp_path, stage.root.certificate, self.issuers(stage))
+        configuration = tmp_path / "vtpm-ca-ek-check.toml"
+        configuration.write_text("mine")
+        retired = tmp_path / "issuers" / "vtpm-ca-ek-old-0123456789abcdef.pem"
+        retired.write_bytes(stage.issuer("ek").certificate.public_bytes(Encoding.PEM))
+        report = export_ek_check(tmp_path, stage.root.certificate, self.issuers(stage))
+        assert (report.written, report.removed, report.kept) == ((), (f"issuers/{retired.name}",), True)
+        assert configuration.read_text() == "mine"
+
+    def test_another_cas_folder_is_left_alone(self, stage, impostor, tmp_path):
+        export_ek_check(tmp_path, impostor["root"], self.issuers(stage))
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises(Conflict, match="is another root"):
+            export_ek_check(tmp_path, stage.root.certificate, self.issuers(stage))
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    def test_a_folder_that_cannot_be_written(self, stage, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(Unavailable, match="cannot be written"):
+            export_ek_check(tmp_path / "file" / "below", stage.root.certificate, self.issuers(stage))
 
 
 class Network:

@@ -15,10 +15,10 @@ from urllib.parse import unquote
 import enrollment_world as w
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from relying_stage import AT, DAY, crl_place, loaded
+from relying_stage import AT, DAY, crl_place, loaded, pem_of, shown, tpm2b
 
 from ca_service.export import export_keylime
 from ca_service.export.ek_check.environment import LONGEST_TEXT
@@ -30,27 +30,6 @@ from ca_service.status.ocsp import parse_request
 
 HOUR = timedelta(hours=1)
 SCRIPT = "from ca_service.export.ek_check import main; main()"
-
-
-def pem_of(spki_key):
-    return spki_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-
-
-def tpm2b(public):
-    return base64.b64encode(len(public).to_bytes(2, "big") + public).decode()
-
-
-def shown(stage, **changes):
-    """The environment as keylime 7.14 sets it."""
-    values = {
-        "AGENT_UUID": "d432fbb3-d2f1-4a97-9ef7-75bd81c00000",
-        "EK_CERT": base64.b64encode(stage.ek).decode(),
-        "EK": pem_of(loaded(stage.ek).public_key()),
-        "EK_TPM": tpm2b(stage.tpm.ek.public),
-        "PROVKEYS": "{}",
-        "TPM_CERT_STORE": "/var/lib/keylime/tpm_cert_store",
-    }
-    return values | changes
 
 
 def no_network(url):

@@ -387,7 +387,8 @@ class TestFetching:
 
     def test_the_network_was_never_up(self, online):
         online.fetch.published.clear()
-        online.refused("there is no revocation list")
+        online.refused("there is no revocation list", *(f"; {url}" for url in online.fetch.asked))
+        assert len(online.fetch.asked) == 2
 
     @pytest.mark.parametrize("what", ["junk", "older", "another's"])
     def test_a_hostile_network_spoils_no_cache(self, online, stage, what):
@@ -396,14 +397,14 @@ class TestFetching:
         online.fetch.published[leaf] = newer
         online.refused("was revoked")
         answers = {
-            "junk": b"<html>",
-            "older": stage.list_of("ek", made=AT - HOUR),
-            "another's": stage.lists["devid"],
+            "junk": (b"<html>", "is no revocation list of its issuer"),
+            "older": (stage.list_of("ek", made=AT - HOUR), "is older than the one"),
+            "another's": (stage.lists["devid"], "is no revocation list of its issuer"),
         }
-        online.fetch.published[leaf] = answers[what]
+        online.fetch.published[leaf], words = answers[what]
         self.aged(online, AT)
         online.at = AT + 2 * HOUR
-        online.refused("was revoked")
+        online.refused("was revoked", words)
         assert newer in [path.read_bytes() for path in (online.folder / "cache").iterdir()]
 
     def test_a_spoiled_cache_is_fetched_anew(self, online):
@@ -462,7 +463,7 @@ class TestFetching:
                 base = f"http://127.0.0.1:{server.server_port}"
                 cache = ListCache(tmp_path, HOUR, fetched)
                 found = cache.list_at(f"{base}/0.crl", stage.issuer("ek").certificate, AT)
-                assert found == stage.lists["ek"]
+                assert found.der == stage.lists["ek"]
                 for url in (f"{base}/moved", "file:///etc/passwd", "ldap://127.0.0.1/"):
                     with pytest.raises(Unavailable):
                         fetched(url)

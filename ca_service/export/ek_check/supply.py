@@ -77,20 +77,23 @@ class ListCache:
     refresh: timedelta
     fetch: Fetch
 
-    def list_at(self, url: str, issuer: x509.Certificate, at: datetime) -> "Supplied":
+    def list_at(
+        self, url: str, issuer: x509.Certificate, at: datetime, max_age: timedelta | None = None
+    ) -> Supplied:
         """The newest list that can be had. Whether it is still of use, the checks say.
 
         Args:
             url: where the list is published.
             issuer: who must have signed it.
             at: now, aware.
+            max_age: how old it may be to be of use; an older one is asked for anew at once.
 
         Raises:
             BadRequest: the folder cannot be used; the path names it.
         """
         path = self.folder / f"{hashlib.sha256(url.encode()).hexdigest()}.crl"
         kept = _kept(path, issuer)
-        if kept is not None and self._is_recent(path, kept, at):
+        if kept is not None and kept.stale(at, max_age) is None and self._is_recent(path, at):
             return Supplied(kept.der)
         old = None if kept is None else kept.der
         try:
@@ -104,12 +107,12 @@ class ListCache:
         _write(path, found.der)
         return Supplied(found.der)
 
-    def _is_recent(self, path: Path, kept: RevocationList, at: datetime) -> bool:
+    def _is_recent(self, path: Path, at: datetime) -> bool:
         try:
             written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         except OSError:
             return False
-        return timedelta(0) <= at - written <= self.refresh and at < kept.next_update
+        return timedelta(0) <= at - written <= self.refresh
 
 
 def asked(url: str, serial: int, issuer: x509.Certificate, fetch: Fetch) -> bytes:

@@ -263,6 +263,7 @@ class TestConfiguration:
         place.write_bytes(content)
         shared.refused(str(place), VTPM_CA_EK_CHECK_CONFIG=str(place))
 
+    @settings(max_examples=40)
     @given(
         table=st.dictionaries(
             st.sampled_from(
@@ -278,12 +279,14 @@ class TestConfiguration:
         place.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items()))
         shared.refused(VTPM_CA_EK_CHECK_CONFIG=str(place))
 
-    def test_check_config(self, site, stage):
+    def test_check_config(self, site, impostor):
         status, line = site.run("--check-config")
         assert (status, line.split(": ", 2)[2]) == (
             0,
             "a simulation root, 2 issuing CAs of it, 2 revocation lists",
         )
+        (site.folder / "store" / "posing.pem").write_bytes(impostor["ca"].public_bytes(Encoding.PEM))
+        assert "2 issuing CAs of it" in site.run("--check-config")[1]
         site.at = AT + 2 * DAY
         assert site.run("--check-config")[0] == 1
         assert site.run("--quiet")[0] == 2
@@ -367,6 +370,17 @@ class TestFetching:
         online.at = AT + HOUR + timedelta(seconds=1)
         assert online.run()[0] == 0
         assert len(online.fetch.asked) == 4
+
+    def test_a_kept_list_that_is_too_old_is_asked_for_at_once(self, online, stage):
+        online.configure("fetch = true", 'cache = "cache"', "max_age_s = 600")
+        assert online.run()[0] == 0
+        self.aged(online, AT)
+        online.at = AT + timedelta(seconds=601)
+        online.refused("is older than allowed")
+        leaf, _ = self.places(stage)
+        assert online.fetch.asked[2:] == [leaf]
+        online.fetch.published[leaf] = stage.list_of("ek", number=2, made=online.at)
+        assert online.run()[0] == 0
 
     def test_a_newer_list_revokes(self, online, stage):
         assert online.run()[0] == 0
@@ -496,6 +510,15 @@ class TestTheProcess:
         assert done.stdout.decode().startswith("vtpm-ca-ek-check: refused: relying.")
         # About 0.4 s of one processor; the limit catches a start that loads the whole CA.
         assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 2
+
+    def test_a_stranger_writes_no_second_line(self, site, stage):
+        """The library warns of a serial number that is not positive, on the stream that keylime logs."""
+        serial = loaded(stage.ek).serial_number.to_bytes(17, "big")
+        odd = stage.ek.replace(b"\x02\x11" + serial, b"\x02\x11\xff" + serial[1:])
+        assert odd != stage.ek
+        done = self.start(site, EK_CERT=base64.b64encode(odd).decode())
+        assert done.returncode == 1
+        assert done.stdout.decode().splitlines()[1:] == []
 
     def test_what_it_does_not_load(self, site):
         heavy = {"sqlalchemy", "pydantic", "flask", "requests", "click", "ca_service.keys"}

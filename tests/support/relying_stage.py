@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import ocsp
 
 from ca_service.export.relying import Trust
 from ca_service.profiles import (
@@ -134,7 +135,18 @@ class Stage:
     def answer(self):
         return self.ocsp(self.ek)
 
-    def ocsp(self, der, role="ek", *, by=None, at=AT, life=timedelta(hours=1), responder=None, **answer):
+    def ocsp(
+        self,
+        der,
+        role="ek",
+        *,
+        by=None,
+        at=AT,
+        life=timedelta(hours=1),
+        responder=None,
+        nonce_critical=None,
+        **answer,
+    ):
         """An answer about a certificate, by the responder of an issuing CA."""
         issuer = self.issuer(role)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -145,13 +157,26 @@ class Stage:
             validity=Validity.bounded(at, 7),
             issuer=signer.info,
         )
-        request = x509.ocsp.OCSPRequestBuilder().add_certificate(
-            loaded(der), issuer.certificate, hashes.SHA256()
-        )
+        request = ocsp.OCSPRequestBuilder().add_certificate(loaded(der), issuer.certificate, hashes.SHA256())
         (cert_id,) = parse_request(request.build().public_bytes(Encoding.DER)).cert_ids
+        own = responder or signed(draft.tbs, signer.signer)
+        if nonce_critical is not None:
+            builder = ocsp.OCSPResponseBuilder().responder_id(ocsp.OCSPResponderEncoding.HASH, loaded(own))
+            builder = builder.certificates([loaded(own)]).add_response(
+                loaded(der),
+                issuer.certificate,
+                hashes.SHA256(),
+                ocsp.OCSPCertStatus.GOOD,
+                at,
+                at + life,
+                None,
+                None,
+            )
+            builder = builder.add_extension(x509.OCSPNonce(bytes(16)), critical=nonce_critical)
+            return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
         return build_response(
             [Answer(cert_id, **({"known": True} | answer))],
-            certificate=responder or signed(draft.tbs, signer.signer),
+            certificate=own,
             key=key,
             this_update=at,
             next_update=at + life,

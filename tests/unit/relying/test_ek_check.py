@@ -404,15 +404,18 @@ class TestFetching:
         online.refused("there is no revocation list", *(f"; {url}" for url in online.fetch.asked))
         assert len(online.fetch.asked) == 2
 
-    @pytest.mark.parametrize("what", ["junk", "older", "another's"])
+    @pytest.mark.parametrize("what", ["junk", "older", "another's", "forged"])
     def test_a_hostile_network_spoils_no_cache(self, online, stage, what):
         leaf, _ = self.places(stage)
         newer = stage.list_of("ek", [loaded(stage.ek).serial_number], number=2)
         online.fetch.published[leaf] = newer
         online.refused("was revoked")
+        later = stage.list_of("ek", number=3, made=AT + HOUR)
+        forged = later[:-1] + bytes([later[-1] ^ 1])
         answers = {
             "junk": (b"<html>", "is no revocation list of its issuer"),
             "older": (stage.list_of("ek", made=AT - HOUR), "is older than the one"),
+            "forged": (forged, "is no revocation list of its issuer"),
             "another's": (stage.lists["devid"], "is no revocation list of its issuer"),
         }
         online.fetch.published[leaf], words = answers[what]
@@ -478,8 +481,10 @@ class TestFetching:
                 cache = ListCache(tmp_path, HOUR, fetched)
                 found = cache.list_at(f"{base}/0.crl", stage.issuer("ek").certificate, AT)
                 assert found.der == stage.lists["ek"]
-                for url in (f"{base}/moved", "file:///etc/passwd", "ldap://127.0.0.1/"):
-                    with pytest.raises(Unavailable):
+                with pytest.raises(Unavailable, match="answers 302"):
+                    fetched(f"{base}/moved")
+                for url in ("file:///etc/passwd", "ldap://127.0.0.1/"):
+                    with pytest.raises(Unavailable, match="is no place in the web"):
                         fetched(url)
             finally:
                 server.shutdown()

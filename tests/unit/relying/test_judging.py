@@ -25,6 +25,7 @@ from ca_service.export.relying.answers import answer_problem
 from ca_service.export.relying.lists import RevocationList
 from ca_service.judgment import BadRequest, Verdict
 from ca_service.profiles import EPHEMERAL_LIMIT, Validity, draft_issuing
+from ca_service.profiles.structures import ProvenanceValue, encode
 
 KINDS = ("ek", "iak", "idevid")
 PROVENANCE = "2.25.141280512164668854563368337367618201297"
@@ -91,6 +92,15 @@ class TestTheChain:
         assert refused_by(judged(impostor["own"], trust=trust)) == ["relying.chain"]
         other = Trust(impostor["root"], stage.issuers, stage.trust().crls)
         assert refused_by(judged(stage.ek, trust=other)) == ["relying.chain"]
+
+    def test_an_issuing_ca_that_the_root_has_not_signed(self, stage, judged):
+        der = bytearray(stage.issuer("ek").certificate.public_bytes(Encoding.DER))
+        der[-1] ^= 1
+        trace = judged(
+            stage.ek, trust=Trust(stage.root.certificate, (loaded(bytes(der)),), stage.trust().crls)
+        )
+        assert refused_by(trace) == ["relying.chain"]
+        assert "not signed by the trusted root" in trace.refusal.reason
 
     def test_no_issuing_ca_at_hand(self, stage, judged):
         trust = Trust(stage.root.certificate, (stage.root.certificate,), stage.trust().crls)
@@ -213,6 +223,8 @@ class TestWhatItIs:
             ("ek", (BC,), [(x509.BasicConstraints(ca=True, path_length=None), True)]),
             ("ek", ("2.5.29.15",), [(USAGE, True)]),
             ("ek", ("2.5.29.9",), []),
+            ("ek", (SAN,), [(x509.SubjectAlternativeName([x509.DNSName("host.example")]), True)]),
+            ("iak", (SAN,), [(x509.SubjectAlternativeName([x509.DNSName("host.example")]), False)]),
             ("ek", (), [(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0"), True)]),
             ("ek", (), [(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0"), False)]),
             ("iak", (SAN,), []),
@@ -309,6 +321,20 @@ class TestRevocation:
                 continue
             assert not found.signed_by(issuer), place
 
+    def test_a_delta_is_no_list(self, stage):
+        """It names what is new only, so what it does not name may be revoked."""
+        key_id = x509.AuthorityKeyIdentifier(stage.issuer("ek").info.key_id, None, None)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(stage.issuer("ek").certificate.subject)
+        builder = builder.last_update(AT).next_update(AT + DAY).add_extension(key_id, critical=False)
+        key = new_signer().key
+        whole = builder.sign(key, hashes.SHA384()).public_bytes(Encoding.DER)
+        assert RevocationList.read(whole, "list").scope is None
+        delta = builder.add_extension(x509.DeltaCRLIndicator(1), critical=True).sign(key, hashes.SHA384())
+        with pytest.raises(
+            BadRequest, match="list: is no revocation list of this CA: has a critical extension"
+        ):
+            RevocationList.read(delta.public_bytes(Encoding.DER), "list")
+
     def test_lists_that_are_none_of_ours(self, stage):
         for junk in (b"", b"\x30\x00", stage.ek, stage.lists["ek"] + b"\0"):
             with pytest.raises(BadRequest, match=r"crls\[0\]"):
@@ -353,6 +379,11 @@ class TestOcsp:
         """An EK certificate is of the same issuer, and is no responder's."""
         self.refused(judged(stage.ek, ocsp=stage.ocsp(stage.ek, responder=stage.ek)), "no responder's")
 
+    def test_something_critical_that_nobody_knows(self, stage, judged):
+        plain, critical = (stage.ocsp(stage.ek, nonce_critical=c) for c in (False, True))
+        assert judged(stage.ek, ocsp=plain).admitted
+        self.refused(judged(stage.ek, ocsp=critical), "a critical extension")
+
     def test_no_answer(self, stage, judged):
         self.refused(judged(stage.ek, ocsp=bytes.fromhex("30030a0106")), "gives no answer: unauthorized")
 
@@ -388,6 +419,20 @@ class TestProvenance:
     def test_it_must_be_there(self, stage, judged):
         der = stage.rebuilt(stage.ek, "ek", without=(PROVENANCE,))
         assert {"relying.provenance", "relying.profile"} == set(refused_by(judged(der)))
+
+    def test_a_measurement_of_another_length(self, stage, judged):
+        value = ProvenanceValue(
+            version=1,
+            evidence_profile="svsm-vtpm-ca:1",
+            kbs_thumbprint=bytes(32),
+            resource="default/vtpm/x",
+            measurement=bytes(47),
+            policy_digest=bytes(32),
+            decision_id="d",
+        )
+        extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(PROVENANCE), encode(value))
+        der = stage.rebuilt(stage.ek, "ek", without=(PROVENANCE,), extra=[(extension, False)])
+        assert refused_by(judged(der)) == ["relying.provenance"]
 
     def test_all_members_agree(self, stage, judged):
         assert judged(stage.craft(), rule=self.rule(**ALLOWED)).admitted
@@ -443,3 +488,5 @@ def test_nobody_is_sent_anywhere_by_a_stranger(stage, impostor):
     assert lookup(impostor["own"], "ek", stage.trust()) is None
     assert lookup(impostor["posing"], "ek", stage.trust()) is None
     assert lookup(b"", "ek", stage.trust()) is None
+    trust = Trust(stage.root.certificate, (*stage.issuers, impostor["ca"]), stage.trust().crls)
+    assert lookup(impostor["own"], "ek", trust) is None

@@ -13,7 +13,7 @@ from ca_service.profiles import Validity, draft_issuing, draft_root, new_serial
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory):
-    world = w.World.create(tmp_path_factory.mktemp("relying"), ocsp=True)
+    world = w.World.create(tmp_path_factory.mktemp("relying"), shards=4, ocsp=True)
     store = world.new_store()
     world.apply(store, world.policy())
     enroller = world.enroller(store)

@@ -257,6 +257,7 @@ class TestConfiguration:
         site.configure('crls = "crls"', "ephemeral = true")
         assert site.run(EK_CERT=der)[0] == 0
 
+    @settings(max_examples=40)
     @given(content=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
     def test_any_bytes_as_configuration(self, shared, content):
         place = shared.folder / "any.toml"

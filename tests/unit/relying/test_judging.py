@@ -75,6 +75,7 @@ class TestTheChain:
     def test_any_bytes(self, stage, data):
         assert not judge_certificate(data, "ek", stage.trust(), AT).admitted
 
+    @settings(max_examples=60)
     @given(data=st.data())
     def test_any_flipped_bit_is_refused(self, stage, data):
         kind = data.draw(st.sampled_from(KINDS))
@@ -269,7 +270,7 @@ class TestRevocation:
     def test_no_list(self, stage, judged, role, rule):
         trace = judged(stage.ek, trust=stage.trust(**{role: None}))
         assert refused_by(trace) == [f"relying.{rule}"]
-        assert "/0.crl is needed" in trace.refusal.reason
+        assert ".crl is needed" in trace.refusal.reason
 
     @pytest.mark.parametrize(("role", "rule"), [("ek", "revocation"), ("root", "issuer-revocation")])
     def test_a_list_of_another_time(self, stage, judged, role, rule):
@@ -291,7 +292,8 @@ class TestRevocation:
     def test_the_list_that_the_certificate_names(self, stage, judged):
         place = crl_place(loaded(stage.ek))
         assert judged(stage.ek, trust=stage.trust(ek=stage.list_of("ek", scope=place))).admitted
-        other = stage.list_of("ek", scope=place.replace("/0.crl", "/1.crl"))
+        shard = int(place[-5])
+        other = stage.list_of("ek", scope=f"{place[:-5]}{(shard + 1) % 4}.crl")
         assert refused_by(judged(stage.ek, trust=stage.trust(ek=other))) == ["relying.revocation"]
 
     def test_a_list_that_somebody_else_has_signed(self, stage, judged):

@@ -1,7 +1,9 @@
-"""keylime's own registrar, verifier and tenant take what this CA issues, and refuse what they can tell apart."""
+"""keylime's own registrar, verifier and tenant take what this CA issues, and refuse what they can tell apart.
+
+What keylime looks at, and what it does not, stands in docs/keylime.md.
+"""
 
 import base64
-import itertools
 import uuid
 from contextlib import contextmanager
 
@@ -25,6 +27,14 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def namesake(tmp_path_factory):
+    """Another CA, whose issuing CAs have the names of ours, and the store that it exports."""
+    made = Site(tmp_path_factory.mktemp("namesake"))
+    yield made.store
+    made.close()
+
+
+@pytest.fixture(scope="module")
 def keylime(site, tmp_path_factory):
     with Keylime(tmp_path_factory.mktemp("keylime"), site.store) as running:
         yield running
@@ -40,6 +50,14 @@ def second(site):
     return site.guest()
 
 
+@pytest.fixture(scope="module")
+def honest(keylime, first):
+    """An agent that has joined; tests that need one that the registrar knows share it."""
+    with agent_of(keylime, first) as agent:
+        agent.join()
+        yield agent
+
+
 @contextmanager
 def agent_of(keylime, guest, tpm=None, agent_id=None):
     tpm = tpm or AgentTpm(guest.tpm.gateway.port)
@@ -47,12 +65,24 @@ def agent_of(keylime, guest, tpm=None, agent_id=None):
         yield agent
 
 
-def add(keylime, agent, *options, **environment):
-    return keylime.tenant("add", agent.id, "-t", "127.0.0.1", "-tp", str(agent.port), *options, **environment)
+def add(keylime, agent, **environment):
+    return keylime.tenant("add", agent.id, "-t", "127.0.0.1", "-tp", str(agent.port), **environment)
 
 
-def text(der: bytes) -> str:
-    return base64.b64encode(der).decode()
+def refused_by_tenant(keylime, agent, **environment) -> str:
+    """What the tenant says when it does not take an agent; the verifier has not heard of it then."""
+    done = add(keylime, agent, **environment)
+    assert done.returncode != 0, done.stderr
+    assert keylime.ask(agent.id) == {}
+    assert f"TPM Quote from Agent {agent.id}" in done.stderr
+    return done.stderr
+
+
+def assert_attested(keylime, agent) -> None:
+    done = add(keylime, agent)
+    assert done.returncode == 0, done.stderr
+    assert keylime.await_attested(agent.id)["attestation_status"] == "PASS"
+    assert keylime.tenant("delete", agent.id).returncode == 0
 
 
 def pem(der: bytes) -> str:
@@ -60,12 +90,136 @@ def pem(der: bytes) -> str:
 
 
 class TestAccepted:
-    def test_from_registration_to_quotes_that_count(self, keylime, first):
+    def test_quotes_count_with_the_check_script(self, site, keylime, first, tmp_path):
+        script = site.check_script(tmp_path / "check")
         with agent_of(keylime, first) as agent:
             agent.join()
-            done = add(keylime, agent)
+            done = add(keylime, agent, KEYLIME_TENANT_EK_CHECK_SCRIPT=str(script))
             assert done.returncode == 0, done.stderr
-            found = keylime.await_attested(agent.id)
-            assert found["attestation_status"] == "PASS"
-            assert agent.quotes >= 3  # one for the tenant
+            assert "Checking EK" in done.stderr
+            assert keylime.await_attested(agent.id)["attestation_status"] == "PASS"
+            assert agent.quotes >= 3  # one of them for the tenant
             assert keylime.tenant("delete", agent.id).returncode == 0
+
+    def test_twice_and_after_a_reboot_and_a_new_enrolment(self, site, keylime):
+        guest = site.guest()
+        before = guest.certificates
+        tpm = AgentTpm(guest.tpm.gateway.port)
+        with agent_of(keylime, guest, tpm) as agent:
+            agent.join()
+            agent.join()
+        guest.tpm.reboot()
+        tpm.move(guest.tpm.gateway.port)
+        with agent_of(keylime, guest, tpm, agent.id) as agent:
+            agent.join()
+            assert guest.enrol() == before
+            agent.join()
+            assert_attested(keylime, agent)
+
+    def test_after_a_rollover(self, site, keylime, first):
+        with agent_of(keylime, first) as old:
+            old.join()
+            before = first.certificates
+            site.roll_over()
+            assert first.enrol() == before
+            old.join()
+            newcomer = site.guest()
+            issuers = [x509.load_der_x509_certificate(g.certificates[0]).issuer for g in (first, newcomer)]
+            assert issuers[0] != issuers[1]
+            with agent_of(keylime, newcomer) as new:
+                new.join()
+                assert_attested(keylime, new)
+
+    def test_another_devices_idevid_beside_its_own_iak(self, keylime, first, second):
+        """keylime never lets the IDevID prove anything: that all three keys are in one TPM, only the CA has seen."""
+        with agent_of(keylime, first) as agent:
+            other = AgentTpm(second.tpm.gateway.port)
+            foreign = {
+                "idevid_tpm": base64.b64encode(other.public(Role.IDEVID)).decode(),
+                "idevid_cert": base64.b64encode(second.certificates[2]).decode(),
+            }
+            reply = agent.register(**foreign)
+            assert reply.status_code == 200, reply.text
+            assert agent.activate(reply).status_code == 200
+
+
+class TestRefused:
+    """Each with its counterpart: the same agent, honest or with our store, is taken."""
+
+    def test_a_store_without_our_ca(self, site, keylime, honest, namesake, tmp_path):
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        for store in (empty, namesake):
+            told = refused_by_tenant(keylime, honest, KEYLIME_TENANT_TPM_CERT_STORE=str(store))
+            assert "Invalid EK certificate" in told
+
+    @pytest.mark.parametrize("other", ["none", "namesake"])
+    def test_a_registrar_whose_store_is_without_our_ca(self, other, site, keylime, first, namesake):
+        with agent_of(keylime, first) as agent:
+            with site.trusting(None if other == "none" else namesake):
+                assert agent.register().status_code == 400
+            agent.join()
+
+    def test_a_ca_of_the_same_name_beside_ours_does_no_harm(self, site, keylime, first, namesake):
+        with agent_of(keylime, first) as agent, site.trusting(namesake):
+            site.export()
+            assert {path.name for path in namesake.iterdir()} < {path.name for path in site.store.iterdir()}
+            agent.join()
+
+    @pytest.mark.parametrize("field", ["ekcert", "iak_cert", "idevid_cert"])
+    def test_the_certificate_of_another_tpms_key(self, field, keylime, first, second):
+        at = ("ekcert", "iak_cert", "idevid_cert").index(field)
+        with agent_of(keylime, first) as agent:
+            honest = agent.registration()
+            reply = agent.register(honest, **{field: pem(second.certificates[at])})
+            assert reply.status_code == 400, reply.text
+            assert agent.register(honest, **{field: pem(first.certificates[at])}).status_code == 200
+
+    def test_another_tpms_ek(self, keylime, first, second):
+        """The challenge is for the other TPM, so this one cannot answer, and a wrong answer ends the registration."""
+        other = AgentTpm(second.tpm.gateway.port)
+        foreign = {
+            "ek_tpm": base64.b64encode(other.public(Role.EK)).decode(),
+            "ekcert": pem(second.certificates[0]),
+        }
+        with agent_of(keylime, first) as agent:
+            reply = agent.register(**foreign)
+            assert reply.status_code == 200, reply.text
+            with pytest.raises(AgentTpm.REFUSED):
+                agent.activate(reply)
+            assert agent.answer_challenge(b"a guess").status_code == 400
+            assert add(keylime, agent).returncode != 0
+
+    def test_an_ak_that_another_tpms_iak_certified(self, keylime, first, second):
+        with agent_of(keylime, first) as agent, agent_of(keylime, second, agent_id=agent.id) as other:
+            stated, foreign = agent.registration(), other.registration()
+            names = ("iak_attest", "iak_sign")
+            assert agent.register(stated, **{n: getattr(foreign, n) for n in names}).status_code == 400
+            keys = ("iak_tpm", "iak_cert", "idevid_tpm", "idevid_cert")
+            changed = {n: getattr(foreign, n) for n in names + keys}
+            assert agent.register(stated, **changed).status_code == 400
+
+    def test_a_revoked_ek_by_the_check_script_only(self, site, keylime, tmp_path):
+        guest = site.guest()
+        with agent_of(keylime, guest) as agent:
+            agent.join()
+            site.operate("cert-revoke", serial=guest.serials[0], yes=True)
+            script = site.check_script(tmp_path / "check")
+            told = refused_by_tenant(keylime, agent, KEYLIME_TENANT_EK_CHECK_SCRIPT=str(script))
+            assert "certificate revoked" in told
+            # keylime itself reads no revocation list.
+            assert_attested(keylime, agent)
+
+
+class TestTheStore:
+    def test_an_unreadable_file_stops_the_whole_store(self, site, keylime, honest, tmp_path):
+        """Why the export is atomic, and names such files."""
+        store = tmp_path / "store"
+        site.export(store)
+        (store / "other.pem").write_bytes(b"\xff\xfe")
+        refused = add(keylime, honest, KEYLIME_TENANT_TPM_CERT_STORE=str(store))
+        assert refused.returncode != 0
+        (store / "other.pem").rename(store / ".other.pem.tmp")
+        done = add(keylime, honest, KEYLIME_TENANT_TPM_CERT_STORE=str(store))
+        assert done.returncode == 0, done.stderr
+        assert keylime.tenant("delete", honest.id).returncode == 0

@@ -37,6 +37,7 @@ from tpm2_pytss import (
     TPMT_HA,
     TPMT_SIG_SCHEME,
     TPMU_HA,
+    TSS2_Exception,
 )
 from tpm2_pytss.constants import TPM2_ALG
 
@@ -73,8 +74,11 @@ class AgentTpm:
     `port` is where the TPM's commands go. The AK is made once and loaded for each use, as the agent does.
     """
 
+    REFUSED = TSS2_Exception
+    """What a command raises that the TPM refuses."""
+
     def __init__(self, port: int, ek: str = "L-1", devid: str = "H-3") -> None:
-        self._port = port
+        self.move(port)
         self._guard = threading.Lock()
         self._templates = {
             Role.EK: template(Role.EK, ek),
@@ -82,6 +86,10 @@ class AgentTpm:
             Role.IDEVID: template(Role.IDEVID, devid),
         }
         self._ak = self._new_ak()
+
+    def move(self, port: int) -> None:
+        """The TPM answers elsewhere, for example after a reboot."""
+        self._port = port
 
     @contextmanager
     def _tpm(self) -> Iterator[ESAPI]:
@@ -231,7 +239,11 @@ class Agent:
         """Prove to the registrar that the TPM with this EK holds this AK."""
         blob = base64.b64decode(reply.json()["results"]["blob"])
         assert blob.startswith(_MAGIC)
-        secret = base64.b64encode(self.tpm.activate(blob[len(_MAGIC) :]))
+        return self.answer_challenge(self.tpm.activate(blob[len(_MAGIC) :]))
+
+    def answer_challenge(self, recovered: bytes) -> requests.Response:
+        """Tell the registrar that this was in the challenge."""
+        secret = base64.b64encode(recovered)
         tag = hmac.new(secret, self.id.encode(), hashlib.sha384).hexdigest()
         return requests.put(
             self._registrar, json={"auth_tag": tag}, verify=str(self._trusted_ca), timeout=_LIMIT_S

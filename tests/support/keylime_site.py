@@ -12,6 +12,8 @@ from pathlib import Path
 
 import enrollment_world as w
 import operations_stage as stage
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.export import export_keylime, trusted_issuers
 from ca_service.keys import load_authority, load_public, load_root, prepare_issuing
@@ -28,6 +30,16 @@ from vtpm.tpm import (
 from vtpm.wire.enrollment import CertificatesReply, Certify
 from vtpm.wire.runtime_data import TpmStatement
 from vtpm.wire.templates import Role, template
+
+
+_CHECK = """\
+#!/bin/sh
+set -eu
+exec 1>&2
+pem=$(printf %s "$EK_CERT" | openssl base64 -d -A | openssl x509 -inform DER)
+printf '%s\\n' "$pem" |
+    openssl verify -CAfile {folder}/root.pem -untrusted {folder}/issuers.pem -CRLfile {folder}/lists.pem -crl_check -
+"""
 
 
 class RealTpm:
@@ -153,6 +165,25 @@ class Site:
         guest = Guest(self, len(self._guests) + 1)
         self._guests.append(guest)
         return guest
+
+    def check_script(self, folder: Path) -> Path:
+        """An EK check script of the plainest kind: OpenSSL, with our root, issuing CAs and present lists as files."""
+        folder.mkdir(exist_ok=True)
+        files = {"root.pem": [load_public(self.ca).root], "issuers.pem": []}
+        lists = []
+        with self._database.read() as tx:
+            for issuer in self.world.authority.issuers:
+                files["issuers.pem"].append(issuer.certificate)
+                row = tx.crls.latest(issuer.skid)
+                if row is not None:
+                    lists.append(x509.load_der_x509_crl(row.der).public_bytes(Encoding.PEM))
+        for name, certificates in files.items():
+            (folder / name).write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in certificates))
+        (folder / "lists.pem").write_bytes(b"".join(lists))
+        script = folder / "check"
+        script.write_text(_CHECK.format(folder=folder))
+        script.chmod(0o755)
+        return script
 
     @contextmanager
     def trusting(self, other: Path | None) -> Iterator[None]:

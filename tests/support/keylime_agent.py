@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 import requests
 from cryptography import x509
@@ -27,7 +28,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tpm2_pytss import (
     ESAPI,
     ESYS_TR,
-    TCTILdr,
     TPM2B_ENCRYPTED_SECRET,
     TPM2B_ID_OBJECT,
     TPM2B_PUBLIC,
@@ -37,6 +37,7 @@ from tpm2_pytss import (
     TPMT_HA,
     TPMT_SIG_SCHEME,
     TPMU_HA,
+    TCTILdr,
     TSS2_Exception,
 )
 from tpm2_pytss.constants import TPM2_ALG
@@ -263,7 +264,7 @@ class Agent:
         """Where it serves; 0 while it does not."""
         return 0 if self._server is None else int(self._server.server_address[1])
 
-    def __enter__(self) -> "Agent":
+    def __enter__(self) -> Self:
         agent = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -309,7 +310,13 @@ class Agent:
             return 404, {}
         quote = self.tpm.quote(query["nonce"].encode(), int(query.get("mask", "0x0"), 16), self._public_key)
         self.quotes += 1
-        results = {"quote": quote, "hash_alg": "sha256", "enc_alg": "rsa", "sign_alg": "rsassa", "boottime": 1}
+        results = {
+            "quote": quote,
+            "hash_alg": "sha256",
+            "enc_alg": "rsa",
+            "sign_alg": "rsassa",
+            "boottime": 1,
+        }
         if query.get("partial") != "1":
             results["pubkey"] = self._public_key.decode()
         return 200, results
@@ -320,7 +327,12 @@ def _tls_identity(key: rsa.RSAPrivateKey, trusted_ca: Path) -> tuple[bytes, ssl.
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "agent")])
     at = datetime.now(UTC)
     builder = x509.CertificateBuilder(
-        name, name, key.public_key(), x509.random_serial_number(), at - timedelta(hours=1), at + timedelta(hours=1)
+        name,
+        name,
+        key.public_key(),
+        x509.random_serial_number(),
+        at - timedelta(hours=1),
+        at + timedelta(hours=1),
     )
     certificate = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(trusted_ca))

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import requests
 from enrolment_load import free_port
@@ -207,7 +208,7 @@ class Keylime:
             **more,
         }
 
-    def __enter__(self) -> "Keylime":
+    def __enter__(self) -> Self:
         self.configure()
         try:
             # One after the other: the verifier makes the certificates of all.
@@ -246,10 +247,8 @@ class Keylime:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
         for process in self._processes.values():
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                pass
             # Workers, and the process that shares memory among them, may outlive the first one.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -31,14 +31,13 @@ from vtpm.wire.enrollment import CertificatesReply, Certify
 from vtpm.wire.runtime_data import TpmStatement
 from vtpm.wire.templates import Role, template
 
-
 _CHECK = """\
 #!/bin/sh
 set -eu
 exec 1>&2
 pem=$(printf %s "$EK_CERT" | openssl base64 -d -A | openssl x509 -inform DER)
 printf '%s\\n' "$pem" |
-    openssl verify -CAfile {folder}/root.pem -untrusted {folder}/issuers.pem -CRLfile {folder}/lists.pem -crl_check -
+    openssl verify -CAfile {folder}/root.pem -untrusted {folder}/issuers.pem -CRLfile {folder}/lists.pem -crl_check
 """
 
 

@@ -91,10 +91,10 @@ def pem(der: bytes) -> str:
 
 class TestAccepted:
     def test_quotes_count_with_the_check_script(self, site, keylime, first, tmp_path):
-        script = site.check_script(tmp_path / "check")
+        checked = site.ek_check(tmp_path / "check")
         with agent_of(keylime, first) as agent:
             agent.join()
-            done = add(keylime, agent, KEYLIME_TENANT_EK_CHECK_SCRIPT=str(script))
+            done = add(keylime, agent, **checked)
             assert done.returncode == 0, done.stderr
             assert "Checking EK" in done.stderr
             assert keylime.await_attested(agent.id)["attestation_status"] == "PASS"
@@ -204,9 +204,8 @@ class TestRefused:
         with agent_of(keylime, guest) as agent:
             agent.join()
             site.operate("cert-revoke", serial=guest.serials[0], yes=True)
-            script = site.check_script(tmp_path / "check")
-            told = refused_by_tenant(keylime, agent, KEYLIME_TENANT_EK_CHECK_SCRIPT=str(script))
-            assert "certificate revoked" in told
+            told = refused_by_tenant(keylime, agent, **site.ek_check(tmp_path / "check"))
+            assert "vtpm-ca-ek-check: refused: relying.revocation" in told, told
             # keylime itself reads no revocation list.
             assert_attested(keylime, agent)
 

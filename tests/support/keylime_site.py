@@ -6,6 +6,7 @@ behind the gateway that a guest uses. Only the processor's report is simulated.
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.export import export_keylime, trusted_issuers
-from ca_service.keys import load_authority, load_public, load_root, prepare_issuing
+from ca_service.keys import held_root_lists, load_authority, load_public, load_root, prepare_issuing
 from vtpm.tpm import (
     GuestGateway,
     Swtpm,
@@ -33,12 +34,14 @@ from vtpm.wire.templates import Role, template
 
 _CHECK = """\
 #!/bin/sh
-set -eu
-exec 1>&2
-pem=$(printf %s "$EK_CERT" | openssl base64 -d -A | openssl x509 -inform DER)
-printf '%s\\n' "$pem" |
-    openssl verify -CAfile {folder}/root.pem -untrusted {folder}/issuers.pem -CRLfile {folder}/lists.pem -crl_check
+export PYTHONPATH='{source}'
+exec '{python}' -c 'from ca_service.export.ek_check import main; main()' "$@"
 """
+
+
+def _number(der: bytes) -> int:
+    extensions = x509.load_der_x509_crl(der).extensions
+    return extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
 class RealTpm:
@@ -165,24 +168,26 @@ class Site:
         self._guests.append(guest)
         return guest
 
-    def check_script(self, folder: Path) -> Path:
-        """An EK check script of the plainest kind: OpenSSL, with our root, issuing CAs and present lists as files."""
-        folder.mkdir(exist_ok=True)
-        files = {"root.pem": [load_public(self.ca).root], "issuers.pem": []}
-        lists = []
+    def ek_check(self, folder: Path) -> dict[str, str]:
+        """Our check, and its configuration with the present lists: what the tenant's environment must say for both."""
+        lists = folder / "crls"
+        lists.mkdir(parents=True)
         with self._database.read() as tx:
-            for issuer in self.world.authority.issuers:
-                files["issuers.pem"].append(issuer.certificate)
-                row = tx.crls.latest(issuer.skid)
-                if row is not None:
-                    lists.append(x509.load_der_x509_crl(row.der).public_bytes(Encoding.PEM))
-        for name, certificates in files.items():
-            (folder / name).write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in certificates))
-        (folder / "lists.pem").write_bytes(b"".join(lists))
-        script = folder / "check"
-        script.write_text(_CHECK.format(folder=folder))
+            rows = [tx.crls.latest(issuer.skid) for issuer in self.world.authority.issuers]
+        held = [row.der for row in rows if row is not None]
+        held += held_root_lists(self.ca, _number)
+        for number, der in enumerate(held):
+            (lists / f"{number}.crl").write_bytes(der)
+        (folder / "root.pem").write_bytes(load_public(self.ca).root.public_bytes(Encoding.PEM))
+        configuration = folder / "ek-check.toml"
+        configuration.write_text(f'root = "root.pem"\nissuers = "{self.store}"\ncrls = "crls"\n')
+        script = folder / "vtpm-ca-ek-check"
+        script.write_text(_CHECK.format(source=Path(__file__).parents[2], python=sys.executable))
         script.chmod(0o755)
-        return script
+        return {
+            "KEYLIME_TENANT_EK_CHECK_SCRIPT": str(script),
+            "VTPM_CA_EK_CHECK_CONFIG": str(configuration),
+        }
 
     @contextmanager
     def trusting(self, other: Path | None) -> Iterator[None]:

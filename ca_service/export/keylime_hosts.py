@@ -17,6 +17,8 @@ _BASES = ("etc/keylime/tenant.conf", "usr/etc/keylime/tenant.conf")
 """The first one that is there counts, the others are not read."""
 _SNIPPETS = ("usr/etc/keylime/tenant.conf.d", "etc/keylime/tenant.conf.d")
 """Read in this order over the base; without a base they are not read at all."""
+_EK_CHECK = "/opt/vtpm-ca/bin/vtpm-ca-ek-check"
+"""Where an installation as in docs/operations.md has it."""
 _MAX_FILE = 1 << 20
 
 
@@ -58,6 +60,14 @@ def keylime_settings(store: Path, role: ExportRole | None) -> tuple[Setting, ...
         found += [
             Setting("tenant", "tenant.conf", "tenant", _OPTION, place, "the folder of trusted issuers"),
             Setting("tenant", "tenant.conf", "tenant", "require_ek_cert", "True", "else no EK is checked"),
+            Setting(
+                "tenant",
+                "tenant.conf",
+                "tenant",
+                "ek_check_script",
+                _EK_CHECK,
+                "looks at dates and revocation",
+            ),
         ]
     if role in (None, "devid"):
         why = "the registrar finds its store in the tenant's file, which its host needs too"

@@ -4,14 +4,20 @@ What keylime looks at, and what it does not, stands in docs/keylime.md.
 """
 
 import base64
+import configparser
+import re
+import shutil
+import socket
 import uuid
 from contextlib import contextmanager
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from enrolment_load import free_port
 from keylime_agent import Agent, AgentTpm
-from keylime_services import Keylime
+from keylime_document import BLOCKS, ROOT, TEXT, Reader
+from keylime_services import BIN, Keylime
 from keylime_site import Site
 
 from vtpm.wire.templates import Role
@@ -82,7 +88,7 @@ def assert_attested(keylime, agent) -> None:
     done = add(keylime, agent)
     assert done.returncode == 0, done.stderr
     assert keylime.await_attested(agent.id)["attestation_status"] == "PASS"
-    assert keylime.tenant("delete", agent.id).returncode == 0
+    keylime.forget(agent.id)
 
 
 def pem(der: bytes) -> str:
@@ -99,7 +105,7 @@ class TestAccepted:
             assert "Checking EK" in done.stderr
             assert keylime.await_attested(agent.id)["attestation_status"] == "PASS"
             assert agent.quotes >= 3  # one of them for the tenant
-            assert keylime.tenant("delete", agent.id).returncode == 0
+            keylime.forget(agent.id)
 
     def test_twice_and_after_a_reboot_and_a_new_enrolment(self, site, keylime):
         guest = site.guest()
@@ -221,4 +227,86 @@ class TestTheStore:
         (store / "other.pem").rename(store / ".other.pem.tmp")
         done = add(keylime, honest, KEYLIME_TENANT_TPM_CERT_STORE=str(store))
         assert done.returncode == 0, done.stderr
-        assert keylime.tenant("delete", honest.id).returncode == 0
+        keylime.forget(honest.id)
+
+
+AGENT_ID = "d432fbb3-d2f1-4a97-9ef7-75bd81c00000"
+
+
+def pair_of_ports() -> int:
+    """The first of two neighbouring ports that are free now; a TPM takes both."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+@pytest.fixture
+def reader(site, keylime, tmp_path):
+    """Follows docs/keylime.md; keylime's services run already, and their store is the one that it fills."""
+    ca, kbs, tpm = free_port(), free_port(), pair_of_ports()
+    folder = tmp_path / "checkout"
+    replaced = {
+        "vtpm-ca serve": f"vtpm-ca serve --bind 127.0.0.1:{ca}",
+        "vtpm kbs serve build/keylime/kbs": f"vtpm kbs serve build/keylime/kbs --bind 127.0.0.1:{kbs}",
+        "vtpm boot": f"vtpm boot --ca http://127.0.0.1:{ca} --kbs http://127.0.0.1:{kbs}",
+        "127.0.0.1:8443": f"127.0.0.1:{ca}",
+        "2321": str(tpm),
+        "/var/lib/keylime/tpm_cert_store": str(site.store),
+        "/var/lib/keylime": str(folder / "keylime"),
+        "/etc/keylime": str(folder / "etc"),
+        "/opt/vtpm-ca/bin": str(folder / "bin"),
+    }
+    folder.mkdir()
+    for name in ("keylime", "etc"):
+        (folder / name).mkdir()
+    # The one place that cannot be typed otherwise: where the check looks by itself.
+    made = Reader(
+        folder, replaced, {"VTPM_CA_EK_CHECK_CONFIG": str(folder / "etc" / "vtpm-ca-ek-check.toml")}
+    )
+    yield made
+    made.close()
+    # Its CA ends here, so its issuers leave the store that other tests use.
+    shutil.rmtree(site.store)
+    site.export()
+
+
+@pytest.mark.timeout(600)
+def test_the_document_from_nothing_to_an_attested_vm(site, keylime, reader):
+    reader.start("kbs", "listening on")
+    reader.start("ca", "serves on")
+    reader.start("boot", r"\bguest\b.*swtpm:host=127\.0\.0\.1,port=\d+")
+    reader.run("export")
+    lines = configparser.RawConfigParser()
+    lines.read_string(reader.typed(BLOCKS["tenant"].commands))
+    told = {f"KEYLIME_TENANT_{option.upper()}": value for option, value in lines["tenant"].items()}
+    code = "import sys; from keylime.cmd.tenant import main; sys.exit(main())"
+    reader.program("keylime_tenant", BIN / "python", code, **keylime.environment(**told))
+    reader.run("ekcheck")
+    reader.run("certificates")
+    tpm = AgentTpm(int(reader.typed("2321")))
+    files = {Role.IAK: "iak-cert.crt", Role.IDEVID: "idevid-cert.crt"}
+    for role, name in files.items():
+        assert (reader.folder / "keylime" / name).read_bytes() == tpm.certificate(role)
+    with Agent(AGENT_ID, tpm, keylime.registrar, keylime.trusted_ca) as agent:
+        agent.join()
+        reader.also("9002", str(agent.port))
+        reader.run("add")
+        keylime.await_attested(AGENT_ID)
+        reader.run("status")
+        reader.run("delete")
+    assert keylime.ask(AGENT_ID) == {}
+    told_all = {"shell", "kbs", "ca", "boot", "export", "tenant", "ekcheck", "certificates", "add", "status"}
+    assert set(BLOCKS) == told_all | {"delete"}
+
+
+def test_every_command_of_the_document_is_in_a_block_that_runs():
+    assert len(re.findall("^```(?:sh|ini)$", TEXT, re.MULTILINE)) == len(BLOCKS)
+    links = [link for link in re.findall(r"\]\(([^)#]+)", TEXT) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from keylime_document import BLOCKS
 
 from ca_service.export import keylime_settings, store_warning
 
@@ -99,9 +100,12 @@ def test_a_configuration_that_may_not_be_read(host, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("role", "options"),
     [
-        ("ek", ["tpm_cert_store", "require_ek_cert"]),
+        ("ek", ["tpm_cert_store", "require_ek_cert", "ek_check_script"]),
         ("devid", ["tpm_cert_store", "enable_iak_idevid"]),
-        (None, ["tpm_cert_store", "require_ek_cert", "tpm_cert_store", "enable_iak_idevid"]),
+        (
+            None,
+            ["tpm_cert_store", "require_ek_cert", "ek_check_script", "tpm_cert_store", "enable_iak_idevid"],
+        ),
     ],
 )
 def test_settings_name_the_folder_by_its_whole_path(role, options, tmp_path, monkeypatch):
@@ -112,3 +116,9 @@ def test_settings_name_the_folder_by_its_whole_path(role, options, tmp_path, mon
     assert stores == {str(tmp_path / "store")}
     # The registrar reads the tenant's file.
     assert {s.file for s in settings if s.option == "tpm_cert_store"} == {"tenant.conf"}
+
+
+def test_the_document_says_the_same():
+    settings = keylime_settings(Path("/var/lib/keylime/tpm_cert_store"), "ek")
+    lines = "".join(f"{setting.option} = {setting.value}\n" for setting in settings)
+    assert BLOCKS["tenant"].commands == f"[tenant]\n{lines}"

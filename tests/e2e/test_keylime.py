@@ -22,7 +22,7 @@ from keylime_site import Site
 
 from vtpm.wire.templates import Role
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.keylime, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,9 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def namesake(tmp_path_factory):
-    """Another CA, whose issuing CAs have the names of ours, and the store that it exports."""
+    """Another CA, whose issuing CAs have the names of ours."""
     made = Site(tmp_path_factory.mktemp("namesake"))
-    yield made.store
+    yield made
     made.close()
 
 
@@ -148,6 +148,18 @@ class TestAccepted:
             assert reply.status_code == 200, reply.text
             assert agent.activate(reply).status_code == 200
 
+    def test_nothing_is_checked_for_a_push_model(self, keylime, honest, tmp_path):
+        """Documented: the tenant looks neither into its store nor asks the check script."""
+        store = tmp_path / "empty"
+        store.mkdir()
+        environment = {
+            "KEYLIME_TENANT_TPM_CERT_STORE": str(store),
+            "KEYLIME_TENANT_EK_CHECK_SCRIPT": "/bin/false",
+        }
+        done = keylime.tenant("add", honest.id, "--push-model", **environment)
+        assert done.returncode == 0, done.stderr
+        keylime.forget(honest.id)
+
 
 class TestRefused:
     """Each with its counterpart: the same agent, honest or with our store, is taken."""
@@ -155,21 +167,23 @@ class TestRefused:
     def test_a_store_without_our_ca(self, site, keylime, honest, namesake, tmp_path):
         empty = tmp_path / "empty"
         empty.mkdir()
-        for store in (empty, namesake):
+        for store in (empty, namesake.store):
             told = refused_by_tenant(keylime, honest, KEYLIME_TENANT_TPM_CERT_STORE=str(store))
             assert "Invalid EK certificate" in told
 
     @pytest.mark.parametrize("other", ["none", "namesake"])
     def test_a_registrar_whose_store_is_without_our_ca(self, other, site, keylime, first, namesake):
         with agent_of(keylime, first) as agent:
-            with site.trusting(None if other == "none" else namesake):
+            with site.trusting(None if other == "none" else namesake.store):
                 assert agent.register().status_code == 400
             agent.join()
 
     def test_a_ca_of_the_same_name_beside_ours_does_no_harm(self, site, keylime, first, namesake):
-        with agent_of(keylime, first) as agent, site.trusting(namesake):
+        with agent_of(keylime, first) as agent, site.trusting(namesake.store):
             site.export()
-            assert {path.name for path in namesake.iterdir()} < {path.name for path in site.store.iterdir()}
+            assert {path.name for path in namesake.store.iterdir()} < {
+                path.name for path in site.store.iterdir()
+            }
             agent.join()
 
     @pytest.mark.parametrize("field", ["ekcert", "iak_cert", "idevid_cert"])
@@ -180,6 +194,19 @@ class TestRefused:
             reply = agent.register(honest, **{field: pem(second.certificates[at])})
             assert reply.status_code == 400, reply.text
             assert agent.register(honest, **{field: pem(first.certificates[at])}).status_code == 200
+
+    def test_another_certificate_for_an_ek_that_is_registered(self, site, keylime, namesake):
+        """Why the CA gives a TPM the certificate again that it has. A record that was deleted is no hindrance."""
+        guest = site.guest()
+        with agent_of(keylime, guest) as agent, site.trusting(namesake.store):
+            site.export()
+            agent.join()
+            before = guest.certificates
+            reissued = pem(namesake.guest(guest.tpm).certificates[0])
+            assert agent.register(ekcert=reissued).status_code == 403
+            assert agent.register(ekcert=pem(before[0])).status_code == 200
+            assert keylime.tenant("regdelete", agent.id).returncode == 0
+            assert agent.register(ekcert=reissued).status_code == 200
 
     def test_another_tpms_ek(self, keylime, first, second):
         """The challenge is for the other TPM, so this one cannot answer, and a wrong answer ends the registration."""
@@ -212,7 +239,10 @@ class TestRefused:
             site.operate("cert-revoke", serial=guest.serials[0], yes=True)
             told = refused_by_tenant(keylime, agent, **site.ek_check(tmp_path / "check"))
             assert "vtpm-ca-ek-check: refused: relying.revocation" in told, told
-            # keylime itself reads no revocation list.
+            # keylime itself reads no revocation list, and for IAK and IDevID it asks nobody who does.
+            for serial in guest.serials[1:]:
+                site.operate("cert-revoke", serial=serial, yes=True)
+            agent.join()
             assert_attested(keylime, agent)
 
 
@@ -224,7 +254,11 @@ class TestTheStore:
         (store / "other.pem").write_bytes(b"\xff\xfe")
         refused = add(keylime, honest, KEYLIME_TENANT_TPM_CERT_STORE=str(store))
         assert refused.returncode != 0
+        with site.trusting(store):
+            assert honest.register().status_code >= 400
         (store / "other.pem").rename(store / ".other.pem.tmp")
+        with site.trusting(store):
+            assert honest.register().status_code == 200
         done = add(keylime, honest, KEYLIME_TENANT_TPM_CERT_STORE=str(store))
         assert done.returncode == 0, done.stderr
         keylime.forget(honest.id)

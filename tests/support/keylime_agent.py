@@ -12,6 +12,7 @@ import http.server
 import json
 import ssl
 import struct
+import tempfile
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -340,9 +341,8 @@ def _tls_identity(key: rsa.RSAPrivateKey, trusted_ca: Path) -> tuple[bytes, ssl.
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    file = trusted_ca.with_name(f"agent-{certificate[60:76].hex()}.pem")
-    file.touch(mode=0o600)
-    file.write_bytes(private + certificate)
-    context.load_cert_chain(file)
-    file.unlink()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(private + certificate)
+        file.flush()
+        context.load_cert_chain(file.name)
     return certificate, context

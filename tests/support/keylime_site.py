@@ -91,13 +91,13 @@ class RealTpm:
 
 
 class Guest:
-    """A VM that the CA knows: its TPM, and what it has been given."""
+    """A VM that the CA knows: its TPM (another guest's, if one is given), and what it has been given."""
 
-    def __init__(self, site: "Site", number: int) -> None:
+    def __init__(self, site: "Site", number: int, tpm: RealTpm | None = None) -> None:
         self._site = site
         self._boot = 0
         self._resource, self._secret = f"default/vtpm/keylime-{number}", bytes([number]) * 32
-        self.tpm = RealTpm()
+        self.tpm = tpm or RealTpm()
         self.certificates: list[bytes] = []
         self.serials: list[str] = []
         self.enrol()
@@ -162,9 +162,9 @@ class Site:
         self.export()
         self.operate("issuer-activate")
 
-    def guest(self) -> Guest:
-        """A new VM with its certificates."""
-        guest = Guest(self, len(self._guests) + 1)
+    def guest(self, tpm: RealTpm | None = None) -> Guest:
+        """A new VM with its certificates; `tpm` is one that stays with whoever made it."""
+        guest = Guest(self, len(self._guests) + 1, tpm)
         self._guests.append(guest)
         return guest
 
@@ -205,6 +205,7 @@ class Site:
             aside.rename(self.store)
 
     def close(self) -> None:
+        # Harmless for one that is closed already.
         for guest in self._guests:
             guest.tpm.close()
         self.enroller.desk.liveness.close()

@@ -255,10 +255,10 @@ class TestTheStore:
         refused = add(keylime, honest, KEYLIME_TENANT_TPM_CERT_STORE=str(store))
         assert refused.returncode != 0
         with site.trusting(store):
-            assert honest.register().status_code >= 400
+            assert honest.register().status_code == 400
         (store / "other.pem").rename(store / ".other.pem.tmp")
         with site.trusting(store):
-            assert honest.register().status_code == 200
+            honest.join()
         done = add(keylime, honest, KEYLIME_TENANT_TPM_CERT_STORE=str(store))
         assert done.returncode == 0, done.stderr
         keylime.forget(honest.id)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -329,3 +330,16 @@ def test_a_link_in_place_of_our_temporary_file_leads_nowhere(public, tmp_path):
     assert export_keylime(store, public.issuers, None).in_order
     assert victim.read_bytes() == b"untouched"
     assert sorted(listing(store)) == names(public, "ek", "devid")
+
+
+def test_a_link_that_comes_after_clearing_up_is_not_written_through(public, tmp_path, monkeypatch):
+    victim, store = tmp_path / "victim", tmp_path / "store"
+    victim.write_bytes(b"untouched")
+    store.mkdir()
+    for name in names(public, "ek", "devid"):
+        (store / f".{name}.{os.getpid()}.tmp").symlink_to(victim)
+    # As if they had not been there yet when the folder was cleared up.
+    monkeypatch.setattr("ca_service.export.keylime._LEFT_OVER", re.compile(r"(?!)"))
+    with pytest.raises(Unavailable, match="exists"):
+        export_keylime(store, public.issuers, None)
+    assert victim.read_bytes() == b"untouched"

@@ -11,6 +11,7 @@ import click
 
 from ca_service import operations
 from ca_service.cli.access import now, open_public, run, user_name
+from ca_service.cli.ek_check import ek_check_config
 from ca_service.cli.files import read_text
 from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
@@ -178,6 +179,9 @@ def _check_given_up(skid: str, state: str | None) -> None:
 @click.group()
 def export() -> None:
     """What consumers of the certificates need."""
+
+
+export.add_command(ek_check_config)
 
 
 @export.command()

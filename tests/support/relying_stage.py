@@ -1,5 +1,6 @@
 """A real CA with a TPM's real certificates, its lists, and its keys to certify what it never would."""
 
+import base64
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -8,7 +9,7 @@ import enrollment_world as w
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ca_service.export.relying import Trust
 from ca_service.profiles import (
@@ -168,3 +169,24 @@ def provenance(**changes):
         "profile": "svsm-vtpm-ca:1",
     }
     return Provenance(**(values | changes))
+
+
+def pem_of(spki_key):
+    return spki_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def tpm2b(public):
+    return base64.b64encode(len(public).to_bytes(2, "big") + public).decode()
+
+
+def shown(stage, **changes):
+    """The environment as keylime 7.14 sets it."""
+    values = {
+        "AGENT_UUID": "d432fbb3-d2f1-4a97-9ef7-75bd81c00000",
+        "EK_CERT": base64.b64encode(stage.ek).decode(),
+        "EK": pem_of(loaded(stage.ek).public_key()),
+        "EK_TPM": tpm2b(stage.tpm.ek.public),
+        "PROVKEYS": "{}",
+        "TPM_CERT_STORE": "/var/lib/keylime/tpm_cert_store",
+    }
+    return values | changes

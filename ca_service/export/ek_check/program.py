@@ -2,9 +2,10 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -12,14 +13,15 @@ from cryptography import x509
 
 from ca_service.export.ek_check.configuration import DEFAULT_PLACE, PLACE_VARIABLE, Configuration
 from ca_service.export.ek_check.environment import Shown, printable
-from ca_service.export.ek_check.supply import Fetch, ListCache, asked, fetched
-from ca_service.export.relying import Trust, judge_certificate, lookup
+from ca_service.export.ek_check.supply import Fetch, ListCache, Supplied, asked, fetched
+from ca_service.export.relying import Lookup, Trust, judge_certificate, lookup
 from ca_service.judgment import BadRequest, Finding, Trace, Unavailable, Verdict, VtpmCaError
 from ca_service.profiles.structures import certified_key
 
 _NAME: Final = "vtpm-ca-ek-check"
 _ACCEPTED, _REFUSED, _USAGE = 0, 1, 2
 _CHECK_CONFIG: Final = "--check-config"
+_BY_LISTS: Final = ("relying.revocation", "relying.issuer-revocation")
 _USAGE_TEXT: Final = f"""usage: {_NAME} [{_CHECK_CONFIG}]
 
 Without arguments: judge the EK certificate in the environment variable EK_CERT, as keylime's tenant starts it
@@ -46,7 +48,22 @@ class World:
     fetch: Fetch = fetched
 
 
-def judge(world: World) -> tuple[Shown, Trace]:
+@dataclass(frozen=True)
+class Judged:
+    """What was found.
+
+    Attributes:
+        shown: what keylime has shown.
+        trace: the findings.
+        unfetched: why lists could not be fetched, for a refusal that rests on that.
+    """
+
+    shown: Shown
+    trace: Trace
+    unfetched: tuple[str, ...] = ()
+
+
+def judge(world: World) -> Judged:
     """Judge the EK that keylime shows.
 
     Raises:
@@ -56,29 +73,48 @@ def judge(world: World) -> tuple[Shown, Trace]:
     configuration = Configuration.load(_place(world.environment))
     shown = Shown.from_environment(world.environment)
     trust, at = _trust(configuration), world.clock()
-    places, answer = lookup(shown.certificate, "ek", trust), None
-    if places is not None:
-        if configuration.cache is not None:
-            cache = ListCache(configuration.cache, configuration.refresh, world.fetch)
-            wanted = [(places.root_list, trust.root)]
-            wanted += [] if configuration.ocsp else [(places.leaf_list, places.issuer)]
-            found = [cache.list_at(url, issuer, at) for url, issuer in wanted if url is not None]
-            trust = replace(trust, crls=(*trust.crls, *(der for der in found if der is not None)))
-        if configuration.ocsp:
-            if places.responder is None:
-                raise Unavailable("the certificate names no OCSP responder", code="ocsp")
-            answer = asked(places.responder, places.serial, places.issuer, world.fetch)
+    places = lookup(shown.certificate, "ek", trust)
+    supplied = () if places is None else _supplied(configuration, world, places, trust, at)
+    found = tuple(one.der for one in supplied if one.der is not None)
     trace = judge_certificate(
         shown.certificate,
         "ek",
-        trust,
+        replace(trust, crls=(*trust.crls, *found)),
         at,
         configuration.rule,
         ephemeral=configuration.ephemeral,
-        ocsp=answer,
+        ocsp=_answer(places, world) if configuration.ocsp and places is not None else None,
         max_list_age=configuration.max_age,
     )
-    return shown, trace + _same_key(shown, trace)
+    return Judged(
+        shown, trace + _same_key(shown, trace), tuple(one.problem for one in supplied if one.problem)
+    )
+
+
+def _supplied(
+    configuration: Configuration, world: World, places: Lookup, trust: Trust, at: datetime
+) -> tuple[Supplied, ...]:
+    if configuration.cache is None:
+        return ()
+    cache = ListCache(configuration.cache, configuration.refresh, world.fetch)
+    wanted: list[tuple[str | None, x509.Certificate, timedelta | None]] = [
+        (places.root_list, trust.root, None)
+    ]
+    if not configuration.ocsp:
+        wanted.append((places.leaf_list, places.issuer, configuration.max_age))
+    return tuple(
+        cache.list_at(url, issuer, at, max_age) for url, issuer, max_age in wanted if url is not None
+    )
+
+
+def _answer(places: Lookup, world: World) -> bytes:
+    if places.responder is None:
+        raise Unavailable(
+            "the certificate names no OCSP responder",
+            code="ocsp",
+            remedy="Take ocsp = true out of the configuration.",
+        )
+    return asked(places.responder, places.serial, places.issuer, world.fetch)
 
 
 def _same_key(shown: Shown, trace: Trace) -> Trace:
@@ -117,19 +153,22 @@ def run(arguments: Sequence[str], world: World) -> tuple[int, str]:
     if arguments and list(arguments) != [_CHECK_CONFIG]:
         return _USAGE, f"{_NAME}: takes no arguments but {_CHECK_CONFIG}"
     try:
-        return _checked_config(world) if arguments else _verdict(*judge(world))
+        return _checked_config(world) if arguments else _verdict(judge(world))
     except VtpmCaError as error:
-        return _REFUSED, f"{_NAME}: refused: {printable(' '.join(error.diagnostics().split()))}"
+        words = f"{error.detail}. {error.remedy}" if error.remedy else error.detail
+        return _REFUSED, f"{_NAME}: refused: {printable(' '.join(words.split()))}"
     except Exception as error:  # noqa: BLE001 - whatever it is, the EK is not shown to be good
         return _REFUSED, f"{_NAME}: refused: internal error ({type(error).__name__})"
 
 
-def _verdict(shown: Shown, trace: Trace) -> tuple[int, str]:
-    agent = f" (agent {shown.agent})" if shown.agent else ""
-    wrong = trace.refusal
-    if trace.admitted and wrong is None:
+def _verdict(judged: Judged) -> tuple[int, str]:
+    agent = f" (agent {judged.shown.agent})" if judged.shown.agent else ""
+    wrong = judged.trace.refusal
+    if judged.trace.admitted and wrong is None:
         return _ACCEPTED, f"{_NAME}: accepted: the EK certificate counts{agent}"
     rule, reason = ("relying", "nothing was judged") if wrong is None else (wrong.rule, wrong.reason)
+    if rule in _BY_LISTS:
+        reason = "; ".join((reason, *judged.unfetched))
     return _REFUSED, f"{_NAME}: refused: {rule}: {printable(reason)}{agent}"
 
 
@@ -138,7 +177,7 @@ def _checked_config(world: World) -> tuple[int, str]:
     configuration = Configuration.load(place)
     trust = _trust(configuration)
     at = world.clock()
-    ours = [issuer for issuer in trust.issuers if trust.title(issuer) is not None]
+    ours = [issuer for issuer in trust.issuers if trust.certified(issuer) and trust.title(issuer) is not None]
     if not ours:
         raise BadRequest(str(configuration.issuers), "holds no issuing CA of this root")
     stale = [problem for one in trust.lists if (problem := one.stale(at, None)) is not None]
@@ -150,6 +189,8 @@ def _checked_config(world: World) -> tuple[int, str]:
 
 def main() -> None:
     """Run as `vtpm-ca-ek-check`."""
+    # keylime logs whatever is printed; what is odd about a stranger's certificate is no news.
+    warnings.simplefilter("ignore")
     status, line = run(sys.argv[1:], World(os.environ, lambda: datetime.now(UTC)))
     print(line, file=sys.stdout if status == _ACCEPTED else sys.stderr, flush=True)
     sys.exit(status)

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -51,6 +51,19 @@ def fetched(url: str) -> bytes:
 
 
 @dataclass(frozen=True)
+class Supplied:
+    """A list that was looked for.
+
+    Attributes:
+        der: the list, perhaps an old one; None if there is none.
+        problem: why there is no newer one, if it was asked for in vain.
+    """
+
+    der: bytes | None = field(repr=False)
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class ListCache:
     """A folder of fetched lists, by their place. Several processes may use it at once.
 
@@ -64,36 +77,42 @@ class ListCache:
     refresh: timedelta
     fetch: Fetch
 
-    def list_at(self, url: str, issuer: x509.Certificate, at: datetime) -> bytes | None:
-        """The newest list that can be had; None if there is none. Whether it is still of use, the checks say.
+    def list_at(
+        self, url: str, issuer: x509.Certificate, at: datetime, max_age: timedelta | None = None
+    ) -> Supplied:
+        """The newest list that can be had. Whether it is still of use, the checks say.
 
         Args:
             url: where the list is published.
             issuer: who must have signed it.
             at: now, aware.
+            max_age: how old it may be to be of use; an older one is asked for anew at once.
 
         Raises:
             BadRequest: the folder cannot be used; the path names it.
         """
         path = self.folder / f"{hashlib.sha256(url.encode()).hexdigest()}.crl"
         kept = _kept(path, issuer)
-        if kept is not None and self._is_recent(path, kept, at):
-            return kept.der
+        if kept is not None and kept.stale(at, max_age) is None and self._is_recent(path, at):
+            return Supplied(kept.der)
+        old = None if kept is None else kept.der
         try:
             found = _read(self.fetch(url), issuer)
-        except Unavailable:
-            found = None
-        if found is None or (kept is not None and found.this_update < kept.this_update):
-            return None if kept is None else kept.der
+        except Unavailable as error:
+            return Supplied(old, error.detail)
+        if found is None:
+            return Supplied(old, f"what is at {url} is no revocation list of its issuer")
+        if kept is not None and found.this_update < kept.this_update:
+            return Supplied(old, f"the list at {url} is older than the one that was there before")
         _write(path, found.der)
-        return found.der
+        return Supplied(found.der)
 
-    def _is_recent(self, path: Path, kept: RevocationList, at: datetime) -> bool:
+    def _is_recent(self, path: Path, at: datetime) -> bool:
         try:
             written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         except OSError:
             return False
-        return timedelta(0) <= at - written <= self.refresh and at < kept.next_update
+        return timedelta(0) <= at - written <= self.refresh
 
 
 def asked(url: str, serial: int, issuer: x509.Certificate, fetch: Fetch) -> bytes:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.export.relying.answers import answer_problem
 from ca_service.export.relying.lists import RevocationList
@@ -21,7 +20,6 @@ from ca_service.judgment import Finding, failed, passed
 from ca_service.profiles.contracts import CONTRACTS
 from ca_service.profiles.rule import SteadyRule
 from ca_service.profiles.rules import rules_for
-from ca_service.profiles.signed import is_signed_by
 from ca_service.profiles.view import KU, PROVENANCE, CertificateView, ProvenanceView
 
 _PROFILE_RULES = frozenset(
@@ -87,7 +85,7 @@ def _chain(s: Candidate) -> str | None:
         or authority_key_id(view) != s.trust.root_key_id
     ):
         return "the issuing CA is not one of the trusted root"
-    if not is_signed_by(issuer.public_bytes(Encoding.DER), s.trust.root.public_key()):
+    if not s.trust.certified(issuer):
         return "the issuing CA's certificate is not signed by the trusted root"
     wrong = ca_problem(view, 0)
     return None if wrong is None else f"the issuing CA {wrong}"

@@ -33,7 +33,7 @@ UNREADABLE: Final = (
 )
 """What `cryptography` raises for hostile bytes."""
 
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s+([A-Za-z0-9+/=\s]+?)\s*-----END \1-----")
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s+([A-Za-z0-9+/=\s]+)-----END \1-----")
 _BEGIN = b"-----BEGIN "
 
 

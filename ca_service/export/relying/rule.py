@@ -10,6 +10,8 @@ from ca_service.judgment import BadRequest
 from ca_service.profiles.view import ProvenanceView
 
 _ANY: Final = "*"
+_PART: Final = r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*|\*)"
+"""Of a resource, as `vtpm.wire.grant.check_resource` has it, or of a pattern."""
 _FORMS: Final = {
     "kbs_keys": (
         r"[A-Za-z0-9_-]{43}",
@@ -17,11 +19,11 @@ _FORMS: Final = {
     ),
     "measurements": (r"[0-9a-f]{96}", "launch measurements: 96 lower-case hex digits"),
     "resources": (
-        r"(?:[A-Za-z0-9_.-]+|\*)(?:/(?:[A-Za-z0-9_.-]+|\*)){2}",
+        rf"{_PART}(?:/{_PART}){{2}}",
         "resources of key brokers in three parts, each a name or * for any",
     ),
     "policies": (r"[0-9a-f]{64}", "digests of the CA's policy versions: 64 lower-case hex digits"),
-    "profiles": (r"[a-z0-9][a-z0-9.-]*:[0-9]+", "evidence profiles such as svsm-vtpm-ca:1"),
+    "profiles": (r"[a-z0-9][a-z0-9.:-]{0,63}", "evidence profiles such as svsm-vtpm-ca:1"),
 }
 MEMBERS: Final = tuple(_FORMS)
 """Members of the rule, here and in TOML."""

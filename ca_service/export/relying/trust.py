@@ -112,7 +112,14 @@ class Trust:
 
     def title(self, issuer: x509.Certificate) -> CaTitle | None:
         """Role, pair and generation of an issuing CA by its name; None if that is of another CA's form."""
-        return read_ca_name(self.organization, self.mode, issuer.subject)
+        try:
+            return read_ca_name(self.organization, self.mode, issuer.subject)
+        except UNREADABLE:
+            return None
+
+    def certified(self, issuer: x509.Certificate) -> bool:
+        """Whether the root has signed an issuing CA's certificate; nothing else of it is looked at."""
+        return is_signed_by(issuer.public_bytes(Encoding.DER), self.root.public_key())
 
 
 def _organization(root: x509.Certificate) -> str:

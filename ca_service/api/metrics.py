@@ -37,7 +37,7 @@ from ca_service.collateral.inspection import newest
 from ca_service.evidence.snp import Collateral, Root
 from ca_service.judgment import NotFound, VtpmCaError
 from ca_service.policy import Policy, load
-from ca_service.policy.floors import in_force
+from ca_service.policy.entries.floors import in_force
 from ca_service.service import OPERATOR
 from ca_service.store import Gauges, Transaction, read_gauges, revocations_by_reason
 

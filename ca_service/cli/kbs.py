@@ -18,15 +18,15 @@ from ca_service.cli.revocation import revoke_all, show_revocation, whole_seconds
 from ca_service.judgment import Conflict, VtpmCaError
 from ca_service.operations.certificates import REASONS
 from ca_service.operations.context import MAX_CAUSE
-from ca_service.operations.revocation import LISTED, MAX_LISTED
-from ca_service.policy.editing import (
+from ca_service.operations.revocation import LISTED, MAX_LISTED, POLICY_FIRST
+from ca_service.policy.editing.brokers import (
     Terms,
     compromised,
     suspended,
     trusted,
     with_broker,
 )
-from ca_service.policy.key_file import MAX_KEY_FILE, read_key
+from ca_service.policy.editing.key_file import MAX_KEY_FILE, read_key
 from vtpm.wire.jwk import EcJwk
 
 _COLUMNS = ("id", "status", "tenant", "label", "keys", "resources", "valid", "tpms", "certificates")
@@ -273,6 +273,8 @@ def compromise(
         again = ["vtpm-ca", "kbs", "compromise", kbs_id, "--since", whole_seconds(since)]
         again += [*(["--all"] if every else []), "--yes"]
         revocation = _revoked(directory, arguments, limit, again)
+    # That is what the first half of this command is for.
+    revocation["advice"] = [line for line in revocation["advice"] if line != POLICY_FIRST]
     if as_json:
         show_json({"id": kbs_id, "done": yes, "policy": applied, "revocation": revocation})
         return

@@ -46,12 +46,13 @@ class Comparison:
     rules: tuple[str, ...] = ()
 
 
-def compare(stored: Trace, anew: Trace) -> Comparison:
+def compare(stored: Trace, anew: Trace, *, same_release: bool = False) -> Comparison:
     """Hold the stored findings against those that were made anew from the same inputs.
 
     Args:
         stored: the trace as it was kept.
         anew: what `Recorded.judge` finds by the policy of then.
+        same_release: whether this release has made both, so that there is no reason for other words.
     """
     beyond = stored.refusal is not None and stored.refusal.rule.startswith((*SECRET_RULES, LINT_RULES))
     then = Trace(tuple(f for f in stored.findings if not f.rule.startswith((*SECRET_RULES, LINT_RULES))))
@@ -62,7 +63,7 @@ def compare(stored: Trace, anew: Trace) -> Comparison:
         return Comparison(Outcome.BEYOND if beyond else Outcome.AGREES)
     same = then.admitted == anew.admitted and _rule(then) == _rule(anew)
     rules = _differing(then.findings, anew.findings)
-    return Comparison(Outcome.REPHRASED if same else Outcome.DIFFERS, rules)
+    return Comparison(Outcome.REPHRASED if same and not same_release else Outcome.DIFFERS, rules)
 
 
 def _rule(trace: Trace) -> str:

@@ -2,7 +2,7 @@
 
 Pure: decision in, verdict out. A past decision is judged anew under the version that made it, to see that it can be
 recomputed at all, and then under two policies that are compared. A TPM with certificates is judged by its newest
-accepted evidence as if that came today, see `ca_service.policy.dates` for what of it ages and what does not.
+accepted evidence as if that came today, see `ca_service.policy.outlook.dates` for what of it ages and what does not.
 """
 
 from collections.abc import Sequence
@@ -208,7 +208,7 @@ def entry_of(policy: Policy | None, submission: Submission, rule: str) -> str:
 
 
 def _launch(policy: Policy, submission: Submission, rule: str) -> str:
-    # If none of the entries holds, the most particular one is judged by, see `ca_service.policy.selection`.
+    # If none of the entries holds, the most particular one is judged by, see `ca_service.policy.judging.selection`.
     entry = next(iter(policy.launches.candidates(submission.report)), None)
     if entry is None:
         return "no launch"

@@ -1,6 +1,6 @@
 """Key brokers: what the policy in force says of each, and what rests on it.
 
-They are changed by new versions of the policy, see `ca_service.policy.editing`, and so by ``policy-apply``.
+They are changed by new versions of the policy, see `ca_service.policy.editing.brokers`, and so by ``policy-apply``.
 """
 
 from collections.abc import Iterator, Mapping

@@ -19,10 +19,10 @@ from ca_service.operations.context import Json, instant
 from ca_service.operations.recorded import recorded_of
 from ca_service.policy import Policy, load
 from ca_service.policy.changes import compare
-from ca_service.policy.launch_rules import MEASUREMENT
+from ca_service.policy.judging.launch_rules import MEASUREMENT
 from ca_service.policy.remedies import Case, Edit, Remedy, TokenFacts, edited, remedy, shown
+from ca_service.policy.remedies.resting import Basis, basis
 from ca_service.policy.remedies.writing import document
-from ca_service.policy.resting import Basis, basis
 from ca_service.store import DecisionRow, LedgerQuery, PolicyRow, Store, Transaction
 
 _WITHOUT_CHANGE: Final[Mapping[str, str]] = {

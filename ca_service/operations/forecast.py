@@ -16,7 +16,7 @@ from ca_service.operations.recorded import BATCH
 from ca_service.operations.simulation import LISTED, Versions, read_draft
 from ca_service.operations.simulation_result import Listed
 from ca_service.policy import Policy
-from ca_service.policy.forecast import Fall, endings, fall, is_listed
+from ca_service.policy.outlook.forecast import Fall, endings, fall, is_listed
 from ca_service.store import CertifiedTpm, NewestEvidence, Store
 from vtpm.wire.enrollment import EnrollmentRequest
 from vtpm.wire.errors import WireError

@@ -20,7 +20,7 @@ from ca_service.operations.health_model import (
     shown,
 )
 from ca_service.policy import Policy, load, require_complete
-from ca_service.policy.floors import in_force
+from ca_service.policy.entries.floors import in_force
 from vtpm.wire.report import Product
 
 _DAY: Final = 86_400

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ca_service.audit import ExportedDecisions
-from ca_service.enrollment.recorded import Recorded
+from ca_service.enrollment.recorded import RELEASE, Recorded
 from ca_service.enrollment.replay import Comparison, Outcome, compare
 from ca_service.judgment import BadRequest, NotFound, Record, Unavailable, VtpmCaError
 from ca_service.operations.context import instant
@@ -63,11 +63,11 @@ class Replayed:
 
 
 class _Policies:
-    """Policies by digest, read once; the digest is compared, for a stored text proves nothing."""
+    """Policies of versions, read once; the digest is compared, for a stored text proves nothing."""
 
     def __init__(self, text_of: Callable[[int, str], str | None]) -> None:
         self._text_of = text_of
-        self._read: OrderedDict[str, Policy] = OrderedDict()
+        self._read: OrderedDict[tuple[int, str], Policy] = OrderedDict()
 
     def get(self, version: int, digest: str) -> Policy | None:
         """The policy of a version; None for version 0, which is none.
@@ -77,7 +77,7 @@ class _Policies:
         """
         if version == 0:
             return None
-        known = self._read.get(digest)
+        known = self._read.get((version, digest))
         if known is not None:
             return known
         text = self._text_of(version, digest)
@@ -86,7 +86,7 @@ class _Policies:
         policy = load(text)
         if policy.digest != digest:
             raise BadRequest("policy", f"version {version} is not the one that was decided by")
-        self._read[digest] = policy
+        self._read[version, digest] = policy
         if len(self._read) > _MOST_POLICIES:
             self._read.popitem(last=False)
         return policy
@@ -156,7 +156,7 @@ def _replayed(row: DecisionRow, found: Recorded | VtpmCaError, policies: _Polici
         release = found.inputs.release
         try:
             anew = found.judge(policies.get(row.policy_version, row.policy_digest))
-            comparison = compare(Record.parse(row.trace).trace, anew)
+            comparison = compare(Record.parse(row.trace).trace, anew, same_release=release == RELEASE)
         except BadRequest as error:
             detail = f"{error.path}: {error.detail}" if error.path else error.detail
     return Replayed(

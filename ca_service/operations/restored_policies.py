@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from ca_service.policy import load
-from ca_service.policy.approval import Operators
+from ca_service.policy.document.approval import Operators
 from ca_service.store import (
     PolicyEnd,
     PolicyRow,

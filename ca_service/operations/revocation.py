@@ -14,7 +14,7 @@ from ca_service.operations.context import (
     recorded_cause,
 )
 from ca_service.operations.selection import read_cause
-from ca_service.policy.floors import shown_levels
+from ca_service.policy.entries.floors import shown_levels
 from ca_service.store import BesideRow, Cause, CertificateState, HitRow, MatchRow
 from vtpm.wire.encoding import Members
 from vtpm.wire.report import Product, tcb_components
@@ -26,8 +26,10 @@ LISTED = 1_000
 _SHOWN = 16
 """How many digits of a value that the operator has given himself are shown again."""
 
+POLICY_FIRST = "Let the policy refuse the cause first: what it admits gets certificates again."
+
 ADVICE = (
-    "Let the policy refuse the cause first: what it admits gets certificates again.",
+    POLICY_FIRST,
     "A live TPM is refused from now on. `vtpm-ca instance reset` frees its instance, for another TPM or the same.",
     "keylime looks at no revocation list: delete the agents of these TPMs there.",
     "Run this again when enrolments that are under way have ended, 10 minutes later: it finds what they brought.",

@@ -7,7 +7,7 @@ from datetime import datetime
 from ca_service.judgment import BadRequest, NotFound, Unavailable
 from ca_service.operations.certificates import read_serial
 from ca_service.policy import load
-from ca_service.policy.floors import meets
+from ca_service.policy.entries.floors import meets
 from ca_service.store import Cause, Transaction
 from vtpm.wire.encoding import Members, unb64url
 from vtpm.wire.errors import WireError

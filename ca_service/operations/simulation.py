@@ -19,7 +19,7 @@ from ca_service.operations.context import Json, instant
 from ca_service.operations.recorded import BATCH, recorded, recorded_of
 from ca_service.operations.simulation_result import Certified, Newest, Past
 from ca_service.policy import Policy, load, load_complete, require_safe
-from ca_service.policy.dates import as_of
+from ca_service.policy.outlook.dates import as_of
 from ca_service.store import CertifiedTpm, DecisionRow, NewestEvidence, Store, Transaction
 
 DAYS: Final = 90

@@ -14,8 +14,8 @@ from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
 from ca_service.operations.context import Json, OperationContext, instant
 from ca_service.operations.identity import same_operator
 from ca_service.policy import Policy, load
-from ca_service.policy.approval import operators_for_widening
 from ca_service.policy.changes import Comparison, Effect, compare
+from ca_service.policy.document.approval import operators_for_widening
 from ca_service.store import (
     APPROVED,
     PENDING,
@@ -126,11 +126,11 @@ def _compared(context: OperationContext, look: _Look, policy: Policy) -> tuple[C
     if found.effect is not Effect.WIDENS:
         return found, False
     if look.before is None:
-        rules = [policy.approval]
-    else:
-        # One that cannot be read asks for what its CA's mode does, as one does that says nothing.
-        present = before if look.present == look.before else read_policy(look.present)
-        rules = [each.approval if each is not None else None for each in (before, present)]
+        # Its author may write what he likes there, so to ask for two unless he says "one" would protect nobody.
+        return found, policy.approval == "two"
+    # One that cannot be read asks for what its CA's mode does, as one does that says nothing.
+    present = before if look.present == look.before else read_policy(look.present)
+    rules = [each.approval if each is not None else None for each in (before, present)]
     asked = {operators_for_widening(stated, context.public.mode) for stated in rules}
     return found, "two" in asked
 

@@ -5,20 +5,24 @@ A policy is a TOML document. `load` reads it strictly and builds the indexes tha
 no document at all denies everything; `judge_launch` gives the findings of the first of them without looking twice at
 the same launch. `load_complete` refuses a document that leaves a question open or cannot be meant. `with_given_up`
 puts the permissive entries of a simulation CA in the place of checks that stand elsewhere. `policies/` holds examples.
+
+A reader's way: `document` has the form of what operators write, `reading` makes `entries` of it, `allowlist` puts them
+behind indexes, `judging` holds evidence against them. About policies themselves: `changes` says how two differ,
+`remedies` what would have admitted a refusal, `outlook` what a policy says on another day, `editing` changes one entry.
 """
 
 from ca_service.policy.allowlist import Policy, kbs_for, load, load_complete, require_complete, require_safe
-from ca_service.policy.brokers import EarDemand, KbsEntry
-from ca_service.policy.checks import PROFILE_ADMITTED, checks, launch_checks, with_given_up
-from ca_service.policy.ephemeral import EphemeralTerms
-from ca_service.policy.examples import example_document
-from ca_service.policy.expectations import MOST_FILES, Expectation
-from ca_service.policy.facts import LaunchFacts, PolicyFacts
-from ca_service.policy.fleet import judge_launch
-from ca_service.policy.launches import LaunchEntry, PlatformEntry
+from ca_service.policy.document.examples import example_document
+from ca_service.policy.entries.brokers import EarDemand, KbsEntry
+from ca_service.policy.entries.ephemeral import EphemeralTerms
+from ca_service.policy.entries.expectations import MOST_FILES, Expectation
+from ca_service.policy.entries.launches import LaunchEntry, PlatformEntry
+from ca_service.policy.entries.terms import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S, LimitTerms
+from ca_service.policy.judging.checks import PROFILE_ADMITTED, checks, launch_checks, with_given_up
+from ca_service.policy.judging.facts import LaunchFacts, PolicyFacts
+from ca_service.policy.judging.fleet import judge_launch
+from ca_service.policy.judging.unsafe import UNSAFE_RULES
 from ca_service.policy.summary import in_words, summary
-from ca_service.policy.terms import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S, LimitTerms
-from ca_service.policy.unsafe import UNSAFE_RULES
 
 __all__ = [
     "MOST_FILES",

@@ -7,21 +7,21 @@ from datetime import datetime
 from typing import Final, TypeVar, cast
 
 from ca_service.judgment import BadRequest
-from ca_service.policy import document
-from ca_service.policy.approval import Operators
-from ca_service.policy.brokers import KbsEntry
-from ca_service.policy.document import IakProfile
-from ca_service.policy.ephemeral import EphemeralReader, EphemeralTerms
-from ca_service.policy.expectations import Expectation, ExpectationReader
-from ca_service.policy.garbage import uncollected
-from ca_service.policy.launches import LaunchIndex, PlatformEntry
-from ca_service.policy.questions import Contradiction, Unstated
-from ca_service.policy.reading import Reader, TemplateReader
-from ca_service.policy.reading_kbs import BrokerReader
-from ca_service.policy.reading_launch import LaunchReader, PlatformReader
-from ca_service.policy.terms import LimitTerms, certificate_days
-from ca_service.policy.unsafe import given_up
-from ca_service.policy.warnings import (
+from ca_service.policy.document import tables
+from ca_service.policy.document.approval import Operators
+from ca_service.policy.document.tables import IakProfile
+from ca_service.policy.entries.brokers import KbsEntry
+from ca_service.policy.entries.ephemeral import EphemeralReader, EphemeralTerms
+from ca_service.policy.entries.expectations import Expectation, ExpectationReader
+from ca_service.policy.entries.launches import LaunchIndex, PlatformEntry
+from ca_service.policy.entries.terms import LimitTerms, certificate_days
+from ca_service.policy.judging.unsafe import given_up
+from ca_service.policy.reading.brokers import BrokerReader
+from ca_service.policy.reading.garbage import uncollected
+from ca_service.policy.reading.launches import LaunchReader, PlatformReader
+from ca_service.policy.reading.questions import Contradiction, Unstated
+from ca_service.policy.reading.reader import Reader, TemplateReader
+from ca_service.policy.reading.warnings import (
     broker_warnings,
     ephemeral_warnings,
     launch_warnings,
@@ -121,7 +121,7 @@ def load(text: str) -> Policy:
             members, empty lists, keys, measurements or names listed twice, overlapping patterns, a constraint that is
             both stated and given up, floors that contradict each other (path and entry).
     """
-    table, content = document.read(text)
+    table, content = tables.read(text)
     platforms, launches, brokers = PlatformReader(content), LaunchReader(content), BrokerReader(content)
     by_name = platforms.read(table.platform)
     index = launches.read(table.launch, by_name)
@@ -132,7 +132,7 @@ def load(text: str) -> Policy:
     out = given_up(unsafe)
     return Policy(
         text=text,
-        digest=hashlib.sha256(canonical(document.plain(content))).hexdigest(),
+        digest=hashlib.sha256(canonical(tables.plain(content))).hexdigest(),
         grant_max_age=None if table.grant is None else table.grant.max_age_s,
         kbs=by_key,
         launches=index,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from ca_service.policy.allowlist import Policy
-from ca_service.policy.terms import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S
+from ca_service.policy.entries.terms import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S
 from vtpm.wire.templates import Role
 
 

@@ -5,8 +5,8 @@ comes when the version needs nobody's approval any more and goes if it is ended 
 
 Two things bring a version in force: that its time has come, by the clock of whoever asks, or that it was released
 when its time had come already. It stays in force until a later version takes its place. So a clock that is wrong
-can delay a version that was announced for a time to come, and nothing else: neither does one that was to hold at once
-wait for anybody's clock, nor does an earlier one judge again after a later one has.
+can delay or hasten a version that was announced for a time to come, and approved, and nothing else: neither does one
+that was to hold at once wait for anybody's clock, nor does an earlier one judge again after a later one has.
 """
 
 from collections import defaultdict

@@ -10,7 +10,7 @@ from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, Verdict, judge_all
 from ca_service.operations import OperationContext, perform
 from ca_service.policy import UNSAFE_RULES, LaunchFacts, checks, launch_checks, load_complete
-from ca_service.policy.unsafe import UnsafeAllowed
+from ca_service.policy.judging.unsafe import UnsafeAllowed
 from ca_service.store import open_store
 from vtpm.lab.attacks import ATTACKS
 from vtpm.lab.attacks.scene import allow_list

@@ -152,7 +152,7 @@ def reload_under_load(site: Site, nodes: list[Node], changes: int, machines: int
         assert clients.failed == []
         judged = {(digest, stage): used for digest, stage, *used in versions_used(store)}
     suspended = {v for n, v in enumerate(sorted(versions.commits)[1:]) if n % SUSPENDS == SUSPENDS - 1}
-    counts: Counter = Counter()
+    counts = Counter({"versions": len({version for version, _rule, _admitted in judged.values()})})
     for asked in clients.asked:
         counts[f"{asked.step} {asked.answer.status}"] += 1
         found = judged.get((asked.digest, asked.step))
@@ -161,7 +161,6 @@ def reload_under_load(site: Site, nodes: list[Node], changes: int, machines: int
             assert asked.step == "activate"
             found = judged[asked.digest, "enroll"]
         version, rule, admitted = found
-        counts["versions"] = len({*[used[0] for used in judged.values()]})
         assert versions.in_force(version, asked.begun, asked.ended), (asked, version)
         assert bool(admitted) == (version not in suspended)
         if asked.answer.status == FORBIDDEN:

@@ -165,6 +165,12 @@ def _drawn_place(content: dict, data: st.DataObject) -> tuple[object, object, ob
             return place, name, value
 
 
+def permissive(content: dict, data: st.DataObject, most: int = 2) -> dict:
+    """The document, often with some permissive entries."""
+    names = data.draw(st.lists(st.sampled_from(sorted(UNSAFE_RULES)), unique=True, max_size=most))
+    return content | {"unsafe": [{"name": name, "gives_up": "x"} for name in names]} if names else content
+
+
 def drawn_policies(
     content: dict, data: st.DataObject, most: int = 6, loaded: Callable[[str], Policy] = load
 ) -> list[Policy]:

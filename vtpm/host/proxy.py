@@ -133,6 +133,10 @@ class HostProxy:
                 self._stopping.wait(0.1)
                 continue
             with self._lock:
+                if self._stopping.is_set():
+                    # It came while `stop` ended the others, and nobody else would end it.
+                    connection.close()
+                    return
                 self._open.add(connection)
             threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
 

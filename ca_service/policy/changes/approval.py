@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from ca_service.policy.approval import Operators, operators_for_widening
 from ca_service.policy.changes.effects import Effect, Step
+from ca_service.policy.document.approval import Operators, operators_for_widening
 
 
 def compare_approval(old: Operators | None, new: Operators | None, mode: str) -> Iterator[Step]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 
 from ca_service.policy.allowlist import Policy
-from ca_service.policy.brokers import EarDemand, KbsEntry
 from ca_service.policy.changes.effects import Change, Effect, Step, about
 from ca_service.policy.changes.orders import (
     Stand,
@@ -15,7 +14,8 @@ from ca_service.policy.changes.orders import (
     optional,
     worded,
 )
-from ca_service.policy.resources import ANY, Pattern
+from ca_service.policy.entries.brokers import EarDemand, KbsEntry
+from ca_service.policy.entries.resources import ANY, Pattern
 
 _TRUSTED = "trusted"
 

@@ -20,8 +20,8 @@ from ca_service.policy.changes.orders import (
     permission,
 )
 from ca_service.policy.changes.tests import compare_tests
-from ca_service.policy.checks import SIMULATION
-from ca_service.policy.terms import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S
+from ca_service.policy.entries.terms import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S
+from ca_service.policy.judging.checks import SIMULATION
 from vtpm.wire.templates import Role
 
 

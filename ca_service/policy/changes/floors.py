@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from ca_service.policy.changes.effects import Step
 from ca_service.policy.changes.orders import Order, Stand, constraint, least, levels
-from ca_service.policy.floors import Floor, in_force
-from ca_service.policy.launches import PlatformEntry
+from ca_service.policy.entries.floors import Floor, in_force
+from ca_service.policy.entries.launches import PlatformEntry
 from vtpm.wire.report import Product
 
 _ALWAYS: Final = datetime.min.replace(tzinfo=UTC)

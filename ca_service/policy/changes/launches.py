@@ -19,7 +19,7 @@ from ca_service.policy.changes.orders import (
     permission,
     worded,
 )
-from ca_service.policy.launches import LaunchEntry, LaunchIndex, PlatformEntry
+from ca_service.policy.entries.launches import LaunchEntry, LaunchIndex, PlatformEntry
 
 
 @dataclass(frozen=True)

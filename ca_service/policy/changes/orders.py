@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from ca_service.policy.bits import BitDemand
 from ca_service.policy.changes.effects import Effect, Step
-from ca_service.policy.floors import shown_levels
+from ca_service.policy.document.bits import BitDemand
+from ca_service.policy.entries.floors import shown_levels
 
 T = TypeVar("T")
 

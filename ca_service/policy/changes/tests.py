@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from ca_service.policy.changes.effects import Change, Effect
-from ca_service.policy.expectations import Expectation
+from ca_service.policy.entries.expectations import Expectation
 
 
 def compare_tests(old: Sequence[Expectation], new: Sequence[Expectation]) -> Iterator[Change]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from ca_service.policy.brokers import KbsEntry
+from ca_service.policy.entries.brokers import KbsEntry
 from ca_service.policy.remedies.case import Case, Listed
 from ca_service.policy.remedies.easing import GIVEN_UP_WIDTH
 from ca_service.policy.remedies.edits import Edit, Step, add, drop, found, put

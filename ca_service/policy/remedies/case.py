@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ca_service.policy.allowlist import Policy
-from ca_service.policy.facts import LaunchFacts, PolicyFacts
+from ca_service.policy.judging.facts import LaunchFacts, PolicyFacts
 from ca_service.policy.remedies.edits import Content
 
 

@@ -11,9 +11,9 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
-from ca_service.policy.bits import GUEST_POLICY, OTHER, PLATFORM_INFO
-from ca_service.policy.facts import LaunchFacts
-from ca_service.policy.reading_launch import LAUNCH_MEMBERS, PLATFORM_MEMBERS
+from ca_service.policy.document.bits import GUEST_POLICY, OTHER, PLATFORM_INFO
+from ca_service.policy.judging.facts import LaunchFacts
+from ca_service.policy.reading.launches import LAUNCH_MEMBERS, PLATFORM_MEMBERS
 from ca_service.policy.remedies.edits import Step, add, drop, found, put
 from vtpm.wire.report import Report
 from vtpm.wire.report_bits import guest_policy_abi

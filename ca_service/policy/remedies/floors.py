@@ -8,8 +8,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from ca_service.policy.facts import LaunchFacts
-from ca_service.policy.reading_launch import FLOOR_MEMBERS
+from ca_service.policy.judging.facts import LaunchFacts
+from ca_service.policy.reading.launches import FLOOR_MEMBERS
 from ca_service.policy.remedies.easing import Ease, Table
 from ca_service.policy.remedies.edits import Step, put
 from vtpm.wire.report import Report, tcb_components

@@ -7,9 +7,11 @@ from collections.abc import Container, Iterator, Mapping
 from typing import Any, Final
 
 from ca_service.policy.allowlist import Policy
-from ca_service.policy.launch_rules import LAUNCH_DEMANDS, MEASUREMENT
-from ca_service.policy.launches import LaunchEntry, PlatformEntry
-from ca_service.policy.reading_launch import LAUNCH_MEMBERS
+from ca_service.policy.entries.launches import LaunchEntry, PlatformEntry
+from ca_service.policy.judging.launch_rules import LAUNCH_DEMANDS, MEASUREMENT
+from ca_service.policy.judging.selection import PROFILE_CAPABILITIES
+from ca_service.policy.judging.unsafe import CAPABILITIES
+from ca_service.policy.reading.launches import LAUNCH_MEMBERS
 from ca_service.policy.remedies import easing
 from ca_service.policy.remedies.case import Case, Listed
 from ca_service.policy.remedies.easing import Ease, Table
@@ -24,8 +26,6 @@ from ca_service.policy.remedies.platforms import (
     platform_edits,
     platform_for,
 )
-from ca_service.policy.selection import PROFILE_CAPABILITIES
-from ca_service.policy.unsafe import CAPABILITIES
 
 MOST_MODELS: Final = 64
 """Kinds of entries that are looked at for the one that comes nearest to a launch that is not listed."""

@@ -4,9 +4,9 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ca_service.policy.launches import PlatformEntry
-from ca_service.policy.platform_rules import PLATFORM_DEMANDS
-from ca_service.policy.reading_launch import FLOOR_MEMBERS
+from ca_service.policy.entries.launches import PlatformEntry
+from ca_service.policy.judging.platform_rules import PLATFORM_DEMANDS
+from ca_service.policy.reading.launches import FLOOR_MEMBERS
 from ca_service.policy.remedies import easing, floors
 from ca_service.policy.remedies.case import Case, Listed
 from ca_service.policy.remedies.easing import Ease, Table

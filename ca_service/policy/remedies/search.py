@@ -12,9 +12,10 @@ from typing import Final
 
 from ca_service.judgment import BadRequest, Finding, Trace, Verdict
 from ca_service.policy.allowlist import Policy, load
-from ca_service.policy.checks import PROFILE_ADMITTED, rules_out
-from ca_service.policy.launch_rules import LAUNCH_DEMANDS
-from ca_service.policy.platform_rules import PLATFORM_DEMANDS
+from ca_service.policy.judging.checks import PROFILE_ADMITTED, rules_out
+from ca_service.policy.judging.launch_rules import LAUNCH_DEMANDS
+from ca_service.policy.judging.platform_rules import PLATFORM_DEMANDS
+from ca_service.policy.judging.unsafe import CAPABILITIES
 from ca_service.policy.remedies import writing
 from ca_service.policy.remedies.brokers import broker_options, owners
 from ca_service.policy.remedies.case import Case, Listed
@@ -22,7 +23,6 @@ from ca_service.policy.remedies.edits import Content, Edit, edited
 from ca_service.policy.remedies.launches import launch_options, models
 from ca_service.policy.remedies.options import Option, smallest_first
 from ca_service.policy.remedies.tables import table_options
-from ca_service.policy.unsafe import CAPABILITIES
 
 MOST_JUDGED: Final = 200
 """How often a decision is judged in one search."""

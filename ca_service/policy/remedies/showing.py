@@ -6,8 +6,8 @@ from typing import Final
 from ca_service.judgment import BadRequest
 from ca_service.policy.allowlist import Policy, load
 from ca_service.policy.changes import Effect, compare
-from ca_service.policy.document import plain
-from ca_service.policy.form import shown_path
+from ca_service.policy.document.form import shown_path
+from ca_service.policy.document.tables import plain
 from ca_service.policy.remedies import writing
 from ca_service.policy.remedies.edits import Act, Content, Edit, Step, edited, found, position
 from ca_service.policy.remedies.search import Remedy

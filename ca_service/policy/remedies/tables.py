@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, get_args
 
-from ca_service.policy.checks import PROFILE_ADMITTED, VOLATILE
-from ca_service.policy.document import EphemeralProfile
+from ca_service.policy.document.tables import EphemeralProfile
+from ca_service.policy.judging.checks import PROFILE_ADMITTED, VOLATILE
 from ca_service.policy.remedies.case import Case, Listed
 from ca_service.policy.remedies.edits import Edit, Step, add, drop, found, put
 from ca_service.policy.remedies.options import Option

@@ -292,8 +292,10 @@ NONSENSE = {
     ),
     "a policy that is no text": ("UPDATE policies SET text = x'ff'", {"policy.unreadable": 1}),
     "a policy of a far version": (
-        """INSERT INTO policies (version, digest, text, applied_at, applied_by)
-        SELECT 9223372036854775807, digest, text, applied_at, applied_by FROM policies""",
+        (
+            "INSERT INTO policies (version, digest, text, applied_at, applied_by)"
+            " SELECT 9223372036854775807, digest, text, applied_at, applied_by FROM policies"
+        ),
         {"policy.missing": 1},
     ),
     "a time of a policy": (

@@ -180,7 +180,7 @@ class TestPolicy:
     @pytest.mark.parametrize("verb", ["check", "apply"])
     def test_bad_documents(self, here, empty, tmp_path, policy_file, verb):
         where = ("--dir", empty) if verb == "apply" else ()
-        expected = {b"schema = ": 1, b"schema = 9": 1, b"": 1, b"\xff\x00\xfe": 2, b"#" * (5 << 20): 2}
+        expected = {b"schema = ": 1, b"schema = 9": 1, b"": 1, b"\xff\x00\xfe": 2, b"#" * (17 << 20): 2}
         for content, code in expected.items():
             policy_file.write_bytes(content)
             done = here("policy", verb, policy_file, *where)

@@ -361,6 +361,8 @@ class TestFlights:
         begun.wait(20)
         with pytest.raises(Unavailable, match="too many requests"):
             flights.join("b", job, 0)
+        # Whoever comes after the landing has a flight of his own.
+        until(lambda: flights._waiting == len(threads))
         gate.set()
         for thread in threads:
             thread.join()

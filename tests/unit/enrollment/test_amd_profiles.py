@@ -169,6 +169,7 @@ class TestAnHonestGuest:
 
     def test_without_any_policy(self, world, store, guest, helpers, profile):
         with store.write() as tx:
+            tx.connection.exec_driver_sql("DELETE FROM policy_starts")
             tx.connection.exec_driver_sql("DELETE FROM policies")
         error = refusal(world.enroller(store), helpers.encode(guest.request(profile)))
         assert refused_by(store, error) == ["policy.in-force"]

@@ -11,11 +11,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from policy_edits import drawn_policies, written
+from policy_edits import drawn_policies, permissive, written
 
 from ca_service.enrollment import revoke
 from ca_service.enrollment.submission import Submission
-from ca_service.policy import UNSAFE_RULES, load
+from ca_service.policy import load
 from ca_service.policy.changes import Effect, compare
 from ca_service.profiles import serial_hex
 from vtpm.wire.amd_evidence import SERVICES_PROFILE, VTPM_PROFILE
@@ -132,11 +132,6 @@ def test_the_submissions_meet_every_kind_of_answer(world, content, submissions, 
         "", "certify.present", "ledger.counter", "ledger.instance-occupied", "ledger.key-id-unique",
         "ledger.key-unique", "ledger.not-revoked", "snp.vmpl", "kbs.listed", "kbs.origin", "grant.age",
     }  # fmt: skip
-
-
-def permissive(content, data):
-    names = data.draw(st.lists(st.sampled_from(sorted(UNSAFE_RULES)), unique=True, max_size=2))
-    return content | {"unsafe": [{"name": name, "gives_up": "x"} for name in names]} if names else content
 
 
 def admits_nobody_new(world, content, submissions, decided, data):

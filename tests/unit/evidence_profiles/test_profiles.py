@@ -18,7 +18,7 @@ from ca_service.evidence.profiles import (
     readers,
 )
 from ca_service.judgment import Verdict, judge_all
-from ca_service.policy.checks import PROFILE_CAPABILITIES
+from ca_service.policy.judging.checks import PROFILE_CAPABILITIES
 from vtpm.wire.amd_evidence import SERVICES_PROFILE, VTPM_PROFILE, ServicesManifest
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import EVIDENCE_PROFILES, EnrollmentRequest

@@ -328,6 +328,22 @@ class TestSocket:
         with pytest.raises(UsageError):
             HostProxy(tmp_path / ("x" * 200), Behaviour(config)).bind()
 
+    def test_stop_ends_one_that_comes_meanwhile(self, config, socket_path, monkeypatch):
+        proxy = HostProxy(socket_path, Behaviour(config))
+        ours, theirs = socket.socketpair()
+
+        class Listener:
+            def accept(self):
+                # As when another thread stops the proxy just after the kernel has let somebody in.
+                proxy._stopping.set()
+                return theirs, ""
+
+        monkeypatch.setattr(proxy, "_listener", Listener())
+        proxy.serve()
+        with ours:
+            ours.settimeout(5)
+            assert ours.recv(1) == b""
+
     def test_stop_ends_open_exchanges(self, config, connect, socket_path):
         with HostProxy(socket_path, Behaviour(config)):
             svsm = connect()

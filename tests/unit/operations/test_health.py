@@ -31,6 +31,7 @@ from ca_service.operations.health_model import (
     Unit,
     shown,
 )
+from ca_service.policy import load
 from ca_service.store import IntentRow, IntentState, IssuerState, PolicyRow, open_store, schema
 from vtpm.wire.message_fields import time_text
 
@@ -452,7 +453,7 @@ class TestPolicy:
         """Silence about release policies meant any of them, and does so still."""
         text = desk.world.policy().replace('unconstrained = ["release-policy"]\n', "")
         with desk.store.write() as tx:
-            tx.policies.append("00", text, desk.world.time, "t")
+            tx.policies.append(load(text).digest, text, desk.world.time, "t")
         status, detail = ask("policy")
         assert (status, "kbs[0].release_policies: must be stated" in detail) == (WARNING, True)
 

@@ -95,7 +95,9 @@ class Histories(RuleBasedStateMachine):
     def waits(self, v: Version) -> bool:
         if v.over or v.begins is not None or v.number < self.present():
             return False
-        return self.followed(self.earliest(v.wanted)) == v.base
+        # By a clock that went back, what had been in force when a later one was scheduled may be to come again.
+        overtaken = any(o.number > v.number for o in self.coming())
+        return not overtaken and self.followed(self.earliest(v.wanted)) == v.base
 
     def widens(self, base: int, width: int, asked: str) -> bool:
         if not base:
@@ -136,9 +138,15 @@ class Histories(RuleBasedStateMachine):
     def apply(self, who: str, width: int, asked: str, minutes: int | None) -> None:
         self.put(who, width, asked, minutes)
 
-    @rule(who=st.sampled_from(WHO), width=st.integers(1, 5), minutes=st.sampled_from([10, 20]))
-    def schedule(self, who: str, width: int, minutes: int) -> None:
-        self.put(who, width, "", minutes)
+    @rule(who=st.sampled_from(WHO), widths=st.tuples(st.integers(1, 3), st.integers(1, 5)))
+    def schedule(self, who: str, widths: tuple[int, int]) -> None:
+        """One after the other, and maybe one that has to wait."""
+        for minutes, width in zip((10, 30), widths, strict=True):
+            self.put(who, width, "", minutes)
+
+    @rule(who=st.sampled_from(WHO))
+    def propose(self, who: str) -> None:
+        self.put(who, 6, "", None)
 
     def put(self, who: str, width: int, asked: str, minutes: int | None) -> None:
         wanted = None if minutes is None else self.team.now + timedelta(minutes=minutes)

@@ -108,12 +108,12 @@ class TestFourEyes:
     @pytest.mark.parametrize(
         ("mode", "rule", "state"),
         [
-            ("production", "", "waiting"),
+            ("production", "", "in-force"),
             ("production", "two", "waiting"),
             ("production", "one", "in-force"),
             ("simulation", "", "in-force"),
             ("simulation", "two", "waiting"),
-            ("", "", "waiting"),
+            ("", "", "in-force"),
         ],
     )
     def test_the_first_version_is_judged_by_its_own_word(self, fresh, mode, rule, state):
@@ -329,6 +329,15 @@ class TestClocks:
         assert nodes.in_force() == 2
         assert refusal(nodes, BOB, "withdraw", version=2).code == "policy-state"
         assert nodes.put(BOB, 60)["state"] == "waiting"
+
+    def test_what_a_later_version_has_overtaken_does_not_come_back_with_the_clock(self, nodes):
+        nodes.put(ALICE, 50, at="2026-11-26T13:00:00Z")
+        nodes.put(ALICE, 200)
+        nodes.now = NOON + HOUR
+        nodes.put(BOB, 40, at="2026-11-26T15:00:00Z")
+        nodes.now = NOON
+        assert nodes.states() == ["in-force", "scheduled", "dropped", "scheduled"]
+        assert refusal(nodes, BOB, "approve", version=3).code == "policy-base"
 
     def test_a_decision_of_the_future_does_not_hasten_what_was_applied_later(self, nodes):
         nodes.now = NOON + 1000 * HOUR

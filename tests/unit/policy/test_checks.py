@@ -9,7 +9,7 @@ import pytest
 from ca_service.evidence.ear import EAR_CHECKS, EarEvidence
 from ca_service.judgment import Verdict, failed, judge_all, judge_until_failure
 from ca_service.policy import PolicyFacts, checks, kbs_for, launch_checks, load, with_given_up
-from ca_service.policy.selection import PROFILE_CAPABILITIES
+from ca_service.policy.judging.selection import PROFILE_CAPABILITIES
 from vtpm.wire.report import pack_report
 
 ALL_KBS_RULES = ["kbs.listed", "kbs.status", "kbs.valid", "kbs.resource", "kbs.origin", "kbs.release-policy"]

@@ -30,19 +30,19 @@ from ca_service.policy import (
     load,
     load_complete,
 )
-from ca_service.policy.bits import GUEST_POLICY
-from ca_service.policy.document import CertificatesTable, LimitsTable, UnsafeName, ValidityTable
-from ca_service.policy.document_kbs import KbsConstraint, KbsTable
-from ca_service.policy.document_launch import (
+from ca_service.policy.document.bits import GUEST_POLICY
+from ca_service.policy.document.kbs import KbsConstraint, KbsTable
+from ca_service.policy.document.launch import (
     LaunchConstraint,
     LaunchTable,
     PlatformConstraint,
     PlatformTable,
     ProductName,
 )
-from ca_service.policy.reading_kbs import KBS_MEMBERS
-from ca_service.policy.reading_launch import FLOOR_MEMBERS, LAUNCH_MEMBERS, PLATFORM_MEMBERS
-from ca_service.policy.syntax import MAX_DOCUMENT
+from ca_service.policy.document.syntax import MAX_DOCUMENT
+from ca_service.policy.document.tables import CertificatesTable, LimitsTable, UnsafeName, ValidityTable
+from ca_service.policy.reading.brokers import KBS_MEMBERS
+from ca_service.policy.reading.launches import FLOOR_MEMBERS, LAUNCH_MEMBERS, PLATFORM_MEMBERS
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.report import Product
 from vtpm.wire.templates import Role

@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 
 from ca_service.judgment import BadRequest, Conflict, NotFound, VtpmCaError
 from ca_service.policy import load
-from ca_service.policy.editing import (
+from ca_service.policy.editing.brokers import (
     Terms,
     compromised,
     suspended,
     trusted,
     with_broker,
 )
-from ca_service.policy.key_file import read_key
-from ca_service.policy.layout import entries
+from ca_service.policy.editing.key_file import read_key
+from ca_service.policy.editing.layout import entries
 from vtpm.wire.jwk import EcJwk
 
 AT = datetime(2026, 11, 26, 12, tzinfo=UTC)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ca_service.evidence.profiles import is_ephemeral
 from ca_service.judgment import BadRequest
 from ca_service.policy import EphemeralTerms, load
-from ca_service.policy.document import MAX_EPHEMERAL_DAYS
+from ca_service.policy.document.tables import MAX_EPHEMERAL_DAYS
 from ca_service.profiles import EPHEMERAL_LIMIT
 
 SERVICES, VTPM = "amd-svsm-services", "amd-svsm-vtpm:0"

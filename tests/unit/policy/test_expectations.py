@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ca_service.judgment import BadRequest
 from ca_service.policy import MOST_FILES, Expectation, load
 from ca_service.policy.changes import Effect, compare
-from ca_service.policy.document_tests import MOST_TESTS
+from ca_service.policy.document.tests import MOST_TESTS
 
 ONE, OTHER = "ab" * 32, "cd" * 32
 ADMITTED = {"name": "good", "evidence": "evidence/good.json", "expect": "admitted"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ca_service.judgment import Verdict, judge_all
 from ca_service.policy import LaunchFacts, launch_checks, load
-from ca_service.policy.forecast import FLOOR_RULES, UNSTATED, Shortfall, endings, fall, is_listed
+from ca_service.policy.outlook.forecast import FLOOR_RULES, UNSTATED, Shortfall, endings, fall, is_listed
 from vtpm.wire.report import Product
 
 AT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

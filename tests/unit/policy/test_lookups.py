@@ -8,8 +8,8 @@ import pytest
 
 from ca_service.judgment import judge_all
 from ca_service.policy import checks, judge_launch, kbs_for, launch_checks, load
-from ca_service.policy.bits import BitDemand
-from ca_service.policy.launches import LaunchIndex
+from ca_service.policy.document.bits import BitDemand
+from ca_service.policy.entries.launches import LaunchIndex
 from vtpm.wire.report import Report
 
 MANY = 40

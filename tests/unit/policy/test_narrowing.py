@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ca_service.judgment import BadRequest, Finding
 from ca_service.policy import UNSAFE_RULES, load
-from ca_service.policy.launches import LaunchIndex
-from ca_service.policy.resources import ANY, lookup, overlaps
+from ca_service.policy.entries.launches import LaunchIndex
+from ca_service.policy.entries.resources import ANY, lookup, overlaps
 from vtpm.wire.report import REPORT_SIZE, Product, Report
 
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

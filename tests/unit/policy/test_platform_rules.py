@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ca_service.judgment import BadRequest, Verdict
 from ca_service.policy import load
-from ca_service.policy.bits import GUEST_POLICY, PLATFORM_INFO
-from ca_service.policy.floors import Floor, in_force, lowered, meets
+from ca_service.policy.document.bits import GUEST_POLICY, PLATFORM_INFO
+from ca_service.policy.entries.floors import Floor, in_force, lowered, meets
 from vtpm.wire.report import TCB_LAYOUT, Product
 
 MILAN = (4, 0, 27, 219)

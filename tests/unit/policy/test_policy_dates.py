@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ca_service.policy import load
-from ca_service.policy.dates import as_of
+from ca_service.policy.outlook.dates import as_of
 from vtpm.wire.report import Product
 
 AT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -13,7 +13,7 @@ from document_edits import drop, edited, put
 
 from ca_service.judgment import BadRequest
 from ca_service.policy import example_document, load
-from ca_service.policy.schema import FILE, document_schema, main, text
+from ca_service.policy.document.schema import FILE, document_schema, main, text
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,7 +32,7 @@ def accepts(schema):
 
 
 def test_the_schema_that_is_kept_is_that_of_this_release():
-    assert (ROOT / FILE).read_text(encoding="utf-8") == text(), "python -m ca_service.policy.schema"
+    assert (ROOT / FILE).read_text(encoding="utf-8") == text(), "python -m ca_service.policy.document.schema"
 
 
 def test_it_is_written_and_compared_by_a_command(tmp_path):

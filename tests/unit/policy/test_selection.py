@@ -6,7 +6,7 @@ import pytest
 
 from ca_service.judgment import BadRequest
 from ca_service.policy import load
-from ca_service.policy.selection import judged
+from ca_service.policy.judging.selection import judged
 
 
 @pytest.fixture

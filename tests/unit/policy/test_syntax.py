@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ca_service.judgment import BadRequest
 from ca_service.policy import example_document, load
-from ca_service.policy.syntax import MAX_DOCUMENT, MOST_PARTS, parse
+from ca_service.policy.document.syntax import MAX_DOCUMENT, MOST_PARTS, parse
 
 LONG = "x." * MOST_PARTS + "x"
 """A key of one part too many."""

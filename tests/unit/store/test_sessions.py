@@ -86,7 +86,7 @@ def test_a_transaction_is_not_used_after_its_end(store: Store, at: datetime):
     with store.write() as tx:
         tx.blocked_keys.add(BlockedKeyRow("k", at, "me", "why"))
     for use in (
-        tx.views.standing,
+        lambda: tx.views.standing(at),
         lambda: tx.blocked_keys.add(BlockedKeyRow("l", at, "me", "why")),
     ):
         with pytest.raises(VtpmCaError, match="after its end"):

@@ -1,0 +1,1 @@
+"""Editing one entry of a document in its own lines, so that comments and layout stay."""

@@ -1,0 +1,1 @@
+"""The checks that a policy stands for, and what they look at."""

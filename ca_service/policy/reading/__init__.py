@@ -1,0 +1,1 @@
+"""From a document to its entries: what cannot be meant, what is left open, what wants a second look."""

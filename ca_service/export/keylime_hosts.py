@@ -95,7 +95,7 @@ def store_warning(store: Path, root: Path = Path("/")) -> str | None:
             return None
         base = next((root / base for base in _BASES if (root / base).exists()), None)
     except OSError as error:
-        return _unreadable(Path(error.filename))
+        return _unreadable(Path(error.filename or root))
     if base is None:
         return (
             f"keylime is configured on this machine, but without {root / _BASES[0]}: its registrar takes its own "
@@ -134,6 +134,9 @@ def _judge(files: Sequence[Path], store: Path) -> str | None:
             f"{files[0]} says {_OPTION} = {named}: that is another folder for each working directory. Write the "
             "whole path."
         )
-    if Path(named).resolve() != store.resolve():
-        return f"keylime on this machine looks into {named}, and not into {store.absolute()}."
-    return None
+    try:
+        same = Path(named).resolve() == store.resolve()
+    except (OSError, ValueError, RuntimeError):
+        # No name of a file, or links that lead in a circle.
+        same = False
+    return None if same else f"keylime on this machine looks into {named}, and not into {store.absolute()}."

@@ -86,6 +86,14 @@ def test_the_right_folder_is_not(files, host, tmp_path):
     assert store_warning(store, root) is None
 
 
+def test_a_name_that_leads_nowhere(host, tmp_path):
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    for named in (f"{tmp_path}/a\0b", circle / "store"):
+        root = host({"etc/keylime/tenant.conf": conf(named)})
+        assert "looks into" in store_warning(tmp_path / "store", root)
+
+
 def test_a_configuration_that_may_not_be_read(host, tmp_path, monkeypatch):
     root = host({"etc/keylime/tenant.conf": conf("x")})
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import secrets
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +15,16 @@ from ca_service.cli.ek_check import ek_check_config
 from ca_service.cli.files import read_text
 from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
-from ca_service.export import AGENT_NOTE, ExportRole, export_keylime, trusted_issuers
+from ca_service.export import (
+    AGENT_NOTE,
+    ExportReport,
+    ExportRole,
+    Setting,
+    export_keylime,
+    keylime_settings,
+    store_warning,
+    trusted_issuers,
+)
 from ca_service.judgment import BadRequest, Conflict
 from ca_service.keys import (
     CeremonyConfig,
@@ -178,31 +188,55 @@ export.add_command(ek_check_config)
 @click.argument("dest", type=PathName(directory=True))
 @click.option("--role", type=click.Choice(["ek", "devid"]), help="for a host that checks only these")
 @click.option("--check", is_flag=True, help="change nothing; exit 1 if the folder is not as it should be")
+@click.option("--dry-run", is_flag=True, help="change nothing; say what would be done")
 @with_directory
 @with_json
-def keylime(dest: Path, role: ExportRole | None, directory: Path, *, check: bool, as_json: bool) -> None:
+def keylime(
+    dest: Path, role: ExportRole | None, directory: Path, *, check: bool, dry_run: bool, as_json: bool
+) -> None:
     """Make DEST a keylime tpm_cert_store that trusts this CA's issuing CAs of all generations, but for retired ones.
 
-    Files of other issuers in DEST stay as they are.
+    Files of other issuers in DEST stay as they are. Then it says what keylime's own configuration must hold, and warns
+    if keylime on this machine looks into another folder.
     """
+    if check and dry_run:
+        raise click.UsageError("--check and --dry-run are two things: take one of them")
     issuers = trusted_issuers(open_public(directory), run(directory, "issuer-certificates")["trusted"])
-    report = export_keylime(dest, issuers, role, check=check)
+    report = export_keylime(dest, issuers, role, check=check or dry_run)
+    settings, warning = keylime_settings(dest, role), store_warning(dest)
     if as_json:
-        show_json(report.to_json())
+        told = {
+            "settings": [setting.to_json() for setting in settings],
+            "warnings": [warning] if warning else [],
+        }
+        show_json({**report.to_json(), **told})
     else:
-        word = "would write" if check else "wrote"
-        for name in report.written:
-            echo(f"{word} {name}")
-        for name in report.removed:
-            echo(f"{'would remove' if check else 'removed'} {name}")
-        for name in report.hazards:
-            echo(f"HAZARD {name}: keylime cannot read it, which disables the whole store", err=True)
-        if report.in_order:
-            echo(f"{dest} is as it should be")
-        echo(AGENT_NOTE)
-    if not report.in_order:
+        _tell_export(report, settings)
+        if warning:
+            echo(f"WARNING {warning}", err=True)
+    if report.hazards or (check and not report.in_order):
         raise Conflict(
             f"{dest} is not as it should be",
             code="export",
             remedy="Take unreadable files away." if report.hazards else "Run this again without --check.",
         )
+
+
+def _tell_export(report: ExportReport, settings: Sequence[Setting]) -> None:
+    for name in report.written:
+        echo(f"{'would write' if report.checked_only else 'wrote'} {name}")
+    for name in report.removed:
+        echo(f"{'would remove' if report.checked_only else 'removed'} {name}")
+    for name in report.hazards:
+        echo(f"HAZARD {name}: keylime cannot read it, which disables the whole store", err=True)
+    if report.in_order:
+        echo(f"{report.directory} is as it should be")
+    echo("What keylime must be told:")
+    place = ""
+    for setting in settings:
+        here = f"{setting.host}: {setting.file} [{setting.section}]"
+        if here != place:
+            echo(f"  {here}")
+        place = here
+        echo(f"    {setting.option} = {setting.value}")
+    echo(AGENT_NOTE)

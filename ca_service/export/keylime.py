@@ -3,12 +3,16 @@
 keylime builds no chains and looks at nothing but the issuer's name and one signature. So the store gets the
 *issuing* CAs and never the root, one certificate in each file; a file goes there whole or not at all, because
 one unreadable ``*.pem`` makes keylime refuse every TPM; and taking a file away is the only revocation of an
-issuer that keylime knows.
+issuer that keylime knows. Whatever instant an export is killed at, each ``*.pem`` is one that was there before or one
+that should be there, whole; the next export clears away the rest.
 """
 
+import contextlib
+import fcntl
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,7 +34,10 @@ AGENT_NOTE = (
 """What a store cannot give: an agent's own setting, without which keylime does not use certificates that are good."""
 
 _OURS = re.compile(r"vtpm-ca-(?:ek|devid|ephemeral)-[a-z0-9-]{1,24}-[0-9a-f]{16}\.pem\Z")
-_FILE_MODE = 0o644
+_LEFT_OVER = re.compile(r"\.vtpm-ca-(?:ek|devid|ephemeral)-[a-z0-9-]{1,24}-[0-9a-f]{16}\.pem\.[0-9]+\.tmp\Z")
+_LOCK_S = 10.0
+_LOCK_STEP_S = 0.05
+_FILE_MODE, _FOLDER_MODE = 0o644, 0o755
 _PEM_BEGIN = b"-----BEGIN CERTIFICATE-----"
 
 
@@ -85,8 +92,11 @@ def export_keylime(
     role: ExportRole | None,
     *,
     check: bool = False,
+    wait: Callable[[float], None] = time.sleep,
 ) -> ExportReport:
     """Make the store hold the given issuing CAs, and none of ours besides.
+
+    One export at a time works on a folder: it holds a lock on the folder itself, so no file stays behind for that.
 
     Args:
         dest: the store's directory; made if it is missing.
@@ -95,22 +105,57 @@ def export_keylime(
         role: ``ek`` for a host that checks EK certificates only (keylime's tenant), ``devid`` for one that
             checks IAK and IDevID only (its registrar), None for both. A file of the other role is then
             removed.
-        check: change nothing, just say what would be done.
+        check: change nothing, just say what would be done; it needs no right to write and takes no lock.
+        wait: lets seconds pass until the lock is asked for again.
 
     Raises:
         BadRequest: nothing would be exported, or a certificate is no issuing CA.
-        Unavailable: the directory cannot be read or written (code ``storage``).
+        Unavailable: the directory cannot be read or written, or another export holds it for 10 s (code ``storage``).
     """
     wanted = _wanted(certificates, role)
     roots = {_issuer_key_id(issuer.certificate) for issuer in certificates}
     try:
-        present = {entry.name: entry for entry in os.scandir(dest)} if dest.exists() else {}
-        report = _compare(dest, wanted, present, roots, check=check)
-        if not check:
-            _apply(dest, wanted, report)
+        if check:
+            return _compare(dest, wanted, _present(dest) if dest.exists() else {}, roots, check=True)
+        with _locked(dest, wait) as descriptor:
+            present = _present(dest)
+            report = _compare(dest, wanted, present, roots, check=False)
+            _apply(dest, wanted, report, filter(_LEFT_OVER.match, present))
+            os.fsync(descriptor)
     except OSError as error:
         raise Unavailable(f"{dest}: {error.strerror}", code="storage") from error
     return report
+
+
+def _present(dest: Path) -> dict[str, "os.DirEntry[str]"]:
+    with os.scandir(dest) as entries:
+        return {entry.name: entry for entry in entries}
+
+
+@contextlib.contextmanager
+def _locked(dest: Path, wait: Callable[[float], None]) -> Iterator[int]:
+    """The folder, made if it is missing, with its lock held; a descriptor of it."""
+    made = not dest.exists()
+    dest.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(dest, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if made:
+            # keylime's user reads it, whatever the umask of ours; there is nothing secret in it.
+            os.fchmod(descriptor, _FOLDER_MODE)
+        for _ in range(round(_LOCK_S / _LOCK_STEP_S)):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            wait(_LOCK_STEP_S)
+        else:
+            raise Unavailable(
+                f"another export has been working on {dest} for {_LOCK_S:.0f} seconds",
+                code="storage",
+                remedy="See which process holds a lock on the folder (`lsof`), and whether it hangs.",
+            )
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def file_name(issuer: PublicIssuer) -> str:
@@ -164,25 +209,24 @@ def _compare(
     )
 
 
-def _apply(dest: Path, wanted: dict[str, bytes], report: ExportReport) -> None:
+def _apply(dest: Path, wanted: dict[str, bytes], report: ExportReport, left_over: Iterator[str]) -> None:
     """Add first, remove then: at no moment is a store without an issuer that it should have."""
-    dest.mkdir(parents=True, exist_ok=True)
+    for name in left_over:
+        # What cannot be cleared away is in nobody's way.
+        with contextlib.suppress(OSError):
+            (dest / name).unlink()
     for name in report.written:
         _replace(dest / name, wanted[name])
     for name in report.removed:
         (dest / name).unlink()
-    descriptor = os.open(dest, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _replace(path: Path, data: bytes) -> None:
     """Write under a name that keylime does not look at, flush, and rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        # Only a new file: whoever owns the folder may have put a link there.
+        with temporary.open("xb") as file:
             os.fchmod(file.fileno(), _FILE_MODE)
             file.write(data)
             file.flush()

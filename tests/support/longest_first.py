@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 LONGEST = (
+    "e2e/test_keylime.py",
     "e2e/test_readme.py",
     "faults/test_boot_parties_down.py",
     "faults/test_boot_killed.py",

@@ -331,12 +331,29 @@ class TestKeylime:
         assert here(*words, "--role", "ek", "--check").code == 1
         # Without this setting keylime's agent cannot use what is good for its servers.
         assert 'iak_idevid_template = "H-2"' in done.out
+        assert f"tpm_cert_store = {store}" in done.out
         next(store.iterdir()).write_text("something else")
         report = rows_of_export(here(*words, "--check", "--json"))
         assert report["in_order"] is False
         (setting,) = report["agent_settings"]
         assert (setting["option"], setting["value"]) == ("iak_idevid_template", "H-2")
         assert here(*words).code == 0
+
+    def test_a_dry_run_does_nothing_and_is_no_failure(self, here, empty, tmp_path):
+        store = tmp_path / "store"
+        words = ("export", "keylime", store, "--dir", empty, "--role", "devid")
+        done = here(*words, "--dry-run", "--json")
+        report = json.loads(done.out)
+        assert (done.code, report["checked_only"], len(report["written"])) == (0, True, 1)
+        files = [(entry["host"], entry["option"], entry["value"]) for entry in report["settings"]]
+        assert ("registrar", "tpm_cert_store", str(store)) in files
+        assert report["warnings"] == []
+        assert not store.exists()
+        assert "would write" in here(*words, "--dry-run").out
+        assert here(*words, "--dry-run", "--check").code == 2
+        store.mkdir()
+        (store / "broken.pem").write_bytes(b"\xff")
+        assert here(*words, "--dry-run").code == 1
 
     def test_a_hazard_is_named(self, here, empty, tmp_path):
         (tmp_path / "broken.pem").write_bytes(b"\xff")

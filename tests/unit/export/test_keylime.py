@@ -1,6 +1,8 @@
 """The store as keylime sees it: *.pem only, the first certificate of each, one bad file and nothing works."""
 
+import fcntl
 import os
+import re
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -76,7 +78,12 @@ def test_both_issuing_cas_and_never_the_root(public, tmp_path):
 
 
 def test_files_are_readable_by_the_keylime_user(public, tmp_path):
-    export_keylime(tmp_path / "store", public.issuers, None)
+    before = os.umask(0o077)
+    try:
+        export_keylime(tmp_path / "store", public.issuers, None)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o755
     for path in (tmp_path / "store").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
         assert path.read_bytes().count(b"BEGIN") == 1
@@ -278,3 +285,61 @@ class TestTrustedIssuers:
         with pytest.raises(VtpmCaError, match="another role or pair") as caught:
             trusted_issuers(public, [*others, {**ephemeral, **change}])
         assert caught.value.code == "store"
+
+
+class TestOneAtATime:
+    def test_it_waits_for_another_export(self, public, tmp_path):
+        store, waited = tmp_path / "store", []
+        store.mkdir()
+        descriptor = os.open(store, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+        def wait(seconds):
+            waited.append(seconds)
+            if len(waited) == 3:
+                os.close(descriptor)
+
+        assert export_keylime(store, public.issuers, None, wait=wait).in_order
+        assert len(waited) == 3
+        assert sorted(listing(store)) == names(public, "ek", "devid")
+
+    def test_but_not_for_ever(self, public, tmp_path):
+        waited = []
+        descriptor = os.open(tmp_path, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            # Who only looks needs no lock.
+            assert export_keylime(tmp_path, public.issuers, None, check=True).written
+            with pytest.raises(Unavailable, match="another export") as caught:
+                export_keylime(tmp_path, public.issuers, None, wait=waited.append)
+        finally:
+            os.close(descriptor)
+        assert caught.value.code == "storage"
+        assert sum(waited) == pytest.approx(10)
+        assert listing(tmp_path) == {}
+
+
+def test_a_link_in_place_of_our_temporary_file_leads_nowhere(public, tmp_path):
+    """Whoever owns the folder may be less than who exports into it."""
+    victim, store = tmp_path / "victim", tmp_path / "store"
+    victim.write_bytes(b"untouched")
+    store.mkdir()
+    for name in names(public, "ek", "devid"):
+        (store / f".{name}.{os.getpid()}.tmp").symlink_to(victim)
+    (store / f".{names(public, 'ek')[0]}.1.tmp").mkdir()  # cannot be cleared away like a file
+    assert export_keylime(store, public.issuers, None).in_order
+    assert victim.read_bytes() == b"untouched"
+    assert sorted(listing(store)) == names(public, "ek", "devid")
+
+
+def test_a_link_that_comes_after_clearing_up_is_not_written_through(public, tmp_path, monkeypatch):
+    victim, store = tmp_path / "victim", tmp_path / "store"
+    victim.write_bytes(b"untouched")
+    store.mkdir()
+    for name in names(public, "ek", "devid"):
+        (store / f".{name}.{os.getpid()}.tmp").symlink_to(victim)
+    # As if they had not been there yet when the folder was cleared up.
+    monkeypatch.setattr("ca_service.export.keylime._LEFT_OVER", re.compile(r"(?!)"))
+    with pytest.raises(Unavailable, match="exists"):
+        export_keylime(store, public.issuers, None)
+    assert victim.read_bytes() == b"untouched"

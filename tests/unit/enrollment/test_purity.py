@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.snp import SnpEvidence
 from ca_service.judgment import standing
-from ca_service.policy import Policy, fleet
+from ca_service.policy import Policy
+from ca_service.policy.judging import fleet
 from vtpm.snp import Platform, SimulatedChain
 from vtpm.wire.amd_evidence import SERVICES_PROFILE
 from vtpm.wire.report import Product

@@ -144,14 +144,14 @@ class TestTampering:
                 ),
                 Outcome.DIFFERS,
             ),
+            (_in_trace('"actual":"trusted"', '"actual":"liked"'), Outcome.DIFFERS),
+            # Another release may have other words.
             (
-                _in_trace('"actual":"trusted"', '"actual":"liked"'),
+                """UPDATE decisions SET trace = replace(replace(trace, '"actual":"trusted"', '"actual":"liked"'),
+                '"release":"', '"release":"another ')""",
                 Outcome.REPHRASED,
             ),
-            (
-                "UPDATE decisions SET trace = replace(trace, '\"occupant\":null', '\"occupant\":{}')",
-                Outcome.UNREADABLE,
-            ),
+            (_in_trace('"occupant":null', '"occupant":{}'), Outcome.UNREADABLE),
             ("UPDATE decisions SET trace = 'x'", Outcome.UNREADABLE),
             ("UPDATE decisions SET at = '2026-12-30T00:00:00Z'", Outcome.DIFFERS),
             ("UPDATE policies SET text = text || char(10) || 'unsafe = []'", Outcome.UNREADABLE),

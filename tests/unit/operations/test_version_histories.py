@@ -66,8 +66,6 @@ class Histories(RuleBasedStateMachine):
         self.team.mode = mode
         if begun:
             self.put(ALICE, 3, "", None)
-            if mode == "production":
-                self.agree(BOB, self.versions[0])
 
     # What the model says.
 
@@ -108,12 +106,11 @@ class Histories(RuleBasedStateMachine):
 
     def second(self, base: int, width: int, asked: str) -> bool:
         """Whether another operator must agree."""
+        if not base:
+            return asked == "two"
         default = MODES[self.team.mode]
-        words = [asked] if not base else [self.versions[base - 1].rule]
-        if base and self.present():
-            words.append(self.versions[self.present() - 1].rule)
-        elif base:
-            words.append("")
+        words = [self.versions[base - 1].rule]
+        words.append(self.versions[self.present() - 1].rule if self.present() else "")
         return self.widens(base, width, asked) and "two" in {word or default for word in words}
 
     def release(self, v: Version) -> None:
@@ -259,7 +256,7 @@ class Histories(RuleBasedStateMachine):
             # What follows what is what had been compared.
             assert after.base == (before.number if before else 0)
             default = MODES[self.team.mode]
-            asks = (before.rule if before else after.rule) or default
+            asks = (before.rule or default) if before else after.rule
             base = before.number if before else 0
             if asks == "two" and self.widens(base, after.width, after.rule):
                 assert self.approvals[after.number] != after.author

@@ -24,15 +24,14 @@ def began(tmp_path_factory):
 
 
 def begin(team):
-    """Alice applies a version that says nothing of approval, and bob approves it."""
+    """Alice applies the first version, which says nothing of approval."""
     team.put(ALICE, 100)
-    team(BOB, "approve", version=1)
     return team
 
 
 @pytest.fixture
 def team(began, tmp_path):
-    """A production CA under a version that alice applied, bob approved, and that says nothing of approval."""
+    """A production CA under a version that alice applied and that says nothing of approval."""
     shutil.copyfile(began, tmp_path / "ca.sqlite3")
     made = Operators(f"sqlite:///{tmp_path}/ca.sqlite3")
     yield made

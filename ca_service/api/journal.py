@@ -132,6 +132,8 @@ def configure(stream: TextIO, budget: LineBudget | None = None) -> LineBudget:
             frames_only,
             render,
         ],
+        # Said in full: what is left out here would stay as somebody else has set it.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=False,
     )

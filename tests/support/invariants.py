@@ -86,8 +86,9 @@ class Received:
             received.certificates.update(certificates)
             if certificates:
                 received.logs.append((certificates, line["log"]))
-            if line["step"] == "nonce" and line["status"]:
-                received.nonces[line.get("nonce", "")] += 1
+            if line["step"] == "nonce":
+                # A node that is away answers too, and hands out none.
+                received.nonces.update([line["nonce"]] if "nonce" in line else [])
             elif line["status"] in (200, 201):
                 words = (line["step"], line["nonce"], line["request"], line["status"], line["digest"])
                 received.answers.add(Answered(*words))

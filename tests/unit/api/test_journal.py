@@ -26,6 +26,13 @@ def lines(stream) -> list[dict]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+def test_whatever_was_set_before(stream):
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    configure(stream)
+    structlog.get_logger("x").info("heard")
+    assert [line["event"] for line in lines(stream)] == ["heard"]
+
+
 def test_a_line_says_when_how_bad_and_what(stream):
     configure(stream)
     structlog.get_logger("x").warning("something", number=1, nothing=None, flag=True)

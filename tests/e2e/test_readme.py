@@ -146,6 +146,10 @@ def test_by_hand_in_three_terminals(ports, terminal, tmp_path):
     assert re.search(r"^ek +default +2\b.* active\b", shown, re.MULTILINE), shown
     assert (hand / "backup.sqlite3").is_file()
     assert len(list((hand / "tpm_cert_store").iterdir())) == 4
+    code, shown = terminal("policy").end()
+    assert code == 0, shown
+    assert "all 7 tests hold" in shown
+    assert re.search(r"^\d+ agree in every finding$", shown, re.MULTILINE), shown
     assert machine.ctrl_c()[0] == 0
     for server in (ca, kbs):
         code, shown = server.ctrl_c()

@@ -263,4 +263,4 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+TestHistories.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)

@@ -63,6 +63,9 @@ def _signed(der: bytes, ark: Authority) -> bool:
     key = ark.certificate.public_key()
     if not isinstance(key, rsa.RSAPublicKey):
         return False
+    # How many bits of the last octet do not count stands before the signature, unsigned: a signature has whole octets.
+    if not der.endswith(b"\0" + crl.signature):
+        return False
     try:
         key.verify(crl.signature, crl.tbs_certlist_bytes, _PSS, hashes.SHA384())
     except InvalidSignature:

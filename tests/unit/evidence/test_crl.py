@@ -171,6 +171,14 @@ def test_reading_never_raises(content):
     assert read_crl(pem(content)) is None
 
 
+def test_a_signature_has_whole_octets(chain, authority_of):
+    der, ark = chain.crl([5], this_update=NOW), authority_of(chain.ark)
+    assert read_crl(der).signed_by(ark)
+    unused = der.rindex(b"\0" + x509.load_der_x509_crl(der).signature)
+    altered = read_crl(der[:unused] + b"\1" + der[unused + 1 :])
+    assert altered is None or not altered.signed_by(ark)
+
+
 @given(data=st.data())
 def test_reading_an_altered_list_never_raises(data, chain, authority_of):
     der, ark = MADE.setdefault("crl", chain.crl([5], this_update=NOW)), authority_of(chain.ark)

@@ -172,11 +172,12 @@ def test_reading_never_raises(content):
 
 
 def test_a_signature_has_whole_octets(chain, authority_of):
-    der, ark = chain.crl([5], this_update=NOW), authority_of(chain.ark)
+    """Bits that do not count must be zero, or no reader takes them: so the last octet has to be even here."""
+    made = (chain.crl([serial], this_update=NOW) for serial in range(1, 100))
+    der, ark = next(der for der in made if der[-1] % 2 == 0), authority_of(chain.ark)
     assert read_crl(der).signed_by(ark)
     unused = der.rindex(b"\0" + x509.load_der_x509_crl(der).signature)
-    altered = read_crl(der[:unused] + b"\1" + der[unused + 1 :])
-    assert altered is None or not altered.signed_by(ark)
+    assert not read_crl(der[:unused] + b"\1" + der[unused + 1 :]).signed_by(ark)
 
 
 @given(data=st.data())

@@ -155,6 +155,10 @@ class TestTampering:
             ("UPDATE decisions SET trace = 'x'", Outcome.UNREADABLE),
             ("UPDATE decisions SET at = '2026-12-30T00:00:00Z'", Outcome.DIFFERS),
             ("UPDATE policies SET text = text || char(10) || 'unsafe = []'", Outcome.UNREADABLE),
+            (
+                "UPDATE policies SET text = replace(text, 'max_age_s = 3600', 'max_age_s = 3601')",
+                Outcome.UNREADABLE,
+            ),
             ("DELETE FROM policies", Outcome.UNREADABLE),
             ("DELETE FROM evidence", Outcome.UNREADABLE),
         ],
@@ -194,6 +198,31 @@ def test_an_auditor_replays_an_export(history, world, tmp_path):
     policy = next((dest / "policies").iterdir())
     policy.unlink()
     assert Outcome.UNREADABLE in {found.outcome for found in replay_export(dest)}
+
+
+class TestUnderAnotherPolicy:
+    """What the ledger knew is about one instance and its keys; another policy may ask about others."""
+
+    @pytest.fixture
+    def known(self, world, store, enroller, tpms) -> Recorded:
+        """A known TPM that came back without TPM2_Certify."""
+        w.issue(world, enroller, tpms(0))
+        world.later(minutes=1)
+        w.issue(world, enroller, tpms(0), w.Boot(counter=2, certify=False))
+        *_, (_, found) = recorded_all(store)
+        return found
+
+    def test_it_gets_its_certificates_again(self, known, world):
+        assert known.judge(load(world.policy())).admitted
+
+    def test_another_id_of_its_key_broker_makes_it_a_stranger(self, known, world):
+        renamed = load(world.policy().replace('id = "org-kbs"', 'id = "renamed"'))
+        failed = [f.rule for f in known.judge(renamed).findings if f.verdict is Verdict.FAILED]
+        assert failed == ["ledger.key-unique", "ledger.key-id-unique"]
+
+    def test_another_profile_of_its_iak_is_new_issuance(self, known, world):
+        other = load(world.policy().replace("[tpm]", '[tpm]\niak_profile = "iak-webauthn"'))
+        assert known.judge(other).refusal.rule == "certify.present"
 
 
 class TestFile:

@@ -15,10 +15,10 @@ from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.cli.policy import with_base
 from ca_service.cli.policy_edit import WAITING, apply_edit, edit_in_force, show_applied, with_dry_run
 from ca_service.cli.revocation import revoke_all, show_revocation, whole_seconds
+from ca_service.cli.revoking import with_limit, with_reason
 from ca_service.judgment import Conflict, VtpmCaError
-from ca_service.operations.certificates import REASONS
 from ca_service.operations.context import MAX_CAUSE
-from ca_service.operations.revocation import LISTED, MAX_LISTED, POLICY_FIRST
+from ca_service.operations.revocation import POLICY_FIRST
 from ca_service.policy.editing.brokers import (
     Terms,
     compromised,
@@ -220,21 +220,8 @@ def trust(
     help="from when on its key was not its owner's alone (ISO 8601)",
 )
 @click.option("--all", "every", is_flag=True, help="revoke whenever it was decided; for leaked secrets")
-@click.option(
-    "--reason",
-    type=click.Choice(REASONS),
-    default=_KEY_COMPROMISE,
-    show_default=True,
-    help="as RFC 5280 names it",
-)
-@click.option("--cause", help="why, for the record")
-@click.option(
-    "--limit",
-    type=click.IntRange(0, MAX_LISTED),
-    default=LISTED,
-    show_default=True,
-    help="how many certificates are listed at most; all are counted",
-)
+@with_reason(_KEY_COMPROMISE)
+@with_limit
 @click.option("--yes", is_flag=True, help="do it; without this it is a dry run")
 @with_base
 @with_directory

@@ -8,7 +8,7 @@ import click
 from ca_service.cli.access import run
 from ca_service.cli.options import with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
-from ca_service.operations.certificates import REASONS
+from ca_service.cli.revoking import with_reason
 
 _CERT_COLUMNS = ("serial", "profile", "template", "state", "issued_at")
 _LIMIT = click.IntRange(1, 100_000)
@@ -115,10 +115,7 @@ def show_cert(serial: str, directory: Path, *, as_json: bool) -> None:
 
 @cert.command("revoke")
 @click.argument("serial")
-@click.option(
-    "--reason", type=click.Choice(REASONS), default=REASONS[0], show_default=True, help="as RFC 5280 names it"
-)
-@click.option("--cause", help="why, for the record")
+@with_reason()
 @click.option("--yes", is_flag=True, help="do it; without this it is a dry run")
 @with_directory
 @with_json

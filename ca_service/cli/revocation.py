@@ -9,8 +9,7 @@ import click
 from ca_service.cli.access import run
 from ca_service.cli.options import Moment, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
-from ca_service.operations.certificates import REASONS
-from ca_service.operations.revocation import LISTED, MAX_LISTED
+from ca_service.cli.revoking import with_limit, with_reason
 from vtpm.wire.message_fields import time_text
 
 _BESIDE = ("tpm", "kbs", "resource", "salt")
@@ -41,17 +40,8 @@ _COLUMNS = ("serial", "profile", "state", "kbs", "resource", "tpm", "decision", 
     "--all", "every", is_flag=True, help="with --kbs-key or --kbs: whenever it was; for leaked secrets"
 )
 @click.option("--policy-version", type=click.IntRange(1), metavar="N", help="admitted under this policy")
-@click.option(
-    "--reason", type=click.Choice(REASONS), default=REASONS[0], show_default=True, help="as RFC 5280 names it"
-)
-@click.option("--cause", help="why, for the record")
-@click.option(
-    "--limit",
-    type=click.IntRange(0, MAX_LISTED),
-    default=LISTED,
-    show_default=True,
-    help="how many are listed at most; all are counted",
-)
+@with_reason()
+@with_limit
 @click.option("--yes", is_flag=True, help="do it; without this it is a dry run")
 @with_directory
 @with_json

@@ -32,9 +32,16 @@ from ca_service.store.overview import (
     refusals,
     status_sources,
 )
+from ca_service.store.policy_rows import (
+    APPROVED,
+    PolicyEnd,
+    PolicyRow,
+    PolicyStartRow,
+    PolicyVerdictRow,
+    VersionRecord,
+)
 from ca_service.store.presence import Presence
 from ca_service.store.rows import (
-    APPROVED,
     AlarmRow,
     BlockedKeyRow,
     CertificateRow,
@@ -55,17 +62,12 @@ from ca_service.store.rows import (
     ListedRow,
     ListKey,
     ListTimes,
-    PolicyEnd,
-    PolicyRow,
-    PolicyStartRow,
-    PolicyVerdictRow,
     ResponderRow,
     RestingRow,
     RevocationRow,
     SubmissionRow,
     TpmRow,
     TpmState,
-    VersionRecord,
 )
 from ca_service.store.schedule import PENDING, Schedule, State, read_schedule
 from ca_service.store.sessions import Faults

@@ -12,7 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from ca_service.store import schema
-from ca_service.store.rows import CertificateState, VersionRecord
+from ca_service.store.policy_rows import VersionRecord
+from ca_service.store.rows import CertificateState
 from ca_service.store.schedule import State, read_schedule
 from ca_service.store.transaction import Transaction
 

@@ -16,8 +16,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from ca_service.store import schema
+from ca_service.store.policy_rows import PolicyEnd, PolicyRow, PolicyStartRow, PolicyVerdictRow, VersionRecord
 from ca_service.store.repository import Repository
-from ca_service.store.rows import PolicyEnd, PolicyRow, PolicyStartRow, PolicyVerdictRow, VersionRecord
 from ca_service.store.statements import Statement
 
 IN_FORCE = """

@@ -7,8 +7,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from ca_service.store import schema
+from ca_service.store.policy_rows import PolicyEvidenceRow, PolicyFileRow
 from ca_service.store.repository import Repository
-from ca_service.store.rows import PolicyEvidenceRow, PolicyFileRow
 
 
 class PolicyEvidence(Repository):

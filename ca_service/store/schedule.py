@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from ca_service.store.policies import Policies
-from ca_service.store.rows import PolicyEnd, VersionRecord
+from ca_service.store.policy_rows import PolicyEnd, VersionRecord
 
 
 class State(StrEnum):

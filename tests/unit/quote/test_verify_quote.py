@@ -1,0 +1,3 @@
+def test_a_real_quote(scene):
+    verdict = scene.verify()
+    assert verdict.admitted, verdict.trace

@@ -181,10 +181,18 @@ def _show(result: dict[str, Any]) -> None:
         echo("SIMULATION: the root is a simulation CA's, which proves no processor", fg="yellow", bold=True)
     for text in _lines(result):
         show_paragraph(text)
-    failures = [check for check in result["checks"] if check["verdict"] != "passed"]
+    if valid and not result["asked"]["pcrs"]:
+        echo("No PCR values were demanded (--expect-pcrs): the TPM may have started anything.", fg="yellow")
+    failures = [_named(check) for check in result["checks"] if check["verdict"] != "passed"]
     if failures:
         echo("")
         show_trace(failures)
+
+
+def _named(check: Mapping[str, str]) -> dict[str, str]:
+    """The rules of certificates are the same for all of them."""
+    about = "" if check["about"] == "quote" else f"{check['about']} "
+    return {**check, "rule": about + check["rule"]}
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:

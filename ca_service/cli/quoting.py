@@ -169,6 +169,7 @@ class _Judge:
             "mode": self.trust.mode,
             "root_sha256": hashlib.sha256(root).hexdigest(),
             "signer": signer,
+            "asked": {"pcrs": self.expected is not None, "provenance": self.rule is not None},
         }
         found = describe(verdict)
         head = {name: found.pop(name) for name in ("verdict", "reason", "detail")}

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 from ca_service.export.quote.judging import JudgedCertificate, QuoteVerdict
@@ -19,7 +20,7 @@ def describe(verdict: QuoteVerdict) -> dict[str, Any]:
     Returns:
         ``verdict`` (VALID or INVALID), ``reason`` (id of the first check that says no, else ``ok``), ``detail``,
         ``provenance`` and ``pcrs`` (None unless VALID), ``certificates``, ``quote`` (what it states, whoever made it),
-        and ``checks``.
+        and ``checks``: the findings, each with what it is ``about``, a kind of certificate or the quote.
     """
     refusal, provenance = verdict.refusal, verdict.provenance
     detail = "the quote is of a TPM that this CA has certified, and was made for this nonce"
@@ -31,8 +32,17 @@ def describe(verdict: QuoteVerdict) -> dict[str, Any]:
         "pcrs": None if verdict.pcrs is None else verdict.pcrs.to_json(),
         "certificates": {one.kind: _certificate(one) for one in verdict.certificates},
         "quote": None if verdict.stated is None else _quote(verdict.stated),
-        "checks": verdict.trace.to_json(),
+        "checks": [
+            *_of_certificates(verdict),
+            *({"about": "quote", **one} for one in verdict.quote.to_json()),
+        ],
     }
+
+
+def _of_certificates(verdict: QuoteVerdict) -> Iterator[dict[str, str]]:
+    for one in verdict.certificates:
+        for finding in one.trace.to_json():
+            yield {"about": one.kind, **finding}
 
 
 def describe_provenance(found: ProvenanceView) -> dict[str, Any]:

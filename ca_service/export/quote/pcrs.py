@@ -47,7 +47,11 @@ class PcrValues:
         for bank, values in self.banks.items():
             for number, value in values.items():
                 check_value(bank, number, value, "pcrs")
-        frozen = {bank: MappingProxyType(dict(values)) for bank, values in self.banks.items() if values}
+        frozen = {
+            bank: MappingProxyType({number: values[number] for number in sorted(values)})
+            for bank, values in self.banks.items()
+            if values
+        }
         object.__setattr__(self, "banks", MappingProxyType(frozen))
 
     def __iter__(self) -> Iterator[tuple[str, int, bytes]]:
@@ -82,8 +86,7 @@ class PcrValues:
     def to_json(self) -> dict[str, dict[str, str]]:
         """As plain values: bank to number to hex."""
         return {
-            bank: {str(number): values[number].hex() for number in sorted(values)}
-            for bank, values in self.banks.items()
+            bank: {str(n): value.hex() for n, value in found.items()} for bank, found in self.banks.items()
         }
 
 

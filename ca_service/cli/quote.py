@@ -199,6 +199,8 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     """Who vouched for the TPM, by what certificates, and what it has quoted; of an invalid quote what it states."""
     provenance, certificates, stated = result["provenance"], result["certificates"], result["quote"]
     if provenance is not None:
+        by = certificates.get("ek") or certificates["iak"]
+        yield f"certified    {by['not_before'][:16].replace('T', ' ')} UTC by {by['issuer']}"
         kbs, resource = provenance["kbs_key"] or "none", provenance["resource"] or "not stated"
         yield f"vouched      KBS key {kbs}, resource {resource}"
         yield f"measurement  {provenance['measurement']}"

@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from tpm2_pytss import ESAPI, ESYS_TR, TPML_PCR_SELECTION, TPMT_SIG_SCHEME, TCTILdr, TSS2_Exception
-from tpm2_pytss.constants import TPM2_ALG, TPMA_NV
+from tpm2_pytss.constants import TPM2_ALG
 
-from ca_service.export.quote.pcrs import BANKS, PcrValues
+from ca_service.export.quote.pcrs import BANKS, PcrValues, digest_size
 from ca_service.export.quote.subject import Quote, named_ek, read_view
 from ca_service.export.relying import LARGEST_CERTIFICATE
 from ca_service.judgment import BadRequest, NotFound, Unavailable
@@ -24,6 +24,7 @@ _IAK: Final = templates(Role.IAK)[0]
 _IDEVID: Final = templates(Role.IDEVID)[0]
 _NUMBERS: Final = tuple(str(number) for number in range(24))
 _NOTHING_THERE: Final = 0x18B  # TPM_RC_HANDLE of the first handle
+_LAYER: Final = 0xFF0000  # zero in what the TPM itself has answered
 _CHUNK: Final = 1024
 _LIST: Final = 8
 _TRIES: Final = 5
@@ -98,14 +99,15 @@ class LiveTpm:
     def _values(self, selections: Sequence[PcrSelection]) -> PcrValues:
         banks: dict[str, dict[int, bytes]] = {}
         for one in selections:
+            bank = BANKS[one.hash_algorithm]
             for at in range(0, len(one.pcrs), _LIST):
                 numbers = one.pcrs[at : at + _LIST]
                 part = _text([PcrSelection(one.hash_algorithm, numbers)])
                 *_, digests = self._tpm.pcr_read(TPML_PCR_SELECTION.parse(part))
                 values = [bytes(digest) for digest in digests]
                 # A TPM without that bank reads nothing, and quotes nothing of it.
-                if len(values) == len(numbers):
-                    banks.setdefault(BANKS[one.hash_algorithm], {}).update(zip(numbers, values, strict=True))
+                if [len(value) for value in values] == [digest_size(bank)] * len(numbers):
+                    banks.setdefault(bank, {}).update(zip(numbers, values, strict=True))
         return PcrValues(banks)
 
     def _handle(self, number: int) -> ESYS_TR | None:
@@ -118,16 +120,21 @@ class LiveTpm:
             raise
 
     def _certificate(self, index: int) -> bytes | None:
+        """What is in an NV index; None if nothing is, or nothing that everybody may read: it is no certificate then."""
         with _asking(f"reading its certificate at 0x{index:08x}"):
             handle = self._handle(index)
             if handle is None:
                 return None
-            public = self._tpm.nv_read_public(handle)[0].nvPublic
-            size = int(public.dataSize)
-            if not 0 < size <= LARGEST_CERTIFICATE or not public.attributes & TPMA_NV.WRITTEN:
+            size = int(self._tpm.nv_read_public(handle)[0].nvPublic.dataSize)
+            if not 0 < size <= LARGEST_CERTIFICATE:
                 return None
             parts = range(0, size, _CHUNK)
-            return b"".join(bytes(self._tpm.nv_read(handle, min(_CHUNK, size - at), at)) for at in parts)
+            try:
+                return b"".join(bytes(self._tpm.nv_read(handle, min(_CHUNK, size - at), at)) for at in parts)
+            except TSS2_Exception as error:
+                if error.rc & _LAYER:
+                    raise
+                return None
 
 
 @contextmanager

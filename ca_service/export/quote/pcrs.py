@@ -90,6 +90,11 @@ class PcrValues:
         }
 
 
+def digest_size(bank: str) -> int:
+    """Octets of a value in a bank; raises KeyError for another."""
+    return _SIZES[bank]
+
+
 def check_value(bank: str, number: int, value: bytes, path: str) -> None:
     """Whether there can be such a PCR with such a value.
 

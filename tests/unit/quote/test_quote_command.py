@@ -76,6 +76,7 @@ class TestFiles:
         assert (code, err) == (0, "")
         assert out.startswith("VALID  ok: ")
         assert "SIMULATION" in out
+        assert "certified    2026-11-23 12:00 UTC by Tests, SIMULATION vTPM EK CA" in out
         assert "resource default/vtpm/guest-a" in out
         assert "No PCR values were demanded" in out
         assert "FAILED" not in out
@@ -249,6 +250,16 @@ class TestLive:
         quotes[:] = [other] * 9
         assert LiveTpm(None, None).quote(NONCE, ()) is other
         assert len(quotes) == 4
+
+    def test_what_is_no_certificate_of_everybody(self, verify, scene):
+        """A guest's owner can define an index that the SVSM has left free, and let nobody read it."""
+        run = scene.tools.run
+        run("tpm2_nvdefine", "0x01C00014", "-s", "8", "-a", "ownerread|ownerwrite|policywrite")
+        try:
+            code, out, _ = verify("--json", tcti=scene.tools.tcti)
+            assert (code, list(json.loads(out)["certificates"])) == (0, list(KINDS))
+        finally:
+            run("tpm2_nvundefine", "0x01C00014")
 
     def test_a_tpm_that_nobody_has_certified(self, verify, bare_tpm):
         code, _, err = verify(tcti=bare_tpm)

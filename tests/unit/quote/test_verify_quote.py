@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from quoting_tpm import NONCE, PCRS, sized
-from relying_stage import AT, DAY, loaded, provenance, signed
+from relying_stage import AT, DAY, loaded, new_signer, provenance, signed
 
 from ca_service.export.quote import CHECKS, ExpectedPcrs, PcrValues
 from ca_service.export.quote.checks import QUOTE_CHECKS
@@ -168,6 +168,12 @@ class TestOneFlaw:
         quote = replace(soft.quote(), pcrs=more)
         assert refused_by(scene.verify(quote, **soft.given)) == ["quote.pcr-selection"]
 
+    @pytest.mark.parametrize("pcrs", [b"", b"junk", bytes(116)])
+    def test_values_that_cannot_be_read(self, scene, soft, pcrs):
+        found = refused_by(scene.verify(replace(soft.quote(), pcrs=pcrs), **soft.given))
+        rules = ["pcr-digest"] if len(pcrs) == 3 * 32 + 20 else ["pcr-values", "pcr-selection", "pcr-digest"]
+        assert found == [f"quote.{rule}" for rule in rules]
+
     def test_another_value(self, scene, soft):
         other = PcrValues({**PCRS.banks, "sha1": {9: bytes([1]) * 20}})
         assert refused_by(scene.verify(replace(soft.quote(), pcrs=other), **soft.given)) == [
@@ -286,6 +292,12 @@ class TestCertificates:
         old = scene.stage.trust(devid=scene.stage.list_of("devid", made=AT - timedelta(hours=2)))
         assert scene.verify(trust=old).admitted
         assert "relying.revocation" in refused_by(scene.verify(trust=old, max_list_age=timedelta(hours=1)))
+
+    def test_of_a_ca_of_the_same_name(self, scene):
+        """keylime looks at the name first; here nothing that it says is looked at."""
+        draft = self.certified(scene)
+        impostor = signed(loaded(draft).tbs_certificate_bytes, new_signer())
+        assert refused_by(scene.verify(iak=impostor)) == ["relying.signature"]
 
     def test_an_ephemeral_one_if_asked_for_only(self, scene):
         life = Validity.ephemeral(AT, 7, AT + 9 * DAY)

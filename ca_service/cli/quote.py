@@ -11,6 +11,7 @@ import click
 from ca_service.cli.options import Moment, OrAbsent, PathName, given
 from ca_service.cli.output import echo, show_json, show_paragraph, show_trace, with_json
 from ca_service.cli.quoting import Basis, Certificates, QuoteFiles, answer_files, answer_tpm
+from ca_service.export.ek_check.supply import fetched
 
 _FILE = OrAbsent(PathName(directory=False))
 _FOLDER = OrAbsent(PathName(directory=True))
@@ -93,8 +94,9 @@ def quote() -> None:
     help="folder of issuing CAs' certificates  [required]",
 )
 @click.option(
-    "--crls", type=_FOLDER, metavar="DIR", help="folder of revocation lists; without them nothing counts"
+    "--crls", type=_FOLDER, metavar="DIR", help="folder of revocation lists; without lists nothing counts"
 )
+@click.option("--fetch", is_flag=True, help="fetch revocation lists from where the certificates say")
 @click.option(
     "--expect-pcrs", type=_FILE, metavar="FILE", help="good PCR values, JSON or TOML: bank, number, hex"
 )
@@ -126,6 +128,7 @@ def verify(
     rule: Path | None,
     at: datetime | None,
     *,
+    fetch: bool,
     ephemeral: bool,
     as_json: bool,
 ) -> int:
@@ -136,7 +139,9 @@ def verify(
 
     Exit codes: 0 VALID, 1 INVALID, 2 usage or a file that cannot be opened, 3 the TPM cannot be asked.
     """
-    basis = Basis(root, issuers, crls, rule, expect_pcrs, at or datetime.now(UTC), ephemeral)
+    basis = Basis(
+        root, issuers, crls, rule, expect_pcrs, at or datetime.now(UTC), ephemeral, fetched if fetch else None
+    )
     certificates = Certificates(iak, ek, idevid)
     needed = {"--attest": attest, "--signature": signature, "--pcrs": pcrs, "--nonce": nonce}
     if tcti is not None:
@@ -187,6 +192,8 @@ def _show(result: dict[str, Any]) -> None:
     if failures:
         echo("")
         show_trace(failures)
+    for problem in result["unfetched"]:
+        show_paragraph(problem, fg="yellow")
 
 
 def _named(check: Mapping[str, str]) -> dict[str, str]:

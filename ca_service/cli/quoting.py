@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.cli.files import read_bytes, read_start
+from ca_service.export.ek_check.supply import Fetch
 from ca_service.export.quote import AttestationKey, ExpectedPcrs, Quote, QuoteVerdict, verify_quote
 from ca_service.export.quote.description import describe
+from ca_service.export.quote.fetching import Fetched, fetch_lists
 from ca_service.export.quote.live import opened, read_selection
 from ca_service.export.quote.pcrs import LARGEST_PCR_FILE, selection_of
-from ca_service.export.relying import ProvenanceRule, Trust
+from ca_service.export.relying import Kind, ProvenanceRule, Trust
 from ca_service.export.relying.files import blocks
 from ca_service.judgment import BadRequest
 from ca_service.residency.quote import PcrSelection
@@ -33,11 +35,12 @@ class Basis:
     Attributes:
         root: file of the CA's root.
         issuers: folder of issuing CAs' certificates.
-        crls: folder of revocation lists; None if there are none, and then nothing counts.
+        crls: folder of revocation lists; None if there is none.
         rule: file that says which provenance counts; None for any.
         expected: file with good PCR values; None for any.
         at: the time to verify at, aware.
         ephemeral: whether certificates of the Ephemeral CA count.
+        fetch: gets lists from where the certificates say; None if those in `crls` are all.
     """
 
     root: Path
@@ -47,6 +50,7 @@ class Basis:
     expected: Path | None
     at: datetime
     ephemeral: bool
+    fetch: Fetch | None
 
 
 @dataclass(frozen=True)
@@ -144,14 +148,19 @@ class _Judge:
         idevid: bytes | None,
         ak: AttestationKey | None,
     ) -> dict[str, Any]:
+        given: dict[Kind, bytes | None] = {"iak": iak, "ek": ek, "idevid": idevid}
         with warnings.catch_warnings():
             # What is odd about a stranger's certificate is no news.
             warnings.simplefilter("ignore")
+            lists = Fetched(self.trust, ())
+            if self.basis.fetch is not None:
+                present = {kind: der for kind, der in given.items() if der is not None}
+                lists = fetch_lists(present, self.trust, self.basis.fetch)
             verdict = verify_quote(
                 quote,
                 nonce=nonce,
                 iak=iak,
-                trust=self.trust,
+                trust=lists.trust,
                 at=self.basis.at,
                 ek=ek,
                 idevid=idevid,
@@ -160,15 +169,16 @@ class _Judge:
                 expected=self.expected,
                 ephemeral=self.basis.ephemeral,
             )
-        return self._laid_out(verdict, "iak" if ak is None else "ak")
+        return self._laid_out(verdict, "iak" if ak is None else "ak", lists.problems)
 
-    def _laid_out(self, verdict: QuoteVerdict, signer: str) -> dict[str, Any]:
+    def _laid_out(self, verdict: QuoteVerdict, signer: str, unfetched: Sequence[str]) -> dict[str, Any]:
         root = self.trust.root.public_bytes(Encoding.DER)
         beside = {
             "at": self.basis.at.isoformat(),
             "mode": self.trust.mode,
             "root_sha256": hashlib.sha256(root).hexdigest(),
             "signer": signer,
+            "unfetched": list(unfetched),
             "asked": {"pcrs": self.expected is not None, "provenance": self.rule is not None},
         }
         found = describe(verdict)
@@ -183,15 +193,17 @@ def _selections(pcr_list: str | None, expected: ExpectedPcrs | None) -> tuple[Pc
 
 
 def _certificate(path: Path | None) -> bytes | None:
-    """DER out of a file in DER or PEM; as it stands if it is neither, for that is then what is judged."""
+    """DER out of a file in DER, or the first certificate in one in PEM, whose chain may follow; else the file itself.
+
+    What is neither is judged as it stands.
+    """
     if path is None:
         return None
     content = read_start(path, LARGEST_PCR_FILE)
     try:
-        (der,) = blocks(content, "CERTIFICATE", str(path))
-    except (BadRequest, ValueError):
+        return next(blocks(content, "CERTIFICATE", str(path)))
+    except (BadRequest, StopIteration):
         return content
-    return der
 
 
 def _rule(path: Path) -> ProvenanceRule:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from ca_service.export.quote.checks import AK_CHECKS, FIRMWARE, QUOTE_CHECKS, SAME_EK, SAME_IDEVID, QuoteCheck
+from ca_service.export.quote.ak_checks import AK_CHECKS
+from ca_service.export.quote.check import QuoteCheck
+from ca_service.export.quote.checks import FIRMWARE, QUOTE_CHECKS, SAME_EK, SAME_IDEVID
 from ca_service.export.quote.expected import ExpectedPcrs
 from ca_service.export.quote.keys import AttestationKey
 from ca_service.export.quote.pcrs import PcrValues

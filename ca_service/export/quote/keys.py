@@ -17,6 +17,7 @@ _KINDS: Final[dict[str, Template]] = {
 """Kind of key, as `key_kind` has it, to the IAK template: there is one for each."""
 
 _SIZED: Final = 2
+_LEAST_RSA_BITS: Final = 2048
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,14 @@ def _numbers(spki: bytes) -> tuple[int, ...]:
 
 
 def attestation_key(public: bytes) -> SigningKey | None:
-    """A key by its TPM2B_PUBLIC or TPMT_PUBLIC; None if it is neither."""
+    """A key by its TPM2B_PUBLIC or TPMT_PUBLIC; None if it is neither, or can be broken."""
     if len(public) >= _SIZED and int.from_bytes(public[:_SIZED], "big") == len(public) - _SIZED:
         public = public[_SIZED:]
     try:
-        return _signing_key(public)
+        key = _signing_key(public)
     except ValueError:
         return None
+    return None if key.area.kind == "rsa" and key.area.bits < _LEAST_RSA_BITS else key
 
 
 def _signing_key(public: bytes) -> SigningKey:

@@ -1,16 +1,19 @@
 """Another key than the IAK has signed: it counts if the IAK says that it is in its TPM, and what kind of key it is."""
 
+import struct
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from quoting_tpm import sized
 
 from ca_service.export.quote import CHECKS, AttestationKey
 from ca_service.export.quote.keys import attestation_key, iak_of
 from ca_service.judgment import Verdict
 from ca_service.residency.attest import Signature
-from vtpm.wire.public_area import parse_public
+from vtpm.wire.public_area import name, pack_public, parse_public, qualified_name
+from vtpm.wire.templates import Role, template
 
 _EK = "0x81010001"
 
@@ -32,14 +35,14 @@ def ak(scene):
     """Calls give an attestation key below the EK, the IAK's word for it, and a quote by it."""
 
     def make(algorithm, hash_, scheme):
-        name = f"{algorithm}-{scheme}"
+        file = f"{algorithm}-{scheme}"
         words = ("-G", algorithm, "-g", hash_, "-s", scheme)
         scene.tools.run("tpm2_flushcontext", "-t")
-        scene.tools.run("tpm2_createak", "-C", _EK, "-c", name, *words, "-u", f"{name}.pub")
+        scene.tools.run("tpm2_createak", "-C", _EK, "-c", file, *words, "-u", f"{file}.pub")
         scene.tools.run("tpm2_flushcontext", "-t")
-        key = AttestationKey((scene.tools.folder / f"{name}.pub").read_bytes(), *certified(scene.tools, name))
+        key = AttestationKey((scene.tools.folder / f"{file}.pub").read_bytes(), *certified(scene.tools, file))
         scene.tools.run("tpm2_flushcontext", "-t")
-        quote = scene.tools.quote(key=name, hash_=hash_, name=name, extra=("--scheme", scheme))
+        quote = scene.tools.quote(key=file, hash_=hash_, name=file, extra=("--scheme", scheme))
         scene.tools.run("tpm2_flushcontext", "-t")
         return key, quote
 
@@ -92,6 +95,36 @@ def test_a_key_that_signs_anything(scene):
     assert not {"quote.ak-name", "quote.ak-signer", "quote.ak-signature", "quote.ak-certified"} & set(found)
 
 
+@pytest.mark.parametrize(
+    "flipped",
+    [
+        pytest.param(0, id="none"),
+        pytest.param(0x00000002, id="fixedTPM"),
+        pytest.param(0x00000010, id="fixedParent"),
+        pytest.param(0x00000020, id="sensitiveDataOrigin"),
+        pytest.param(0x00010000, id="restricted"),
+        pytest.param(0x00020000, id="decrypt"),
+        pytest.param(0x00040000, id="sign"),
+    ],
+)
+def test_each_attribute(scene, flipped):
+    soft = scene.enrol("H-3")
+    area = parse_public(soft.tpm.iak.public)
+    public = pack_public(replace(area, attributes=area.attributes ^ flipped))
+    called = qualified_name(public)
+    attest = (
+        struct.pack(">IH", 0xFF544347, 0x8017)
+        + sized(qualified_name(soft.tpm.iak.public))
+        + sized(b"")
+        + struct.pack(">QIIBQ", 1000, 1, 0, 1, 7)
+        + sized(name(public))
+        + sized(called)
+    )
+    key = AttestationKey(public, attest, soft.tpm._signature(attest))
+    found = refused_by(scene.verify(soft.quote(signer=called), ak=key, **soft.given))
+    assert found == (["quote.ak-attributes"] if flipped else [])
+
+
 def test_another_key_than_the_certified_one(scene, ecc):
     key, quote = ecc
     area = bytearray(key.public)
@@ -128,6 +161,14 @@ def test_another_tpms_word(scene, ecc):
     other = replace(key, attest=statement.attest, signature=statement.signature)
     found = refused_by(scene.verify(quote, ak=other))
     assert {"quote.ak-name", "quote.ak-signer", "quote.ak-signature", "quote.signer"} <= set(found)
+
+
+@pytest.mark.parametrize(("bits", "good"), [(1024, False), (2048, True)])
+def test_an_rsa_key_that_can_be_broken(bits, good):
+    area = parse_public(template(Role.IAK, "H-1").public)
+    modulus = (1 << bits) - 1
+    public = pack_public(replace(area, bits=bits, unique=(modulus.to_bytes(bits // 8, "big"),)))
+    assert (attestation_key(public) is not None) == good
 
 
 def test_junk(scene):

@@ -6,11 +6,11 @@ import sys
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from quoting_tpm import NONCE
-from relying_stage import AT, loaded
+from relying_stage import AT, crl_place, loaded, new_signer, signed
 
 from ca_service.cli import main
 from ca_service.export.quote.live import LiveTpm, read_selection
-from ca_service.judgment import BadRequest
+from ca_service.judgment import BadRequest, Unavailable
 from ca_service.residency.quote import Quoted
 
 KINDS = ("iak", "ek", "idevid")
@@ -137,10 +137,68 @@ class TestFiles:
             assert found == code
             assert (code == 1) == ("iak relying.provenance-rule" in out)
 
+    def test_a_file_with_its_chain(self, verify, files, folder, scene, tmp_path):
+        (tmp_path / "chain.pem").write_bytes(
+            (folder / "iak.pem").read_bytes() + (folder / "root.pem").read_bytes()
+        )
+        assert verify(**files | {"iak": tmp_path / "chain.pem"})[0] == 0
+
     def test_without_lists_nothing_counts(self, verify, files):
         code, out, _ = verify(**files, crls=None)
         assert code == 1
         assert "relying.revocation" in out
+
+
+class TestFetching:
+    @pytest.fixture
+    def asked(self, monkeypatch, scene):
+        """What is where in the web; the places that are asked."""
+        web, asked = {}, []
+        for kind, role in (("iak", "devid"), ("ek", "ek")):
+            web[crl_place(loaded(getattr(scene.stage, kind)))] = scene.stage.lists[role]
+        web[crl_place(scene.stage.issuer("ek").certificate)] = scene.stage.lists["root"]
+
+        def fetch(url):
+            asked.append(url)
+            if url not in web:
+                raise Unavailable(f"{url} answers 404", code="fetch")
+            return web[url]
+
+        monkeypatch.setattr("ca_service.cli.quote.fetched", fetch)
+        return web, asked
+
+    def test_each_list_once(self, verify, files, asked):
+        web, places = asked
+        assert verify("--fetch", **files, crls=None)[0] == 0
+        assert sorted(places) == sorted(web)
+
+    def test_nobody_is_asked_for_a_stranger(self, verify, files, asked, scene, tmp_path):
+        stranger = signed(loaded(scene.stage.iak).tbs_certificate_bytes, new_signer())
+        (tmp_path / "iak.der").write_bytes(stranger)
+        code, _, _ = verify("--fetch", **files | {"iak": tmp_path / "iak.der", "ek": None}, crls=None)
+        assert (code, asked[1]) == (1, [])
+
+    @pytest.mark.parametrize("there", [None, b"junk", "devid"])
+    def test_what_is_no_list_of_its_issuer(self, verify, files, asked, scene, there):
+        web, _ = asked
+        place = crl_place(loaded(scene.stage.ek))
+        web[place] = scene.stage.lists[there] if isinstance(there, str) else there
+        if there is None:
+            del web[place]
+        code, out, _ = verify("--fetch", "--json", **files, crls=None)
+        found = json.loads(out)
+        assert (code, found["reason"]) == (1, "relying.revocation")
+        assert [problem for problem in found["unfetched"] if place in problem] == found["unfetched"] != []
+        assert place in verify("--fetch", **files, crls=None)[1].replace("\n  ", "")
+
+    def test_a_fetched_list_revokes(self, verify, files, asked, scene):
+        web, _ = asked
+        web[crl_place(loaded(scene.stage.iak))] = scene.stage.list_of(
+            "devid", [loaded(scene.stage.iak).serial_number]
+        )
+        code, out, _ = verify("--fetch", **files)
+        assert code == 1
+        assert "was revoked" in out
 
 
 class TestUsage:

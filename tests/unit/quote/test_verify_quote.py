@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -195,6 +195,10 @@ class TestSigners:
         for scheme in ("0014000b", "0016000c"):
             other = replace(quote, signature=bytes.fromhex(scheme) + quote.signature[4:])
             assert refused_by(scene.verify(other, **soft.given)) == ["quote.scheme", "quote.signature"]
+        # No TPM signs so with this key; whoever does has the key itself.
+        made = soft.tpm._iak.sign(quote.attest, padding.PKCS1v15(), hashes.SHA256())
+        other = replace(quote, signature=bytes.fromhex("0014000b") + sized(made))
+        assert refused_by(scene.verify(other, **soft.given)) == ["quote.scheme", "quote.signature"]
 
     def test_a_software_key_that_poses_as_the_iak(self, scene):
         """It signs a perfect statement, and even names the IAK."""
@@ -308,8 +312,9 @@ class TestCertificates:
     def test_a_provenance_that_the_rule_does_not_allow(self, scene):
         good = ProvenanceRule(resources=frozenset({"default/vtpm/*"}))
         assert scene.verify(rule=good).admitted
-        bad = ProvenanceRule(measurements=frozenset({"00" * 48}))
-        assert refused_by(scene.verify(rule=bad)) == ["relying.provenance-rule"] * 3
+        measurement, resource = frozenset({"00" * 48}), frozenset({"default/other/*"})
+        for bad in (ProvenanceRule(measurements=measurement), ProvenanceRule(resources=resource)):
+            assert refused_by(scene.verify(rule=bad)) == ["relying.provenance-rule"] * 3
 
     def test_what_the_iak_certificate_leaves_to_the_ek_certificate(self, scene):
         """One that is short of room names no resource."""

@@ -95,10 +95,10 @@ def answer_files(basis: Basis, certificates: Certificates, files: QuoteFiles) ->
     ak = None
     if files.ak is not None:
         ak = AttestationKey(*(read_start(path, LARGEST_PCR_FILE) for path in files.ak))
-    iak = _certificate(certificates.iak) or b""
-    return judge(
-        quote, files.nonce, iak, _certificate(certificates.ek), _certificate(certificates.idevid), ak
+    iak, ek, idevid = (
+        _certificate(path) for path in (certificates.iak, certificates.ek, certificates.idevid)
     )
+    return judge(quote, files.nonce, iak or b"", ek, idevid, ak)
 
 
 def answer_tpm(
@@ -115,9 +115,9 @@ def answer_tpm(
     selections = _selections(pcr_list, judge.expected)
     nonce = entropy(_NONCE_SIZE)
     with opened(tcti) as tpm:
-        iak = _certificate(certificates.iak) or tpm.iak()
-        ek = _certificate(certificates.ek) or tpm.ek(iak)
-        idevid = _certificate(certificates.idevid) or tpm.idevid()
+        iak = tpm.iak() if certificates.iak is None else _certificate(certificates.iak)
+        ek = tpm.ek(iak) if certificates.ek is None else _certificate(certificates.ek)
+        idevid = tpm.idevid() if certificates.idevid is None else _certificate(certificates.idevid)
         quote = tpm.quote(nonce, selections)
     return judge(quote, nonce, iak or b"", ek, idevid, None)
 

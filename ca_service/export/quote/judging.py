@@ -11,10 +11,10 @@ from ca_service.export.quote.checks import FIRMWARE, QUOTE_CHECKS, SAME_EK, SAME
 from ca_service.export.quote.expected import ExpectedPcrs
 from ca_service.export.quote.keys import AttestationKey
 from ca_service.export.quote.pcrs import PcrValues
-from ca_service.export.quote.subject import Quote, QuoteSubject, read_view
+from ca_service.export.quote.subject import Quote, QuoteSubject, provenance_of, read_view
 from ca_service.export.relying import Kind, ProvenanceRule, Trust, judge_certificate
 from ca_service.judgment import BadRequest, Finding, Trace, judge_all
-from ca_service.profiles.view import PROVENANCE, CertificateView, ProvenanceView
+from ca_service.profiles.view import CertificateView, ProvenanceView
 from ca_service.residency.quote import QuoteInfo
 
 CHECKS: Final = tuple(check.id for check in (*AK_CHECKS, *QUOTE_CHECKS, FIRMWARE, SAME_EK, SAME_IDEVID))
@@ -44,9 +44,7 @@ class JudgedCertificate:
     @property
     def provenance(self) -> ProvenanceView | None:
         """What vouched for the TPM, if the certificate counts."""
-        extension = None if self.view is None else self.view.extension(PROVENANCE)
-        value = None if extension is None else extension.value
-        return value if self.trace.admitted and isinstance(value, ProvenanceView) else None
+        return provenance_of(self.view) if self.trace.admitted else None
 
 
 @dataclass(frozen=True)
@@ -192,8 +190,7 @@ def _rule_for(
     rule: ProvenanceRule | None, view: CertificateView | None, *, with_ek: bool
 ) -> ProvenanceRule | None:
     """A certificate that is short of room leaves the resource to the EK certificate, which is bound to it by digest."""
-    extension = None if view is None else view.extension(PROVENANCE)
-    value = None if extension is None else extension.value
-    if rule is None or not with_ek or not isinstance(value, ProvenanceView) or value.version != _BRIEF:
+    found = provenance_of(view)
+    if rule is None or found is None or found.version != _BRIEF or not with_ek:
         return rule
     return replace(rule, resources=None)

@@ -28,8 +28,7 @@ _LAYER: Final = 0xFF0000  # zero in what the TPM itself has answered
 _CHUNK: Final = 1024
 _LIST: Final = 8
 _TRIES: Final = 5
-_SAFE_AFTER_S: Final = 10.0
-_STEP_S: Final = 0.5
+_WAITS, _WAIT_S = 20, 0.5
 
 
 class LiveTpm:
@@ -76,23 +75,21 @@ class LiveTpm:
                     f"the TPM has no key at 0x{_IAK.persistent:08x}, where its IAK belongs",
                     remedy="Boot it anew: a vTPM puts the key there again.",
                 )
-            waited, tries = 0.0, 0
+            waits, tries = _WAITS, _TRIES
             while True:
-                found, tries = self._one_quote(iak, nonce, selections), tries + 1
+                found = self._one_quote(iak, nonce, selections)
                 info = Quoted.read(found.attest).info
-                if info is None:
-                    return found
-                if not info.safe and waited < _SAFE_AFTER_S:
-                    self._sleep(_STEP_S)
-                    waited += _STEP_S
-                elif _are_quoted(found, info) or tries >= _TRIES:
+                if info is not None and not info.safe and waits:
+                    self._sleep(_WAIT_S)
+                    waits -= 1
+                    continue
+                tries -= 1
+                if info is None or not tries or _are_quoted(found, info):
                     return found
 
     def _one_quote(self, iak: ESYS_TR, nonce: bytes, selections: Sequence[PcrSelection]) -> Quote:
-        wanted, own_scheme = (
-            TPML_PCR_SELECTION.parse(_text(selections)),
-            TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL),
-        )
+        own_scheme = TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL)
+        wanted = TPML_PCR_SELECTION.parse(_text(selections))
         attest, signature = self._tpm.quote(iak, wanted, nonce, own_scheme)
         return Quote(bytes(attest), bytes(signature.marshal()), self._values(selections))
 

@@ -12,7 +12,14 @@ from ca_service.export.relying.files import UNREADABLE
 from ca_service.judgment import BadRequest
 from ca_service.profiles import oids
 from ca_service.profiles.reader_cryptography import read
-from ca_service.profiles.view import SAN, CertificateView, NameView, PermanentIdentifierView
+from ca_service.profiles.view import (
+    PROVENANCE,
+    SAN,
+    CertificateView,
+    NameView,
+    PermanentIdentifierView,
+    ProvenanceView,
+)
 from ca_service.residency.attest import Attest
 from ca_service.residency.quote import Quoted
 from ca_service.residency.signature import KeySignature
@@ -135,6 +142,13 @@ def read_view(der: bytes) -> CertificateView | None:
         return read(der)
     except UNREADABLE:
         return None
+
+
+def provenance_of(view: CertificateView | None) -> ProvenanceView | None:
+    """What a certificate says that vouched for the TPM; None if it says nothing."""
+    extension = None if view is None else view.extension(PROVENANCE)
+    value = None if extension is None else extension.value
+    return value if isinstance(value, ProvenanceView) else None
 
 
 def named_ek(view: CertificateView | None) -> str | None:

@@ -278,6 +278,12 @@ class TestLive:
         assert code == 1
         assert {"quote.signature", "quote.signer", "quote.same-ek", "quote.same-idevid"} <= failed
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_an_empty_file_is_no_reason_to_ask_the_tpm(self, verify, scene, tmp_path, kind):
+        (tmp_path / "empty").touch()
+        code, out, _ = verify("--json", tcti=scene.tools.tcti, **{kind: tmp_path / "empty"})
+        assert (code, json.loads(out)["reason"]) == (1, "relying.readable")
+
     @pytest.mark.parametrize("tcti", ["swtpm:host=127.0.0.1,port=1", "nonsense"])
     def test_no_tpm(self, verify, tcti):
         code, out, err = verify(tcti=tcti)
@@ -295,7 +301,7 @@ class TestLive:
         assert slept == [0.5, 0.5]
         quotes[:] = [soft.quote(safe=0)] * 30
         assert not Quoted.read(LiveTpm(None, slept.append).quote(NONCE, ()).attest).info.safe
-        assert sum(slept) == 11
+        assert sum(slept) == 1 + 10
 
     def test_a_pcr_that_was_extended_meanwhile(self, scene, monkeypatch):
         soft = scene.enrol("H-3")

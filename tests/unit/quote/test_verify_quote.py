@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from quoting_tpm import NONCE, PCRS, sized
 from relying_stage import AT, DAY, loaded, new_signer, provenance, signed
@@ -93,7 +93,7 @@ class TestRealQuotes:
                 # tpm2-tools write whole arrays: nobody reads what lies beyond their ends.
                 assert not trace.admitted or (part == "pcrs" and read == values), (part, place)
 
-    @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=100)
     @given(data=st.data())
     def test_mangled(self, scene, judged, data):
         part = data.draw(st.sampled_from(["attest", "signature", "pcrs"]))
@@ -104,7 +104,7 @@ class TestRealQuotes:
         trace, read = judged(**{part: mangled})
         assert not trace.admitted or mangled == original or (part == "pcrs" and read == judged()[1])
 
-    @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=100)
     @given(attest=st.binary(max_size=300), signature=st.binary(max_size=300), pcrs=st.binary(max_size=900))
     def test_made_up(self, judged, attest, signature, pcrs):
         for start in (b"", bytes.fromhex("ff5443478018")):

@@ -2,16 +2,19 @@
 
 import json
 import sys
+import time
+from contextlib import ExitStack
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
-from quoting_tpm import NONCE
+from quoting_tpm import NONCE, RealTpm
 from relying_stage import AT, crl_place, loaded, new_signer, signed
 
 from ca_service.cli import main
-from ca_service.export.quote.live import LiveTpm, read_selection
+from ca_service.export.quote.live import LiveTpm, opened, read_selection
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.residency.quote import Quoted
+from vtpm.tpm import GuestGateway, Swtpm
 
 KINDS = ("iak", "ek", "idevid")
 
@@ -302,6 +305,24 @@ class TestLive:
         quotes[:] = [soft.quote(safe=0)] * 30
         assert not Quoted.read(LiveTpm(None, slept.append).quote(NONCE, ()).attest).info.safe
         assert sum(slept) == 1 + 10
+
+    @pytest.mark.slow
+    def test_a_real_clock_after_power_was_lost(self):
+        """No TPM2_Shutdown went before; the TPM says that its clock is safe when it has reached its next stored value."""
+        with ExitStack() as stack:
+            tpm = RealTpm.made(stack, eks=("L-2",))
+            again = stack.enter_context(Swtpm())
+            again.power_on(tpm.swtpm.current_state())
+            gateway = stack.enter_context(GuestGateway(again))
+            slept = []
+            live = stack.enter_context(
+                opened(gateway.tcti, lambda step: (slept.append(step), time.sleep(step)))
+            )
+            found = live.quote(NONCE, read_selection("sha256:0"))
+        info = Quoted.read(found.attest).info
+        assert info.safe
+        assert slept
+        assert info.clock > 4000
 
     def test_a_pcr_that_was_extended_meanwhile(self, scene, monkeypatch):
         soft = scene.enrol("H-3")

@@ -41,6 +41,7 @@ _COMMANDS = {
     "export": "authority",
     "audit": "audit",
     "evidence": "evidence",
+    "quote": "quote",
     "collateral": "collateral",
     "db": "database",
     "health-check": "health",

@@ -2,6 +2,8 @@
 
 Together they show: EK, IAK and IDevID are instances of TCG templates, primary keys of the endorsement hierarchy, and
 live in one TPM. The checks are total: whatever bytes the evidence holds, they find something and never raise.
+
+What a relying party is shown of a TPM afterwards is read in `quote` and `signature`.
 """
 
 from ca_service.residency.certify import CERTIFY_CHECKS

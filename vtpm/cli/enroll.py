@@ -92,10 +92,12 @@ def enroll(
     tpm.check_usable()
     device = GuestDevice(tpm, ConfigfsTsm(tsm), profile, identity=iak)
     # Of these profiles the CA asks for TPM2_Certify always: no report covers IAK and IDevID.
-    reply = enroll_with(HttpTransport(ca), device, known=False, log=key)
+    try:
+        reply = enroll_with(HttpTransport(ca), device, known=False, log=key)
+    finally:
+        if device.certificates_problem:
+            click.echo(f"The host's certificate table was left out: {device.certificates_problem}.", err=True)
     outcome = Outcome.judge(ca, profile, reply, device.keys)
-    if device.certificates_problem:
-        click.echo(f"The host's certificate table was left out: {device.certificates_problem}.", err=True)
     if out is not None:
         write_folder(out, outcome.files(), outcome.to_json())
     _show(outcome, out, as_json=as_json)

@@ -97,7 +97,7 @@ class GuestDevice:
         entry = f"vtpm-enroll-{self._entropy(16).hex()}"
         attestation = attest(self._tsm, question, _SERVICES[self._profile], entry=entry, pause=self._pause)
         self._attestation = attestation
-        attested = _attested_ek(self._profile, attestation.manifest)
+        attested = attested_ek(self._profile, attestation.manifest)
         ek = derive(self._tpm, _ek_template(attested))
         if ek.public != attested:
             raise GuestError(
@@ -156,7 +156,12 @@ def _identity(role: Role, template_id: str) -> Template:
         raise VtpmError(str(error)) from error
 
 
-def _attested_ek(profile: str, manifest: bytes) -> bytes:
+def attested_ek(profile: str, manifest: bytes) -> bytes:
+    """The TPMT_PUBLIC of the EK in the manifest of a profile.
+
+    Raises:
+        GuestError: the manifest is malformed or has no vTPM (rule ``guest.manifest``).
+    """
     try:
         if profile == SERVICES_PROFILE:
             return ServicesManifest.parse(manifest, "manifest").ek

@@ -169,7 +169,8 @@ def _remove(
 ) -> None:
     """Remove the entry, as the exit of a context manager: an error of the block says more than one of this."""
     del error, trace
-    with suppress(FileNotFoundError, *([OSError] if kind else [])), signals_deferred():
+    expected = OSError if kind else FileNotFoundError
+    with _explained("removing", entry), suppress(expected), signals_deferred():
         tsm.remove(entry)
 
 

@@ -87,7 +87,7 @@ class MemoryTsm:
     def __init__(
         self,
         svsm: Svsm,
-        before: Callable[[str, str], None] = lambda operation, attribute: None,
+        before: Callable[[str, str], None] = lambda *_: None,
         **options: object,
     ) -> None:
         self._new = lambda: Entry(svsm, **options)

@@ -66,10 +66,9 @@ def write_folder(folder: Path, files: Mapping[str, bytes], document: Mapping[str
             folder.mkdir()
         with _held(folder) as descriptor:
             before = _ours(folder, tuple(files))
-            digests = {
-                name: list(dict.fromkeys([_digest(data), *before.get(name, ())]))
-                for name, data in files.items()
-            }
+            digests = {name: [_digest(data)] for name, data in files.items()}
+            for name, old in before.items():
+                digests[name] += [old] if old not in digests[name] else []
             record = json.dumps({**document, _FILES: digests}, indent=1, sort_keys=True) + "\n"
             for name, data in ((RECORD, record.encode("ascii")), *files.items()):
                 _replace(descriptor, name, data)

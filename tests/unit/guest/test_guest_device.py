@@ -105,7 +105,12 @@ class TestProofs:
         guest, _ = device()
         guest.evidence("ca", "nonce")
         sized = b"\x00\x02ab"
-        for index, blob, secret in ((1, sized, sized), (0, b"", b""), (0, sized, b"\xff\xff"), (0, sized, sized)):
+        for index, blob, secret in (
+            (1, sized, sized),
+            (0, b"", b""),
+            (0, sized, b"\xff\xff"),
+            (0, sized, sized),
+        ):
             with pytest.raises(TpmError):
                 guest.activate(index, Challenge(NAME, blob, secret))
 
@@ -126,8 +131,12 @@ def test_whatever_the_manifest_is_it_is_an_ek_or_refused(ek, profile, data):
     )
     try:
         found = attested_ek(profile, manifest)
-    except GuestError as refused:
-        assert refused.rule == "guest.manifest"
+    except GuestError as error:
+        refused = error.rule
+    else:
+        refused = ""
+    assert refused in ("", "guest.manifest")
+    if refused:
         return
     assert parse_public(found)
     assert found in manifest

@@ -27,7 +27,9 @@ def test_a_guest_gets_ephemeral_certificates_for_its_tpm(
     ek = derive(swtpm, template(Role.EK, template_id)).public
     out = tmp_path / "certificates"
     with ca() as url:
-        done = vtpm_enroll("--ca", url, "--tcti", tcti, "--profile", profile, "--out", out, svsm=svsm_with(ek))
+        done = vtpm_enroll(
+            "--ca", url, "--tcti", tcti, "--profile", profile, "--out", out, svsm=svsm_with(ek)
+        )
     assert (done.code, done.out.count("\n")) == (0, 1), done.err
     before, after = done.err.split("The certificates are EPHEMERAL at most", 1)[0], done.err
     assert "vouches for the EK of its vTPM" in before
@@ -79,17 +81,13 @@ class TestRefused:
             assert word in done.err
 
     @pytest.mark.parametrize("profile", [VTPM_PROFILE, SERVICES_PROFILE])
-    def test_by_a_ca_whose_policy_does_not_name_the_profile(
-        self, vtpm_enroll, ca, tcti, tmp_path, profile
-    ):
+    def test_by_a_ca_whose_policy_does_not_name_the_profile(self, vtpm_enroll, ca, tcti, tmp_path, profile):
         others = [name for name in amd_guest.PROFILES if name != profile]
         with ca(profiles=others) as url:
             done = vtpm_enroll("--ca", url, "--tcti", tcti, "--profile", profile, "--out", tmp_path / "out")
         self.refused(done, tmp_path / "out", "[profile.admitted] the CA refused", "(decision ")
 
-    def test_by_a_ca_that_does_not_know_the_build_for_oracle_free(
-        self, vtpm_enroll, ca, tcti, tmp_path
-    ):
+    def test_by_a_ca_that_does_not_know_the_build_for_oracle_free(self, vtpm_enroll, ca, tcti, tmp_path):
         todays = ("verifies-grants", "reports-state")
         with ca(capabilities=todays) as url:
             done = vtpm_enroll("--ca", url, "--tcti", tcti, "--out", tmp_path / "out")
@@ -117,7 +115,7 @@ class TestRefused:
             empty = pack_services({})
             done = vtpm_enroll(
                 "--ca", url, "--tcti", tcti, "--profile", SERVICES_PROFILE, "--out", tmp_path / "out",
-                svsm=lambda nonce, service, version: (bytes(1184), empty, b""),
+                svsm=lambda *_: (bytes(1184), empty, b""),
             )  # fmt: skip
         self.refused(done, tmp_path / "out", "[guest.manifest]", "must have the vTPM service")
 

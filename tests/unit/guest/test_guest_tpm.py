@@ -62,7 +62,9 @@ def test_what_only_the_platform_or_many_wrong_answers_can_do():
         assert caught.value.exit_code in (2, 3)
 
 
-@pytest.mark.parametrize("tcti", ["", ":", "device:", "device:/nowhere", "device:/dev/null", "swtpm:port=x", "é"])
+@pytest.mark.parametrize(
+    "tcti", ["", ":", "device:", "device:/nowhere", "device:/dev/null", "swtpm:port=x", "é"]
+)
 def test_a_tpm_that_cannot_be_opened(tcti):
     with pytest.raises((DeviceMissing, TpmGone)) as caught:
         GuestTpm(tcti).check_usable()

@@ -225,7 +225,7 @@ class TestErrorsOfTheKernel:
     def test_a_write_that_is_not_taken_whole(self, tmp_path, monkeypatch):
         (tmp_path / "entry").mkdir()
         (tmp_path / "entry" / "inblob").touch()
-        monkeypatch.setattr(os, "write", lambda descriptor, data: len(data) - 1)
+        monkeypatch.setattr(os, "write", lambda _, data: len(data) - 1)
         with pytest.raises(OSError, match="63 of 64"):
             ConfigfsTsm(tmp_path).write("entry", "inblob", NONCE)
 
@@ -336,11 +336,11 @@ class TestWhatIsRead:
         ),
     )
     def test_whatever_the_tree_holds_ends_in_an_answer(self, report, manifest, table):
-        try:
-            answer = Attestation.of(report, manifest, table)
-        except GuestError as refused:
-            assert refused.rule == "guest.blob-size"
+        if len(report) != 1184 or not manifest:
+            with pytest.raises(GuestError, match="bytes, not"):
+                Attestation.of(report, manifest, table)
             return
+        answer = Attestation.of(report, manifest, table)
         assert (len(answer.report), answer.manifest) == (1184, manifest)
         assert answer.certificates in (None, table)
         if answer.certificates is not None:
@@ -353,11 +353,11 @@ class TestWhatIsRead:
                 return text[:most] if name == attribute else super().read(entry, name, most)
 
         tsm = Odd(svsm)
-        try:
+        # Only the one provider, and only a number that counts our own writes, would do.
+        with pytest.raises(GuestError) as refused:
             asked(tsm, pause=lambda _: None)
-        except GuestError as refused:
-            assert refused.detail.isascii()
-            assert refused.detail.isprintable()
+        assert refused.value.detail.isascii()
+        assert refused.value.detail.isprintable()
         assert tsm.entries == {}
 
 

@@ -1,12 +1,15 @@
 """`vtpm enroll` from a TPM and configfs to certificates of a real CA over HTTP, and what refuses it."""
 
 import json
+import os
+import signal
 import sys
 
 import amd_guest
 import configfs_stand_in as stand_in
 import pytest
 from cryptography import x509
+from tpm2_pytss import ESYS_TR
 
 from vtpm.tpm import derive
 from vtpm.wire.amd_evidence import SERVICES_PROFILE, VTPM_PROFILE
@@ -120,6 +123,19 @@ class TestRefused:
         self.refused(done, tmp_path / "out", "[guest.manifest]", "must have the vTPM service")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_svsm_is_asked(vtpm_enroll, ca, tcti, tmp_path, number):
+    def slow(*_):
+        os.kill(os.getpid(), number)
+        return stand_in.nothing()
+
+    # Whoever does not heed it gets an answer from this SVSM that refuses him.
+    signal.signal(number, lambda *_: None)
+    with ca() as url:
+        done = vtpm_enroll("--ca", url, "--tcti", tcti, "--out", tmp_path / "out", svsm=slow)
+    assert (done.code, done.out, (tmp_path / "out").exists()) == (130, "", False), done.err
+
+
 class TestTheHostsTable:
     def test_is_left_out_if_it_cannot_be_read_and_the_ca_decides(self, vtpm_enroll, ca, world, tcti, ek):
         honest = stand_in.svsm_of(world.launch, ek)
@@ -152,6 +168,18 @@ class TestBeforeAnybodyIsAsked:
         assert (done.code, done.out) == (code, "")
         assert told in done.err
         assert "Traceback" not in done.err
+
+    def test_a_tpm_that_its_owner_has_closed(self, vtpm_enroll, tcti, as_owner):
+        with as_owner() as esapi:
+            esapi.hierarchy_change_auth(ESYS_TR.ENDORSEMENT, b"secret")
+        try:
+            done = vtpm_enroll("--ca", "http://127.0.0.1:1", "--tcti", tcti, svsm=None)
+        finally:
+            with as_owner() as esapi:
+                esapi.tr_set_auth(ESYS_TR.ENDORSEMENT, b"secret")
+                esapi.hierarchy_change_auth(ESYS_TR.ENDORSEMENT, b"")
+        assert (done.code, done.out) == (1, "")
+        assert "[guest.endorsement-auth]" in done.err
 
     def test_a_ca_that_is_away(self, vtpm_enroll, tcti, monkeypatch):
         monkeypatch.setattr(sys.modules["vtpm.client.enroll"], "_PAUSES_S", ())

@@ -124,6 +124,12 @@ class TestRefused:
         }[kind]()
         self.refused(place, name)
 
+    def test_a_link_even_to_what_would_be_ours(self, place, tmp_path):
+        put(place)
+        (place / "ek.pem").rename(tmp_path / "elsewhere.pem")
+        (place / "ek.pem").symlink_to(tmp_path / "elsewhere.pem")
+        self.refused(place, r"ek\.pem")
+
     @pytest.mark.parametrize(
         "record",
         [b"", b"{}", b"[]", b"\xff", b'{"files":{}}', b'{"profile":"x","files":{}}', b"{" * 10,

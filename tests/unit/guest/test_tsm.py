@@ -229,6 +229,14 @@ class TestErrorsOfTheKernel:
         with pytest.raises(OSError, match="63 of 64"):
             ConfigfsTsm(tmp_path).write("entry", "inblob", NONCE)
 
+    def test_a_read_that_gives_a_part(self, tmp_path, monkeypatch):
+        (tmp_path / "entry").mkdir()
+        (tmp_path / "entry" / "manifestblob").write_bytes(NONCE)
+        read = os.read
+        monkeypatch.setattr(os, "read", lambda descriptor, most: read(descriptor, min(most, 10)))
+        assert ConfigfsTsm(tmp_path).read("entry", "manifestblob", 100) == NONCE
+        assert ConfigfsTsm(tmp_path).read("entry", "manifestblob", 25) == NONCE[:25]
+
     def test_links_are_not_followed(self, tmp_path):
         (tmp_path / "entry").mkdir()
         (tmp_path / "entry" / "inblob").symlink_to("/dev/null")

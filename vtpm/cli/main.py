@@ -13,6 +13,7 @@ _COMMANDS = {
     "kbs": "vtpm.cli.kbs",
     "measure": "vtpm.cli.boot",
     "boot": "vtpm.cli.boot",
+    "enroll": "vtpm.cli.enroll",
     "volume": "vtpm.cli.volume",
     "attack": "vtpm.cli.attack",
 }

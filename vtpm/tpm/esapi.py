@@ -6,7 +6,8 @@ So objects and sessions are had through `flushing`, never bare.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Protocol
 
 # The C library writes each failed command to standard error unless this is set before its first message.
 os.environ.setdefault("TSS2_LOG", "all+none")
@@ -30,11 +31,23 @@ __all__ = [
     "HASHES",
     "HEADER",
     "MAX_COMMAND",
+    "Bench",
     "ChannelTcti",
     "TSS2_Exception",
     "flushing",
     "policy_session",
 ]
+
+
+class Bench(Protocol):
+    """A TPM to work on, whoever's it is: the SVSM's own swtpm, or a guest's device."""
+
+    def esapi(self, doing: str) -> AbstractContextManager[ESAPI]:
+        """A fresh ESAPI context for one piece of work; `doing` names it in the error text.
+
+        Raises:
+            TpmError: the TPM refused inside the block, or has gone.
+        """
 
 
 class ChannelTcti(PyTCTI):  # type: ignore[misc] # the library has no type information

@@ -13,7 +13,7 @@ from tpm2_pytss import TPM2B_PUBLIC, TPMT_PUBLIC
 
 from vtpm.errors import UsageError
 from vtpm.tpm.errors import TpmError, TpmIdentityError, TpmRefused
-from vtpm.tpm.esapi import ESAPI, ESYS_TR, TSS2_Exception, flushing
+from vtpm.tpm.esapi import ESAPI, ESYS_TR, Bench, TSS2_Exception, flushing
 from vtpm.tpm.swtpm import Swtpm
 from vtpm.tpm.workbench import workbench
 from vtpm.wire.statements import MAX_EKS, KeyStatement
@@ -88,6 +88,16 @@ def manufacture(
             made.append(KeyStatement(key.id, public))
     *eks, iak, idevid = made
     return TpmKeys(tuple(eks), iak, idevid)
+
+
+def derive(tpm: Bench, key: Template) -> KeyStatement:
+    """The key that the TPM makes from a template, and makes again whenever it is asked; nothing stays in the TPM.
+
+    Raises:
+        TpmError: the TPM refused, or has gone.
+    """
+    with tpm.esapi(f"making the {key.role.value} {key.id}") as esapi, primary(esapi, key) as (_, public):
+        return KeyStatement(key.id, public)
 
 
 @contextmanager

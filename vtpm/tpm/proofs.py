@@ -14,7 +14,7 @@ from tpm2_pytss import TPM2B_ENCRYPTED_SECRET, TPM2B_ID_OBJECT, TPML_DIGEST, TPM
 from tpm2_pytss.constants import TPM2_ALG, TPM2_CC
 
 from vtpm.tpm.errors import TpmError
-from vtpm.tpm.esapi import ESAPI, ESYS_TR, policy_session
+from vtpm.tpm.esapi import ESAPI, ESYS_TR, Bench, policy_session
 from vtpm.tpm.keys import RecordedKeys, recorded
 from vtpm.tpm.swtpm import Swtpm
 from vtpm.tpm.workbench import workbench
@@ -63,22 +63,28 @@ def certify_idevid(tpm: Swtpm, keys: RecordedKeys, qualifier: bytes) -> tuple[by
         TpmIdentityError: the TPM makes other keys than the recorded ones.
         TpmError: the TPM refused, or has gone.
     """
+    return workbench(tpm, lambda bench: certify_on(bench, keys, qualifier))
+
+
+def certify_on(bench: Bench, keys: RecordedKeys, qualifier: bytes) -> tuple[bytes, bytes]:
+    """The same by one TPM and no other, with its endorsement hierarchy as it is.
+
+    Raises:
+        TpmIdentityError: the TPM makes other keys than the recorded ones.
+        TpmError: the TPM refused, or has gone.
+    """
     if len(qualifier) > _MAX_QUALIFIER:
         raise TpmError(f"qualifying data has at most {_MAX_QUALIFIER} bytes")
-
-    def work(bench: Swtpm) -> tuple[bytes, bytes]:
-        with (
-            bench.esapi("certifying the IDevID") as esapi,
-            recorded(esapi, Role.IAK, keys.iak) as iak,
-            recorded(esapi, Role.IDEVID, keys.idevid) as idevid,
-            _admin_session(esapi, Role.IDEVID, keys.idevid.template, TPM2_CC.Certify) as session,
-        ):
-            attest, signature = esapi.certify(
-                idevid, iak, qualifier, TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL), session1=session
-            )
-            return bytes(attest), bytes(signature.marshal())
-
-    return workbench(tpm, work)
+    with (
+        bench.esapi("certifying the IDevID") as esapi,
+        recorded(esapi, Role.IAK, keys.iak) as iak,
+        recorded(esapi, Role.IDEVID, keys.idevid) as idevid,
+        _admin_session(esapi, Role.IDEVID, keys.idevid.template, TPM2_CC.Certify) as session,
+    ):
+        attest, signature = esapi.certify(
+            idevid, iak, qualifier, TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL), session1=session
+        )
+        return bytes(attest), bytes(signature.marshal())
 
 
 def activate(tpm: Swtpm, keys: RecordedKeys, ek_index: int, credential_blob: bytes, secret: bytes) -> bytes:
@@ -98,27 +104,33 @@ def activate(tpm: Swtpm, keys: RecordedKeys, ek_index: int, credential_blob: byt
         TpmIdentityError: the TPM makes other keys than the recorded ones.
         TpmError: the challenge is malformed or not for these keys, the TPM refused, or has gone.
     """
+    return workbench(tpm, lambda bench: activate_on(bench, keys, ek_index, credential_blob, secret))
+
+
+def activate_on(
+    bench: Bench, keys: RecordedKeys, ek_index: int, credential_blob: bytes, secret: bytes
+) -> bytes:
+    """The same by one TPM and no other, with its endorsement hierarchy as it is.
+
+    Raises:
+        TpmIdentityError: the TPM makes other keys than the recorded ones.
+        TpmError: the challenge is malformed or not for these keys, the TPM refused, or has gone.
+    """
     if not 0 <= ek_index < len(keys.eks):
         raise TpmError("the challenge is for an EK that this TPM does not have")
     ek = keys.eks[ek_index]
     blob = _unmarshal(TPM2B_ID_OBJECT, credential_blob)
     encrypted = _unmarshal(TPM2B_ENCRYPTED_SECRET, secret)
-
-    def work(bench: Swtpm) -> bytes:
-        with (
-            bench.esapi("activating the credential") as esapi,
-            recorded(esapi, Role.IAK, keys.iak) as iak,
-            recorded(esapi, Role.EK, ek) as ek_handle,
-            _admin_session(esapi, Role.IAK, keys.iak.template, TPM2_CC.ActivateCredential) as session,
-            _ek_authorisation(esapi, ek.template) as ek_session,
-        ):
-            return bytes(
-                esapi.activate_credential(
-                    iak, ek_handle, blob, encrypted, session1=session, session2=ek_session
-                )
-            )
-
-    return workbench(tpm, work)
+    with (
+        bench.esapi("activating the credential") as esapi,
+        recorded(esapi, Role.IAK, keys.iak) as iak,
+        recorded(esapi, Role.EK, ek) as ek_handle,
+        _admin_session(esapi, Role.IAK, keys.iak.template, TPM2_CC.ActivateCredential) as session,
+        _ek_authorisation(esapi, ek.template) as ek_session,
+    ):
+        return bytes(
+            esapi.activate_credential(iak, ek_handle, blob, encrypted, session1=session, session2=ek_session)
+        )
 
 
 def _unmarshal(kind: type[_T], data: bytes) -> _T:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from vtpm.tpm.errors import TpmError
-from vtpm.tpm.swtpm import Swtpm
+from vtpm.tpm.esapi import Bench
 from vtpm.wire.statements import TpmSpec
 
 _CAP_TPM_PROPERTIES = 6
@@ -30,7 +30,7 @@ class TpmProperties(NamedTuple):
     spec: TpmSpec
 
 
-def properties(tpm: Swtpm) -> TpmProperties:
+def properties(tpm: Bench) -> TpmProperties:
     """Read the fixed properties.
 
     Raises:

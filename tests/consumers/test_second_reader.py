@@ -1,6 +1,7 @@
 """Whatever this CA issues reads the same by `cryptography` and by asn1crypto, field by field; no field goes unseen."""
 
 import functools
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -12,8 +13,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.ocsp import OCSPRequestBuilder
+from relying_stage import provenance, signed
 
-from ca_service.profiles import oids, structures
+from ca_service.profiles import DEVICE_LIFETIME, Validity, draft_devid, lint, new_serial, oids, structures
+from vtpm.wire.public_area import pack_public, parse_public
+from vtpm.wire.templates import Role, template
 
 AKI, SKI, KU, BC, SAN, EKU = ("2.5.29." + last for last in ("35", "14", "15", "19", "17", "37"))
 SDA, CP, CDP, AIA, NO_CHECK = (
@@ -51,12 +55,46 @@ def issued(every):
     answers = {one.id: every.answer(one) for one in sides}
     answers |= {f"revoked-{one.id}": every.answer(one) for one in every.revoked}
     answers["nonce"] = every.answer_to(asked.build().public_bytes(Encoding.DER))
-    certificates = {one.id: one.der for one in every.issued}
+    certificates = {one.id: one.der for one in every.issued} | further(every)
     return {
         "certificate": certificates | {f"revoked-{one.id}": one.der for one in every.revoked},
         "list": {f"{role}-{shard}": der for (role, shard), der in every.lists.items()},
         "answer": answers,
     }
+
+
+def further(every) -> dict[str, bytes]:
+    """IDevID certificates with the forms of provenance that the others do not have.
+
+    The short form comes of a long name of a resource; the other one of evidence that no key broker vouches for.
+    """
+    key = every.one("idevid", key="P-384").certificate.public_key().public_numbers()
+    coordinates = tuple(part.to_bytes(48, "big") for part in (key.x, key.y))
+    area = replace(parse_public(template(Role.IDEVID, "H-3").public), unique=coordinates)
+    vtpm = {"kbs_thumbprint": None, "resource": None, "profile": "amd-svsm-vtpm:0", "ephemeral": True}
+    forms = {
+        "brief": ("devid", Validity.device_lifetime(every.at), {"resource": "default/vtpm/" + "x" * 240}),
+        "ungranted": ("ephemeral", Validity.ephemeral(every.at, 7, DEVICE_LIFETIME), vtpm),
+    }
+    made = {}
+    for form, (role, validity, stated) in forms.items():
+        issuer = every.world.authority.issuer(role)
+        draft = draft_devid(
+            Role.IDEVID,
+            public=pack_public(area),
+            ek_name=bytes(34),
+            manufacturer="49424d00",
+            ek_serial=7,
+            ek_aki=bytes(20),
+            ek_digest="ab" * 32,
+            serial=new_serial(7, lambda n: bytes([7] * n)),
+            validity=validity,
+            issuer=issuer.info,
+            provenance=provenance(**stated),
+        )
+        lint(draft, issuer.info)
+        made[form] = signed(draft.tbs, issuer.signer)
+    return made
 
 
 # --- they agree ---
@@ -82,7 +120,9 @@ def test_asn1crypto_writes_it_back_octet_for_octet(issued, kind):
 def test_every_kind_is_among_them(every, issued):
     keys = {(one.profile, one.ephemeral, one.key) for one in every.devices}
     assert len(keys) == 4 * 2 * 5
-    assert len(issued["certificate"]) == len(every.issued) + len(every.revoked) >= 50
+    assert len(issued["certificate"]) == len(every.issued) + len(every.revoked) + 2 >= 50
+    rows = [first.certificate(der) for der in issued["certificate"].values()]
+    assert {row[PROVENANCE][0] for row in rows if PROVENANCE in row} == {1, 2, 3}
     assert {"root-0", "ek-3", "devid-0", "ephemeral-1"} <= set(issued["list"])
     verdicts = {row[0] for der in issued["answer"].values() for row in first.answer(der)["verdicts"]}
     assert verdicts == {"good", "revoked"}
@@ -384,7 +424,7 @@ CERTIFICATES = [
     )),
     *(
         (name, {PROVENANCE}, vouching(member))
-        for name, members in (("idevid-H-3", 7), ("ephemeral-idevid-H-3", 5), ("iak-R-3072", 7))
+        for name, members in (("idevid-H-3", 7), ("ungranted", 5), ("brief", 5))
         for member in range(members)
     ),
 ]  # fmt: skip

@@ -12,11 +12,20 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from relying_stage import AT, Stage, loaded, pem_of, provenance, shown, signed, tpm2b
 
-from ca_service.enrollment import Enroller
+from ca_service.enrollment import Enroller, Limits, revoke
 from ca_service.export import export_keylime
 from ca_service.export.ek_check.program import World, run
 from ca_service.judgment import Refused, Verdict
-from ca_service.profiles import Draft, LintFailed, Validity, draft_devid, draft_ek, lint, new_serial
+from ca_service.profiles import (
+    Draft,
+    LintFailed,
+    Validity,
+    draft_devid,
+    draft_ek,
+    lint,
+    new_serial,
+    serial_hex,
+)
 from vtpm.wire.public_area import parse_public
 from vtpm.wire.runtime_data import TpmSpec, TpmStatement
 from vtpm.wire.templates import Role, name
@@ -100,6 +109,8 @@ class Ca:
         if case.id == "software-key-as-tpm":
             # Software can state whatever it likes, but no report vouches for it.
             return {self._refusal(swapped=lambda tpm: _with(tpm, role, getattr(self.stage.tpm, role).public))}
+        if case.id == "revoked":
+            return {self._refusal_after_revocation(role)}
         if case.id in deviations.OF_KEYS:
             return {self._refusal(stated=lambda tpm: _with(tpm, role, public))}
         wrong = case.id == "wrong-issuer"
@@ -137,6 +148,24 @@ class Ca:
             request = replace(request, evidence=replace(request.evidence, runtime_data=canonical))
         with pytest.raises(Refused) as caught:
             self.enroller.enroll(w.encode(request))
+        return caught.value.rule
+
+    def _refusal_after_revocation(self, role: str) -> str:
+        """The rule that refuses a known TPM, whose certificate in a role was revoked."""
+        world, tpm = self.stage.world, w.SoftTpm()
+        first = w.Boot(resource=f"default/vtpm/revoked-{role}", secret=role.encode().ljust(32))
+        ders = dict(zip(deviations.ROLES, w.ders(w.issue(world, self.enroller, tpm, first)), strict=True))
+        revoke(
+            self.enroller.desk.store,
+            world.authority,
+            serial_hex(loaded(ders[role]).serial_number),
+            at=world.time,
+            reason="keyCompromise",
+            cause="tests",
+            limits=Limits(),
+        )
+        with pytest.raises(Refused) as caught:
+            w.issue(world, self.enroller, tpm, replace(first, counter=2))
         return caught.value.rule
 
     def _unsigned(self, draft: Draft, issuer: str) -> set[str]:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 
 from ca_service.export.relying import Trust
+from ca_service.keys import load_root
 from ca_service.profiles import (
     Provenance,
     Validity,
@@ -182,6 +183,20 @@ class Stage:
             next_update=at + life,
             nonce=None,
         )
+
+
+def make_stage(folder):
+    """The stage in an empty folder: a CA whose one TPM has its certificates."""
+    world = w.World.create(folder, shards=4, ocsp=True)
+    store = world.new_store()
+    world.apply(store, world.policy())
+    enroller = world.enroller(store)
+    tpm = w.SoftTpm()
+    ek, iak, idevid = w.ders(w.issue(world, enroller, tpm))
+    root = load_root(world.directory / "ca", w.PASSPHRASE)
+    store.close()
+    world.close()
+    return Stage(world, root, tpm, ek, iak, idevid)
 
 
 def provenance(**changes):

@@ -26,10 +26,14 @@ from ca_service.profiles.view import (
     KU,
     SAN,
     SDA,
+    SKI,
     AuthorityKeyView,
     BasicConstraintsView,
+    ExtensionView,
     HardwareModuleView,
     NameView,
+    OtherNameView,
+    PermanentIdentifierView,
     PoliciesView,
     SpecificationView,
 )
@@ -94,6 +98,12 @@ def extension(dotted, value=None, *, critical=None):
     return lambda view: with_extension(view, dotted, value, critical=critical)
 
 
+def policies(*named):
+    """certificatePolicies, which EK certificates of this CA do not have."""
+    value = ExtensionView(CP, critical=False, der=b"", value=PoliciesView(named, qualified=False))
+    return lambda view: replace(view, extensions=(*view.extensions, value))
+
+
 def without_subject(view):
     return replace(view, subject=NameView(b"0\0", ()))
 
@@ -106,10 +116,52 @@ def attributes(**texts):
 
 TPM = NameView(b"", attributes(manufacturer="id:1", model="m", version="id:2"))
 MODULE = HardwareModuleView("2.23.133.1.2", b"IBM:aa:bb")
+PERMANENT = PermanentIdentifierView("ab" * 32, "2.23.133.12.1")
+HOST = OtherNameView("DNSName", b"host.example")
+
+
+def doubled(view):
+    return replace(view, extensions=(*view.extensions, view.extensions[0]))
+
+
+def of_an_odd_key(view):
+    return replace(view, spki=view.spki[1:])
+
+
+def ed25519(view):
+    return replace(view, signature_algorithm=b"Ed25519")
+
+
+# Each for a consumer whose program is written in Go.
+UNREAD_BY_GO = [
+    *(extension(dotted, critical=True) for dotted in (AKI, SKI, AIA)),
+    doubled,
+    of_an_odd_key,
+]
+TWICE = extension(CP, PoliciesView(("2.23.133.11.1.1",) * 2, qualified=False))
+GO = [("spire", "ek", "P-384"), ("step-ca", "iak-webauthn", "P-256"), ("go-attestation", "ek", "P-384")]
 
 BROKEN = [
-    ("compat.keylime.signature", "ek", "P-384", lambda v: replace(v, signature_algorithm=b"Ed25519")),
-    ("compat.keylime.key", "iak", "P-384", lambda v: replace(v, spki=v.spki[1:])),
+    *((f"compat.{consumer}.readable", *case, change) for consumer, *case in GO for change in UNREAD_BY_GO),
+    ("compat.spire.readable", "idevid", "P-256", TWICE),
+    ("compat.step-ca.readable", "iak-webauthn", "P-256", TWICE),
+    ("compat.spire.signature", "idevid", "P-256", ed25519),
+    ("compat.step-ca.signature", "iak-webauthn", "P-256", ed25519),
+    ("compat.step-ca.hardware-module-name", "iak-webauthn", "P-256", san(TPM, MODULE, PERMANENT)),
+    ("compat.step-ca.permanent-identifier", "iak-webauthn", "P-256", san(TPM)),
+    (
+        "compat.step-ca.permanent-identifier",
+        "iak-webauthn",
+        "P-256",
+        san(TPM, replace(PERMANENT, identifier_value="")),
+    ),
+    ("compat.go-attestation.critical", "ek", "P-384", extension(SDA, critical=True)),
+    ("compat.go-attestation.policies", "ek", "P-384", policies()),
+    ("compat.go-attestation.tpm-name", "ek", "P-384", san(TPM, HOST)),
+    ("compat.go-attestation.tpm-name", "ek", "P-384", san(TPM, MODULE)),
+    ("compat.hirs.ek-specification", "ek", "P-384", extension(SDA, b"")),
+    ("compat.keylime.signature", "ek", "P-384", ed25519),
+    ("compat.keylime.key", "iak", "P-384", of_an_odd_key),
     ("compat.keylime.hardware-module-name", "iak", "P-384", san(TPM)),
     ("compat.keylime.hardware-module-name", "idevid", "P-384", san()),
     (
@@ -203,6 +255,9 @@ BROKEN = [
 BY_KEY = {
     "compat.keylime.agent-template": ("iak", {"P-256", "RSA-3072"}),
     "compat.keylime.public-area": ("idevid", {"RSA-3072"}),
+    "compat.spire.ek-template": ("ek", {"P-256", "P-384", "P-521", "RSA-3072"}),
+    "compat.spire.devid-agent": ("idevid", set(KINDS)),
+    "compat.hirs.ek-rsa": ("ek", {"P-256", "P-384", "P-521", "RSA-3072"}),
     "compat.keylime.tenant-algorithms": ("ek", {"P-384", "P-521", "RSA-3072"}),
     "compat.spire.ek-rsa": ("ek", {"P-256", "P-384", "P-521"}),
     "compat.spire.devid-challenge": ("idevid", {"P-384", "P-521"}),
@@ -279,18 +334,18 @@ def test_a_draft_and_its_certificate_get_the_same_report(make, profile):
 
 def test_a_report_tells_all_that_a_consumer_looked_at(make):
     reports = {report.consumer: report for report in contract_report(make("ek", "P-384"))}
-    assert set(reports) == {"keylime", "spire", "go-attestation"}
+    assert set(reports) == {"keylime", "spire", "go-attestation", "hirs"}
     assert reports["go-attestation"].passed
     assert not reports["spire"].passed
-    assert reports["spire"].failed == ("compat.spire.ek-rsa",)
-    looked = [finding.rule for finding in reports["spire"].trace.findings]
-    assert looked == ["compat.spire.ek-rsa", "compat.spire.ek-critical"]
+    assert reports["spire"].failed == ("compat.spire.ek-rsa", "compat.spire.ek-template")
+    looked = [finding.rule.removeprefix("compat.spire.") for finding in reports["spire"].trace.findings]
+    assert looked == ["readable", "signature", "ek-rsa", "ek-template", "ek-critical"]
 
 
 def test_who_may_be_asked_about_what(make):
     asked = {p: [r.consumer for r in contract_report(make(p, "P-256"))] for p in PROFILES}
     assert asked == {
-        "ek": ["keylime", "spire", "go-attestation"],
+        "ek": ["keylime", "spire", "go-attestation", "hirs"],
         "iak": ["keylime", "step-ca", "hirs"],
         "iak-webauthn": ["keylime", "step-ca", "hirs"],
         "idevid": ["keylime", "spire", "hirs"],

@@ -289,6 +289,9 @@ def no_authority_key(draft, changed, cas):
     return changed(draft, extensions={AKI: None})
 
 
+@mutation("compat.spire.readable", "ek", "idevid")
+@mutation("compat.step-ca.readable", "iak-webauthn")
+@mutation("compat.go-attestation.readable", "ek")
 @mutation("compat.go-attestation.not-critical", "ek")
 @mutation("lint.criticality", *ISSUED)
 def access_is_critical(draft, changed, cas):
@@ -464,6 +467,7 @@ def attributes_are_critical(draft, changed, cas):
     return changed(draft, extensions={SDA: True})
 
 
+@mutation("compat.go-attestation.critical", "ek")
 @mutation("compat.spire.ek-critical", "ek")
 @mutation("compat.spire.devid-critical", "idevid")
 @mutation("compat.step-ca.critical", "iak-webauthn")
@@ -675,6 +679,7 @@ def one_rdn_of_three(draft, changed, cas):
     return changed(draft, extensions={SAN: tpm_name(*GOOD, one_rdn=True)})
 
 
+@mutation("compat.go-attestation.tpm-name", "ek")
 @mutation("lint.tpm-name", "ek")
 def a_host_name_too(draft, changed, cas):
     (name,) = tpm_name(*GOOD)
@@ -758,9 +763,17 @@ def a_third_name(draft, changed, cas):
     return with_names(changed, draft, *device_names(draft), x509.DNSName("a.example"))
 
 
+@mutation("compat.step-ca.permanent-identifier", "iak-webauthn")
 @mutation("lint.permanent-identifier", *IDENTITIES)
 def no_second_name(draft, changed, cas):
     return with_names(changed, draft, device_names(draft)[0])
+
+
+@mutation("compat.step-ca.hardware-module-name", "iak-webauthn")
+def a_module_name_too(draft, changed, cas):
+    module = structures.HardwareModuleName(hw_type=oids.TPM_20, hw_serial_num=b"IBM:aa:bb")
+    name = x509.OtherName(oids.HARDWARE_MODULE_NAME, structures.encode(module))
+    return with_names(changed, draft, *device_names(draft), name)
 
 
 @mutation("lint.slot", *IDENTITIES)
@@ -861,7 +874,12 @@ def evidence_of_a_guest_called_persistent(draft, changed, cas):
 
 
 UNREACHABLE = {
-    "compat.keylime.signature": "bytes that name another algorithm than ECDSA with SHA-384 are not read",
+    **dict.fromkeys(
+        ("compat.keylime.signature", "compat.spire.signature", "compat.step-ca.signature"),
+        "bytes that name another algorithm than ECDSA with SHA-384 are not read",
+    ),
+    "compat.go-attestation.policies": "policies without a policy are not read",
+    "compat.hirs.ek-specification": "another directory attribute than the specification is not read",
     "compat.go-attestation.specification": "another directory attribute than the specification is not read",
     "compat.go-attestation.serial": "serial numbers that are not positive are not read",
 }

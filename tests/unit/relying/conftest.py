@@ -4,25 +4,15 @@ from dataclasses import replace
 
 import enrollment_world as w
 import pytest
-from relying_stage import AT, Stage, loaded, new_signer, signed
+from relying_stage import AT, loaded, make_stage, new_signer, signed
 
 from ca_service.export.relying import judge_certificate
-from ca_service.keys import load_root
 from ca_service.profiles import Validity, draft_issuing, draft_root, new_serial
 
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory):
-    world = w.World.create(tmp_path_factory.mktemp("relying"), shards=4, ocsp=True)
-    store = world.new_store()
-    world.apply(store, world.policy())
-    enroller = world.enroller(store)
-    tpm = w.SoftTpm()
-    ek, iak, idevid = w.ders(w.issue(world, enroller, tpm))
-    root = load_root(world.directory / "ca", w.PASSPHRASE)
-    store.close()
-    world.close()
-    return Stage(world, root, tpm, ek, iak, idevid)
+    return make_stage(tmp_path_factory.mktemp("relying"))
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import structlog
-
 from ca_service.enrollment import Limits
 from ca_service.evidence.snp import Collateral
 from ca_service.keys import Authority, PublicAuthority
+from ca_service.logger import logger
 from ca_service.store import Store
 from vtpm.wire.encoding import Members
 from vtpm.wire.errors import WireError
@@ -99,7 +98,7 @@ def note(context: OperationContext, what: str, **facts: object) -> None:
     A command that works without a server has no log.
     """
     if context.served:
-        structlog.get_logger(__name__).info(what, by=context.by, **facts)
+        logger(__name__).info(what, by=context.by, **facts)
 
 
 def instant(at: datetime | None) -> str | None:

@@ -18,9 +18,9 @@ from ca_service.operations.context import (
     recorded_cause,
     text_block,
 )
-from ca_service.operations.policies import MAX_POLICY
 from ca_service.operations.simulation import evidence_of, judge_newest, present_of, read_draft
 from ca_service.operations.simulation_result import Newest
+from ca_service.operations.sizes import MAX_POLICY
 from ca_service.policy import Policy
 from ca_service.store import Cause, CertificateState, CertifiedTpm, HitRow
 from vtpm.wire.encoding import Members

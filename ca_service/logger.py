@@ -4,7 +4,7 @@ from typing import Any
 
 
 def logger(name: str) -> Any:
-    """structlog's logger of this name.
+    """The logger of this name, structlog's.
 
     It is loaded by the first who has something to say: with it come libraries that format for a terminal, and most
     commands end without a word. A server has it loaded before it answers.

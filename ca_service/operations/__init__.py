@@ -6,6 +6,7 @@ from ca_service.faces import on_demand
 
 if TYPE_CHECKING:
     from ca_service.keys import upgrade_directory
+    from ca_service.operations.bounds import MAX_EVIDENCE, MAX_POLICY, MAX_REQUEST
     from ca_service.operations.context import Json, Operation, OperationContext
     from ca_service.operations.databases import database_url, open_database, upgrade_database
     from ca_service.operations.issuers import ROLES, TRUSTED, ensure_issuers, missing_keys
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from ca_service.operations.registry import OPERATIONS, load_all
     from ca_service.operations.root_list import publish_root_list, read_root_list, root_list_warning
     from ca_service.operations.setup import init, remember
-    from ca_service.operations.sizes import MAX_EVIDENCE, MAX_POLICY, MAX_REQUEST
 else:
     __getattr__ = on_demand(
         __name__,
@@ -30,7 +30,7 @@ else:
             ".registry": "OPERATIONS load_all",
             ".root_list": "publish_root_list read_root_list root_list_warning",
             ".setup": "init remember",
-            ".sizes": "MAX_EVIDENCE MAX_POLICY MAX_REQUEST",
+            ".bounds": "MAX_EVIDENCE MAX_POLICY MAX_REQUEST",
         },
     )
 

@@ -6,9 +6,9 @@ from types import MappingProxyType
 from typing import cast
 
 from ca_service.judgment import BadRequest, NotFound
+from ca_service.operations.bounds import MAX_POLICY
 from ca_service.operations.context import Json, Operation, OperationContext, optional_flag, text_block
 from ca_service.operations.policy_tests import evidence_argument, prove
-from ca_service.operations.sizes import MAX_POLICY
 from ca_service.operations.versions import approve as approve_version
 from ca_service.operations.versions import differences, present_time, propose, read_policy, summary
 from ca_service.operations.versions import withdraw as withdraw_version

@@ -12,8 +12,8 @@ from typing import Final
 
 from ca_service.enrollment.expectations import EVIDENCE_CODE, Tried, bad_evidence, run_tests
 from ca_service.judgment import BadRequest
+from ca_service.operations.bounds import MAX_EVIDENCE, MAX_SENT
 from ca_service.operations.context import OperationContext
-from ca_service.operations.sizes import MAX_EVIDENCE, MAX_SENT
 from ca_service.policy import MOST_FILES, Expectation, Policy
 from ca_service.store import Store, Transaction
 from vtpm.wire.encoding import Members, unb64std

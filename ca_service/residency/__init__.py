@@ -4,25 +4,10 @@ Together they show: EK, IAK and IDevID are instances of TCG templates, primary k
 live in one TPM. The checks are total: whatever bytes the evidence holds, they find something and never raise.
 """
 
-from typing import TYPE_CHECKING
-
-from ca_service.faces import on_demand
-
-if TYPE_CHECKING:
-    from ca_service.residency.certify import CERTIFY_CHECKS
-    from ca_service.residency.challenge import SECRET_SIZE, make_challenge
-    from ca_service.residency.evidence import Names, TpmEvidence, names
-    from ca_service.residency.keys import KEY_CHECKS
-else:
-    __getattr__ = on_demand(
-        __name__,
-        {
-            ".certify": "CERTIFY_CHECKS",
-            ".challenge": "SECRET_SIZE make_challenge",
-            ".evidence": "Names TpmEvidence names",
-            ".keys": "KEY_CHECKS",
-        },
-    )
+from ca_service.residency.certify import CERTIFY_CHECKS
+from ca_service.residency.challenge import SECRET_SIZE, make_challenge
+from ca_service.residency.evidence import Names, TpmEvidence, names
+from ca_service.residency.keys import KEY_CHECKS
 
 __all__ = [
     "CERTIFY_CHECKS",

@@ -6,25 +6,10 @@ that it ends; a server that never asks AMD does not load them, nor the library b
 for and what of the answers to keep.
 """
 
-from typing import TYPE_CHECKING
-
-from ca_service.faces import on_demand
-
-if TYPE_CHECKING:
-    from ca_service.collateral.kds.client import KdsClient, KdsLimits
-    from ca_service.collateral.kds.fetching import Answer, Fetcher
-    from ca_service.collateral.kds.supply import Fetched, KdsSupply
-    from ca_service.collateral.kds.urls import AMD_KDS, check_base
-else:
-    __getattr__ = on_demand(
-        __name__,
-        {
-            ".client": "KdsClient KdsLimits",
-            ".fetching": "Answer Fetcher",
-            ".supply": "Fetched KdsSupply",
-            ".urls": "AMD_KDS check_base",
-        },
-    )
+from ca_service.collateral.kds.client import KdsClient, KdsLimits
+from ca_service.collateral.kds.fetching import Answer, Fetcher
+from ca_service.collateral.kds.supply import Fetched, KdsSupply
+from ca_service.collateral.kds.urls import AMD_KDS, check_base
 
 __all__ = [
     "AMD_KDS",

@@ -5,27 +5,8 @@ for what the claims do not have. `profile_checks` are the rules that a profile a
 evidence earns an ephemeral certificate at most.
 """
 
-from typing import TYPE_CHECKING
-
-from ca_service.faces import on_demand
-
-if TYPE_CHECKING:
-    from ca_service.evidence.profiles.checks import (
-        ISSUED_PROFILES,
-        PROFILE_ISSUED,
-        is_ephemeral,
-        profile_checks,
-    )
-    from ca_service.evidence.profiles.claims import Claims
-    from ca_service.evidence.profiles.readers import read
-else:
-    __getattr__ = on_demand(
-        __name__,
-        {
-            ".checks": "ISSUED_PROFILES PROFILE_ISSUED is_ephemeral profile_checks",
-            ".claims": "Claims",
-            ".readers": "read",
-        },
-    )
+from ca_service.evidence.profiles.checks import ISSUED_PROFILES, PROFILE_ISSUED, is_ephemeral, profile_checks
+from ca_service.evidence.profiles.claims import Claims
+from ca_service.evidence.profiles.readers import read
 
 __all__ = ["ISSUED_PROFILES", "PROFILE_ISSUED", "Claims", "is_ephemeral", "profile_checks", "read"]

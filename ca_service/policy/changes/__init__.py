@@ -4,20 +4,7 @@
 show to narrow the policy counts as widening it: only what is proven harmless may do without a second pair of eyes.
 """
 
-from typing import TYPE_CHECKING
-
-from ca_service.faces import on_demand
-
-if TYPE_CHECKING:
-    from ca_service.policy.changes.documents import Comparison, compare
-    from ca_service.policy.changes.effects import Change, Effect
-else:
-    __getattr__ = on_demand(
-        __name__,
-        {
-            ".documents": "Comparison compare",
-            ".effects": "Change Effect",
-        },
-    )
+from ca_service.policy.changes.documents import Comparison, compare
+from ca_service.policy.changes.effects import Change, Effect
 
 __all__ = ["Change", "Comparison", "Effect", "compare"]

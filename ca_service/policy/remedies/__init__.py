@@ -3,25 +3,10 @@
 `remedy` looks for it, `shown` says it in words and as TOML to paste. Nothing here changes a policy.
 """
 
-from typing import TYPE_CHECKING
-
-from ca_service.faces import on_demand
-
-if TYPE_CHECKING:
-    from ca_service.policy.remedies.case import Case, TokenFacts
-    from ca_service.policy.remedies.edits import Content, Edit, edited
-    from ca_service.policy.remedies.search import MOST_JUDGED, Remedy, remedy
-    from ca_service.policy.remedies.showing import shown
-else:
-    __getattr__ = on_demand(
-        __name__,
-        {
-            ".case": "Case TokenFacts",
-            ".edits": "Content Edit edited",
-            ".search": "MOST_JUDGED Remedy remedy",
-            ".showing": "shown",
-        },
-    )
+from ca_service.policy.remedies.case import Case, TokenFacts
+from ca_service.policy.remedies.edits import Content, Edit, edited
+from ca_service.policy.remedies.search import MOST_JUDGED, Remedy, remedy
+from ca_service.policy.remedies.showing import shown
 
 __all__ = [
     "MOST_JUDGED",

@@ -33,7 +33,7 @@ from ca_service.judgment import NotFound, Unavailable, VtpmCaError
 from ca_service.keys import Authority, sign_and_check
 from ca_service.keys.layout import LISTS, ROOT_LIST_FILE
 from ca_service.operations import ROLES, TRUSTED
-from ca_service.operations.audit import log_key
+from ca_service.operations.log_identity import log_key
 from ca_service.store import CrlRow, IssuerState
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import MAX_BODY, Directory, DirectoryIssuer

@@ -5,34 +5,18 @@ import fcntl
 import os
 import pwd
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from ca_service.cli.channel import NoServer, ask_server, read_facts
+from ca_service.cli.channel import NoServer, ask_server
 from ca_service.cli.options import DATABASE_VARIABLE, DIRECTORY_VARIABLE
-from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, NotFound, Unavailable
-from ca_service.keys import (
-    Authority,
-    PublicAuthority,
-    find_passphrase,
-    find_pin,
-    load_authority,
-    load_public,
-)
-from ca_service.operations import (
-    OperationContext,
-    check_not_rolled_back,
-    database_url,
-    open_database,
-    perform,
-)
-from ca_service.store import Store
+from ca_service.keys.layout import FACTS_FILE
 
-F = TypeVar("F", bound=Callable[..., Any])
-
+if TYPE_CHECKING:
+    from ca_service.keys import PublicAuthority
 
 PATIENCE_S = 5.0
 """How long a command waits for another process that works on the CA and is not (yet, or any more) a server."""
@@ -57,8 +41,10 @@ def user_name(uid: int) -> str:
         return f"uid {uid}"
 
 
-def open_public(directory: Path) -> PublicAuthority:
+def open_public(directory: Path) -> "PublicAuthority":
     """The CA's public side; raises `BadRequest` if there is no CA in that directory."""
+    from ca_service.keys import load_public
+
     try:
         return load_public(directory)
     except NotFound as error:
@@ -72,6 +58,8 @@ def open_public(directory: Path) -> PublicAuthority:
 
 def find_database(directory: Path, url: str | None = None) -> str:
     """The URL of the database to work on: given, from the environment, or the one in the CA's directory."""
+    from ca_service.operations import database_url
+
     return url or os.environ.get(DATABASE_VARIABLE) or database_url(directory)
 
 
@@ -110,7 +98,8 @@ def run(directory: Path, operation: str, **arguments: object) -> Any:
     Raises:
         VtpmCaError: as the operation says, or the CA cannot be reached or opened.
     """
-    public = open_public(directory)
+    if not os.path.isfile(directory / FACTS_FILE):  # noqa: PTH113 - a Path would raise what `open_public` words
+        open_public(directory)
     given = {name: value for name, value in arguments.items() if value is not None}
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -118,51 +107,14 @@ def run(directory: Path, operation: str, **arguments: object) -> Any:
             return ask_server(directory, operation, given)
         except NoServer:
             pass
+        from ca_service.cli.direct import perform_here
+
+        public = open_public(directory)
         try:
             with exclusive(directory):
-                return _perform_here(public, operation, given)
+                return perform_here(public, operation, given)
         except Busy:
             # A server that is just starting or ending, or another command.
             if time.monotonic() >= deadline:
                 raise
             time.sleep(_PAUSE_S)
-
-
-def _perform_here(public: PublicAuthority, operation: str, arguments: dict[str, object]) -> Any:
-    directory = public.directory
-
-    def unlock() -> Authority:
-        return load_authority(directory, find_passphrase(os.environ), find_pin(os.environ))
-
-    if read_facts(directory).get("own_database") is False and not os.environ.get(DATABASE_VARIABLE):
-        raise Unavailable(
-            "this CA's server works on another database than the one in the directory",
-            remedy=f"Start the server, or name its database in {DATABASE_VARIABLE}.",
-        )
-    store = open_database(find_database(directory))
-    try:
-        check_not_rolled_back(public, store)
-        by = user_name(os.getuid())
-        return perform(OperationContext(public, unlock, store, now, by, Limits()), operation, arguments)
-    finally:
-        store.close()
-
-
-@contextlib.contextmanager
-def working_database(directory: Path) -> Iterator[Store]:
-    """The database that the CA in `directory` works on, for commands that read it beside a running server.
-
-    Raises:
-        Unavailable: the server works on another one, and nobody says which.
-    """
-    if read_facts(directory).get("own_database") is False and not os.environ.get(DATABASE_VARIABLE):
-        raise Unavailable(
-            "this CA's server works on another database than the one in the directory",
-            remedy=f"Name its database in {DATABASE_VARIABLE}.",
-        )
-    open_public(directory)
-    store = open_database(find_database(directory))
-    try:
-        yield store
-    finally:
-        store.close()

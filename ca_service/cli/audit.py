@@ -1,12 +1,11 @@
 """`vtpm-ca audit`: does what the CA did stand in its log, and the log in what it signed?"""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ca_service.audit import AuditReport
-from ca_service.cli.access import open_public, working_database
+from ca_service.cli.access import open_public
 from ca_service.cli.files import read_bytes
 from ca_service.cli.options import (
     PathName,
@@ -16,9 +15,10 @@ from ca_service.cli.options import (
 )
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.judgment import Conflict
-from ca_service.operations.audit import audit_export, export_ca, parse_key
-from ca_service.operations.verification import verify_ca
 from vtpm.wire.note import MAX_NOTE
+
+if TYPE_CHECKING:
+    from ca_service.audit import AuditReport
 
 _COLUMNS = ("code", "subject", "detail")
 
@@ -53,6 +53,10 @@ def verify(
     Without DEST, the CA's database: tree, signature, and every decision, certificate, evidence and policy. With DEST,
     an exported folder: that needs --key and nothing of the CA. Exit 1 if anything is not as it was logged.
     """
+    from ca_service.cli.direct import working_database
+    from ca_service.operations.audit import audit_export, parse_key
+    from ca_service.operations.verification import verify_ca
+
     older = None if since is None else read_bytes(since, MAX_NOTE)
     if dest is not None:
         if key is None:
@@ -83,6 +87,9 @@ def export(dest: Path, directory: Path, *, as_json: bool) -> None:
     Into the folder of an earlier export goes what is new. If the log has another history than that export, nothing is
     written.
     """
+    from ca_service.cli.direct import working_database
+    from ca_service.operations.audit import export_ca
+
     with working_database(directory) as store:
         report = export_ca(open_public(directory), store, dest)
     if as_json:
@@ -92,7 +99,7 @@ def export(dest: Path, directory: Path, *, as_json: bool) -> None:
     echo(f"An auditor runs: vtpm-ca audit verify {dest} --key {report.key}")
 
 
-def _show(report: AuditReport, *, as_json: bool) -> None:
+def _show(report: "AuditReport", *, as_json: bool) -> None:
     values: dict[str, Any] = report.to_json()
     if as_json:
         show_json(values)

@@ -6,36 +6,20 @@ import secrets
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ca_service import operations
 from ca_service.cli.access import now, open_public, run, user_name
 from ca_service.cli.ek_check import ek_check_config
 from ca_service.cli.files import read_text
 from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
-from ca_service.export import (
-    AGENT_NOTE,
-    ExportReport,
-    ExportRole,
-    Setting,
-    export_keylime,
-    keylime_settings,
-    store_warning,
-    trusted_issuers,
-)
 from ca_service.judgment import BadRequest, Conflict
-from ca_service.keys import (
-    CeremonyConfig,
-    Occasion,
-    find_passphrase,
-    find_pin,
-    find_root_passphrase,
-    find_root_pin,
-    load_root,
-)
 from ca_service.status import REASONS
+
+if TYPE_CHECKING:
+    from ca_service.export import ExportReport, ExportRole, Setting
 
 _MAX_CONFIG = 64 * 1024
 
@@ -57,6 +41,16 @@ def init(directory: Path, config: Path, *, as_json: bool) -> None:
     The PIN of a PKCS#11 token comes from VTPM_CA_PKCS11_PIN_FILE, VTPM_CA_PKCS11_PIN or the systemd credential
     vtpm-ca-pkcs11-pin, that of the root's token, if it has another one, from VTPM_CA_ROOT_PKCS11_PIN_FILE and so on.
     """
+    from ca_service import operations
+    from ca_service.keys import (
+        CeremonyConfig,
+        Occasion,
+        find_passphrase,
+        find_pin,
+        find_root_passphrase,
+        find_root_pin,
+    )
+
     text = read_text(config, _MAX_CONFIG)
     ceremony = CeremonyConfig.from_toml(text)
     transcript = operations.init(
@@ -146,6 +140,9 @@ def publish(
 def _publish_root(
     directory: Path, root_key: Path | None, skids: tuple[str, ...], reason: str, *, yes: bool
 ) -> list[dict[str, object]]:
+    from ca_service import operations
+    from ca_service.keys import find_root_passphrase, find_root_pin, load_root
+
     public = open_public(directory)
     named = [public.issuer_of(skid) for skid in skids]
     if named:
@@ -192,13 +189,15 @@ export.add_command(ek_check_config)
 @with_directory
 @with_json
 def keylime(
-    dest: Path, role: ExportRole | None, directory: Path, *, check: bool, dry_run: bool, as_json: bool
+    dest: Path, role: "ExportRole | None", directory: Path, *, check: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Make DEST a keylime tpm_cert_store that trusts this CA's issuing CAs of all generations, but for retired ones.
 
     Files of other issuers in DEST stay as they are. Then it says what keylime's own configuration must hold, and warns
     if keylime on this machine looks into another folder.
     """
+    from ca_service.export import export_keylime, keylime_settings, store_warning, trusted_issuers
+
     if check and dry_run:
         raise click.UsageError("--check and --dry-run are two things: take one of them")
     issuers = trusted_issuers(open_public(directory), run(directory, "issuer-certificates")["trusted"])
@@ -222,7 +221,9 @@ def keylime(
         )
 
 
-def _tell_export(report: ExportReport, settings: Sequence[Setting]) -> None:
+def _tell_export(report: "ExportReport", settings: "Sequence[Setting]") -> None:
+    from ca_service.export import AGENT_NOTE
+
     for name in report.written:
         echo(f"{'would write' if report.checked_only else 'wrote'} {name}")
     for name in report.removed:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -22,21 +22,13 @@ from ca_service.cli.options import (
     kds_url_option,
 )
 from ca_service.cli.output import echo, show_json, show_rows, with_json
-from ca_service.collateral import (
-    FOLDER,
-    CollateralFolder,
-    Offer,
-    add,
-    examine,
-    gaps,
-    items_of,
-    survey,
-    trusted_roots,
-)
-from ca_service.collateral.kds import AMD_KDS, Fetched, KdsClient, KdsSupply
-from ca_service.evidence.snp import Root
 from ca_service.judgment import BadRequest, Refused, Unavailable
 from vtpm.wire.report import Product
+
+if TYPE_CHECKING:
+    from ca_service.collateral import CollateralFolder
+    from ca_service.collateral.kds import Fetched, KdsSupply
+    from ca_service.evidence.snp import Root
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,23 +37,26 @@ _SHOWN = 16
 _COLUMNS = ("kind", "product", "whose", "tcb", "serial", "valid", "state")
 
 
-def bundle_of(directory: Path, bundle: Path | None) -> CollateralFolder:
+def bundle_of(directory: Path, bundle: Path | None) -> "CollateralFolder":
     """The bundle of a CA: the one that was named, else the one in its directory.
 
     Raises:
         BadRequest: the one that was named is not there. A slip of the pen must not look like an empty bundle.
     """
+    from ca_service.collateral import FOLDER, CollateralFolder
+
     return CollateralFolder(directory / FOLDER) if bundle is None else _existing(CollateralFolder(bundle))
 
 
 def supply_of(
-    folder: CollateralFolder,
-    roots: tuple[Root, ...],
+    folder: "CollateralFolder",
+    roots: "tuple[Root, ...]",
     kds_url: str | None,
     told: Callable[[bool], None] = lambda _came: None,
-) -> KdsSupply:
+) -> "KdsSupply":
     """What fills a bundle from AMD's service, or from a mirror of it."""
-    from ca_service.collateral.kds.http import HttpFetcher  # noqa: PLC0415 - a server that fetches nothing needs none
+    from ca_service.collateral.kds import AMD_KDS, KdsClient, KdsSupply
+    from ca_service.collateral.kds.http import HttpFetcher
 
     return KdsSupply(folder, KdsClient(kds_url or AMD_KDS, HttpFetcher()), roots, told=told)
 
@@ -81,11 +76,13 @@ def _known_directory(context: click.Context, _parameter: click.Parameter, value:
 
 def _open(
     directory: Path | None, bundle: Path | None, *, simulated: bool, new: bool = False
-) -> tuple[CollateralFolder, tuple[Root, ...]]:
+) -> "tuple[CollateralFolder, tuple[Root, ...]]":
     """The bundle to work on, and the roots that count for it: those of the CA, unless a bundle is named.
 
     With `new`, one that is named need not be there yet.
     """
+    from ca_service.collateral import CollateralFolder, trusted_roots
+
     if bundle is not None:
         folder = CollateralFolder(bundle)
         return folder if new else _existing(folder), trusted_roots(simulated=simulated)
@@ -101,7 +98,7 @@ def _open(
     return bundle_of(directory, None), trusted_roots(simulated=public.mode == "simulation")
 
 
-def _existing(folder: CollateralFolder) -> CollateralFolder:
+def _existing(folder: "CollateralFolder") -> "CollateralFolder":
     if not folder.path.is_dir():
         raise BadRequest(str(folder.path), "is no directory")
     return folder
@@ -129,6 +126,8 @@ def add_files(
     Each FILE is DER, PEM (several certificates too), or a certificate table as a host hands it out. All must lead to
     a root that the CA trusts, else nothing is added. A running server uses them at once.
     """
+    from ca_service.collateral import Offer, add
+
     folder, roots = _open(directory, bundle, simulated=simulated, new=True)
     outcomes = add(folder, [Offer(str(path), read_bytes(path, _MAX_FILE)) for path in files], roots)
     if as_json:
@@ -147,6 +146,8 @@ def list_collateral(
     at: datetime | None, directory: Path | None, bundle: Path | None, *, simulated: bool, as_json: bool
 ) -> None:
     """List what the bundle holds, and in which state it is."""
+    from ca_service.collateral import items_of, survey
+
     folder, roots = _open(directory, bundle, simulated=simulated)
     rows = [entry.to_json() for entry in survey(items_of(folder.readable()), roots, at or now())]
     if as_json:
@@ -191,6 +192,8 @@ def verify_collateral(
 
     Looked at are names, contents, chains up to the roots, dates, revocation, and the age of revocation lists.
     """
+    from ca_service.collateral import examine, gaps
+
     folder, roots = _open(directory, bundle, simulated=simulated)
     stored, strangers = folder.files()
     problems = examine(stored, strangers, roots, at or now())
@@ -244,6 +247,8 @@ def fetch_collateral(
     Exit 3 if the service did not give all that it has, or has nothing; what it gave is kept. Proxies come from the
     environment.
     """
+    from ca_service.collateral.kds import AMD_KDS
+
     folder, roots = _open(directory, bundle, simulated=simulated, new=True)
     chosen = dict.fromkeys(Product(product) for product in products if product is not None)
     fetched = supply_of(folder, roots, kds_url).refresh(chosen or Product, _wait)
@@ -273,7 +278,7 @@ def _wait(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def _products_without_anything(fetched: Sequence[Fetched]) -> list[Product]:
+def _products_without_anything(fetched: "Sequence[Fetched]") -> list[Product]:
     there = {result.product for result in fetched if result.added or result.present or result.failed}
     return [
         product for product in dict.fromkeys(result.product for result in fetched) if product not in there

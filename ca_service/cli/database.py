@@ -7,16 +7,10 @@ from pathlib import Path
 
 import click
 
-from ca_service import operations
 from ca_service.cli.access import exclusive, find_database, now, open_public
 from ca_service.cli.options import with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
-from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, Refused
-from ca_service.keys import find_passphrase, find_pin, load_authority
-from ca_service.operations import backup as backups
-from ca_service.operations.kept import check_not_rolled_back
-from ca_service.store import check_invariants
 
 _MAX_CRL = 64 * 1024 * 1024
 
@@ -34,6 +28,10 @@ def check(directory: Path, *, as_json: bool) -> None:
 
     Each invariant that is broken is named, with the first of the rows that break it; the exit code is 1 then.
     """
+    from ca_service import operations
+    from ca_service.operations.kept import check_not_rolled_back
+    from ca_service.store import check_invariants
+
     public = open_public(directory)
     store = operations.open_database(find_database(directory))
     try:
@@ -55,6 +53,9 @@ def check(directory: Path, *, as_json: bool) -> None:
 @with_directory
 def upgrade(directory: Path) -> None:
     """Bring database and directory of the CA to what this program needs; no server may run meanwhile."""
+    from ca_service import operations
+    from ca_service.keys import find_passphrase
+
     public = open_public(directory)
     with exclusive(directory):
         if public.log is None:
@@ -77,6 +78,10 @@ def backup(dest: Path, directory: Path, *, as_json: bool) -> None:
 
     The copy is a SQLite file, whatever the CA's database is. It holds every certificate and decision, and no key.
     """
+    from ca_service import operations
+    from ca_service.operations import backup as backups
+    from ca_service.operations.kept import check_not_rolled_back
+
     public = open_public(directory)
     store = operations.open_database(find_database(directory))
     try:
@@ -104,6 +109,10 @@ def restore(file: Path, crls: tuple[Path, ...], directory: Path, *, yes: bool, a
     What was revoked since the backup stays revoked, as far as the CA remembers it, the present database can be read, or
     --crl names a list on which it stands. All nonces of before are void. Each node must be stopped.
     """
+    from ca_service.enrollment import Limits
+    from ca_service.keys import find_passphrase, find_pin, load_authority
+    from ca_service.operations import backup as backups
+
     public = open_public(directory)
     url, given = find_database(directory), [_read_crl(path) for path in crls]
     with exclusive(directory):

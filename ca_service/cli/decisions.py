@@ -4,17 +4,19 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ca_service.cli.access import run, working_database
+from ca_service.cli.access import run
 from ca_service.cli.explaining import show_decision
 from ca_service.cli.options import PathName, directory_option, find_directory, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.enrollment.replay import Outcome
 from ca_service.judgment import BadRequest, Conflict
-from ca_service.operations.audit import audit_export, parse_key
-from ca_service.operations.replay import Replayed, replay_database, replay_export
+
+if TYPE_CHECKING:
+    from ca_service.operations.replay import Replayed
 
 _LIMIT = click.IntRange(1, 100_000)
 
@@ -111,6 +113,10 @@ def replay(
 
     Exit 1 if one differs or cannot be made anew. An export is verified first, which needs --key.
     """
+    from ca_service.cli.direct import working_database
+    from ca_service.operations.audit import audit_export, parse_key
+    from ca_service.operations.replay import replay_database, replay_export
+
     if (folder is None) != (key is None):
         raise click.UsageError("--export and --key go together", context)
     wanted = None if decision_id == _ALL else decision_id
@@ -128,7 +134,7 @@ def replay(
         _compared(replay_database(store, wanted), as_json=as_json)
 
 
-def _compared(found: Iterable[Replayed], *, as_json: bool) -> None:
+def _compared(found: "Iterable[Replayed]", *, as_json: bool) -> None:
     counts, bad = Counter[Outcome](), list[dict[str, object]]()
     for one in found:
         counts[one.outcome] += 1

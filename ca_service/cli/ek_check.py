@@ -7,8 +7,6 @@ import click
 from ca_service.cli.access import open_public, run
 from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_json, with_json
-from ca_service.export import trusted_issuers
-from ca_service.export.ek_check.writing import CONFIGURATION_FILE, export_ek_check
 
 
 @click.command("ek-check-config")
@@ -20,6 +18,9 @@ def ek_check_config(dest: Path, directory: Path, *, as_json: bool) -> None:
 
     In a folder where that was done before, issuing CAs are brought up to date, and the configuration stays as it is.
     """
+    from ca_service.export import trusted_issuers
+    from ca_service.export.ek_check.writing import CONFIGURATION_FILE, export_ek_check
+
     public = open_public(directory)
     issuers = trusted_issuers(public, run(directory, "issuer-certificates")["trusted"])
     report = export_ek_check(dest, public.root, issuers)

@@ -10,8 +10,6 @@ import click
 from ca_service.cli.files import read_start
 from ca_service.cli.options import Moment, OrAbsent, PathName, ProductName, given
 from ca_service.cli.output import echo, show_json, show_trace, with_json
-from ca_service.cli.verdict import MAX_FILE, Question, Unreadable, answer, read_report
-from ca_service.evidence.snp import description as describe
 from vtpm.wire.report import CPUID_SINCE, Product
 
 _FILE = OrAbsent(PathName(directory=False))
@@ -84,6 +82,8 @@ def verify(
 
     Exit codes: 0 VALID, 1 INVALID, 2 usage or a file that cannot be opened.
     """
+    from ca_service.cli.verdict import Question, answer
+
     question = Question(
         report=report,
         certs=tuple(path for path in certs if path is not None),
@@ -135,6 +135,9 @@ def show(file: Path, *, as_json: bool) -> int:
 
     Exit codes: 0 printed, 1 the file is no report, 2 it cannot be opened.
     """
+    from ca_service.cli.verdict import MAX_FILE, Unreadable, read_report
+    from ca_service.evidence.snp import description as describe
+
     try:
         report = read_report(read_start(file, MAX_FILE))
     except Unreadable as error:

@@ -7,15 +7,12 @@ from typing import Any, Final
 
 import click
 
-from ca_service.cli.access import now, open_public, working_database
+from ca_service.cli.access import now, open_public
 from ca_service.cli.files import read_text
 from ca_service.cli.options import Moment, PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.cli.simulate import number, watched
-from ca_service.operations import MAX_POLICY
-from ca_service.operations.forecast import ENDING_DAYS, basis
-from ca_service.operations.forecast import forecast as look_ahead
-from ca_service.operations.simulation import LISTED
+from ca_service.operations.bounds import MAX_POLICY, SIMULATED_LISTED
 
 _COLUMNS: Final = ("tpm", "kbs", "resource", "chip", "rule", "component", "has", "needs")
 _ENDINGS: Final = ("kbs", "ends", "tpms")
@@ -39,7 +36,7 @@ def tcb() -> None:
 @click.option(
     "--limit",
     type=click.IntRange(0, 100_000),
-    default=LISTED,
+    default=SIMULATED_LISTED,
     show_default=True,
     help="how many are listed of each day, platform and product; all are counted",
 )
@@ -52,6 +49,10 @@ def forecast(draft: Path | None, at: datetime | None, limit: int, directory: Pat
     and let it enrol again, and it is judged by the new one. Those that are below already keep their certificates and
     could not enrol again. Nothing is changed.
     """
+    from ca_service.cli.direct import working_database
+    from ca_service.operations.forecast import basis
+    from ca_service.operations.forecast import forecast as look_ahead
+
     text, moment = None if draft is None else read_text(draft, MAX_POLICY), at or now()
     mode = open_public(directory).mode
     with working_database(directory) as store:
@@ -64,6 +65,8 @@ def forecast(draft: Path | None, at: datetime | None, limit: int, directory: Pat
 
 
 def _show(result: Mapping[str, Any]) -> None:
+    from ca_service.operations.forecast import ENDING_DAYS
+
     counts = result["counts"]
     name = (
         f"draft {result['policy'][:16]}..." if result["version"] is None else f"version {result['version']}"

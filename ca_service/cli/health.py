@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,15 +20,15 @@ from ca_service.cli.channel import (
 )
 from ca_service.cli.options import DATABASE_VARIABLE, directory_option, find_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
-from ca_service.collateral import FOLDER, CollateralFolder
 from ca_service.judgment import Unavailable, VtpmCaError
-from ca_service.keys import Authority, PublicAuthority, find_passphrase, find_pin, load_authority
-from ca_service.operations import open_database
-from ca_service.operations.health import SERVER, SERVER_CHECK, choose, examine, worst
-from ca_service.operations.health_model import HealthCheck, HealthContext, Result, Status
-from ca_service.store import Store
+from ca_service.operations.health_model import Status
 from vtpm.wire.errors import WireError
 from vtpm.wire.problem import Problem
+
+if TYPE_CHECKING:
+    from ca_service.keys import PublicAuthority
+    from ca_service.operations.health_model import HealthCheck, HealthContext, Result
+    from ca_service.store import Store
 
 _CODES = {
     Status.OK: 0,
@@ -66,6 +66,8 @@ def health_check(
     Exit codes: 0 all is well, 4 there is a notice, 5 a warning, 6 something is critical, 3 nothing is critical but
     something could not be looked at; 2 usage, as for all commands.
     """
+    from ca_service.operations.health import choose, worst
+
     checks = choose(only, settings)
     if listing:
         _show_list(checks, as_json=as_json)
@@ -80,7 +82,7 @@ def health_check(
     return _CODES[status]
 
 
-def _show_list(checks: list[HealthCheck], *, as_json: bool) -> None:
+def _show_list(checks: "list[HealthCheck]", *, as_json: bool) -> None:
     rows = [
         {
             "check": check.id,
@@ -105,9 +107,11 @@ def _show(found: list[dict[str, Any]]) -> None:
 
 
 def _look(
-    directory: Path, checks: list[HealthCheck], only: list[str], settings: list[str]
+    directory: Path, checks: "list[HealthCheck]", only: list[str], settings: list[str]
 ) -> list[dict[str, Any]]:
     """What all checks found, by the server if it can, else by this process."""
+    from ca_service.operations.health import SERVER
+
     public = open_public(directory)
     others = [check for check in checks if check.id != SERVER]
     answers, server = _ask(directory, only, settings, wanted=bool(others))
@@ -118,8 +122,11 @@ def _look(
 
 def _ask(
     directory: Path, only: list[str], settings: list[str], *, wanted: bool
-) -> tuple[list[dict[str, Any]] | None, Result]:
+) -> "tuple[list[dict[str, Any]] | None, Result]":
     """What the server found, None if it could not look; and how it is itself."""
+    from ca_service.operations.health import SERVER_CHECK
+    from ca_service.operations.health_model import Result
+
     try:
         status, body = get_from_server(directory, "/readyz")
         answers = ask_server(directory, "health", {"only": only, "settings": settings}) if wanted else []
@@ -145,7 +152,11 @@ def _reason(body: bytes) -> str:
     return f"{problem.code}, {problem.detail}"
 
 
-def _look_here(public: PublicAuthority, checks: list[HealthCheck]) -> list[Result]:
+def _look_here(public: "PublicAuthority", checks: "list[HealthCheck]") -> "list[Result]":
+    from ca_service.collateral import FOLDER, CollateralFolder
+    from ca_service.keys import Authority, find_passphrase, find_pin, load_authority
+    from ca_service.operations.health_model import HealthContext
+
     directory = public.directory
     database = _Database(directory)
 
@@ -159,9 +170,12 @@ def _look_here(public: PublicAuthority, checks: list[HealthCheck]) -> list[Resul
 
 
 def _within(
-    seconds: float, context: HealthContext, checks: list[HealthCheck], close: Callable[[], None]
-) -> list[Result]:
+    seconds: float, context: "HealthContext", checks: "list[HealthCheck]", close: Callable[[], None]
+) -> "list[Result]":
     """What the checks find, and that those have found nothing that a database or a disk lets wait for longer."""
+    from ca_service.operations.health import examine
+    from ca_service.operations.health_model import Result
+
     found, failed = list[Result](), list[BaseException]()
 
     def look() -> None:
@@ -188,11 +202,13 @@ class _Database:
     """The CA's database, opened when somebody first looks; what keeps it from being opened is found out once."""
 
     def __init__(self, directory: Path) -> None:
+        from ca_service.store import Store
+
         self._directory = directory
         self._store: Store | None = None
         self._failure: VtpmCaError | None = None
 
-    def __call__(self) -> Store:
+    def __call__(self) -> "Store":
         if self._failure is not None:
             raise self._failure
         if self._store is None:
@@ -203,7 +219,9 @@ class _Database:
                 raise
         return self._store
 
-    def _open(self) -> Store:
+    def _open(self) -> "Store":
+        from ca_service.operations import open_database
+
         if read_facts(self._directory).get("own_database") is False and not os.environ.get(DATABASE_VARIABLE):
             raise Unavailable(
                 "this CA's server works on another database than the one in the directory",

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,17 +17,11 @@ from ca_service.cli.policy_edit import WAITING, apply_edit, edit_in_force, show_
 from ca_service.cli.revocation import revoke_all, show_revocation, whole_seconds
 from ca_service.cli.revoking import with_limit, with_reason
 from ca_service.judgment import Conflict, VtpmCaError
-from ca_service.operations.context import MAX_CAUSE
-from ca_service.operations.revocation import POLICY_FIRST
-from ca_service.policy.editing.brokers import (
-    Terms,
-    compromised,
-    suspended,
-    trusted,
-    with_broker,
-)
-from ca_service.policy.editing.key_file import MAX_KEY_FILE, read_key
-from vtpm.wire.jwk import EcJwk
+from ca_service.operations.bounds import MAX_CAUSE
+
+if TYPE_CHECKING:
+    from ca_service.policy.editing.brokers import Terms
+    from vtpm.wire.jwk import EcJwk
 
 _COLUMNS = ("id", "status", "tenant", "label", "keys", "resources", "valid", "tpms", "certificates")
 _KEY_COMPROMISE = "keyCompromise"
@@ -147,18 +141,24 @@ def allow(
 
     A new one needs --resource or --shared, --origin, and --release-policy or --any-release-policy.
     """
+    from ca_service.policy.editing.brokers import with_broker
+
     stated = _terms(terms)
     found = _keys(keys)
     edit = edit_in_force(directory, base, lambda text: with_broker(text, kbs_id, found, stated))
     _done(kbs_id, apply_edit(directory, edit, dry_run=dry_run), dry_run=dry_run, as_json=as_json)
 
 
-def _keys(paths: tuple[Path, ...]) -> list[EcJwk]:
+def _keys(paths: tuple[Path, ...]) -> "list[EcJwk]":
+    from ca_service.policy.editing.key_file import MAX_KEY_FILE, read_key
+
     return [read_key(read_text(path, MAX_KEY_FILE), str(path)) for path in paths]
 
 
-def _terms(given: Mapping[str, Any]) -> Terms | None:
+def _terms(given: Mapping[str, Any]) -> "Terms | None":
     """The terms of a new entry; None if none is given."""
+    from ca_service.policy.editing.brokers import Terms
+
     if not any(given.values()):
         return None
     if not (given["patterns"] or given["shared"]) or not given["origins"]:
@@ -179,6 +179,8 @@ def suspend(kbs_id: str, base: int | None, directory: Path, *, dry_run: bool, as
 
     Certificates that were issued stay good; `vtpm-ca revoke --kbs` ends them.
     """
+    from ca_service.policy.editing.brokers import suspended
+
     edit = edit_in_force(directory, base, lambda text: suspended(text, kbs_id))
     applied = apply_edit(directory, edit, dry_run=dry_run, narrowing=True)
     _done(kbs_id, applied, dry_run=dry_run, as_json=as_json)
@@ -205,6 +207,8 @@ def trust(
 
     TPMs whose certificates were revoked stay refused until `vtpm-ca instance reset`.
     """
+    from ca_service.policy.editing.brokers import trusted
+
     found = _keys(keys)
     edit = edit_in_force(directory, base, lambda text: trusted(text, kbs_id, found))
     _done(kbs_id, apply_edit(directory, edit, dry_run=dry_run), dry_run=dry_run, as_json=as_json)
@@ -247,6 +251,9 @@ def compromise(
 
     A dry run, which shows what would be written and revoked, unless --yes is given.
     """
+    from ca_service.operations.revocation import POLICY_FIRST
+    from ca_service.policy.editing.brokers import compromised
+
     if cause is not None and len(cause) > MAX_CAUSE:
         raise click.UsageError(f"--cause takes at most {MAX_CAUSE} characters")
     edit = edit_in_force(directory, base, lambda text: compromised(text, kbs_id, since, datetime.now(UTC)))

@@ -6,21 +6,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_der_public_key,
-    load_pem_public_key,
-)
 
 from ca_service.cli.access import run
 from ca_service.cli.files import read_bytes
 from ca_service.cli.options import with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
 from ca_service.judgment import BadRequest
-from ca_service.store import spki_digest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,6 +33,8 @@ def _with_key(command: F) -> F:
 
 def _digest(digest: str | None, cert: Path | None, pub: Path | None) -> str:
     """The SHA-256 over the key's SubjectPublicKeyInfo, however the key was named."""
+    from ca_service.store import spki_digest
+
     if sum(way is not None for way in (digest, cert, pub)) != 1:
         raise click.UsageError("name the key by one of DIGEST, --cert and --pub")
     if digest is not None:
@@ -57,6 +50,15 @@ def _digest(digest: str | None, cert: Path | None, pub: Path | None) -> str:
 
 
 def _spki(path: Path, *, path_is_certificate: bool) -> bytes:
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        PublicFormat,
+        load_der_public_key,
+        load_pem_public_key,
+    )
+
     content = read_bytes(path, _MOST)
     is_pem = content.lstrip().startswith(b"-----BEGIN")
     try:

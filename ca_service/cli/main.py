@@ -48,6 +48,29 @@ _COMMANDS = {
 }
 """In which module of this package each command is, under its own name. A command loads only what it needs."""
 
+_SHORT_HELPS = {
+    "init": "Make a CA: keys, certificates, first CRLs, database.",
+    "serve": "Serve enrolment, publication and operators.",
+    "ca": "The CA's own certificates, and rollover.",
+    "policy": "The allow-list: whom and what this CA certifies.",
+    "kbs": "Key brokers of the allow-list.",
+    "tcb": "Processors' firmware, and who will be below a floor.",
+    "instance": "Which TPM lives under which (KBS, resource).",
+    "cert": "Certificates that this CA issued.",
+    "revoke": "Revoke all certificates that rest on a cause.",
+    "key": "Keys that get no certificate.",
+    "decision": "Decisions about evidence, with the trace of every check.",
+    "alarm": "Alarms: what an operator must look at.",
+    "crl": "Certificate revocation lists.",
+    "export": "What consumers of the certificates need.",
+    "audit": "The log of decisions and certificates.",
+    "evidence": "Judge and show attestation reports.",
+    "collateral": "Certificates and revocation lists for judging reports.",
+    "db": "The CA's database.",
+    "health-check": "Is all well with the CA?",
+}
+"""What each says of itself in one line: to list them, none of them is loaded."""
+
 
 class _Commands(click.Group):
     """The commands, each loaded when it is asked for."""
@@ -62,6 +85,10 @@ class _Commands(click.Group):
             return None
         command: click.Command = getattr(load(_COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _SHORT_HELPS[name]) for name in self.list_commands(ctx)])
 
 
 def _outer_directory(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:

@@ -119,6 +119,6 @@ def kds_url_option(command: F) -> F:
 def _kds_url(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if not value:
         return None
-    from ca_service.collateral.kds import check_base  # noqa: PLC0415 - it loads what judges evidence
+    from ca_service.collateral.kds import check_base
 
     return check_base(value)

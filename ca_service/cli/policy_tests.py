@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,11 +10,12 @@ from ca_service.cli.access import run
 from ca_service.cli.files import read_beneath, read_text
 from ca_service.cli.options import PathName, directory_option
 from ca_service.cli.output import echo, show_json, with_json
-from ca_service.enrollment.expectations import bad_evidence, outcome, run_tests
 from ca_service.judgment import BadRequest
-from ca_service.operations import MAX_EVIDENCE, MAX_POLICY
-from ca_service.policy import Expectation, load, load_complete
+from ca_service.operations.bounds import MAX_EVIDENCE, MAX_POLICY
 from vtpm.wire.encoding import b64std
+
+if TYPE_CHECKING:
+    from ca_service.policy import Expectation
 
 _FAILED = 1
 _SIMULATION = "simulation"
@@ -27,12 +28,14 @@ class _Folder:
         self._folder = document.parent
         self._files: dict[str, bytes] = {}
 
-    def find(self, test: Expectation) -> bytes:
+    def find(self, test: "Expectation") -> bytes:
         """The file that a test names.
 
         Raises:
             BadRequest: it is not there or cannot be read, or all files together are too long.
         """
+        from ca_service.enrollment.expectations import bad_evidence
+
         if not test.path:
             raise bad_evidence(test, "is kept by a CA; name its directory with --dir")
         if test.path not in self._files:
@@ -50,7 +53,7 @@ class _Folder:
         return self._files[test.path]
 
 
-def evidence_beside(document: Path, tests: Sequence[Expectation]) -> list[dict[str, str]] | None:
+def evidence_beside(document: Path, tests: "Sequence[Expectation]") -> list[dict[str, str]] | None:
     """The evidence that the tests of a document name, as operations take it; None if there is none.
 
     A file that is not there is left out, for the CA may keep it.
@@ -71,8 +74,10 @@ def evidence_beside(document: Path, tests: Sequence[Expectation]) -> list[dict[s
     return [{"path": path, "content": b64std(body)} for path, body in files.items()] or None
 
 
-def tests_of(text: str) -> Sequence[Expectation]:
+def tests_of(text: str) -> "Sequence[Expectation]":
     """The tests of a document; none if it cannot be read, which is for the CA to say."""
+    from ca_service.policy import load
+
     try:
         return load(text).tests
     except BadRequest:
@@ -96,6 +101,9 @@ def test(file: Path, directory: Path | None, *, as_json: bool) -> int:
 
     Exit codes: 0 all hold, 1 one fails or the document is wrong, 2 evidence cannot be read, 3 unavailable.
     """
+    from ca_service.enrollment.expectations import outcome, run_tests
+    from ca_service.policy import load_complete
+
     text = read_text(file, MAX_POLICY)
     policy = load_complete(text)
     if directory is None:

@@ -5,8 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ca_service.operations.certificates import REASONS
-from ca_service.operations.revocation import LISTED, MAX_LISTED
+from ca_service.operations.bounds import LISTED, MAX_LISTED, REASONS
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -8,21 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_service.cli.access import now, open_public, run
 from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
-from ca_service.keys import (
-    DEFAULT_PAIR,
-    find_passphrase,
-    find_pin,
-    find_root_passphrase,
-    find_root_pin,
-    load_root,
-    prepare_issuing,
-)
-from ca_service.operations import root_list_warning
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +29,8 @@ def ca() -> None:
 
 
 def _with_pair(command: F) -> F:
+    from ca_service.keys import DEFAULT_PAIR
+
     pair = click.option(
         "--pair", default=DEFAULT_PAIR, show_default=True, metavar="NAME", help="which pair of CAs"
     )
@@ -66,6 +57,10 @@ def list_cas(directory: Path, *, root_pem: bool, as_json: bool) -> None:
 
     Warns, on standard error, 60 days before the root's revocation list ends, or if it is missing.
     """
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from ca_service.operations import root_list_warning
+
     public, at = open_public(directory), now()
     if root_pem:
         echo(public.root.public_bytes(Encoding.PEM).decode("ascii"), nl=False)
@@ -105,6 +100,15 @@ def prepare(
     A pair that is not known yet begins. This needs the
     root's key, and is done on the CA's machine; a running server takes the new issuing CAs up by itself.
     """
+    from ca_service.keys import (
+        find_passphrase,
+        find_pin,
+        find_root_passphrase,
+        find_root_pin,
+        load_root,
+        prepare_issuing,
+    )
+
     allowed = run(directory, "issuer-preparable", pair=pair, roles=list(roles))
     root = load_root(directory, find_root_passphrase(os.environ), root_key, find_root_pin(os.environ))
     made = prepare_issuing(

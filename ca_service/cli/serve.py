@@ -112,7 +112,7 @@ def serve(
 
 
 def _open(directory: Path) -> "AuthoritySource":
-    from ca_service.keys import (  # noqa: PLC0415 - in a thread, see above
+    from ca_service.keys import (
         AuthoritySource,
         find_passphrase,
         find_pin,

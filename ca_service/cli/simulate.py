@@ -8,14 +8,11 @@ from typing import Any, Final
 
 import click
 
-from ca_service.cli.access import now, open_public, run, working_database
+from ca_service.cli.access import now, open_public, run
 from ca_service.cli.files import read_text
 from ca_service.cli.options import Moment, PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
-from ca_service.operations import MAX_POLICY
-from ca_service.operations.certificates import REASONS
-from ca_service.operations.draft_revocation import MOST_TPMS
-from ca_service.operations.simulation import DAYS, LAST, LISTED, THEN, Request, read_draft, simulate
+from ca_service.operations.bounds import MAX_POLICY, REASONS, SIMULATED_DAYS, SIMULATED_LAST, SIMULATED_LISTED
 
 _MOST_LAST: Final = 10_000_000
 _MOST_LISTED: Final = 100_000
@@ -47,11 +44,13 @@ def watched(what: str, count: int) -> None:
 
 @click.command("simulate")
 @click.argument("draft", type=PathName(directory=False))
-@click.option("--since", type=Moment(), metavar="TIME", help=f"decisions from then on; else of {DAYS} days")
+@click.option(
+    "--since", type=Moment(), metavar="TIME", help=f"decisions from then on; else of {SIMULATED_DAYS} days"
+)
 @click.option(
     "--last",
     type=click.IntRange(0, _MOST_LAST),
-    default=LAST,
+    default=SIMULATED_LAST,
     show_default=True,
     metavar="N",
     help="of them so many, the newest",
@@ -64,7 +63,7 @@ def watched(what: str, count: int) -> None:
 @click.option(
     "--limit",
     type=click.IntRange(0, _MOST_LISTED),
-    default=LISTED,
+    default=SIMULATED_LISTED,
     show_default=True,
     help="how many are listed at most; all are counted",
 )
@@ -101,13 +100,16 @@ def simulate_command(
     With --revoke --yes, all certificates of the TPMs that the draft would give none today are revoked; the server
     judges each of these TPMs again at that moment.
     """
+    from ca_service.cli.direct import working_database
+    from ca_service.operations.simulation import Request, read_draft, simulate
+
     if yes and not revoke:
         raise click.UsageError("--yes goes with --revoke")
     text, at = read_text(draft, MAX_POLICY), now()
     request = Request(
         read_draft(text, open_public(directory).mode),
         at,
-        at - timedelta(days=DAYS) if since is None else since,
+        at - timedelta(days=SIMULATED_DAYS) if since is None else since,
         last,
         all_versions,
         limit,
@@ -126,6 +128,8 @@ def simulate_command(
 
 def _revoke(directory: Path, text: str, tpm_ids: list[int], reason: str) -> dict[str, Any]:
     """Step by step; what a step says is revoked stays so, whatever becomes of the next."""
+    from ca_service.operations.draft_revocation import MOST_TPMS
+
     whole: dict[str, Any] = {
         "counts": {"tpms": 0, "certificates": 0, "being_issued": 0},
         "certificates": [],
@@ -153,6 +157,8 @@ def _show(result: Mapping[str, Any], draft: Path, *, revoke: bool) -> None:
 
 
 def _show_past(result: Mapping[str, Any]) -> None:
+    from ca_service.operations.simulation import THEN
+
     counts = result["decisions"]
     base = "no policy" if result["in_force"] is None else f"version {result['in_force']}"
     if result["compared_with"] == THEN:

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from ca_service.collateral.files import (
     Mark,
     content_of,
@@ -33,6 +31,7 @@ from ca_service.collateral.files import (
 from ca_service.collateral.items import Item, Kind, collateral_of, kind_of_name, read_item
 from ca_service.evidence.snp import Collateral
 from ca_service.judgment import Unavailable
+from ca_service.logger import logger
 
 FOLDER: Final = "collateral"
 """The bundle's name inside a CA's directory."""
@@ -127,7 +126,7 @@ class CollateralFolder:
 
     def _keep_last(self, complaint: str) -> None:
         if complaint != self._complaint and self._current is not None:
-            structlog.get_logger(__name__).warning("collateral bundle not renewed", reason=complaint)
+            logger(__name__).warning("collateral bundle not renewed", reason=complaint)
         self._complaint = complaint
 
     def _refresh(self) -> None:

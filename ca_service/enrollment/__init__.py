@@ -5,15 +5,35 @@ Follow one enrolment: `Enroller.enroll` leads to `admission` (which asks the `ju
 what is no longer good, also on behalf of operators, and `publishing` says so to everybody.
 """
 
-from ca_service.enrollment.admission import Reply
-from ca_service.enrollment.cause import Ended, Grounds, revoke_by_cause
-from ca_service.enrollment.desk import Desk
-from ca_service.enrollment.enroller import Enroller
-from ca_service.enrollment.judge import Judge
-from ca_service.enrollment.limits import Limits
-from ca_service.enrollment.liveness import FileLiveness, Liveness, SessionLiveness, liveness_for
-from ca_service.enrollment.publishing import publish, publish_all, publish_due, publish_every
-from ca_service.enrollment.revocation import reset_instance, revoke
+from typing import TYPE_CHECKING
+
+from ca_service.faces import on_demand
+
+if TYPE_CHECKING:
+    from ca_service.enrollment.admission import Reply
+    from ca_service.enrollment.cause import Ended, Grounds, revoke_by_cause
+    from ca_service.enrollment.desk import Desk
+    from ca_service.enrollment.enroller import Enroller
+    from ca_service.enrollment.judge import Judge
+    from ca_service.enrollment.limits import Limits
+    from ca_service.enrollment.liveness import FileLiveness, Liveness, SessionLiveness, liveness_for
+    from ca_service.enrollment.publishing import publish, publish_all, publish_due, publish_every
+    from ca_service.enrollment.revocation import reset_instance, revoke
+else:
+    __getattr__ = on_demand(
+        __name__,
+        {
+            ".admission": "Reply",
+            ".cause": "Ended Grounds revoke_by_cause",
+            ".desk": "Desk",
+            ".enroller": "Enroller",
+            ".judge": "Judge",
+            ".limits": "Limits",
+            ".liveness": "FileLiveness Liveness SessionLiveness liveness_for",
+            ".publishing": "publish publish_all publish_due publish_every",
+            ".revocation": "reset_instance revoke",
+        },
+    )
 
 __all__ = [
     "Desk",

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-import structlog
-
 from ca_service.enrollment.desk import Desk, View, refused
 from ca_service.enrollment.issuance import Plan, leaves_of, note_renewal, plan, record, sign, store_signed
 from ca_service.enrollment.judge import Judge
@@ -32,6 +30,7 @@ from ca_service.judgment import (
     Verdict,
     VtpmCaError,
 )
+from ca_service.logger import logger
 from ca_service.profiles import LintFailed
 from ca_service.store import EnrollmentRow, EnrollmentState, IntentRow, IntentState, Taken, Transaction
 from vtpm.wire.enrollment import ActivationRequest
@@ -41,8 +40,6 @@ PATIENCE_S = 10.0
 """How long a request waits for another one that is just issuing for the same TPM."""
 
 _PAUSE_S = 0.02
-
-_log = structlog.get_logger(__name__)
 
 
 class Activation:
@@ -93,7 +90,9 @@ class Activation:
         self._lost -= closed
         for intent in dead:
             if intent.id in closed:
-                _log.warning("intent abandoned", intent=intent.id, enrollment=intent.enrollment_id)
+                logger(__name__).warning(
+                    "intent abandoned", intent=intent.id, enrollment=intent.enrollment_id
+                )
         return len(closed)
 
     def _row(self, enrollment_id: str) -> EnrollmentRow:

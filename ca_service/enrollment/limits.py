@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from ca_service.policy import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S, Policy
+from ca_service.policy import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S
+
+if TYPE_CHECKING:
+    from ca_service.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Limits:
     refusals_per_hour: float = USUAL_REFUSALS
     refusals_at_once: int = USUAL_REFUSALS
 
-    def under(self, policy: Policy | None) -> Self:
+    def under(self, policy: "Policy | None") -> Self:
         """The limits that count under a policy: what it states goes before these."""
         if policy is None:
             return self

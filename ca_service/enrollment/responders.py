@@ -5,21 +5,18 @@ Each issuing CA has one at a time, for all processes and nodes; its successor co
 
 from datetime import datetime, timedelta
 
-import structlog
-
 from ca_service.audit import responder_leaf
 from ca_service.enrollment.desk import Desk
 from ca_service.enrollment.publishing import publish
 from ca_service.judgment import VtpmCaError
 from ca_service.keys import IssuingCa, sign_certificate
+from ca_service.logger import logger
 from ca_service.profiles import OCSP_LIMIT, Validity, draft_ocsp, lint, serial_hex
 from ca_service.status import responder_key
 from ca_service.store import CertificateState, IssuerState, ResponderRow, RevocationRow, Transaction
 
 OPEN_FOR = timedelta(minutes=10)
 """To sign takes less than a second: a process that has not done it after that time is dead."""
-
-_log = structlog.get_logger(__name__)
 
 
 def ensure_responders(desk: Desk) -> list[str]:
@@ -38,7 +35,9 @@ def ensure_responders(desk: Desk) -> list[str]:
         try:
             serial = _issue(desk, ca, at)
         except VtpmCaError as error:
-            _log.warning("an OCSP responder gets no certificate", issuer=ca.skid, reason=error.detail)
+            logger(__name__).warning(
+                "an OCSP responder gets no certificate", issuer=ca.skid, reason=error.detail
+            )
             continue
         if serial:
             made.append(serial)

@@ -4,35 +4,60 @@
 `sign_certificate` is the only way to a signed certificate.
 """
 
-from ca_service.keys.authority import (
-    Authority,
-    Certified,
-    IssuingCa,
-    LogIdentity,
-    PublicAuthority,
-    PublicIssuer,
-    RootCa,
-)
-from ca_service.keys.ceremony import run_ceremony
-from ca_service.keys.configuration import CeremonyConfig, PublicationRule, ValidityRule
-from ca_service.keys.generations import prepare_issuing
-from ca_service.keys.issue import sign_certificate
-from ca_service.keys.opening import load_authority, load_public, load_root
-from ca_service.keys.passphrase import (
-    PinSource,
-    find_passphrase,
-    find_pin,
-    find_root_passphrase,
-    find_root_pin,
-    no_pin,
-)
-from ca_service.keys.root_list import held_root_lists, replace_root_list
-from ca_service.keys.sealed import Sealer, seal, unseal
-from ca_service.keys.signer import FileSigner, Signer, sign_and_check
-from ca_service.keys.source import AuthoritySource
-from ca_service.keys.transcript import NOBODY, Occasion, Transcript, TranscriptEntry, TranscriptList
-from ca_service.keys.upgrade import promise_state, upgrade_directory
-from ca_service.profiles import DEFAULT_PAIR
+from typing import TYPE_CHECKING
+
+from ca_service.faces import on_demand
+
+if TYPE_CHECKING:
+    from ca_service.keys.authority import (
+        Authority,
+        Certified,
+        IssuingCa,
+        LogIdentity,
+        PublicAuthority,
+        PublicIssuer,
+        RootCa,
+    )
+    from ca_service.keys.ceremony import run_ceremony
+    from ca_service.keys.configuration import CeremonyConfig, PublicationRule, ValidityRule
+    from ca_service.keys.generations import prepare_issuing
+    from ca_service.keys.issue import sign_certificate
+    from ca_service.keys.opening import load_authority, load_public, load_root
+    from ca_service.keys.passphrase import (
+        PinSource,
+        find_passphrase,
+        find_pin,
+        find_root_passphrase,
+        find_root_pin,
+        no_pin,
+    )
+    from ca_service.keys.root_list import held_root_lists, replace_root_list
+    from ca_service.keys.sealed import Sealer, seal, unseal
+    from ca_service.keys.signer import FileSigner, Signer, sign_and_check
+    from ca_service.keys.source import AuthoritySource
+    from ca_service.keys.transcript import NOBODY, Occasion, Transcript, TranscriptEntry, TranscriptList
+    from ca_service.keys.upgrade import promise_state, upgrade_directory
+    from ca_service.profiles import DEFAULT_PAIR
+else:
+    __getattr__ = on_demand(
+        __name__,
+        {
+            ".authority": "Authority Certified IssuingCa LogIdentity PublicAuthority PublicIssuer RootCa",
+            ".ceremony": "run_ceremony",
+            ".configuration": "CeremonyConfig PublicationRule ValidityRule",
+            ".generations": "prepare_issuing",
+            ".issue": "sign_certificate",
+            ".opening": "load_authority load_public load_root",
+            ".passphrase": "PinSource find_passphrase find_pin find_root_passphrase find_root_pin no_pin",
+            ".root_list": "held_root_lists replace_root_list",
+            ".sealed": "Sealer seal unseal",
+            ".signer": "FileSigner Signer sign_and_check",
+            ".source": "AuthoritySource",
+            ".transcript": "NOBODY Occasion Transcript TranscriptEntry TranscriptList",
+            ".upgrade": "promise_state upgrade_directory",
+            "ca_service.profiles": "DEFAULT_PAIR",
+        },
+    )
 
 __all__ = [
     "DEFAULT_PAIR",

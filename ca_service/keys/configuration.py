@@ -167,10 +167,10 @@ class CeremonyConfig(Strict):
     organization: Organization
     publication_url: str
     ca_id: CaId | None = None
-    validity: ValidityRule = ValidityRule()
-    publication: PublicationRule = PublicationRule()
-    root: RootRule = RootRule()
-    keys: KeysRule = KeysRule()
+    validity: ValidityRule = Field(default_factory=ValidityRule)
+    publication: PublicationRule = Field(default_factory=PublicationRule)
+    root: RootRule = Field(default_factory=RootRule)
+    keys: KeysRule = Field(default_factory=KeysRule)
     pkcs11: ModuleRule | None = None
 
     @field_validator("publication_url")

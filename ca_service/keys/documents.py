@@ -30,9 +30,9 @@ Days = Annotated[int, Field(ge=1, le=_MOST_DAYS)]
 
 
 class Strict(BaseModel):
-    """A table of which every member is known and nothing is converted."""
+    """A table of which every member is known and nothing is converted; made ready when one is read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 M = TypeVar("M", bound=Strict)

@@ -71,8 +71,8 @@ class CaFacts(Strict):
     serial_prefix: Annotated[int, Field(ge=1, le=127)]
     state_kept: bool = False
     validity: ValidityRule
-    keys: KeysRule = KeysRule()
-    publication: PublicationEntry = PublicationEntry()
+    keys: KeysRule = Field(default_factory=KeysRule)
+    publication: PublicationEntry = Field(default_factory=PublicationEntry)
     pkcs11: ModuleRule | None = None
     log: LogEntry | None = None
     root: RootEntry

@@ -14,7 +14,10 @@ Layout of the directory::
     run/                         sockets and locks of the running server
 """
 
-from ca_service.profiles import IssuerRole
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ca_service.profiles import IssuerRole
 
 FACTS_FILE = "ca.toml"
 TRANSCRIPT_FILE = "transcript.json"
@@ -43,12 +46,12 @@ ACTIVATION_PURPOSE = "activation key"
 LOG_PURPOSE = "log key"
 
 
-def issuer_purpose(role: IssuerRole, pair: str, generation: int = 1) -> str:
+def issuer_purpose(role: "IssuerRole", pair: str, generation: int = 1) -> str:
     """Purpose under which the key of an issuing CA is sealed."""
     later = f", generation {generation}" if generation > 1 else ""
     return f"{role} CA key, pair {pair}{later}"
 
 
-def issuer_stem(role: IssuerRole, pair: str, generation: int = 1) -> str:
+def issuer_stem(role: "IssuerRole", pair: str, generation: int = 1) -> str:
     """Stem of the names of an issuing CA's files. No pair has a dot in its name, so no two stems are equal."""
     return f"{role}-{pair}" + (f".g{generation}" if generation > 1 else "")

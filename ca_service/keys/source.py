@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
 from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.keys.authority import Authority
 from ca_service.keys.layout import FACTS_FILE
+from ca_service.logger import logger
 
 LOOK_S = 1.0
 """How often, at most, the directory is looked at, in seconds."""
@@ -19,8 +18,6 @@ _RETRY_S = 10.0
 _REPEAT_S = 60.0
 
 _Signature = tuple[int, int, int]
-
-_log = structlog.get_logger(__name__)
 
 
 def _holds(authority: Authority, skid: str) -> bool:
@@ -84,7 +81,7 @@ class AuthoritySource:
         except (VtpmCaError, OSError) as error:
             self._next = self._monotonic() + _RETRY_S
             reason = error.detail if isinstance(error, VtpmCaError) else error.strerror
-            _log.warning("the CA's directory has changed and cannot be opened", reason=reason)
+            logger(__name__).warning("the CA's directory has changed and cannot be opened", reason=reason)
         finally:
             self._guard.release()
         return self._authority
@@ -126,13 +123,13 @@ class AuthoritySource:
         if (opened.ca_id, opened.root) != (known.ca_id, known.root):
             raise Unavailable("the directory holds another CA now; restart the server", code="authority")
         self._authority, self._signature = opened, signature
-        _log.info("the CA's directory was read anew", issuers=len(opened.issuers))
+        logger(__name__).info("the CA's directory was read anew", issuers=len(opened.issuers))
 
     def _complain(self, skid: str) -> None:
         now = self._monotonic()
         if now >= self._complained.get(skid, now):
             self._complained[skid] = now + _REPEAT_S
-            _log.error(
+            logger(__name__).error(
                 "this node lacks an issuing CA that is needed: copy what is new in certs/ and private/, and then "
                 "ca.toml, from the node on which it was prepared",
                 skid=skid,

@@ -21,21 +21,11 @@ from ca_service.audit import (
     export_log,
     open_checkpoint,
 )
-from ca_service.judgment import BadRequest, Unavailable
+from ca_service.judgment import BadRequest
 from ca_service.keys import PublicAuthority
+from ca_service.operations.log_identity import log_key
 from ca_service.store import ListKey, Store
 from vtpm.wire.errors import WireError
-
-
-def log_key(public: PublicAuthority) -> VerifierKey:
-    """Verifier key of a CA's log.
-
-    Raises:
-        Unavailable: the CA was made by a release without a log, and was not upgraded.
-    """
-    if public.log is None:
-        raise Unavailable("this CA has no log yet", code="log", remedy="Run `vtpm-ca db upgrade`.")
-    return VerifierKey(public.log.origin, public.log.public)
 
 
 def parse_key(text: str) -> VerifierKey:

@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ca_service.enrollment import publish_all
 from ca_service.enrollment import revoke as revoke_certificate
 from ca_service.judgment import BadRequest, NotFound
+from ca_service.operations.bounds import MAX_CAUSE, MAX_LISTED, REASONS
 from ca_service.operations.context import (
-    MAX_CAUSE,
     Json,
     Operation,
     OperationContext,
@@ -21,11 +21,6 @@ from ca_service.operations.context import (
 from ca_service.profiles import serial_hex
 from ca_service.store import CertificateRow, CertificateState, RestingRow
 from vtpm.wire.encoding import Members
-
-REASONS = ("unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation")
-"""Reasons that an operator may give (RFC 5280, section 5.3.1)."""
-
-MAX_LISTED = 100_000
 
 
 def certificate_row(row: CertificateRow | RestingRow) -> dict[str, Json]:

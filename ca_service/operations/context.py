@@ -7,21 +7,20 @@ runs. Both go through `ca_service.operations.perform`, so there is no second pat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-
-import structlog
+from typing import TYPE_CHECKING
 
 from ca_service.enrollment import Limits
-from ca_service.evidence.snp import Collateral
 from ca_service.keys import Authority, PublicAuthority
+from ca_service.logger import logger
 from ca_service.store import Store
 from vtpm.wire.encoding import Members
 from vtpm.wire.errors import WireError
 
+if TYPE_CHECKING:
+    from ca_service.evidence.snp import Collateral
+
 Json = object
 """A value that JSON can carry."""
-
-MAX_CAUSE = 160
-"""Longest cause that an operator may give, in characters: with his name it fits the database's 256."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class OperationContext:
     clock: Callable[[], datetime]
     by: str
     limits: Limits
-    collateral: Callable[[], Collateral] | None = None
+    collateral: "Callable[[], Collateral] | None" = None
     served: bool = False
 
 
@@ -99,7 +98,7 @@ def note(context: OperationContext, what: str, **facts: object) -> None:
     A command that works without a server has no log.
     """
     if context.served:
-        structlog.get_logger(__name__).info(what, by=context.by, **facts)
+        logger(__name__).info(what, by=context.by, **facts)
 
 
 def instant(at: datetime | None) -> str | None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from ca_service.enrollment import Grounds, revoke_by_cause
-from ca_service.operations.certificates import REASONS
+from ca_service.operations.bounds import MAX_POLICY, REASONS
 from ca_service.operations.context import (
     Json,
     Operation,
@@ -18,7 +18,6 @@ from ca_service.operations.context import (
     recorded_cause,
     text_block,
 )
-from ca_service.operations.policies import MAX_POLICY
 from ca_service.operations.simulation import evidence_of, judge_newest, present_of, read_draft
 from ca_service.operations.simulation_result import Newest
 from ca_service.policy import Policy

@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from ca_service.judgment import NotFound
+from ca_service.operations.bounds import SIMULATED_LISTED
 from ca_service.operations.context import Json, instant
 from ca_service.operations.recorded import BATCH
-from ca_service.operations.simulation import LISTED, Versions, read_draft
+from ca_service.operations.simulation import Versions, read_draft
 from ca_service.operations.simulation_result import Listed
 from ca_service.policy import Policy
 from ca_service.policy.outlook.forecast import Fall, endings, fall, is_listed
@@ -155,7 +156,7 @@ def forecast(
     mode: str,
     at: datetime,
     *,
-    listed: int = LISTED,
+    listed: int = SIMULATED_LISTED,
     watch: Callable[[str, int], None] = _unwatched,
 ) -> Forecast:
     """Who is below a floor at `at`, and who will be by which of its later dates.

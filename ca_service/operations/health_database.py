@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 from ca_service.audit.log import check_head
 from ca_service.enrollment.issuance import RENEWED
-from ca_service.operations.audit import log_key
 from ca_service.operations.backup import last_backup
 from ca_service.operations.context import instant
 from ca_service.operations.health_model import (
@@ -28,6 +27,7 @@ from ca_service.operations.health_model import (
     shown,
 )
 from ca_service.operations.kept import check_not_rolled_back
+from ca_service.operations.log_identity import log_key
 from ca_service.store import Store, parse_url
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from ca_service.enrollment import reset_instance
 from ca_service.judgment import NotFound
+from ca_service.operations.bounds import MAX_CAUSE
 from ca_service.operations.certificates import certificate_row, rows_now
 from ca_service.operations.context import (
-    MAX_CAUSE,
     Json,
     Operation,
     OperationContext,

@@ -19,7 +19,7 @@ from ca_service.audit.merkle import root_of
 from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.keys import PublicAuthority, files
 from ca_service.keys.layout import RUN
-from ca_service.operations.audit import log_key
+from ca_service.operations.log_identity import log_key
 from ca_service.profiles.scope import scope_of
 from ca_service.store import ListKey, Store, Transaction
 from vtpm.wire.encoding import Members, b64std, parse_json, unb64std

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from ca_service.enrollment import revoke as revoke_certificate
 from ca_service.judgment import BadRequest, NotFound
+from ca_service.operations.bounds import MAX_CAUSE
 from ca_service.operations.certificates import certificate_row, rows_now
 from ca_service.operations.context import (
-    MAX_CAUSE,
     Json,
     Operation,
     OperationContext,

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import cast
 
 from ca_service.judgment import BadRequest, NotFound
+from ca_service.operations.bounds import MAX_POLICY
 from ca_service.operations.context import Json, Operation, OperationContext, optional_flag, text_block
 from ca_service.operations.policy_tests import evidence_argument, prove
 from ca_service.operations.versions import approve as approve_version
@@ -16,9 +17,6 @@ from ca_service.policy.changes import compare
 from ca_service.store import PolicyRow, Store, Transaction, read_schedule
 from vtpm.wire.encoding import Members
 from vtpm.wire.message_fields import parse_time
-
-MAX_POLICY = 16 * 1024 * 1024
-"""Longest policy document, in bytes of UTF-8."""
 
 _MOST_VERSIONS = 2**31 - 1
 _NOTHING_SENT: Mapping[str, bytes] = MappingProxyType({})

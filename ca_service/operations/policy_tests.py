@@ -12,17 +12,12 @@ from typing import Final
 
 from ca_service.enrollment.expectations import EVIDENCE_CODE, Tried, bad_evidence, run_tests
 from ca_service.judgment import BadRequest
+from ca_service.operations.bounds import MAX_EVIDENCE, MAX_SENT
 from ca_service.operations.context import OperationContext
 from ca_service.policy import MOST_FILES, Expectation, Policy
 from ca_service.store import Store, Transaction
 from vtpm.wire.encoding import Members, unb64std
 from vtpm.wire.errors import WireError
-
-MAX_EVIDENCE: Final = 4 * 1024 * 1024
-"""How much evidence may come along with a document, in bytes."""
-
-MAX_SENT: Final = MAX_EVIDENCE // 3 * 4 + 32 * 1024
-"""The same as it is sent: in base64, each file with its path."""
 
 TESTS_CODE: Final = "policy-tests"
 """Code of the error that tests of a document fail."""

@@ -1,8 +1,8 @@
 """A policy document's tests run by the CA, without putting the document in force."""
 
 from ca_service.enrollment.expectations import outcome
+from ca_service.operations.bounds import MAX_POLICY
 from ca_service.operations.context import Json, Operation, OperationContext, text_block
-from ca_service.operations.policies import MAX_POLICY
 from ca_service.operations.policy_tests import evidence_argument, try_here
 from ca_service.policy import load_complete
 from vtpm.wire.encoding import Members

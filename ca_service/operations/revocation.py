@@ -1,9 +1,8 @@
 """Revoking by cause: what would be hit and why, and doing it."""
 
 from ca_service.enrollment import Ended, Grounds, revoke_by_cause
-from ca_service.operations.certificates import REASONS
+from ca_service.operations.bounds import LISTED, MAX_CAUSE, MAX_LISTED, REASONS
 from ca_service.operations.context import (
-    MAX_CAUSE,
     Json,
     Operation,
     OperationContext,
@@ -18,10 +17,6 @@ from ca_service.policy.entries.floors import shown_levels
 from ca_service.store import BesideRow, Cause, CertificateState, HitRow, MatchRow
 from vtpm.wire.encoding import Members
 from vtpm.wire.report import Product, tcb_components
-
-MAX_LISTED = 100_000
-LISTED = 1_000
-"""How many certificates an answer lists unless it is asked for another number; the counts are always whole."""
 
 _SHOWN = 16
 """How many digits of a value that the operator has given himself are shown again."""

@@ -15,21 +15,13 @@ from typing import Final
 from ca_service.enrollment.recorded import Recorded
 from ca_service.enrollment.simulation import Compared, Outcome, Present, compare, today
 from ca_service.judgment import BadRequest, NotFound, Record, Unavailable, VtpmCaError
+from ca_service.operations.bounds import SIMULATED_DAYS, SIMULATED_LAST, SIMULATED_LISTED
 from ca_service.operations.context import Json, instant
 from ca_service.operations.recorded import BATCH, recorded, recorded_of
 from ca_service.operations.simulation_result import Certified, Newest, Past
 from ca_service.policy import Policy, load, load_complete, require_safe
 from ca_service.policy.outlook.dates import as_of
 from ca_service.store import CertifiedTpm, DecisionRow, NewestEvidence, Store, Transaction
-
-DAYS: Final = 90
-"""How far back decisions are looked at, unless something else is said."""
-
-LAST: Final = 10_000
-"""How many decisions are looked at, the newest, unless something else is said."""
-
-LISTED: Final = 100
-"""How many flips, and how many TPMs, are listed, unless something else is said."""
 
 NOW, THEN = "the version in force", "the version that decided"
 """What past decisions are compared with."""
@@ -106,14 +98,14 @@ class Request:
     draft: Policy
     at: datetime
     since: datetime
-    last: int = LAST
+    last: int = SIMULATED_LAST
     all_versions: bool = False
-    listed: int = LISTED
+    listed: int = SIMULATED_LISTED
 
     @classmethod
     def usual(cls, draft: Policy, at: datetime) -> "Request":
         """With everything as it is if nothing is said."""
-        return cls(draft, at, at - timedelta(days=DAYS))
+        return cls(draft, at, at - timedelta(days=SIMULATED_DAYS))
 
 
 @dataclass

@@ -17,7 +17,7 @@ from ca_service.audit import Log, open_checkpoint, restore_leaf
 from ca_service.enrollment import Limits, publish_every
 from ca_service.judgment import BadRequest, VtpmCaError
 from ca_service.keys import Authority, PublicAuthority
-from ca_service.operations.audit import log_key
+from ca_service.operations.databases import database_url
 from ca_service.operations.kept import (
     KeptState,
     check_crl,
@@ -27,8 +27,8 @@ from ca_service.operations.kept import (
     shard_of,
     state_of,
 )
+from ca_service.operations.log_identity import log_key
 from ca_service.operations.restored_policies import PolicyLine, plan_line, read_line, take_up
-from ca_service.operations.setup import database_url
 from ca_service.operations.versions import read_policy
 from ca_service.profiles import Entropy, serial_hex
 from ca_service.store import (

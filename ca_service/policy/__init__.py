@@ -11,18 +11,48 @@ behind indexes, `judging` holds evidence against them. About policies themselves
 `remedies` what would have admitted a refusal, `outlook` what a policy says on another day, `editing` changes one entry.
 """
 
-from ca_service.policy.allowlist import Policy, kbs_for, load, load_complete, require_complete, require_safe
-from ca_service.policy.document.examples import example_document
-from ca_service.policy.entries.brokers import EarDemand, KbsEntry
-from ca_service.policy.entries.ephemeral import EphemeralTerms
-from ca_service.policy.entries.expectations import MOST_FILES, Expectation
-from ca_service.policy.entries.launches import LaunchEntry, PlatformEntry
-from ca_service.policy.entries.terms import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S, LimitTerms
-from ca_service.policy.judging.checks import PROFILE_ADMITTED, checks, launch_checks, with_given_up
-from ca_service.policy.judging.facts import LaunchFacts, PolicyFacts
-from ca_service.policy.judging.fleet import judge_launch
-from ca_service.policy.judging.unsafe import UNSAFE_RULES
-from ca_service.policy.summary import in_words, summary
+from typing import TYPE_CHECKING
+
+from ca_service.faces import on_demand
+
+if TYPE_CHECKING:
+    from ca_service.policy.allowlist import (
+        Policy,
+        kbs_for,
+        load,
+        load_complete,
+        require_complete,
+        require_safe,
+    )
+    from ca_service.policy.document.examples import example_document
+    from ca_service.policy.entries.brokers import EarDemand, KbsEntry
+    from ca_service.policy.entries.ephemeral import EphemeralTerms
+    from ca_service.policy.entries.expectations import MOST_FILES, Expectation
+    from ca_service.policy.entries.launches import LaunchEntry, PlatformEntry
+    from ca_service.policy.entries.terms import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S, LimitTerms
+    from ca_service.policy.judging.checks import PROFILE_ADMITTED, checks, launch_checks, with_given_up
+    from ca_service.policy.judging.facts import LaunchFacts, PolicyFacts
+    from ca_service.policy.judging.fleet import judge_launch
+    from ca_service.policy.judging.unsafe import UNSAFE_RULES
+    from ca_service.policy.wording import in_words, summary
+else:
+    __getattr__ = on_demand(
+        __name__,
+        {
+            ".allowlist": "Policy kbs_for load load_complete require_complete require_safe",
+            ".document.examples": "example_document",
+            ".entries.brokers": "EarDemand KbsEntry",
+            ".entries.ephemeral": "EphemeralTerms",
+            ".entries.expectations": "MOST_FILES Expectation",
+            ".entries.launches": "LaunchEntry PlatformEntry",
+            ".entries.terms": "USUAL_ENROLMENTS USUAL_REFUSALS USUAL_WINDOW_S LimitTerms",
+            ".judging.checks": "PROFILE_ADMITTED checks launch_checks with_given_up",
+            ".judging.facts": "LaunchFacts PolicyFacts",
+            ".judging.fleet": "judge_launch",
+            ".judging.unsafe": "UNSAFE_RULES",
+            ".wording": "in_words summary",
+        },
+    )
 
 __all__ = [
     "MOST_FILES",

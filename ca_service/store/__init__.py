@@ -4,75 +4,115 @@ Enter by `open_store` (an existing database) or `create_store` (a new one). `Sto
 view, `Store.write` one durable transaction; both hand out a `Transaction` with the repositories.
 """
 
-from ca_service.store.authority import active_key, spki_digest
-from ca_service.store.backends import parse_url
-from ca_service.store.brokers import Resting, RestingOnBrokers, resting_on_brokers
-from ca_service.store.causes import BesideRow, Cause, HitRow, MatchRow
-from ca_service.store.copying import clear_rows, copy_rows, take_time
-from ca_service.store.counters import precedes
-from ca_service.store.database import Store, create_store, no_faults, open_store
-from ca_service.store.failures import Taken, is_bad_value
-from ca_service.store.fleet import CertifiedTpm, NewestEvidence
-from ca_service.store.gauges import Gauges, IssuerStanding, ListState, read_gauges, revocations_by_reason
-from ca_service.store.invariants import INVARIANTS, Breach, check_invariants
-from ca_service.store.issuance import live_key
-from ca_service.store.log import LoggedCertificate
-from ca_service.store.overview import (
-    CertifiedRow,
-    DecidedRow,
-    StatusSources,
-    Verdicts,
-    certificate,
-    certificates_of,
-    certified,
-    decision,
-    decisions_of,
-    hourly,
-    policy_versions,
-    refusals,
-    status_sources,
-)
-from ca_service.store.policy_rows import (
-    APPROVED,
-    PolicyEnd,
-    PolicyRow,
-    PolicyStartRow,
-    PolicyVerdictRow,
-    VersionRecord,
-)
-from ca_service.store.presence import Presence
-from ca_service.store.rows import (
-    AlarmRow,
-    BlockedKeyRow,
-    CertificateRow,
-    CertificateState,
-    CrlRow,
-    DecisionRow,
-    EnrollmentRow,
-    EnrollmentState,
-    EpochRow,
-    EvidenceFacts,
-    HeadRow,
-    InstanceRow,
-    IntentRow,
-    IntentState,
-    IssuerRow,
-    IssuerState,
-    LeafRow,
-    ListedRow,
-    ListKey,
-    ListTimes,
-    ResponderRow,
-    RestingRow,
-    RevocationRow,
-    SubmissionRow,
-    TpmRow,
-    TpmState,
-)
-from ca_service.store.schedule import PENDING, Schedule, State, read_schedule
-from ca_service.store.sessions import Faults
-from ca_service.store.transaction import Transaction
-from ca_service.store.views import LedgerQuery, LedgerView, Standing
+from typing import TYPE_CHECKING
+
+from ca_service.faces import on_demand
+
+if TYPE_CHECKING:
+    from ca_service.store.authority import active_key, spki_digest
+    from ca_service.store.backends import parse_url
+    from ca_service.store.brokers import Resting, RestingOnBrokers, resting_on_brokers
+    from ca_service.store.causes import BesideRow, Cause, HitRow, MatchRow
+    from ca_service.store.copying import clear_rows, copy_rows, take_time
+    from ca_service.store.counters import precedes
+    from ca_service.store.database import Store, create_store, no_faults, open_store
+    from ca_service.store.failures import Taken, is_bad_value
+    from ca_service.store.fleet import CertifiedTpm, NewestEvidence
+    from ca_service.store.gauges import Gauges, IssuerStanding, ListState, read_gauges, revocations_by_reason
+    from ca_service.store.invariants import INVARIANTS, Breach, check_invariants
+    from ca_service.store.issuance import live_key
+    from ca_service.store.log import LoggedCertificate
+    from ca_service.store.overview import (
+        CertifiedRow,
+        DecidedRow,
+        StatusSources,
+        Verdicts,
+        certificate,
+        certificates_of,
+        certified,
+        decision,
+        decisions_of,
+        hourly,
+        policy_versions,
+        refusals,
+        status_sources,
+    )
+    from ca_service.store.policy_rows import (
+        APPROVED,
+        PolicyEnd,
+        PolicyRow,
+        PolicyStartRow,
+        PolicyVerdictRow,
+        VersionRecord,
+    )
+    from ca_service.store.presence import Presence
+    from ca_service.store.rows import (
+        AlarmRow,
+        BlockedKeyRow,
+        CertificateRow,
+        CertificateState,
+        CrlRow,
+        DecisionRow,
+        EnrollmentRow,
+        EnrollmentState,
+        EpochRow,
+        EvidenceFacts,
+        HeadRow,
+        InstanceRow,
+        IntentRow,
+        IntentState,
+        IssuerRow,
+        IssuerState,
+        LeafRow,
+        ListedRow,
+        ListKey,
+        ListTimes,
+        ResponderRow,
+        RestingRow,
+        RevocationRow,
+        SubmissionRow,
+        TpmRow,
+        TpmState,
+    )
+    from ca_service.store.schedule import PENDING, Schedule, State, read_schedule
+    from ca_service.store.sessions import Faults
+    from ca_service.store.transaction import Transaction
+    from ca_service.store.views import LedgerQuery, LedgerView, Standing
+else:
+    __getattr__ = on_demand(
+        __name__,
+        {
+            ".authority": "active_key spki_digest",
+            ".backends": "parse_url",
+            ".brokers": "Resting RestingOnBrokers resting_on_brokers",
+            ".causes": "BesideRow Cause HitRow MatchRow",
+            ".copying": "clear_rows copy_rows take_time",
+            ".counters": "precedes",
+            ".database": "Store create_store no_faults open_store",
+            ".failures": "Taken is_bad_value",
+            ".fleet": "CertifiedTpm NewestEvidence",
+            ".gauges": "Gauges IssuerStanding ListState read_gauges revocations_by_reason",
+            ".invariants": "INVARIANTS Breach check_invariants",
+            ".issuance": "live_key",
+            ".log": "LoggedCertificate",
+            ".overview": (
+                "CertifiedRow DecidedRow StatusSources Verdicts certificate certificates_of certified "
+                "decision decisions_of hourly policy_versions refusals status_sources"
+            ),
+            ".policy_rows": "APPROVED PolicyEnd PolicyRow PolicyStartRow PolicyVerdictRow VersionRecord",
+            ".presence": "Presence",
+            ".rows": (
+                "AlarmRow BlockedKeyRow CertificateRow CertificateState CrlRow DecisionRow "
+                "EnrollmentRow EnrollmentState EpochRow EvidenceFacts HeadRow InstanceRow IntentRow "
+                "IntentState IssuerRow IssuerState LeafRow ListedRow ListKey ListTimes ResponderRow "
+                "RestingRow RevocationRow SubmissionRow TpmRow TpmState"
+            ),
+            ".schedule": "PENDING Schedule State read_schedule",
+            ".sessions": "Faults",
+            ".transaction": "Transaction",
+            ".views": "LedgerQuery LedgerView Standing",
+        },
+    )
 
 __all__ = [
     "APPROVED",

@@ -1,7 +1,5 @@
 """The CA over HTTP, for clients that have a network."""
 
-import requests
-
 from vtpm.errors import UnavailableError
 from vtpm.wire.enrollment import MAX_BODY
 
@@ -21,6 +19,8 @@ class HttpTransport:
         Raises:
             UnavailableError: the CA cannot be reached, or its answer is larger than any that it gives.
         """
+        import requests  # noqa: PLC0415 - most who use this package have no network, and are started once per boot
+
         headers = {"Content-Type": "application/json"} if body else {}
         try:
             with requests.request(

@@ -7,12 +7,12 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Self
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import TYPE_CHECKING, Final, Self
 
 from vtpm.wire.errors import WireError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 MAX_NOTE: Final = 128 * 1024
 """Largest note that is read, in bytes: room for sixteen signatures of the largest kind."""
@@ -90,6 +90,8 @@ class VerifierKey:
 
     def verify(self, text: str, signature: bytes) -> bool:
         """Whether this key signed `text`."""
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - as below
+
         try:
             self._key.verify(signature, text.encode("utf-8"))
         except (InvalidSignature, ValueError):
@@ -97,7 +99,10 @@ class VerifierKey:
         return True
 
     @cached_property
-    def _key(self) -> Ed25519PublicKey:
+    def _key(self) -> "Ed25519PublicKey":
+        # Whoever reads a problem document comes by here, and few of them verify a signature.
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+
         return Ed25519PublicKey.from_public_bytes(self.public)
 
     def line(self, signature: bytes) -> str:

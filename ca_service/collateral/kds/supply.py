@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-import structlog
-
 from ca_service.collateral.folder import CollateralFolder
 from ca_service.collateral.items import Item, Kind, items_of
 from ca_service.collateral.kds.client import KdsClient
@@ -22,6 +20,7 @@ from ca_service.evidence.snp import Collateral, Leaf, Root, SnpEvidence
 from ca_service.evidence.snp.evidence import verifies
 from ca_service.evidence.snp.form import FORM
 from ca_service.judgment import NotFound, Unavailable, VtpmCaError, judge_until_failure
+from ca_service.logger import logger
 from vtpm.wire.certtable import CertKind
 from vtpm.wire.report import Product
 
@@ -167,7 +166,7 @@ class KdsSupply:
             if not self._keep(candidates, needed, evidence):
                 raise Unavailable("the report is not signed by the chip that it names", code="kds")
         except VtpmCaError as error:
-            structlog.get_logger(__name__).warning("no VCEK from the KDS", reason=error.detail)
+            logger(__name__).warning("no VCEK from the KDS", reason=error.detail)
             self._told(False)
         else:
             self._told(True)

@@ -24,9 +24,12 @@ Words = Annotated[str, Shape(r"^[ -~]{1,256}$", "1 to 256 printable ASCII charac
 
 
 class Table(BaseModel):
-    """A TOML table: unknown members refused, no conversions, immutable."""
+    """A TOML table: unknown members refused, no conversions, immutable.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    A table is made ready when one is read, with all that it is made of: most commands read no document.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 def says(text: str) -> Any:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from ca_service.policy.document.tables import CertificatesTable, LimitsTable
 from vtpm.wire.templates import Role
+
+if TYPE_CHECKING:
+    from ca_service.policy.document.tables import CertificatesTable, LimitsTable
 
 USUAL_ENROLMENTS: Final = 60
 USUAL_WINDOW_S: Final = 3600
@@ -28,14 +30,14 @@ class LimitTerms:
     launch_refusals_per_hour: int | None = None
 
     @classmethod
-    def of(cls, table: LimitsTable | None) -> Self:
+    def of(cls, table: "LimitsTable | None") -> Self:
         """What `[limits]` says."""
         if table is None:
             return cls()
         return cls(table.instance_enrolments, table.instance_window_s, table.launch_refusals_per_hour)
 
 
-def certificate_days(table: CertificatesTable | None) -> Mapping[Role, int]:
+def certificate_days(table: "CertificatesTable | None") -> Mapping[Role, int]:
     """For how many days certificates hold at most, by role; a role that is missing has no limit but the CA's own.
 
     A device lifetime is as long as the CA's key ceremony allows, and so is what the document does not say.

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ca_service.audit import Log, VerifierKey, open_checkpoint
-from ca_service.operations.audit import log_key
+from ca_service.operations.log_identity import log_key
 from vtpm.wire.enrollment import Directory
 
 

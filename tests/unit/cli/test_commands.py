@@ -527,7 +527,7 @@ def test_an_error_of_ours_shows_no_traceback_and_no_text(here, ca, monkeypatch):
     def broken(*_):
         raise RuntimeError("the secret is 1234")
 
-    monkeypatch.setattr("ca_service.cli.access.perform", broken)
+    monkeypatch.setattr("ca_service.cli.direct.perform", broken)
     done = here("cert", "list", "--dir", ca)
     assert (done.code, "internal error: RuntimeError" in done.err, "1234" in done.err) == (3, True, False)
 

@@ -15,7 +15,8 @@ import enrollment_world as w
 import pytest
 
 from ca_service.enrollment.replay import Outcome
-from ca_service.operations.audit import audit_ca, export_ca, log_key
+from ca_service.operations.audit import audit_ca, export_ca
+from ca_service.operations.log_identity import log_key
 from ca_service.operations.replay import replay_database
 from ca_service.policy import load
 from ca_service.store import open_store

@@ -19,7 +19,7 @@ from ca_service.enrollment.recorded import MODES, Inputs, Recorded
 from ca_service.enrollment.replay import Comparison, Outcome, compare
 from ca_service.evidence.snp import Collateral
 from ca_service.judgment import BadRequest, Finding, NotFound, Record, Refused, Trace, Verdict
-from ca_service.operations.audit import log_key
+from ca_service.operations.log_identity import log_key
 from ca_service.operations.recorded import recorded, recorded_all
 from ca_service.operations.replay import replay_database, replay_export
 from ca_service.policy import load

@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ca_service.judgment import BadRequest, NotFound
-from ca_service.operations.context import MAX_CAUSE
+from ca_service.operations.bounds import MAX_CAUSE
 from ca_service.operations.kept import read_state
 from ca_service.profiles import certified_key
 from ca_service.store import CertificateState

@@ -20,7 +20,8 @@ from ca_service.audit import audit_folder, export_log
 from ca_service.enrollment import Limits, revoke
 from ca_service.enrollment.responders import OPEN_FOR, ensure_responders
 from ca_service.judgment import Unavailable
-from ca_service.operations.audit import audit_ca, log_key
+from ca_service.operations.audit import audit_ca
+from ca_service.operations.log_identity import log_key
 from ca_service.profiles import OCSP_LIMIT
 from ca_service.status import responder_key
 from ca_service.store import CertificateState, IssuerState

@@ -15,7 +15,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from enrolment_load import free_port
-from forked_programs import Programs
 from forking import TENANT
 from keylime_agent import Agent, AgentTpm
 from keylime_document import BLOCKS, ROOT, TEXT, Reader
@@ -46,13 +45,6 @@ def namesake(tmp_path_factory):
 def keylime(site, tmp_path_factory):
     with Keylime(tmp_path_factory.mktemp("keylime"), site.store) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def programs(keylime, forks):
-    made = Programs()
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,7 @@ class Forks:
     ) -> Process:
         """Start a command, as `subprocess.Popen` does; standard input is empty."""
         near: list[IO | None] = []
-        given: list[str] = []
+        given = [os.devnull]
         with contextlib.ExitStack() as stack:
             for stream in (stdout, stderr):
                 if stream == subprocess.PIPE:
@@ -156,7 +156,7 @@ class Forks:
         cwd: Path | None,
         streams: Sequence[str],
     ) -> Process:
-        """Start a command that writes to files, or what ``/proc`` shows as files; `streams` are output and errors."""
+        """Start a command that writes to files, or what ``/proc`` shows as files; `streams` are the standard ones."""
         pid = self._ask(
             start=list(map(str, words)),
             program=program,

@@ -1,7 +1,7 @@
 """Programs for a shell's PATH that are forked instead of started, see `forked`.
 
 What the shell starts is a small script that says to the test's process who it is. The program is forked there; its
-arguments, environment, folder, output and exit code are the script's, and it gets the signals that the script gets.
+arguments, environment, folder, standard streams and exit code are the script's, and it gets the signals that the script gets.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from forked import Forks, Process
 
 _ASKS = Path(__file__).with_name("forked_asks.py")
@@ -81,7 +82,7 @@ class Programs:
                 (*words, *request["words"]),
                 env={**request["environment"], **environment},
                 cwd=Path(request["cwd"]),
-                streams=[f"/proc/{request['pid']}/fd/{number}" for number in (1, 2)],
+                streams=[f"/proc/{request['pid']}/fd/{number}" for number in range(3)],
             )
             _pass_signals(asking, process)
             try:
@@ -117,3 +118,11 @@ def _pass_signals(asking: socket.socket, process: Process) -> None:
                 process.send_signal(number)
     finally:
         os.close(ended)
+
+
+@pytest.fixture(scope="session")
+def programs():
+    """Puts programs that are forked into folders of a PATH."""
+    made = Programs()
+    yield made
+    made.close()

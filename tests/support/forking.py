@@ -94,7 +94,8 @@ def _warm(directory: Path, passphrase: bytes) -> None:
 def _fork(request: dict[str, Any]) -> int:
     """The process id, in the forked process 0: there the streams and all else are as asked for."""
     flags = os.O_WRONLY | os.O_APPEND
-    streams = [os.open(os.devnull, os.O_RDONLY), *(os.open(path, flags) for path in request["streams"])]
+    source, *sinks = request["streams"]
+    streams = [os.open(source, os.O_RDONLY), *(os.open(path, flags) for path in sinks)]
     pid = os.fork()
     if not pid:
         os.setsid()
@@ -109,6 +110,7 @@ def _fork(request: dict[str, Any]) -> int:
         os.environ.update(request["environment"])
         sys.argv = [request["program"], *request["start"]]
         # Those that there are believe that their files can do what the old ones could, for example seek.
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     return pid

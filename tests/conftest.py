@@ -7,6 +7,7 @@ import sys
 import pytest
 from databases import database, databases, postgres, templates  # noqa: F401 - fixtures
 from forked import forks  # noqa: F401 - a fixture
+from forked_programs import programs  # noqa: F401 - a fixture
 from hypothesis import HealthCheck, settings
 from longest_first import longest_first
 from remembered_keys import remember_keys

@@ -1,9 +1,13 @@
-"""`make demo`'s command tells its story to the end, leaves its artefacts, and no secret among them."""
+"""`make demo`'s command tells its story to the end, leaves its artefacts, and no secret among them.
+
+The commands of its story are forked by what it starts; the long runs have them started by name.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,21 +17,38 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from forked import CA, DEVICE, SCRIPT
 
 from vtpm.kbs import Kbs
 
 LIMIT_S = 110
+FORKED = """
+import sys
+from pathlib import Path
+from vtpm.lab.demo import __main__, stage
+stage._BIN = Path(sys.argv.pop(1))
+__main__.main()
+"""
 
 
-@pytest.fixture(scope="session")
-def held(tmp_path_factory):
+@pytest.fixture(scope="session", params=["forked", pytest.param("by name", marks=pytest.mark.slow)])
+def held(request, programs, forks, tmp_path_factory):
     """The demonstration with --hold, once it holds; yields its folder and what it printed."""
     out = tmp_path_factory.mktemp("demo") / "out"
     log = out.parent / "demo.log"
+    options = ("--hold", "--out", str(out))
     with log.open("w") as stream:
-        demo = subprocess.Popen(
-            [sys.executable, "-m", "vtpm.lab.demo", "--hold", "--out", str(out)], stdout=stream, stderr=stream
-        )
+        if request.param == "by name":
+            demo = subprocess.Popen(
+                [sys.executable, "-m", "vtpm.lab.demo", *options], stdout=stream, stderr=stream
+            )
+        else:
+            bin_ = out.parent / "bin"
+            bin_.mkdir()
+            for name in (CA, DEVICE):
+                programs.add(bin_ / name, forks, name)
+            words = (FORKED, bin_, *options)
+            demo = forks.popen(SCRIPT, words, env=dict(os.environ), stdout=stream, stderr=stream)
     deadline = time.monotonic() + LIMIT_S
     while "HOLD" not in log.read_text():
         assert demo.poll() is None, log.read_text()

@@ -15,9 +15,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from enrolment_load import free_port
+from forking import TENANT
 from keylime_agent import Agent, AgentTpm
 from keylime_document import BLOCKS, ROOT, TEXT, Reader
-from keylime_services import BIN, Keylime
+from keylime_services import Keylime
 from keylime_site import Site
 
 from vtpm.wire.templates import Role
@@ -96,8 +97,8 @@ def pem(der: bytes) -> str:
 
 
 class TestAccepted:
-    def test_quotes_count_with_the_check_script(self, site, keylime, first, tmp_path):
-        checked = site.ek_check(tmp_path / "check")
+    def test_quotes_count_with_the_check_script(self, site, keylime, programs, forks, first, tmp_path):
+        checked = site.ek_check(tmp_path / "check", programs, forks)
         with agent_of(keylime, first) as agent:
             agent.join()
             done = add(keylime, agent, **checked)
@@ -232,12 +233,13 @@ class TestRefused:
             changed = {n: getattr(foreign, n) for n in names + keys}
             assert agent.register(stated, **changed).status_code == 400
 
-    def test_a_revoked_ek_by_the_check_script_only(self, site, keylime, tmp_path):
+    def test_a_revoked_ek_by_the_check_script_only(self, site, keylime, programs, forks, tmp_path):
         guest = site.guest()
         with agent_of(keylime, guest) as agent:
             agent.join()
             site.operate("cert-revoke", serial=guest.serials[0], yes=True)
-            told = refused_by_tenant(keylime, agent, **site.ek_check(tmp_path / "check"))
+            checked = site.ek_check(tmp_path / "check", programs, forks)
+            told = refused_by_tenant(keylime, agent, **checked)
             assert "vtpm-ca-ek-check: refused: relying.revocation" in told, told
             # keylime itself reads no revocation list, and for IAK and IDevID it asks nobody who does.
             for serial in guest.serials[1:]:
@@ -281,7 +283,7 @@ def pair_of_ports() -> int:
 
 
 @pytest.fixture
-def reader(site, keylime, tmp_path):
+def reader(site, keylime, programs, forks, tmp_path):
     """Follows docs/keylime.md; keylime's services run already, and their store is the one that it fills."""
     ca, kbs, tpm = free_port(), free_port(), pair_of_ports()
     folder = tmp_path / "checkout"
@@ -300,9 +302,8 @@ def reader(site, keylime, tmp_path):
     for name in ("keylime", "etc"):
         (folder / name).mkdir()
     # The one place that cannot be typed otherwise: where the check looks by itself.
-    made = Reader(
-        folder, replaced, {"VTPM_CA_EK_CHECK_CONFIG": str(folder / "etc" / "vtpm-ca-ek-check.toml")}
-    )
+    environment = {"VTPM_CA_EK_CHECK_CONFIG": str(folder / "etc" / "vtpm-ca-ek-check.toml")}
+    made = Reader(folder, replaced, environment, programs, forks)
     yield made
     made.close()
     # Its CA ends here, so its issuers leave the store that other tests use.
@@ -311,7 +312,7 @@ def reader(site, keylime, tmp_path):
 
 
 @pytest.mark.timeout(600)
-def test_the_document_from_nothing_to_an_attested_vm(site, keylime, reader):
+def test_the_document_from_nothing_to_an_attested_vm(keylime, programs, reader):
     reader.start("kbs", "listening on")
     reader.start("ca", "serves on")
     reader.start("boot", r"\bguest\b.*swtpm:host=127\.0\.0\.1,port=\d+")
@@ -319,8 +320,7 @@ def test_the_document_from_nothing_to_an_attested_vm(site, keylime, reader):
     lines = configparser.RawConfigParser()
     lines.read_string(reader.typed(BLOCKS["tenant"].commands))
     told = {f"KEYLIME_TENANT_{option.upper()}": value for option, value in lines["tenant"].items()}
-    code = "import sys; from keylime.cmd.tenant import main; sys.exit(main())"
-    reader.program("keylime_tenant", BIN / "python", code, **keylime.environment(**told))
+    programs.add(reader.bin / TENANT, keylime.forks, TENANT, environment=keylime.environment(**told))
     reader.run("ekcheck")
     reader.run("certificates")
     tpm = AgentTpm(int(reader.typed("2321")))

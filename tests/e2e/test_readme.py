@@ -1,4 +1,7 @@
-"""The README's commands, taken from its text: what a newcomer types is what runs here, line by line."""
+"""The README's commands, taken from its text: what a newcomer types is what runs here, line by line.
+
+Our programs are forked by what the shells start; the long runs start them by name.
+"""
 
 import contextlib
 import hashlib
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from forked import CA, DEVICE
 
 from vtpm.volume import open_volume
 
@@ -93,12 +97,17 @@ def ports():
                 pytest.skip(f"port {port} of the README is in use on this machine")
 
 
-@pytest.fixture
-def terminal(tmp_path):
+@pytest.fixture(params=["forked", pytest.param("by name", marks=pytest.mark.slow)])
+def terminal(request, programs, forks, tmp_path):
     """Opens terminals in a folder that looks like a checkout after `make setup`; all are closed in the end."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
-    (checkout / ".venv").symlink_to(sys.prefix)
+    if request.param == "by name":
+        (checkout / ".venv").symlink_to(sys.prefix)
+    else:
+        (checkout / ".venv/bin").mkdir(parents=True)
+        for name in (CA, DEVICE):
+            programs.add(checkout / ".venv/bin" / name, forks, name)
     (checkout / "policies").symlink_to(ROOT / "policies")
     (checkout / "tests").symlink_to(ROOT / "tests")
     with contextlib.ExitStack() as stack:

@@ -8,9 +8,6 @@ What a machine of `vtpm boot` consists of is forked too, see `forked_machine`.
 """
 
 import contextlib
-import ctypes
-import gc
-import importlib
 import json
 import os
 import select
@@ -25,33 +22,24 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from forking import CA, DEVICE, SCRIPT
+
+__all__ = ["CA", "DEVICE", "SCRIPT", "Forks", "Process", "forks"]
 
 SUPPORT = Path(__file__).parent
 ROOT = SUPPORT.parents[1]
-_PR_SET_PDEATHSIG = 1
-
-CA, DEVICE, SCRIPT = "vtpm-ca", "vtpm", "-c"
-"""What can be forked: our two commands, and Python text that uses the CA's packages."""
-
-_MAIN = {CA: "ca_service.cli", DEVICE: "vtpm.cli"}
-_LATER = {
-    # What these commands import when they first need it.
-    CA: (
-        "ca_service.cli.serve",
-        "ca_service.cli.serving",
-        "alembic.command",
-        "sqlalchemy.dialects.sqlite.pysqlite",
-    ),
-    DEVICE: ("requests", "vtpm.cli.attack", "vtpm.lab.attacks"),
-    SCRIPT: ("ca_service.export", "ca_service.collateral"),
-}
 
 
 class Process:
     """A forked command; the members that tests use of `subprocess.Popen`, and they mean the same."""
 
     def __init__(
-        self, forks: "Forks", args: Sequence[str], pid: int, stdout: IO | None, stderr: IO | None
+        self,
+        forks: "Forks",
+        args: Sequence[str],
+        pid: int,
+        stdout: IO | None = None,
+        stderr: IO | None = None,
     ) -> None:
         self._forks = forks
         self.args = list(args)
@@ -94,19 +82,23 @@ class Process:
 
 
 class Forks:
-    """Forks commands. They end with `close`, and with the test process however that ends. Safe for threads."""
+    """Forks commands. They end with `close`, and with the test process however that ends. Safe for threads.
 
-    def __init__(self) -> None:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "LANG": "C.UTF-8",
-            "TSS2_LOG": "all+none",
-            "PYTHONPATH": os.pathsep.join((str(ROOT), str(SUPPORT))),
-        }
+    Args:
+        python: the interpreter that has the programs; the tests' own if not given.
+        environment: what there is while programs are loaded; ``PYTHONPATH`` may be in it.
+    """
+
+    def __init__(
+        self, python: str | Path = sys.executable, environment: Mapping[str, str] | None = None
+    ) -> None:
+        given = environment or {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TSS2_LOG": "all+none"}
+        paths = (str(ROOT), str(SUPPORT), *filter(None, [given.get("PYTHONPATH")]))
+        environment = {**given, "PYTHONPATH": os.pathsep.join(paths)}
         self._guard = threading.Lock()
         self._process = subprocess.Popen(
             # The rest is room for the names of those that are forked; see `forked_machine`.
-            [sys.executable, "-c", "import forked; forked.serve()" + " " * 400],
+            [python, "-c", "import forking; forking.serve()" + " " * 400],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -138,7 +130,7 @@ class Forks:
     ) -> Process:
         """Start a command, as `subprocess.Popen` does; standard input is empty."""
         near: list[IO | None] = []
-        given: list[str] = []
+        given = [os.devnull]
         with contextlib.ExitStack() as stack:
             for stream in (stdout, stderr):
                 if stream == subprocess.PIPE:
@@ -151,14 +143,29 @@ class Forks:
                     number = None if stream == subprocess.DEVNULL else stream
                     number = number if number is None or isinstance(number, int) else number.fileno()
                 given.append(os.devnull if number is None else f"/proc/{os.getpid()}/fd/{number}")
-            pid = self._ask(
-                start=list(map(str, words)),
-                program=program,
-                environment=dict(env),
-                cwd=str(cwd or Path.cwd()),
-                streams=given,
-            )
-        return Process(self, (program, *map(str, words)), pid, *near)
+            begun = self.begin(program, words, env=env, cwd=cwd, streams=given)
+        begun.stdout, begun.stderr = near
+        return begun
+
+    def begin(
+        self,
+        program: str,
+        words: Sequence[object],
+        *,
+        env: Mapping[str, str],
+        cwd: Path | None,
+        streams: Sequence[str],
+    ) -> Process:
+        """Start a command that writes to files, or what ``/proc`` shows as files; `streams` are the standard ones."""
+        pid = self._ask(
+            start=list(map(str, words)),
+            program=program,
+            environment=dict(env),
+            cwd=str(cwd or Path.cwd()),
+            streams=list(streams),
+        )
+        assert pid, "a stream of the command is gone"
+        return Process(self, (program, *map(str, words)), pid)
 
     def run(
         self,
@@ -198,89 +205,3 @@ def forks():
     made = Forks()
     yield made
     made.close()
-
-
-# --- inside the process that forks ----------------------------------------------------------------------------------
-
-
-def serve() -> None:
-    """Serve requests from standard input until it ends; returns in the forked processes too, when theirs is done."""
-    statuses: dict[int, int] = {}
-    begun: list[int] = []
-    loaded: set[str] = set()
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "warm" in request:
-            _load(CA, loaded)
-            _warm(Path(request["warm"]), request["passphrase"].encode())
-            answer: object = True
-        elif "start" in request:
-            _load(request["program"], loaded)
-            pid = _fork(request)
-            if not pid:
-                if request["program"] == SCRIPT:
-                    exec(sys.argv.pop(1), {"__name__": "__main__"})  # noqa: S102 - a test's own
-                else:
-                    importlib.import_module(_MAIN[request["program"]]).main()
-                return
-            begun.append(pid)
-            answer = pid
-        else:
-            answer = _poll(request["poll"], statuses)
-        print(json.dumps(answer), flush=True)
-    for pid in begun:
-        if _poll(pid, statuses) is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-
-
-def _load(program: str, loaded: set[str]) -> None:
-    if program in loaded:
-        return
-    for name in (*_LATER[program], *filter(None, [_MAIN.get(program)])):
-        importlib.import_module(name)
-    if program == DEVICE:
-        from forked_machine import fork_machines  # noqa: PLC0415 - likewise
-
-        fork_machines()
-    if not loaded:
-        from remembered_keys import remember_keys  # noqa: PLC0415 - the process that asks needs none of it
-
-        remember_keys()
-    loaded.add(program)
-    gc.collect()
-    gc.freeze()
-
-
-def _warm(directory: Path, passphrase: bytes) -> None:
-    from ca_service.keys import load_authority  # noqa: PLC0415
-
-    load_authority(directory, passphrase)
-
-
-def _fork(request: dict[str, Any]) -> int:
-    """The process id, in the forked process 0: there the streams and all else are as asked for."""
-    flags = os.O_WRONLY | os.O_APPEND
-    streams = [os.open(os.devnull, os.O_RDONLY), *(os.open(path, flags) for path in request["streams"])]
-    pid = os.fork()
-    if not pid:
-        os.setsid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-    for stream in streams:
-        os.close(stream)
-    if not pid:
-        os.chdir(request["cwd"])
-        os.environ.clear()
-        os.environ.update(request["environment"])
-        sys.argv = [request["program"], *request["start"]]
-    return pid
-
-
-def _poll(pid: int, statuses: dict[int, int]) -> int | None:
-    if pid not in statuses:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            statuses[pid] = os.waitstatus_to_exitcode(status)
-    return statuses.get(pid)

@@ -5,11 +5,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from forked import CA, DEVICE, SCRIPT, Forks
+from forked_programs import Programs
+from keylime_site import EK_CHECK
 from operations_document import Block
 
 ROOT = Path(__file__).parents[2]
@@ -20,11 +22,6 @@ BLOCKS = {
     for name, commands, shows in _BLOCK.findall(TEXT)
 }
 _LIMIT_S = 120
-_PROGRAMS = {
-    "vtpm": "vtpm.cli",
-    "vtpm-ca": "ca_service.cli",
-    "vtpm-ca-ek-check": "ca_service.export.ek_check",
-}
 
 
 class Reader:
@@ -34,16 +31,26 @@ class Reader:
         folder: for files.
         replaced: what stands in the document, and what is typed in its place.
         environment: what the shells have besides.
+        programs: has the folder ``bin`` of that folder answered for.
+        forks: forks our commands.
     """
 
-    def __init__(self, folder: Path, replaced: Mapping[str, str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        replaced: Mapping[str, str],
+        environment: Mapping[str, str],
+        programs: Programs,
+        forks: Forks,
+    ) -> None:
         self.folder = folder
         self._replaced = dict(replaced)
         self._shells: list[subprocess.Popen[bytes]] = []
-        programs = folder / "bin"
-        programs.mkdir()
-        for name, module in _PROGRAMS.items():
-            self.program(name, sys.executable, f"from {module} import main; main()", PYTHONPATH=str(ROOT))
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        for name in (CA, DEVICE):
+            programs.add(self.bin / name, forks, name)
+        programs.add(self.bin / "vtpm-ca-ek-check", forks, SCRIPT, EK_CHECK)
         ours = {k: v for k, v in os.environ.items() if not k.startswith("VTPM_")}
         self._environment = {**ours, **environment}
         (folder / "build" / "keylime").mkdir(parents=True)
@@ -51,13 +58,6 @@ class Reader:
         policies.mkdir()
         for path in (ROOT / "policies").glob("*.toml"):
             (policies / path.name).write_text(self.typed(path.read_text()))
-
-    def program(self, name: str, python: object, text: str, **environment: str) -> None:
-        """Put a Python program among those that the shells find."""
-        given = "".join(f"export {key}='{value}'\n" for key, value in environment.items())
-        path = self.folder / "bin" / name
-        path.write_text(f"#!/bin/sh\n{given}exec '{python}' -c '{text}' \"$@\"\n")
-        path.chmod(0o755)
 
     def also(self, old: str, new: str) -> None:
         """From now on, type this in the place of that too."""

@@ -15,6 +15,8 @@ from typing import Self
 
 import requests
 from enrolment_load import free_port
+from forked import Forks
+from forking import TENANT
 
 BIN = Path(__file__).parents[2] / ".venv-keylime" / "bin"
 _START_S, _STOP_S, _TENANT_S = 60, 20, 60
@@ -155,6 +157,14 @@ class Keylime:
         self._ports = {"verifier": free_port(), "registrar": free_port(), "registrar_tls": free_port()}
         self._store, self._script, self._identity = store, script, identity
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._forks: Forks | None = None
+
+    @property
+    def forks(self) -> Forks:
+        """Where tenants are forked; half of what one costs is to load it."""
+        if self._forks is None:
+            self._forks = Forks(BIN / "python", self.environment())
+        return self._forks
 
     @property
     def trusted_ca(self) -> Path:
@@ -253,19 +263,19 @@ class Keylime:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(_STOP_S)
         self._processes.clear()
+        if self._forks is not None:
+            self._forks.close()
 
     def tenant(
         self, command: str, agent: str, *options: str, **more: str
     ) -> subprocess.CompletedProcess[str]:
         """Run ``keylime_tenant -c COMMAND -u AGENT``; `more` goes to its environment."""
-        return subprocess.run(
-            [BIN / "keylime_tenant", "-c", command, "-u", agent, *options],
+        return self.forks.run(
+            TENANT,
+            ("-c", command, "-u", agent, *options),
             env=self.environment(**more),
             cwd=self.folder,
-            capture_output=True,
-            text=True,
             timeout=_TENANT_S,
-            check=False,
         )
 
     def _verifier(self, method: str, agent: str) -> requests.Response:

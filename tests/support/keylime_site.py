@@ -6,7 +6,6 @@ behind the gateway that a guest uses. Only the processor's report is simulated.
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ import enrollment_world as w
 import operations_stage as stage
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from forked import SCRIPT, Forks
+from forked_programs import Programs
 
 from ca_service.export import export_keylime, trusted_issuers
 from ca_service.keys import held_root_lists, load_authority, load_public, load_root, prepare_issuing
@@ -32,11 +33,8 @@ from vtpm.wire.enrollment import CertificatesReply, Certify
 from vtpm.wire.runtime_data import TpmStatement
 from vtpm.wire.templates import Role, template
 
-_CHECK = """\
-#!/bin/sh
-export PYTHONPATH='{source}'
-exec '{python}' -c 'from ca_service.export.ek_check import main; main()' "$@"
-"""
+EK_CHECK = "from ca_service.export.ek_check import main; main()"
+"""What ``vtpm-ca-ek-check`` runs."""
 
 
 def _number(der: bytes) -> int:
@@ -168,7 +166,7 @@ class Site:
         self._guests.append(guest)
         return guest
 
-    def ek_check(self, folder: Path) -> dict[str, str]:
+    def ek_check(self, folder: Path, programs: Programs, forks: Forks) -> dict[str, str]:
         """Our check, and its configuration with the present lists: what the tenant's environment must say for both."""
         lists = folder / "crls"
         lists.mkdir(parents=True)
@@ -182,8 +180,7 @@ class Site:
         configuration = folder / "ek-check.toml"
         configuration.write_text(f'root = "root.pem"\nissuers = "{self.store}"\ncrls = "crls"\n')
         script = folder / "vtpm-ca-ek-check"
-        script.write_text(_CHECK.format(source=Path(__file__).parents[2], python=sys.executable))
-        script.chmod(0o755)
+        programs.add(script, forks, SCRIPT, EK_CHECK)
         return {
             "KEYLIME_TENANT_EK_CHECK_SCRIPT": str(script),
             "VTPM_CA_EK_CHECK_CONFIG": str(configuration),

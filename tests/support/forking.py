@@ -1,0 +1,124 @@
+"""What runs inside a process that forks commands for `forked.Forks`; it may be another Python than the tests'."""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+CA, DEVICE, TENANT, SCRIPT = "vtpm-ca", "vtpm", "keylime_tenant", "-c"
+"""What can be forked: our two commands, keylime's tenant, and Python text that uses the CA's packages."""
+
+_MAIN = {CA: "ca_service.cli", DEVICE: "vtpm.cli", TENANT: "keylime.cmd.tenant"}
+_OURS = (CA, DEVICE, SCRIPT)
+_LATER = {
+    # What these commands import when they first need it.
+    CA: (
+        "ca_service.cli.serve",
+        "ca_service.cli.serving",
+        "alembic.command",
+        "sqlalchemy.dialects.sqlite.pysqlite",
+    ),
+    DEVICE: ("requests", "vtpm.cli.attack", "vtpm.lab.attacks"),
+    TENANT: (),
+    SCRIPT: ("ca_service.export", "ca_service.collateral"),
+}
+
+
+def serve() -> None:
+    """Serve requests from standard input until it ends; returns in the forked processes too, when theirs is done."""
+    statuses: dict[int, int] = {}
+    begun: list[int] = []
+    loaded: set[str] = set()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "warm" in request:
+            _load(CA, loaded)
+            _warm(Path(request["warm"]), request["passphrase"].encode())
+            answer: object = True
+        elif "start" in request:
+            _load(request["program"], loaded)
+            try:
+                pid = _fork(request)
+            except FileNotFoundError:
+                # Whose streams these were is gone.
+                pid = None
+            if pid == 0:
+                if request["program"] == SCRIPT:
+                    exec(sys.argv.pop(1), {"__name__": "__main__"})  # noqa: S102 - a test's own
+                else:
+                    importlib.import_module(_MAIN[request["program"]]).main()
+                return
+            begun += filter(None, [pid])
+            answer = pid
+        else:
+            answer = _poll(request["poll"], statuses)
+        print(json.dumps(answer), flush=True)
+    for pid in begun:
+        if _poll(pid, statuses) is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def _load(program: str, loaded: set[str]) -> None:
+    if program in loaded:
+        return
+    for name in (*_LATER[program], *filter(None, [_MAIN.get(program)])):
+        importlib.import_module(name)
+    if program == DEVICE:
+        from forked_machine import fork_machines  # noqa: PLC0415 - for those that need it
+
+        fork_machines()
+    if program in _OURS and loaded.isdisjoint(_OURS):
+        from remembered_keys import remember_keys  # noqa: PLC0415 - keylime's Python has no scrypt of ours
+
+        remember_keys()
+    loaded.add(program)
+    gc.collect()
+    gc.freeze()
+
+
+def _warm(directory: Path, passphrase: bytes) -> None:
+    from ca_service.keys import load_authority  # noqa: PLC0415
+
+    load_authority(directory, passphrase)
+
+
+def _fork(request: dict[str, Any]) -> int:
+    """The process id, in the forked process 0: there the streams and all else are as asked for."""
+    flags = os.O_WRONLY | os.O_APPEND
+    source, *sinks = request["streams"]
+    streams = [os.open(source, os.O_RDONLY), *(os.open(path, flags) for path in sinks)]
+    pid = os.fork()
+    if not pid:
+        os.setsid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+    for stream in streams:
+        os.close(stream)
+    if not pid:
+        os.chdir(request["cwd"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        sys.argv = [request["program"], *request["start"]]
+        # Those that there are believe that their files can do what the old ones could, for example seek.
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    return pid
+
+
+def _poll(pid: int, statuses: dict[int, int]) -> int | None:
+    if pid not in statuses:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            statuses[pid] = os.waitstatus_to_exitcode(status)
+    return statuses.get(pid)

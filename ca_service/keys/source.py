@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 def _holds(authority: Authority, skid: str) -> bool:
-    return any(ca.skid == skid for ca in authority.issuers)
+    return skid in [ca.skid for ca in authority.issuers]
 
 
 def _lacking() -> Unavailable:

@@ -51,7 +51,7 @@ class KeyClaim:
     spki: str
     launch: str = ""
 
-    @property
+    @cached_property
     def live(self) -> str:
         """What the unique column holds for a live certificate of this key."""
         if not self.launch:

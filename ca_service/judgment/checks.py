@@ -4,15 +4,15 @@ A check is a small object with one verb and a stable id. It looks at one frozen 
 never raises for bad evidence. Nothing is admitted that no check looked at: an empty trace denies.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final, Protocol, TypeVar
 
-_quoted = json.JSONEncoder().encode
-"""A string as JSON, in ASCII."""
+_quoted = encode_basestring_ascii
+"""A string as JSON, in ASCII: what `json.dumps` does with it, without the way there."""
 
 T_contra = TypeVar("T_contra", contravariant=True)
 T = TypeVar("T")
@@ -47,12 +47,9 @@ class Finding:
     expected: str = ""
     actual: str = ""
 
+    @cached_property
     def text(self) -> str:
         """The finding as a JSON object, in ASCII. Many findings stand in more than one trace."""
-        return self._text
-
-    @cached_property
-    def _text(self) -> str:
         return (
             f'{{"rule":{_quoted(self.rule)},"verdict":{_quoted(self.verdict)},"reason":{_quoted(self.reason)},'
             f'"expected":{_quoted(self.expected)},"actual":{_quoted(self.actual)}}}'
@@ -139,7 +136,7 @@ class Trace:
 
     def text(self) -> str:
         """The JSON text of `to_json`, in ASCII and without spaces: what is stored."""
-        return f"[{','.join([finding.text() for finding in self.findings])}]"
+        return f"[{','.join([finding.text for finding in self.findings])}]"
 
     @classmethod
     def from_json(cls, findings: Iterable[Mapping[str, str]]) -> "Trace":

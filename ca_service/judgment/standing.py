@@ -27,31 +27,33 @@ def is_timeless(check: Check[Any]) -> bool:
 
 
 class Steps(Generic[T]):
-    """A list of checks in its order, with the findings of the timeless ones in their places."""
+    """A list of checks that all have looked once, and what each found; timeless ones keep their findings."""
 
-    __slots__ = ("_steps", "_trace")
+    __slots__ = ("_again", "_trace")
 
     def __init__(self, checks: Sequence[Check[T]], trace: Trace) -> None:
         """Keep what of `trace`, in which all of `checks` have looked, holds at any time."""
-        self._steps: tuple[Finding | Check[T], ...] = tuple(
-            found if is_timeless(check) else check
-            for check, found in zip(checks, trace.findings, strict=True)
-        )
-        self._trace = trace if all(isinstance(step, Finding) for step in self._steps) else None
+        if len(checks) != len(trace.findings):
+            raise ValueError("a finding belongs to each check")
+        self._trace = trace
+        self._again = [(i, check) for i, check in enumerate(checks) if not is_timeless(check)]
 
     def all(self, subject: T) -> Trace:
         """As `judge_all`."""
-        if self._trace is not None:
+        if not self._again:
             return self._trace
-        return Trace(
-            tuple([step if isinstance(step, Finding) else step.judge(subject) for step in self._steps])
-        )
+        findings = list(self._trace.findings)
+        for i, check in self._again:
+            findings[i] = check.judge(subject)
+        return Trace(tuple(findings))
 
     def until_failure(self, subject: T) -> Trace:
         """As `judge_until_failure`."""
         findings: list[Finding] = []
-        for step in self._steps:
-            found = step if isinstance(step, Finding) else step.judge(subject)
+        again = dict(self._again)
+        for i, known in enumerate(self._trace.findings):
+            check = again.get(i)
+            found = known if check is None else check.judge(subject)
             findings.append(found)
             if found.verdict is Verdict.FAILED:
                 break

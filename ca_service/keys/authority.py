@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -56,7 +56,7 @@ class PublicIssuer:
     info: IssuerInfo
     generation: int = field(default=1, kw_only=True)
 
-    @property
+    @cached_property
     def skid(self) -> str:
         """Subject key identifier, lower-case hex."""
         return self.info.skid

@@ -21,7 +21,7 @@ _Signature = tuple[int, int, int]
 
 
 def _holds(authority: Authority, skid: str) -> bool:
-    return any(ca.skid == skid for ca in authority.issuers)
+    return skid in [ca.skid for ca in authority.issuers]
 
 
 def _lacking() -> Unavailable:

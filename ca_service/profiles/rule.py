@@ -37,7 +37,7 @@ class LintSubject:
     view: CertificateView
     issuer: IssuerInfo | None
 
-    @property
+    @cached_property
     def content(self) -> Content:
         """What the certificate shall say."""
         return self.draft.content

@@ -7,7 +7,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NoReturn, cast
 
 import rfc8785
@@ -23,6 +23,10 @@ _FROM_URL = bytes.maketrans(b"-_+/=", b"+/   ")
 
 _PADDING = (b"", b"===", b"==", b"=")
 """By the number of characters modulo 4; one left over encodes nothing, and its padding is refused."""
+
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_LAST = (_ALPHABET, _ALPHABET[::16], _ALPHABET[::4])
+"""By the number of bytes modulo 3: the characters that may come last, because their lowest bits are zero."""
 
 _HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
 
@@ -71,7 +75,7 @@ def _canonical_bytes(text: str) -> bytes | None:
         return None
     # The strict reader leaves one thing open: the last character may have bits that encode nothing.
     rest = len(data) % 3
-    return data if not rest or b64url(data[-rest:])[-1] == text[-1] else None
+    return data if not rest or text[-1] in _LAST[rest] else None
 
 
 def b64std(data: bytes) -> str:
@@ -278,16 +282,19 @@ def _is_plain(value: object) -> bool:
     kind = type(value)
     if kind is str:
         return cast("str", value).isascii()
-    if kind is dict:
-        return all(
-            type(name) is str and name.isascii() and _is_plain(member)
-            for name, member in cast("dict[object, object]", value).items()
-        )
-    if kind is list:
-        return all(map(_is_plain, cast("list[object]", value)))
     if kind is int:
         return abs(cast("int", value)) <= _MAX_SAFE_INTEGER
-    return value is None or value is True or value is False
+    if kind is dict:
+        names = cast("dict[object, object]", value)
+        if not all([type(name) is str and name.isascii() for name in names]):
+            return False
+        members: Iterable[object] = names.values()
+    elif kind is list:
+        members = cast("list[object]", value)
+    else:
+        return value is None or value is True or value is False
+    # Most members are texts: a call for each would cost as much as to encode it.
+    return all([member.isascii() if type(member) is str else _is_plain(member) for member in members])
 
 
 _ascii_form = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode

@@ -61,12 +61,14 @@ class Backend:
         name: as SQLAlchemy calls the database, ``sqlite`` or ``postgresql``.
         begin_reading: SQL with which a reader's transaction begins: all its statements see one moment.
         begin_writing: SQL with which a writer's transaction begins: no other writer gets further than this.
+        polls: whether a writer who waits there looks again from time to time, instead of being woken.
         engine: arguments of `sqlalchemy.create_engine`.
     """
 
     name: str
     begin_reading: str
     begin_writing: str
+    polls: bool
     engine: Mapping[str, Any] = field(default_factory=dict)
 
     def listen(self, engine: sa.Engine) -> None:
@@ -74,14 +76,15 @@ class Backend:
         event.listen(engine, "connect", _prepare_sqlite if self.name == "sqlite" else _prepare_postgresql)
 
 
-SQLITE = Backend("sqlite", "BEGIN", "BEGIN IMMEDIATE")
+SQLITE = Backend("sqlite", "BEGIN", "BEGIN IMMEDIATE", polls=True)
 
 POSTGRESQL = Backend(
     "postgresql",
     "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
     # Nothing says READ WRITE: an operator may have made the database read-only.
     f"BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({WRITE_LOCK})",
-    {"connect_args": dict(_CONNECT)},
+    polls=False,
+    engine={"connect_args": dict(_CONNECT)},
 )
 
 _DRIVERS = {"sqlite": ("sqlite", "sqlite+pysqlite"), "postgresql": ("postgresql", "postgresql+psycopg")}

@@ -7,6 +7,7 @@ reads is what it overwrites, across threads, processes and nodes: there is one w
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ from ca_service.store.failures import failure
 from ca_service.store.sessions import Faults, Session, Sessions
 from ca_service.store.statements import changes, opening
 from ca_service.store.transaction import Transaction
+from ca_service.store.turns import Turns
 
 
 def no_faults(point: str) -> None:
@@ -45,6 +47,8 @@ class Store:
         self._parsed = parse_url(url)
         self._backend = backend_of(self._parsed)
         self._faults = faults
+        # PostgreSQL wakes the next writer itself. Made before a server forks its workers, who share it.
+        self._turns = Turns() if self._backend.polls else None
         self._inherited: list[object] = []
         self._forked = threading.Lock()
         self._connect()
@@ -129,10 +133,8 @@ class Store:
     def _exclusive(self) -> Iterator[Session]:
         """A session for writing; what was not committed at the end is rolled back."""
         self._own()
-        turn, sessions = self._turn, self._sessions
-        if not turn.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
-            raise Unavailable("the database cannot be written now: another writer holds it too long")
-        try:
+        sessions = self._sessions
+        with self._in_turn():
             point = opening(self._backend.begin_writing)
             self._faults("before " + point)
             session = sessions.begin(self._backend.begin_writing)
@@ -141,6 +143,22 @@ class Store:
                 yield session
             finally:
                 sessions.end(session)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Wait until no other thread of this process writes, and none of the processes that share `Turns`."""
+        turn, turns, patience = self._turn, self._turns, BUSY_TIMEOUT_MS / 1000
+        deadline = time.monotonic() + patience
+        if not turn.acquire(timeout=patience):
+            raise _busy()
+        try:
+            if turns is not None and not turns.take(deadline - time.monotonic()):
+                raise _busy()
+            try:
+                yield
+            finally:
+                if turns is not None:
+                    turns.give()
         finally:
             turn.release()
 
@@ -252,6 +270,10 @@ def _opened(store: Store, prepare: Callable[[Store], None]) -> Store:
         store.close()
         raise
     return store
+
+
+def _busy() -> Unavailable:
+    return Unavailable("the database cannot be written now: another writer holds it too long")
 
 
 def _later_schema() -> Unavailable:

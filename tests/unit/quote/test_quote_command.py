@@ -54,6 +54,8 @@ def verify(folder, monkeypatch, capsys):
             for name, value in options.items()
             if value is not None
         ]
+        # Wide enough that nothing goes on in a further line.
+        monkeypatch.setenv("COLUMNS", "300")
         monkeypatch.setattr(
             sys, "argv", ["vtpm-ca", "quote", "verify", *words, *(w for pair in given for w in pair)]
         )
@@ -192,7 +194,7 @@ class TestFetching:
         found = json.loads(out)
         assert (code, found["reason"]) == (1, "relying.revocation")
         assert [problem for problem in found["unfetched"] if place in problem] == found["unfetched"] != []
-        assert place in verify("--fetch", **files, crls=None)[1].replace("\n  ", "")
+        assert place in verify("--fetch", **files, crls=None)[1]
 
     def test_a_fetched_list_revokes(self, verify, files, asked, scene):
         web, _ = asked
@@ -281,6 +283,15 @@ class TestLive:
         assert code == 1
         assert {"quote.signature", "quote.signer", "quote.same-ek", "quote.same-idevid"} <= failed
 
+    def test_of_several_ek_certificates_the_one_that_the_iaks_names(self, scene, monkeypatch):
+        held = {0x01C00002: b"another", 0x01C0000A: scene.stage.ek}
+        monkeypatch.setattr(LiveTpm, "_certificate", lambda _, index: held.get(index))
+        live = LiveTpm(None, None)
+        assert live.ek(scene.stage.iak) == scene.stage.ek
+        assert live.ek(None) == live.ek(b"junk") == b"another"
+        held.clear()
+        assert live.ek(scene.stage.iak) is None
+
     @pytest.mark.parametrize("kind", KINDS)
     def test_an_empty_file_is_no_reason_to_ask_the_tpm(self, verify, scene, tmp_path, kind):
         (tmp_path / "empty").touch()
@@ -308,7 +319,7 @@ class TestLive:
 
     @pytest.mark.slow
     def test_a_real_clock_after_power_was_lost(self):
-        """No TPM2_Shutdown went before; the TPM says that its clock is safe when it has reached its next stored value."""
+        """No TPM2_Shutdown went before: the clock is safe once it has passed what may have been reported."""
         with ExitStack() as stack:
             tpm = RealTpm.made(stack, eks=("L-2",))
             again = stack.enter_context(Swtpm())

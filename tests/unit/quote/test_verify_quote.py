@@ -210,6 +210,13 @@ class TestSigners:
             assert refused_by(verdict) == ["quote.signature"]
             assert (verdict.pcrs, verdict.provenance) == (None, None)
 
+    def test_numbers_that_are_longer_than_the_key(self, scene):
+        """The same numbers, with zeros before them: a signature has no other form for that."""
+        head, r, s = (scene.quote.signature[start:end] for start, end in ((0, 4), (6, 54), (56, 104)))
+        assert scene.quote.signature == head + sized(r) + sized(s)
+        longer = head + sized(b"\0" + r) + sized(s)
+        assert refused_by(scene.verify(replace(scene.quote, signature=longer))) == ["quote.signature"]
+
     def test_another_tpms_quote(self, scene, soft):
         found = refused_by(scene.verify(soft.quote()))
         assert found == ["quote.signature", "quote.signer", "quote.firmware"]

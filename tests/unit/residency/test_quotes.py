@@ -2,6 +2,7 @@
 
 import struct
 
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 from tpm2_pytss import TPMS_ATTEST, TPMT_SIGNATURE
@@ -96,3 +97,15 @@ def test_signatures(algorithm, hash_algorithm, numbers):
         assert found.scheme == (algorithm, hash_algorithm)
         assert found.numbers == tuple(numbers)
         whole(TPMT_SIGNATURE, raw)
+
+
+@given(st.integers(1, 2**384), st.integers(1, 2**384), st.data())
+def test_bare_ecdsa_signatures_have_one_form(r, s, data):
+    raw = encode_dss_signature(r, s)
+    found = KeySignature.read(raw, _OWN)
+    assert tuple(int.from_bytes(number, "big") for number in found.numbers) == (r, s)
+    place = data.draw(st.integers(0, len(raw) - 1))
+    changed = bytearray(raw)
+    changed[place] ^= 1 << data.draw(st.integers(0, 7))
+    other = KeySignature.read(bytes(changed), _OWN)
+    assert other is None or other.numbers != found.numbers

@@ -74,7 +74,10 @@ def write_folder(folder: Path, files: Mapping[str, bytes], document: Mapping[str
                 _replace(descriptor, name, data)
             os.fsync(descriptor)
     except OSError as error:
-        raise OutputRefused(f"--out {folder}: {error.strerror or error}") from error
+        raise OutputRefused(
+            f"--out {folder}: {error.strerror or error}",
+            remedy="The CA has certified this TPM. Enrol again when the folder can be written.",
+        ) from error
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
@@ -16,6 +16,9 @@ from vtpm.wire.enrollment import CertificateEntry, CertificatesReply, time_text
 
 LEAVES: Final = ("ek", "iak", "idevid")
 """The certificates, by the role of their key."""
+
+MAX_LIFE: Final = timedelta(days=7)
+"""Longest life of an ephemeral certificate (``docs/protocol.md``, section 6.3)."""
 
 CHAIN: Final = "chain.pem"
 
@@ -41,19 +44,27 @@ class Outcome:
 
     @classmethod
     def judge(cls, ca: str, profile: str, reply: CertificatesReply, keys: TpmKeys) -> "Outcome":
-        """Take the CA's answer if its certificates are about these keys and belong together.
+        """Take the CA's answer if its certificates are about these keys, belong together, and end in days.
 
         Raises:
-            VtpmError: they do not; see `vtpm.client.check_certificates`.
+            VtpmError: they do not; see `vtpm.client.check_certificates`, and for the last rule
+                ``certificates.ephemeral``.
         """
         check_certificates(reply, eks=keys.eks, iak=keys.iak, idevid=keys.idevid)
         try:
             loaded = [x509.load_der_x509_certificate(entry.certificate) for entry in reply.entries]
             ends = min(certificate.not_valid_after_utc for certificate in loaded)
+            life = max(each.not_valid_after_utc - each.not_valid_before_utc for each in loaded)
             for issuer in _chain(reply):
                 x509.load_der_x509_certificate(issuer)
         except ValueError as error:
             raise VtpmError("a certificate cannot be read", rule="certificates.key") from error
+        if life > MAX_LIFE:
+            raise VtpmError(
+                "the CA's certificates are lasting ones, and this evidence earns ephemeral ones at most",
+                rule="certificates.ephemeral",
+                remedy="Ask the CA's operator: whoever signs such certificates vouches for more than was shown.",
+            )
         return cls(ca, profile, reply, ends)
 
     @property

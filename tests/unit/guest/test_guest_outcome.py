@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 from soft_tpm import SoftTpm
 
+from ca_service.profiles import Validity
 from vtpm.errors import VtpmError
 from vtpm.guest import FILES, Outcome
 from vtpm.tpm import TpmKeys
@@ -20,10 +21,20 @@ def tpms():
     return [TpmKeys(tpm.eks, tpm.iak, tpm.idevid) for tpm in made]
 
 
+def certified(keys, authority, validity):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(certifier, "VALIDITY", validity)
+        return authority.certify(eks=keys.eks, iak=keys.iak, idevid=keys.idevid)
+
+
 @pytest.fixture(scope="module")
-def replies(tpms):
-    authority = certifier.Certifier()
-    return [authority.certify(eks=keys.eks, iak=keys.iak, idevid=keys.idevid) for keys in tpms]
+def authority():
+    return certifier.Certifier()
+
+
+@pytest.fixture(scope="module")
+def replies(tpms, authority):
+    return [certified(keys, authority, Validity.bounded(certifier.NOW, 7)) for keys in tpms]
 
 
 def judged(reply, keys):
@@ -46,6 +57,13 @@ def test_the_certificates_of_another_tpm(tpms, replies):
         with pytest.raises(VtpmError) as caught:
             judged(reply[0], keys[1])
         assert caught.value.rule == "certificates.key"
+
+
+@pytest.mark.parametrize("validity", [Validity.bounded(certifier.NOW, 8), certifier.VALIDITY])
+def test_certificates_that_last(tpms, authority, validity):
+    with pytest.raises(VtpmError) as caught:
+        judged(certified(tpms[0], authority, validity), tpms[0])
+    assert caught.value.rule == "certificates.ephemeral"
 
 
 def test_a_chain_that_cannot_be_read(tpms, replies):

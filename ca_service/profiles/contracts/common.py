@@ -37,7 +37,8 @@ def unread_by_go(s: Outline) -> str | None:
     """What `parseCertificate` refuses in a certificate of the forms that can be seen here.
 
     An extension or a policy that is there twice; a critical authorityKeyIdentifier, subjectKeyIdentifier or
-    authorityInfoAccess; a key whose algorithm it does not know, which it reads as no key at all.
+    authorityInfoAccess; a key on a curve that it does not know. Keys of other algorithms it reads as none, for the
+    programs to refuse; of kinds that this CA does not certify none is let through here.
     """
     wrong = sorted(s.critical & _GO_NEVER_CRITICAL)
     if wrong:

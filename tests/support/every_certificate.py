@@ -29,8 +29,9 @@ from vtpm.wire.enrollment import CertificatesReply
 from vtpm.wire.templates import Role, templates
 
 SHARDS = 4
-AT = w.START + timedelta(hours=1)
-"""When everything here holds. The ephemeral certificates end `amd_guest.DAYS` days after they were made."""
+HOUR = timedelta(hours=1)
+EPHEMERAL = timedelta(days=amd_guest.DAYS)
+"""The life of the ephemeral certificates."""
 
 EKS = tuple(chosen.id for chosen in templates(Role.EK))
 IDENTITIES = tuple(chosen.id for chosen in templates(Role.IAK))
@@ -92,7 +93,7 @@ class EveryCertificate:
     """The CA and what it has issued.
 
     Attributes:
-        world: the CA and its surroundings; its clock stands at `AT`.
+        world: the CA and its surroundings; its clock stands at `at`.
         root: the root with its key.
         issued: good certificates: of devices, of OCSP responders, of the CAs, in this order.
         revoked: the certificates of one TPM, which stand on the lists.
@@ -111,7 +112,8 @@ class EveryCertificate:
 
     @property
     def at(self) -> datetime:
-        return AT
+        """When everything here holds: an hour after it was made."""
+        return self.world.time
 
     def authority_of(self, role: str) -> x509.Certificate:
         """The certificate of the root or of an issuing CA."""
@@ -140,14 +142,14 @@ class EveryCertificate:
         store = self.world.open_store()
         try:
             with store.read() as tx:
-                return reply_to(tx, self.world.authority, parse_request(request), AT).der
+                return reply_to(tx, self.world.authority, parse_request(request), self.at).der
         finally:
             store.close()
 
 
-def make(folder: Path) -> EveryCertificate:
-    """Set the CA up in an empty folder and let it issue everything."""
-    world = w.World.create(folder, shards=SHARDS, ocsp=True)
+def make(folder: Path, start: datetime = w.START) -> EveryCertificate:
+    """Set the CA up in an empty folder at a time, and let it issue everything."""
+    world = w.World.create(folder, shards=SHARDS, ocsp=True, at=start)
     store = world.new_store()
     try:
         return _filled(world, store, load_root(folder / "ca", w.PASSPHRASE))
@@ -170,11 +172,11 @@ def _filled(world: w.World, store: Store, root: RootCa) -> EveryCertificate:
     formed = [w.SoftTpm(("L-2",), identity, "H-3") for identity in IDENTITIES]
     ephemeral += [customer.passing(tpm)[1] for tpm in formed]
     issued += [customer.lasting(tpm)[1] for tpm in formed]
-    world.time = AT
+    at = world.time = world.time + HOUR
     for one in condemned:
         serial = serial_hex(one.certificate.serial_number)
-        revoke(store, world.authority, serial, at=AT, reason="keyCompromise", cause="tests", limits=Limits())
-    publish_all(store, world.authority, AT, Limits())
+        revoke(store, world.authority, serial, at=at, reason="keyCompromise", cause="tests", limits=Limits())
+    publish_all(store, world.authority, at, Limits())
     roles = {ca.skid: ca.role for ca in world.authority.issuers}
     with store.read() as tx:
         responders = [
@@ -184,7 +186,7 @@ def _filled(world: w.World, store: Store, root: RootCa) -> EveryCertificate:
         ]
         newest = tx.crls.newest(list(roles))
     lists = {(roles[skid], shard): row.der for (skid, shard), row in newest.items()}
-    lists["root", 0] = build_crl(root, [], 1, AT, AT + timedelta(days=90))
+    lists["root", 0] = build_crl(root, [], 1, at, at + timedelta(days=90))
     cas = [
         Issued("issuing-ca", ca.role, "", ca.certificate.public_bytes(Encoding.DER))
         for ca in world.authority.issuers

@@ -220,6 +220,8 @@ class OpenSsl:
         said = run(*words).stdout
         if "Response verify OK" not in said:
             return refused(said)
+        if "No Status found" in said:
+            return refused("no status found")
         found = re.search(r"\.pem: (\w+)", said)
         status = found[1] if found else said
         return PASS if status == "good" else refused(f"certificate {status}")
@@ -249,13 +251,17 @@ class CertTool:
         """Whether ``certtool -i`` shows all that is in it."""
         done = run("certtool", "-i", "--infile", self._files.of(one))
         if done.returncode:
-            return refused(done.stdout.strip().splitlines()[0])
+            return refused(done.stdout.strip().splitlines()[0].removeprefix("import error: ").rstrip("."))
         own = one.certificate
         digest = own.fingerprint(hashes.SHA256()).hex()
         serial = f"Serial Number (hex): {own.serial_number:034x}"
         end = own.not_valid_after_utc.strftime("Not After: %a %b %d %H:%M:%S UTC %Y")
         missing = _unshown(one, done.stdout, 1, (digest, serial, end))
         return refused("does not show " + ", ".join(map(repr, missing))) if missing else PASS
+
+    def reads(self, path: Path) -> bool:
+        """Whether ``certtool -i`` reads a file in DER."""
+        return run("certtool", "-i", "--inder", "--infile", path).returncode == 0
 
     def verify(
         self,
@@ -279,7 +285,7 @@ class CertTool:
             if isinstance(one, Issued) and not is_ca and (named := self._named(one)):
                 lists.append(named)
         path = files.put("lists-of-one.pem", b"".join(map(list_pem, lists)))
-        words = ["certtool", "--verify", "--verify-profile", "high", "--infile", chain, "--load-crl", path]
+        words = ["certtool", "--verify", "--verify-profile", "medium", "--infile", chain, "--load-crl", path]
         done = run(*words, "--load-ca-certificate", root or files.root, *options)
         if done.returncode == 0 and "Chain verification output: Verified." in done.stdout:
             return PASS

@@ -6,7 +6,7 @@ Between them the TPMs have a key and a certificate of every template; an IAK of 
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from consumer_tools import PASS, refused, run
@@ -34,7 +34,12 @@ _IDENTITY = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|adminwithpoli
 
 
 class ToolFailed(Exception):
-    """A tool's end was not 0."""
+    """A tool's end was not 0, or it made something else than it should."""
+
+
+def _same(found: object, wanted: object, what: str) -> None:
+    if found != wanted:
+        raise ToolFailed(f"{what} is another")
 
 
 def _complaint(said: str) -> str:
@@ -59,11 +64,12 @@ class Machine:
             *read(replies[""], ("ek", "devid")),
             *read(replies["ephemeral"], ("ephemeral", "ephemeral")),
         )
-        self._present = "ephemeral"
-        self._show("")
+        self._present: str | None = None
         folder.mkdir()
 
-    def _show(self, kind: str) -> None:
+    def show(self, one: Issued) -> None:
+        """Have this certificate in NV memory, and those that were issued along with it."""
+        kind = "ephemeral" if one.ephemeral else ""
         if self._present != kind:
             self.tpm.keep(self._replies[kind])
             self._present = kind
@@ -90,9 +96,9 @@ class Machine:
 
     def judge_by_tools(self, one: Issued) -> str:
         """The table's cell for tpm2-tools."""
-        self._show("ephemeral" if one.ephemeral else "")
         does = {"ek": self.endorsement, "idevid": self.signature}.get(one.profile, self.quote)
-        if one.ephemeral:
+        if one.ephemeral and does != self.quote:
+            # The key is the one of the lasting certificate.
             does = self.read_back
         try:
             does(one)
@@ -102,24 +108,27 @@ class Machine:
 
     def read_back(self, one: Issued) -> None:
         """The certificate byte for byte, about the key that the TPM has."""
+        self.show(one)
         self.tool(f"tpm2_nvread 0x{template(one.role, one.template).nv_index:08x} -o nv.der")
-        assert self.file("nv.der") == one.der
+        _same(self.file("nv.der"), one.der, "tpm2_nvread: the certificate")
         self._is_certified(one, self.public(one))
 
     def endorsement(self, one: Issued) -> None:
         """The certificate as its tool finds it, the same key once more, and a credential for the IAK's Name."""
         chosen = template(Role.EK, one.template)
+        self.read_back(one)
         if one.template in _FETCHED:
             self.fetch()
-            assert self.file(f"{_FETCHED[one.template]}.der") == one.der
-        self.read_back(one)
+            _same(
+                self.file(f"{_FETCHED[one.template]}.der"), one.der, "tpm2_getekcertificate: the certificate"
+            )
         self.tool(f"tpm2_readpublic -c 0x{chosen.persistent:08x} -o ek.pub -n ek.name")
         if one.template in _CREATED:
             self.tool(f"tpm2_createek -G {_CREATED[one.template]} -c ek.ctx -u created.pub")
             self.tool("tpm2_flushcontext -t")
-            assert self.file("created.pub") == self.file("ek.pub")
-        assert self.file("ek.pub")[2:] == self.public(one)
-        assert self.credential(chosen.id, self.iak_name()) == _SECRET
+            _same(self.file("created.pub"), self.file("ek.pub"), "tpm2_createek: the key")
+        _same(self.file("ek.pub")[2:], self.public(one), "tpm2_readpublic: the key")
+        _same(self.credential(chosen.id, self.iak_name()), _SECRET, "tpm2_activatecredential: the secret")
 
     def fetch(self) -> None:
         """``tpm2_getekcertificate``: RSA first, then ECC, as far as they are there."""
@@ -131,7 +140,7 @@ class Machine:
     def iak_name(self) -> bytes:
         handle = template(Role.IAK, self.tpm.keys.iak.template).persistent
         self.tool(f"tpm2_readpublic -c 0x{handle:08x} -n iak.name")
-        assert self.file("iak.name") == name(self.tpm.keys.iak.public)
+        _same(self.file("iak.name"), name(self.tpm.keys.iak.public), "tpm2_readpublic: the Name")
         return self.file("iak.name")
 
     def credential(self, ek: str, to: bytes) -> bytes:
@@ -192,6 +201,16 @@ class Machine:
         if checked.returncode:
             raise ToolFailed(f"tpm2_checkquote: {_complaint(checked.stdout)}")
 
+    def pss_verdict(self, one: Issued) -> str:
+        """What OpenSSL says of an RSA key's quote."""
+        with suppress(ToolFailed):
+            self.quote(one)
+        # TPMT_SIGNATURE: scheme, hash, and a sized signature (Part 2, section 11.3.1).
+        (self._folder / "plain.sig").write_bytes(self.file("quote.sig")[6:])
+        words = f"openssl dgst -{template(Role.IAK, one.template).name_alg} -sigopt rsa_padding_mode:pss"
+        words += " -verify key.pem -signature plain.sig quote.msg"
+        return run(*words.split(), folder=self._folder).stdout.strip()
+
     def signature(self, one: Issued) -> None:
         """``tpm2_sign`` by the persistent IDevID, verified by OpenSSL with the key of the certificate."""
         chosen = template(Role.IDEVID, one.template)
@@ -211,15 +230,18 @@ class Machine:
         (self._folder / "key.pem").write_bytes(pem)
 
     def _is_certified(self, one: Issued, public: bytes) -> None:
-        assert parse_public(public).public_key() == one.certificate.public_key()
+        _same(parse_public(public).public_key(), one.certificate.public_key(), "the certified key")
 
     # -- what Linux finds -----------------------------------------------------------------------------------------
 
     def judge_by_linux(self, one: Issued) -> str:
         """The table's cell for a guest: index, handle and attributes as TCG's provisioning guidance has them."""
-        self._show("ephemeral" if one.ephemeral else "")
+        self.show(one)
         try:
-            wrong = [*self._index(one), *([] if one.ephemeral else self._handle(one))]
+            wrong = list(self._index(one))
+            if not one.ephemeral:
+                # Index and key are the same for both of a template's certificates.
+                wrong += [*self._unchangeable(one), *self._handle(one)]
         except ToolFailed as error:
             wrong = [str(error)]
         return refused(", ".join(wrong)) if wrong else PASS
@@ -234,17 +256,19 @@ class Machine:
         if f"size: {len(one.der)}\n" not in said:
             yield f"{index} has not the size of the certificate"
         # By its own empty authorisation, and by the owner's, which is empty unless he sets one.
-        for hierarchy in (index, "o"):
+        for hierarchy in (index,) if one.ephemeral else (index, "o"):
             self.tool(f"tpm2_nvread {index} -C {hierarchy} -o nv.der")
             if self.file("nv.der") != one.der:
                 yield f"{index} reads as something else"
+
+    def _unchangeable(self, one: Issued) -> Iterator[str]:
+        """What the owner of the guest may do to the NV index, and should not."""
+        index = f"0x{template(one.role, one.template).nv_index:08x}"
         (self._folder / "junk").write_bytes(b"junk")
         for words in (f"tpm2_nvwrite {index} -C o -i junk", f"tpm2_nvundefine {index} -C o"):
-            try:
+            with suppress(ToolFailed):
                 self.tool(words)
-            except ToolFailed:
-                continue
-            yield f"the owner may {words}"
+                yield f"the owner may {words}"
 
     def _handle(self, one: Issued) -> Iterator[str]:
         """What is wrong with the persistent key."""

@@ -12,7 +12,7 @@ os.environ.setdefault("TSS2_LOG", "all+none")
 
 import every_certificate
 from consumer_table import DOCUMENT, document_with, look
-from consumer_tools import Files
+from consumer_tools import Files, programs
 from consumer_tpm import machines
 
 
@@ -22,8 +22,9 @@ def main() -> None:
         folder = Path(name)
         (folder / "ca").mkdir()
         every = every_certificate.make(folder / "ca", start)
-        with machines(every, folder / "tpms") as tpms:
-            seen = look(every, Files(folder / "files", every), tpms)
+        files = Files(folder / "files", every)
+        with machines(every, folder / "tpms") as tpms, programs(files) as asked:
+            seen = look(every, asked, tpms)
     DOCUMENT.write_text(document_with(DOCUMENT.read_text(encoding="utf-8"), seen), encoding="utf-8")
 
 

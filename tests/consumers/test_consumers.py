@@ -11,12 +11,10 @@ from consumer_table import DOCUMENT, TOOLS, consumers, document_with, in_tpms, i
 from consumer_tools import (
     NOT_FOR_IT,
     PASS,
-    CertTool,
     Files,
-    OpenSsl,
-    PkiLint,
     certificate_pem,
     list_pem,
+    programs,
     with_short_arcs,
 )
 from consumer_tpm import ToolFailed, machines
@@ -47,8 +45,14 @@ def files(every, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def seen(every, files, tpms):
-    return look(every, files, tpms)
+def asked(files):
+    with programs(files) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def seen(every, asked, tpms):
+    return look(every, asked, tpms)
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +67,18 @@ def namesake(every, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def openssl(files):
-    return OpenSsl(files)
+def openssl(asked):
+    return asked.openssl
 
 
 @pytest.fixture(scope="module")
-def certtool(files):
-    return CertTool(files)
+def certtool(asked):
+    return asked.certtool
+
+
+@pytest.fixture(scope="module")
+def pkilint(asked):
+    return asked.pkilint
 
 
 @pytest.fixture(scope="module")
@@ -136,23 +145,22 @@ def test_some_readers_take_no_large_arc(seen, tool):
         assert LARGE_ARC[tool] in cell if one.device else cell == PASS
 
 
-def test_nothing_but_the_arc_is_in_their_way(every, files, certtool):
+def test_nothing_but_the_arc_is_in_their_way(every, files, certtool, pkilint):
     """With other object identifiers of that length, which breaks the signatures, both read all and dislike nothing."""
     short = {one.id: with_short_arcs(one.der, oids.PROVENANCE) for one in every.devices}
-    linted = PkiLint(files).certificates({id_: (der, None) for id_, der in short.items()})
+    linted = pkilint.certificates({id_: (der, None) for id_, der in short.items()})
     assert set(linted.values()) == {PASS}
     for id_, der in short.items():
         path = files.put("short.der", der)
         assert certtool.reads(path), id_
 
 
-def test_lists_and_answers_are_well_formed(every, files):
-    lint = PkiLint(files)
-    assert set(lint.lists().values()) == {PASS}
-    assert lint.answer(every.answer(every.one("ek"))) == PASS
+def test_lists_and_answers_are_well_formed(every, pkilint):
+    assert set(pkilint.lists().values()) == {PASS}
+    assert pkilint.answer(every.answer(every.one("ek"))) == PASS
 
 
-def test_pkilint_would_say_if_something_were_wrong(every, files):
+def test_pkilint_would_say_if_something_were_wrong(every, pkilint):
     """A certificate in another's place in the chain, and one that states a length too much."""
     one = every.one("ocsp")
     wrong = every.authority_of("ek" if one.issuer != "ek" else "devid").public_bytes(Encoding.DER)
@@ -160,7 +168,7 @@ def test_pkilint_would_say_if_something_were_wrong(every, files):
         bytes.fromhex("0603551d0f0101ff0404030207"), bytes.fromhex("0603551d0f0101ff0404030200")
     )
     assert spoilt != one.der
-    linted = PkiLint(files).certificates({"chain": (one.der, wrong), "bits": (spoilt, issuer_of(every, one))})
+    linted = pkilint.certificates({"chain": (one.der, wrong), "bits": (spoilt, issuer_of(every, one))})
     assert set(linted) == {"chain", "bits"}
     assert PASS not in linted.values(), linted
 
@@ -309,6 +317,17 @@ class TestCertTool:
                 == "refused: The certificate chain is revoked."
             )
             assert certtool.verify(every.one(profile, issuer="devid"), lists=[der]) == PASS
+
+    def test_of_several_lists_one_counts(self, every, certtool):
+        """GnuTLS does not look at the place that a list is of: the one that was given first or last stands for all."""
+        one, ca = every.one("ocsp", issuer="ek"), every.world.authority.issuer("ek")
+        serial = one.certificate.serial_number
+        place = ca.info.list_url(0)
+        revokes = build_crl(ca, [(serial, every.at, None)], 9, every.at, every.at + HOUR, scope=place)
+        root, other = every.lists["root", 0], every.lists["ek", 1]
+        assert certtool.verify(one, lists=[root, revokes]) == "refused: The certificate chain is revoked."
+        said = {certtool.verify(one, lists=[root, *two]) for two in ([revokes, other], [other, revokes])}
+        assert said == {PASS, "refused: The certificate chain is revoked."}
 
     def test_a_ca_of_the_same_name(self, every, certtool, other_root):
         for profile in ("ocsp", "issuing-ca", "root-ca"):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from consumer_tools import NOT_FOR_IT, PASS, CertTool, Files, OpenSsl, PkiLint, refused
+from consumer_tools import NOT_FOR_IT, PASS, Programs, refused
 from consumer_tpm import Machine
 from cryptography.hazmat.primitives.serialization import Encoding
 from every_certificate import EveryCertificate, Issued
@@ -36,14 +36,13 @@ class Seen:
         return {one.id: self.cells[one.id, consumer] for one in self.rows}
 
 
-def look(every: EveryCertificate, files: Files, machines: Sequence[Machine]) -> Seen:
+def look(every: EveryCertificate, programs: Programs, machines: Sequence[Machine]) -> Seen:
     """Ask all programs about all certificates."""
     cells: dict[tuple[str, str], str] = {}
-    openssl, certtool = OpenSsl(files), CertTool(files)
-    linted = PkiLint(files).certificates({one.id: (one.der, issuer_of(every, one)) for one in every.issued})
+    linted = programs.pkilint.certificates({one.id: (one.der, issuer_of(every, one)) for one in every.issued})
     for one in every.issued:
-        cells[one.id, "openssl"] = openssl.judge(one)
-        cells[one.id, "certtool"] = certtool.judge(one)
+        cells[one.id, "openssl"] = programs.openssl.judge(one)
+        cells[one.id, "certtool"] = programs.certtool.judge(one)
         cells[one.id, "pkilint"] = linted[one.id]
         cells |= {(one.id, tool): NOT_FOR_IT for tool in ("tpm2-tools", "Linux")}
         cells |= {(one.id, consumer): cell for consumer, cell in by_rules(one)}

@@ -8,7 +8,9 @@ import functools
 import json
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -317,16 +319,15 @@ class CertTool:
         return run("certtool", "--crl-info", "--infile", self._files.put("list.pem", list_pem(der))).stdout
 
 
-# pkilint's own commands, many in one process: to start it takes longer than to judge.
+# pkilint's own commands, one after another in one process: to start it takes longer than to judge.
 _LINT = """\
 import contextlib, importlib, io, json, sys
-ended = []
-for tool, *words in json.load(sys.stdin):
+for line in sys.stdin:
+    tool, *words = json.loads(line)
     said, complained = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
         code = importlib.import_module(f"pkilint.bin.{tool}").main(words)
-    ended.append((code, said.getvalue(), complained.getvalue()))
-json.dump(ended, sys.stdout)
+    print(json.dumps([code, said.getvalue(), complained.getvalue()]), flush=True)
 """
 
 
@@ -346,6 +347,13 @@ class PkiLint:
         if not PKILINT.exists():
             raise PkiLintMissing("run scripts/setup dev: it makes .venv-pkilint")
         self._files = files
+        self._process = subprocess.Popen(
+            [PKILINT, "-c", _LINT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate(timeout=_TIMEOUT_S)
 
     def certificates(self, ders: dict[str, tuple[bytes, bytes | None]]) -> dict[str, str]:
         """A verdict for each certificate, and its place in a chain if its issuer's certificate is there as well."""
@@ -380,15 +388,14 @@ class PkiLint:
         return self._lint([["lint_ocsp_response", "lint", *self._COMMON, str(path)]])[0]
 
     def _lint(self, jobs: list[list[str]]) -> list[str]:
-        done = subprocess.run(
-            [PKILINT, "-c", _LINT],
-            input=json.dumps(jobs),
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=True,
-        )
-        return [self._verdict(*ended) for ended in json.loads(done.stdout)]
+        return [self._ended(job) for job in jobs]
+
+    def _ended(self, job: list[str]) -> str:
+        print(json.dumps(job), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise AssertionError("pkilint's process has ended")
+        return self._verdict(*json.loads(line))
 
     def _verdict(self, code: int, said: str, complained: str) -> str:
         if complained:
@@ -424,3 +431,22 @@ def with_short_arcs(der: bytes, oid: x509.ObjectIdentifier) -> bytes:
     if der.count(old) != 1:
         raise ValueError("the object identifier does not stand there once")
     return der.replace(old, bytes([6, len(content)]) + short.ljust(len(content), b"\1"))
+
+
+@dataclass(frozen=True)
+class Programs:
+    """All of them, on the same files."""
+
+    openssl: OpenSsl
+    certtool: CertTool
+    pkilint: PkiLint
+
+
+@contextmanager
+def programs(files: Files) -> Iterator[Programs]:
+    """The programs, of which pkilint is a process."""
+    made = Programs(OpenSsl(files), CertTool(files), PkiLint(files))
+    try:
+        yield made
+    finally:
+        made.pkilint.close()

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 
 from consumer_tools import PASS, refused, run
@@ -232,6 +233,11 @@ class Machine:
     def _is_certified(self, one: Issued, public: bytes) -> None:
         _same(parse_public(public).public_key(), one.certificate.public_key(), "the certified key")
 
+    @cached_property
+    def _persistent(self) -> str:
+        """The persistent handles, as the tools list them."""
+        return self.tool("tpm2_getcap handles-persistent")
+
     # -- what Linux finds -----------------------------------------------------------------------------------------
 
     def judge_by_linux(self, one: Issued) -> str:
@@ -255,9 +261,9 @@ class Machine:
             yield f"{index} has {attributes}"
         if f"size: {len(one.der)}\n" not in said:
             yield f"{index} has not the size of the certificate"
-        # By its own empty authorisation, and by the owner's, which is empty unless he sets one.
-        for hierarchy in (index,) if one.ephemeral else (index, "o"):
-            self.tool(f"tpm2_nvread {index} -C {hierarchy} -o nv.der")
+        if not one.ephemeral:
+            # By its own authorisation, which is empty.
+            self.tool(f"tpm2_nvread {index} -C {index} -o nv.der")
             if self.file("nv.der") != one.der:
                 yield f"{index} reads as something else"
 
@@ -274,7 +280,7 @@ class Machine:
         """What is wrong with the persistent key."""
         chosen = template(one.role, one.template)
         handle = f"0x{chosen.persistent:08x}"
-        if handle.upper() not in self.tool("tpm2_getcap handles-persistent").upper():
+        if handle.upper() not in self._persistent.upper():
             yield f"{handle} is not there"
         said = self.tool(f"tpm2_readpublic -c {handle} -f pem -o linux.pem")
         wanted = {

@@ -327,25 +327,6 @@ def test_another_kind_of_key_has_no_name_here():
 # --- the document ---
 
 
-def test_the_document_has_the_table_that_the_rules_make(make):
-    """A line per profile and kind of key, a column per consumer."""
-    lines = ["| certificate | key | " + " | ".join(CONSUMERS) + " |", "|---" * (2 + len(CONSUMERS)) + "|"]
-    for profile in PROFILES:
-        for kind in KINDS:
-            found = verdicts(contract_report(make(profile, kind)))
-            cells = [
-                "—"
-                if consumer not in found
-                else "yes"
-                if not found[consumer]
-                else "no: " + ", ".join(f"`{rule.rpartition('.')[2]}`" for rule in found[consumer])
-                for consumer in CONSUMERS
-            ]
-            lines.append(f"| `{profile}` | {kind} | " + " | ".join(cells) + " |")
-    table = "\n".join(lines)
-    assert table in DOCUMENT.read_text(encoding="utf-8"), table
-
-
 def test_the_document_names_every_rule_and_where_it_is_required():
     text = DOCUMENT.read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(compat\.[a-z-]+\.[a-z-]+)` \| ([^|]*) \| ([^|]*) \|", text, re.MULTILINE)

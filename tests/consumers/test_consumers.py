@@ -323,7 +323,7 @@ class TestCertTool:
         one, ca = every.one("ocsp", issuer="ek"), every.world.authority.issuer("ek")
         serial = one.certificate.serial_number
         place = ca.info.list_url(0)
-        revokes = build_crl(ca, [(serial, every.at, None)], 9, every.at, every.at + HOUR, scope=place)
+        revokes = build_crl(ca, [(serial, every.at, "superseded")], 9, every.at, every.at + HOUR, scope=place)
         root, other = every.lists["root", 0], every.lists["ek", 1]
         assert certtool.verify(one, lists=[root, revokes]) == "refused: The certificate chain is revoked."
         said = {certtool.verify(one, lists=[root, *two]) for two in ([revokes, other], [other, revokes])}

@@ -43,7 +43,6 @@ from vtpm.wire.templates import Role, parse_public
 DOCUMENT = Path(__file__).parents[3] / "docs" / "consumers.md"
 KINDS = ("RSA-2048", "RSA-3072", "P-256", "P-384", "P-521")
 PROFILES = ("ek", "iak", "iak-webauthn", "idevid")
-CONSUMERS = ("keylime", "spire", "step-ca", "go-attestation", "hirs")
 BY_ID = {rule.id: rule for rule in CONTRACTS}
 
 

@@ -40,4 +40,4 @@ lock: ## renew requirements/*.txt from pyproject.toml
 	@scripts/lock
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-keylime build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-keylime .venv-pkilint build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import read_by_asn1crypto as second
@@ -190,6 +190,21 @@ def _setting(*path, value):
     return change
 
 
+def timed(part, *path, later):
+    """A time that is a second later, or the same one written as the other type of time."""
+
+    def change(holder):
+        *before, last = path
+        for step in before:
+            holder = holder[step]
+        at = holder[last].native
+        holder[last] = asn1.Time(
+            *(("utc_time", at + timedelta(seconds=1)) if later else ("general_time", at))
+        )
+
+    return part(change)
+
+
 def exchanged(part, name, dotted, value):
     """Another value of an extension; `value` is DER or has `public_bytes`."""
 
@@ -282,7 +297,8 @@ def vouching(member):
 
 _SHA384, _SHA256 = "06082a8648ce3d040303", "06082a8648ce3d040302"
 
-LATER = datetime(2026, 11, 23, 13, 0, 1, tzinfo=UTC)
+LATER = datetime(2049, 1, 1, tzinfo=UTC)
+OTHER_TIMES = ({"later": True}, {"later": False})
 UNKNOWN = ocsp.CertStatus("unknown", core.Null())
 REVOKED_LATER = ocsp.CertStatus(
     "revoked", ocsp.RevokedInfo({"revocation_time": LATER, "revocation_reason": "key_compromise"})
@@ -311,10 +327,6 @@ SCOPES = [
 ]
 
 
-def revoked_later(tbs):
-    tbs["revoked_certificates"][0]["revocation_date"] = asn1.Time("utc_time", LATER)
-
-
 CERTIFICATES = [
     ("idevid-H-3", {"version"}, swap("a003020102", "a003020101")),
     ("idevid-H-3", {"serial"}, flip(serial_of)),
@@ -329,19 +341,12 @@ CERTIFICATES = [
     ("idevid-H-3", {"subject"}, swap(b"\x0c\x04vTPM", b"\x13\x04vTPM")),
     ("idevid-H-3", {"subject"}, swap("06035504051320", "06035504050c20")),
     ("ek-L-1", {"subject"}, CERTIFICATE(_setting("subject", value=asn1.Name.build({"common_name": "x"})))),
-    ("idevid-H-3", {"not before"}, swap(b"261123120000Z", b"261123120001Z")),
-    ("idevid-H-3", {"not after"}, swap(b"99991231235959Z", b"99991231235958Z")),
     *(
-        (
-            "ocsp-ek",
-            {name.replace("_", " ")},
-            CERTIFICATE(_setting("validity", name, value=asn1.Time("general_time", value))),
-        )
-        for name, value in (
-            ("not_before", datetime(2026, 11, 23, 12, tzinfo=UTC)),
-            ("not_after", datetime(2026, 12, 7, 12, tzinfo=UTC)),
-        )
+        ("ocsp-ek", {name.replace("_", " ")}, timed(CERTIFICATE, "validity", name, **other))
+        for name in ("not_before", "not_after")
+        for other in OTHER_TIMES
     ),
+    ("idevid-H-3", {"not after"}, swap(b"99991231235959Z", b"99991231235958Z")),
     ("ek-L-1", {"key", "key algorithm"}, swap("06092a864886f70d010101", "06092a864886f70d010107")),
     ("idevid-H-3", {"key", "key algorithm"}, swap("06072a8648ce3d0201", "06072a8648ce3d0202")),
     ("ek-L-1", {"key", "key parameters"}, swap("2a864886f70d0101010500", "2a864886f70d0101010400")),
@@ -448,19 +453,15 @@ LISTS = [
     ("ek-0", {"algorithm"}, swap(_SHA384, _SHA256, last=True)),
     ("ek-0", {"issuer"}, swap(b"Tests", b"tests")),
     ("ek-0", {"issuer"}, swap(b"\x0c\x05Tests", b"\x13\x05Tests")),
-    ("ek-0", {"this update"}, swap(b"261123130000Z", b"261123130001Z")),
-    ("ek-0", {"next update"}, swap(b"261130130000Z", b"261130130001Z")),
     *(
-        ("ek-0", {name.replace("_", " ")}, LIST(_setting(name, value=asn1.Time("general_time", value))))
-        for name, value in (
-            ("this_update", datetime(2026, 11, 23, 13, tzinfo=UTC)),
-            ("next_update", datetime(2026, 11, 30, 13, tzinfo=UTC)),
-        )
+        ("ek-0", {name.replace("_", " ")}, timed(LIST, name, **other))
+        for name in ("this_update", "next_update")
+        for other in OTHER_TIMES
     ),
     ("revoked", {"revoked"}, flip(revoked_serial)),
     ("revoked", {"revoked"}, swap("0603551d1504030a0101", "0603551d1504030a0104")),
     ("revoked", {"revoked"}, swap("0603551d15", "0603551d63")),
-    ("revoked", {"revoked"}, LIST(revoked_later)),
+    ("revoked", {"revoked"}, timed(LIST, "revoked_certificates", 0, "revocation_date", later=True)),
     ("ek-0", {"extensions"}, swap("0603551d1c0101ff", "0603551d1c010100")),
     ("ek-0", {"extensions"}, turned(LIST, "crl_extensions")),
     *(

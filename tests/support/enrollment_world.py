@@ -100,7 +100,7 @@ class World:
         self._livenesses: list[Liveness] = []
 
     @classmethod
-    def create(cls, directory: Path, shards: int = 1, *, ocsp: bool = False) -> "World":
+    def create(cls, directory: Path, shards: int = 1, *, ocsp: bool = False, at: datetime = START) -> "World":
         config = CeremonyConfig(
             mode="simulation",
             organization="Tests",
@@ -108,9 +108,11 @@ class World:
             ca_id="test-ca",
             publication=PublicationRule(shards=shards, ocsp=ocsp),
         )
-        run_ceremony(directory / "ca", config, PASSPHRASE, clock=lambda: START, entropy=os.urandom)
-        Platform.create(directory / "platform", Product.MILAN, clock=lambda: START)
-        return cls(directory)
+        run_ceremony(directory / "ca", config, PASSPHRASE, clock=lambda: at, entropy=os.urandom)
+        Platform.create(directory / "platform", Product.MILAN, clock=lambda: at)
+        made = cls(directory)
+        made.time = at
+        return made
 
     def policy(self, *, extra: str = "", status: str = "trusted", shared: str = "false") -> str:
         jwk = EcJwk.from_key(self.kbs.public_key()).members()

@@ -6,8 +6,8 @@ TPM whose certificates are revoked. To make them takes some seconds of a process
 """
 
 import functools
+import hashlib
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,11 +29,17 @@ from vtpm.wire.enrollment import CertificatesReply
 from vtpm.wire.templates import Role, templates
 
 SHARDS = 4
-AT = w.START + timedelta(hours=1)
-"""When everything here holds. The ephemeral certificates end `amd_guest.DAYS` days after they were made."""
+HOUR = timedelta(hours=1)
+EPHEMERAL = timedelta(days=amd_guest.DAYS)
+"""The life of the ephemeral certificates."""
 
 EKS = tuple(chosen.id for chosen in templates(Role.EK))
 IDENTITIES = tuple(chosen.id for chosen in templates(Role.IAK))
+
+FLEET = tuple((EKS[number :: len(IDENTITIES)], one, one) for number, one in enumerate(IDENTITIES))
+"""Templates of TPMs that have one key of every template between them: EKs, IAK, IDevID."""
+FORMED = tuple((("L-2",), one, "H-3") for one in IDENTITIES)
+"""Templates of TPMs whose IAK certificates have the form of `iak-webauthn`, between them every kind of IAK."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class EveryCertificate:
     """The CA and what it has issued.
 
     Attributes:
-        world: the CA and its surroundings; its clock stands at `AT`.
+        world: the CA and its surroundings; its clock stands at `at`.
         root: the root with its key.
         issued: good certificates: of devices, of OCSP responders, of the CAs, in this order.
         revoked: the certificates of one TPM, which stand on the lists.
@@ -111,7 +117,8 @@ class EveryCertificate:
 
     @property
     def at(self) -> datetime:
-        return AT
+        """When everything here holds: an hour after it was made."""
+        return self.world.time
 
     def authority_of(self, role: str) -> x509.Certificate:
         """The certificate of the root or of an issuing CA."""
@@ -140,14 +147,14 @@ class EveryCertificate:
         store = self.world.open_store()
         try:
             with store.read() as tx:
-                return reply_to(tx, self.world.authority, parse_request(request), AT).der
+                return reply_to(tx, self.world.authority, parse_request(request), self.at).der
         finally:
             store.close()
 
 
-def make(folder: Path) -> EveryCertificate:
-    """Set the CA up in an empty folder and let it issue everything."""
-    world = w.World.create(folder, shards=SHARDS, ocsp=True)
+def make(folder: Path, start: datetime = w.START) -> EveryCertificate:
+    """Set the CA up in an empty folder at a time, and let it issue everything."""
+    world = w.World.create(folder, shards=SHARDS, ocsp=True, at=start)
     store = world.new_store()
     try:
         return _filled(world, store, load_root(folder / "ca", w.PASSPHRASE))
@@ -157,24 +164,24 @@ def make(folder: Path) -> EveryCertificate:
 
 
 def _filled(world: w.World, store: Store, root: RootCa) -> EveryCertificate:
-    world.apply(store, _policy(world, "iak"))
+    world.apply(store, policy(world, "iak"))
     enroller = world.enroller(store)
     enroller.recover()
-    customer = _Customer(world, enroller)
-    fleet = list(_fleet())
+    customer = Customer(world, enroller)
+    fleet = [w.SoftTpm(*templates_) for templates_ in FLEET]
     # The ledger binds no key for an ephemeral certificate, so the same TPMs may have lasting ones afterwards.
     ephemeral = [one for tpm in fleet for one in customer.passing(tpm)]
     issued = [one for tpm in fleet for one in customer.lasting(tpm)]
     condemned = customer.lasting(w.SoftTpm(("L-2",), "H-3", "H-2"))
-    world.apply(store, _policy(world, "iak-webauthn"))
-    formed = [w.SoftTpm(("L-2",), identity, "H-3") for identity in IDENTITIES]
+    world.apply(store, policy(world, "iak-webauthn"))
+    formed = [w.SoftTpm(*templates_) for templates_ in FORMED]
     ephemeral += [customer.passing(tpm)[1] for tpm in formed]
     issued += [customer.lasting(tpm)[1] for tpm in formed]
-    world.time = AT
+    at = world.time = world.time + HOUR
     for one in condemned:
         serial = serial_hex(one.certificate.serial_number)
-        revoke(store, world.authority, serial, at=AT, reason="keyCompromise", cause="tests", limits=Limits())
-    publish_all(store, world.authority, AT, Limits())
+        revoke(store, world.authority, serial, at=at, reason="keyCompromise", cause="tests", limits=Limits())
+    publish_all(store, world.authority, at, Limits())
     roles = {ca.skid: ca.role for ca in world.authority.issuers}
     with store.read() as tx:
         responders = [
@@ -184,7 +191,7 @@ def _filled(world: w.World, store: Store, root: RootCa) -> EveryCertificate:
         ]
         newest = tx.crls.newest(list(roles))
     lists = {(roles[skid], shard): row.der for (skid, shard), row in newest.items()}
-    lists["root", 0] = build_crl(root, [], 1, AT, AT + timedelta(days=90))
+    lists["root", 0] = build_crl(root, [], 1, at, at + timedelta(days=90))
     cas = [
         Issued("issuing-ca", ca.role, "", ca.certificate.public_bytes(Encoding.DER))
         for ca in world.authority.issuers
@@ -194,7 +201,7 @@ def _filled(world: w.World, store: Store, root: RootCa) -> EveryCertificate:
     return EveryCertificate(world, root, everything, tuple(condemned), lists)
 
 
-def _policy(world: w.World, iak_profile: str) -> str:
+def policy(world: w.World, iak_profile: str) -> str:
     """All templates and kinds of evidence are admitted."""
 
     def listed(words: tuple[str, ...]) -> str:
@@ -208,40 +215,40 @@ def _policy(world: w.World, iak_profile: str) -> str:
     )
 
 
-def _fleet() -> Iterator[w.SoftTpm]:
-    """TPMs that have one key of every template between them: the first some EKs more than the last."""
-    count = len(IDENTITIES)
-    for number, identity in enumerate(IDENTITIES):
-        yield w.SoftTpm(EKS[number::count], identity, identity)
-
-
 def _place(one: Issued) -> tuple[int, int]:
     order = EKS if one.profile == "ek" else IDENTITIES
     return ("ek", "iak", "iak-webauthn", "idevid").index(one.profile), order.index(one.template)
 
 
-class _Customer:
+class Customer:
     """Enrols TPMs, each in a VM of its own."""
 
-    def __init__(self, world: w.World, enroller: Enroller) -> None:
-        self._world, self._enroller = world, enroller
+    def __init__(self, world: w.World, enroller: Enroller, name: str = "soft") -> None:
+        self._world, self._enroller, self._name = world, enroller, name
         self._numbers = itertools.count(1)
 
     def _boot(self) -> w.Boot:
-        number = next(self._numbers)
-        return w.Boot(resource=f"default/vtpm/{number}", secret=number.to_bytes(32, "big"))
+        resource = f"default/vtpm/{self._name}-{next(self._numbers)}"
+        return w.Boot(resource=resource, secret=hashlib.sha256(resource.encode()).digest())
+
+    def reply(self, tpm: w.SoftTpm) -> bytes:
+        """The CA's answer with the certificates."""
+        return w.issue(self._world, self._enroller, tpm, self._boot())
+
+    def reply_for_passing(self, tpm: w.SoftTpm) -> bytes:
+        """The same from the Ephemeral CA, for evidence of AMD's attestation protocol."""
+        return amd_guest.Guest(self._world, self._enroller, tpm, self._boot()).issue(amd_guest.PROFILES[0])
 
     def lasting(self, tpm: w.SoftTpm) -> list[Issued]:
-        """IDevID, IAK, EKs: the last first."""
-        return _read(w.issue(self._world, self._enroller, tpm, self._boot()), ("ek", "devid"))
+        """IDevID, IAK, EKs."""
+        return read(self.reply(tpm), ("ek", "devid"))
 
     def passing(self, tpm: w.SoftTpm) -> list[Issued]:
-        """The same from the Ephemeral CA, for evidence of AMD's attestation protocol."""
-        guest = amd_guest.Guest(self._world, self._enroller, tpm, self._boot())
-        return _read(guest.issue(amd_guest.PROFILES[0]), ("ephemeral", "ephemeral"))
+        """The same from the Ephemeral CA."""
+        return read(self.reply_for_passing(tpm), ("ephemeral", "ephemeral"))
 
 
-def _read(reply: bytes, issuers: tuple[str, str]) -> list[Issued]:
+def read(reply: bytes, issuers: tuple[str, str]) -> list[Issued]:
     """IDevID, IAK and EKs of an answer; `issuers` of the EKs, and of the others."""
     parsed = CertificatesReply.parse(reply)
     iak = x509.load_der_x509_certificate(parsed.iak.certificate)

@@ -30,7 +30,7 @@ from vtpm.tpm import (
     write_certificate,
 )
 from vtpm.wire.enrollment import CertificatesReply, Certify
-from vtpm.wire.runtime_data import TpmStatement
+from vtpm.wire.runtime_data import KeyStatement, TpmStatement
 from vtpm.wire.templates import Role, template
 
 EK_CHECK = "from ca_service.export.ek_check import main; main()"
@@ -43,12 +43,12 @@ def _number(der: bytes) -> int:
 
 
 class RealTpm:
-    """A swtpm with EK L-1, IAK and IDevID H-3, that enrols as `soft_tpm.SoftTpm` does, and serves a guest."""
+    """A swtpm with keys of these templates, that enrols as `soft_tpm.SoftTpm` does, and serves a guest."""
 
-    def __init__(self) -> None:
+    def __init__(self, eks: tuple[str, ...] = ("L-1",), iak: str = "H-3", idevid: str = "H-3") -> None:
         self._power(None)
-        chosen = (template(Role.IAK, "H-3"), template(Role.IDEVID, "H-3"))
-        self.keys = manufacture(self._tpm, [template(Role.EK, "L-1")], *chosen)
+        chosen = (template(Role.IAK, iak), template(Role.IDEVID, idevid))
+        self.keys = manufacture(self._tpm, [template(Role.EK, ek) for ek in eks], *chosen)
 
     def _power(self, state: bytes | None) -> None:
         self._tpm = Swtpm().start()
@@ -58,6 +58,11 @@ class RealTpm:
         except BaseException:
             self._tpm.kill()
             raise
+
+    @property
+    def ek(self) -> KeyStatement:
+        """The first one."""
+        return self.keys.eks[0]
 
     def statement(self) -> TpmStatement:
         keys, facts = self.keys, properties(self._tpm)
@@ -72,7 +77,8 @@ class RealTpm:
 
     def keep(self, reply: CertificatesReply) -> None:
         """Write the certificates into NV memory, where keylime's agent looks for that of the EK."""
-        entries = ((Role.EK, reply.ek[0]), (Role.IAK, reply.iak), (Role.IDEVID, reply.idevid))
+        entries = [(Role.EK, ek) for ek in reply.ek]
+        entries += [(Role.IAK, reply.iak), (Role.IDEVID, reply.idevid)]
         for role, entry in entries:
             write_certificate(self._tpm, template(role, entry.template).nv_index, entry.certificate)
 

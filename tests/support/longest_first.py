@@ -11,6 +11,7 @@ import pytest
 LONGEST = (
     "e2e/test_keylime.py",
     "e2e/test_readme.py",
+    "consumers/test_consumers.py",
     "faults/test_boot_parties_down.py",
     "faults/test_boot_killed.py",
     "faults/test_boot_guest_powers.py",

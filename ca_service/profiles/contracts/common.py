@@ -30,6 +30,7 @@ X509_V3: Final = 3
 _GO_VERIFIES = frozenset({KU, BC, EKU, CP, CDP})
 """Extensions that `processExtensions` handles, if they are critical. A subjectAltName is among them only if it has a
 DNS name, an address or a URI: certificates of TPMs have none."""
+_GO_LARGEST_ARC = 2**31 - 1
 _GO_NEVER_CRITICAL = frozenset({AKI, SKI, AIA})
 
 
@@ -37,7 +38,8 @@ def unread_by_go(s: Outline) -> str | None:
     """What `parseCertificate` refuses in a certificate of the forms that can be seen here.
 
     An extension or a policy that is there twice; a critical authorityKeyIdentifier, subjectKeyIdentifier or
-    authorityInfoAccess; a key whose algorithm it does not know, which it reads as no key at all.
+    authorityInfoAccess; a key on a curve that it does not know. Keys of other algorithms it reads as none, for the
+    programs to refuse; of kinds that this CA does not certify none is let through here.
     """
     wrong = sorted(s.critical & _GO_NEVER_CRITICAL)
     if wrong:
@@ -49,6 +51,17 @@ def unread_by_go(s: Outline) -> str | None:
     if len(set(policies)) != len(policies):
         return "cannot read a policy that is there twice"
     return None if s.key_kind else "cannot read a key of this kind"
+
+
+def ids_unread_by_go(s: Outline) -> str | None:
+    """What `parseExtension` refuses: the id of an extension with an arc of more than 31 bits (cryptobyte).
+
+    The provenance extension is one, under 2.25 and a UUID, so this holds for every device certificate of this CA.
+    """
+    large = [
+        dotted for dotted, _ in s.present if any(int(arc) > _GO_LARGEST_ARC for arc in dotted.split("."))
+    ]
+    return f"cannot read the extension's id {' '.join(large)}" if large else None
 
 
 def unverified_by_go(s: Outline, *tolerated: str) -> str | None:

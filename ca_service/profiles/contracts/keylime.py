@@ -1,8 +1,9 @@
 """What keylime demands, registrar, tenant and agent.
 
 Read in keylime/keylime 7.14.3 (``keylime/cert_utils.py``, ``keylime/models/registrar/registrar_agent.py``,
-``keylime/tpm/tpm2_objects.py``, ``keylime/db/registrar_db.py``, ``keylime/tenant.py``) and keylime/rust-keylime
-(``keylime/src/crypto.rs``). ``tests/e2e`` runs keylime itself on the same kinds.
+``keylime/tpm/tpm2_objects.py``, ``keylime/db/registrar_db.py``, ``keylime/common/algorithms.py``) and
+keylime/rust-keylime (``keylime/src/crypto.rs``). ``tests/consumers`` asks keylime's own functions the same; those of
+the agent, in Rust, were read only.
 """
 
 from typing import Final

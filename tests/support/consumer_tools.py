@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -412,25 +413,16 @@ class PkiLint:
 
 
 @functools.cache
-def _base128(number: int) -> bytes:
-    digits = [number & 0x7F]
-    while number := number >> 7:
-        digits.append(0x80 | number & 0x7F)
-    return bytes(reversed(digits))
-
-
-def with_short_arcs(der: bytes, oid: x509.ObjectIdentifier) -> bytes:
-    """The certificate with another object identifier of the same length in the place of one; its signature is broken.
-
-    The other one has small arcs only, so that a reader which does not take large ones can be asked about the rest.
-    """
-    first, second, *others = (int(arc) for arc in oid.dotted_string.split("."))
-    content = b"".join(map(_base128, (40 * first + second, *others)))
-    short = _base128(40 * first + second) + bytes(1 + i % 100 for i in range(len(content) - 2))
-    old = bytes([6, len(content)]) + content
-    if der.count(old) != 1:
-        raise ValueError("the object identifier does not stand there once")
-    return der.replace(old, bytes([6, len(content)]) + short.ljust(len(content), b"\1"))
+def with_another_id(der: bytes, old: x509.ObjectIdentifier, new: x509.ObjectIdentifier) -> bytes:
+    """The certificate with another extension id in the place of one; its signature does not hold any more."""
+    certificate = asn1_x509.Certificate.load(der)
+    for extension in certificate["tbs_certificate"]["extensions"]:
+        if extension["extn_id"].dotted == old.dotted_string:
+            extension["extn_id"] = new.dotted_string
+    changed: bytes = certificate.dump(force=True)
+    if changed == der:
+        raise ValueError("the object identifier does not stand there")
+    return changed
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,7 @@ _VALUES: dict[str, Callable[[Any], object]] = {
         lambda v: tuple((one["access_method"].dotted, _general(one["access_location"])) for one in v)
     ),
     "2.5.29.9": _specification,
-    "2.25.141280512164668854563368337367618201297": _provenance,
+    "1.2.840.113556.1.8000.2554.22.90.55.20305.39874.4691.1706394": _provenance,
     "2.5.29.20": _parsed(lambda v: v.native),
     "2.5.29.28": _parsed(_scope),
     "2.5.29.21": _parsed(lambda v: v.native),

@@ -139,7 +139,7 @@ def read_view(der: bytes) -> CertificateView | None:
     if len(der) > LARGEST_CERTIFICATE:
         return None
     try:
-        return read(der)
+        return read(der).of_today()
     except UNREADABLE:
         return None
 

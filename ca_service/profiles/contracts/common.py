@@ -37,8 +37,9 @@ _GO_NEVER_CRITICAL = frozenset({AKI, SKI, AIA})
 def unread_by_go(s: Outline) -> str | None:
     """What `parseCertificate` refuses in a certificate of the forms that can be seen here.
 
-    An extension or a policy that is there twice; a critical authorityKeyIdentifier, subjectKeyIdentifier or
-    authorityInfoAccess; a key on a curve that it does not know. Keys of other algorithms it reads as none, for the
+    An extension or a policy that is there twice; an extension's id with an arc of more than 31 bits (`parseExtension`);
+    a critical authorityKeyIdentifier, subjectKeyIdentifier or authorityInfoAccess; a key on a curve that it does not
+    know. Keys of other algorithms it reads as none, for the
     programs to refuse; of kinds that this CA does not certify none is let through here.
     """
     wrong = sorted(s.critical & _GO_NEVER_CRITICAL)
@@ -46,22 +47,14 @@ def unread_by_go(s: Outline) -> str | None:
         return f"cannot read a critical {' '.join(wrong)}"
     if len(dict(s.present)) != len(s.present):
         return "cannot read an extension that is there twice"
+    large = [name for name, _ in s.present if any(int(arc) > _GO_LARGEST_ARC for arc in name.split("."))]
+    if large:
+        return f"cannot read an extension's id with so large an arc: {' '.join(large)}"
     value = s.value(CP)
     policies = value.policies if isinstance(value, PoliciesView) else ()
     if len(set(policies)) != len(policies):
         return "cannot read a policy that is there twice"
     return None if s.key_kind else "cannot read a key of this kind"
-
-
-def ids_unread_by_go(s: Outline) -> str | None:
-    """What `parseExtension` refuses: the id of an extension with an arc of more than 31 bits (cryptobyte).
-
-    The provenance extension is one, under 2.25 and a UUID, so this holds for every device certificate of this CA.
-    """
-    large = [
-        dotted for dotted, _ in s.present if any(int(arc) > _GO_LARGEST_ARC for arc in dotted.split("."))
-    ]
-    return f"cannot read the extension's id {' '.join(large)}" if large else None
 
 
 def unverified_by_go(s: Outline, *tolerated: str) -> str | None:

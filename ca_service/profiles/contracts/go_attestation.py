@@ -14,7 +14,6 @@ from ca_service.profiles.contracts.common import (
     TPM_NAME,
     X509_V3,
     attributes,
-    ids_unread_by_go,
     unread_by_go,
     unverified_by_go,
 )
@@ -48,12 +47,6 @@ _TPM_SPECIFICATION = "2.23.133.2.16"
 def _readable(s: Outline) -> str | None:
     """`ParseEKCertificate`, and the start of `ToEKCertificate`: Go must read it, and its key."""
     return unread_by_go(s)
-
-
-@GO_ATTESTATION.steady_rule("object-identifiers", *EKS)
-def _object_identifiers(s: Outline) -> str | None:
-    """`ParseEKCertificate`: as `readable`, and no certificate of ours passes."""
-    return ids_unread_by_go(s)
 
 
 @GO_ATTESTATION.steady_rule("critical", *EKS, required=EKS)

@@ -13,7 +13,6 @@ from ca_service.profiles.contracts.common import (
     EKS,
     IDEVIDS,
     attributes,
-    ids_unread_by_go,
     signature_unknown_to_go,
     unread_by_go,
     unverified_by_go,
@@ -30,12 +29,6 @@ _COMMON_NAME = "2.5.4.3"
 def _readable(s: Outline) -> str | None:
     """`Plugin.Attest` and `verifyDevIDResidency`: Go must read both certificates."""
     return unread_by_go(s)
-
-
-@SPIRE.steady_rule("object-identifiers", *EKS, *IDEVIDS)
-def _object_identifiers(s: Outline) -> str | None:
-    """`Plugin.Attest` and `verifyDevIDResidency`: as `readable`, and no certificate of ours passes."""
-    return ids_unread_by_go(s)
 
 
 @SPIRE.steady_rule("signature", *EKS, *IDEVIDS, required=(*EKS, *IDEVIDS))

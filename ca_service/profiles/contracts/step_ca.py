@@ -15,7 +15,6 @@ from ca_service.profiles.contracts.common import (
     WEBAUTHN,
     X509_V3,
     attributes,
-    ids_unread_by_go,
     signature_unknown_to_go,
     unread_by_go,
     unverified_by_go,
@@ -41,12 +40,6 @@ _AIK_PURPOSE = "2.23.133.8.3"
 def _readable(s: Outline) -> str | None:
     """`doTPMAttestationFormat`: Go must read the first certificate of `x5c`."""
     return unread_by_go(s)
-
-
-@STEP_CA.steady_rule("object-identifiers", *IAKS)
-def _object_identifiers(s: Outline) -> str | None:
-    """`doTPMAttestationFormat`: as `readable`, and no certificate of ours passes."""
-    return ids_unread_by_go(s)
 
 
 @STEP_CA.steady_rule("signature", *IAKS, required=WEBAUTHN)

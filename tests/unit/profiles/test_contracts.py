@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ca_service.judgment import BadRequest, Verdict
-from ca_service.profiles import CONTRACTS, DEVICE_LIFETIME, assemble, contract_report, key_kind, lint
+from ca_service.profiles import CONTRACTS, DEVICE_LIFETIME, assemble, contract_report, key_kind, lint, oids
 from ca_service.profiles.contract import ContractSubject
 from ca_service.profiles.reader_cryptography import read
 from ca_service.profiles.rules import RULES, rules_for
@@ -257,9 +257,6 @@ BY_KEY = {
     "compat.keylime.public-area": ("idevid", {"RSA-3072"}),
     "compat.spire.ek-template": ("ek", {"P-256", "P-384", "P-521", "RSA-3072"}),
     "compat.spire.devid-agent": ("idevid", set(KINDS)),
-    "compat.spire.object-identifiers": ("idevid", set(KINDS)),
-    "compat.step-ca.object-identifiers": ("iak-webauthn", set(KINDS)),
-    "compat.go-attestation.object-identifiers": ("ek", set(KINDS)),
     "compat.hirs.ek-rsa": ("ek", {"P-256", "P-384", "P-521", "RSA-3072"}),
     "compat.keylime.tenant-algorithms": ("ek", {"P-384", "P-521", "RSA-3072"}),
     "compat.spire.ek-rsa": ("ek", {"P-256", "P-384", "P-521"}),
@@ -291,17 +288,24 @@ def test_a_rule_about_the_kind_of_key(make, rule):
 
 @pytest.mark.parametrize(("consumer", "profile", "kind"), GO)
 def test_go_reads_no_large_arc(make, consumer, profile, kind):
-    """The provenance extension has one; without it there would be nothing wrong."""
-    rule = BY_ID[f"compat.{consumer}.object-identifiers"]
+    rule = BY_ID[f"compat.{consumer}.readable"]
     view = read(der_of(make(profile, kind)))
-    finding = rule.judge(ContractSubject(profile, view, 1000))
-    assert (finding.verdict, PROVENANCE in finding.reason) == (Verdict.FAILED, True)
-    without = with_extension(view, PROVENANCE)
-    assert rule.judge(ContractSubject(profile, without, 1000)).verdict is Verdict.PASSED
     for arc, verdict in ((2**31 - 1, Verdict.PASSED), (2**31, Verdict.FAILED)):
-        one = replace(without.extensions[0], id=f"2.25.{arc}")
-        other = replace(without, extensions=(*without.extensions, one))
+        one = replace(view.extensions[0], id=f"2.25.{arc}")
+        other = replace(view, extensions=(*view.extensions, one))
         assert rule.judge(ContractSubject(profile, other, 1000)).verdict is verdict
+
+
+@pytest.mark.parametrize(("consumer", "profile", "kind"), GO)
+def test_what_was_issued_up_to_release_0_5_go_does_not_read(make, consumer, profile, kind):
+    rule = BY_ID[f"compat.{consumer}.readable"]
+    view = read(der_of(make(profile, kind)))
+    former = oids.PROVENANCE_BEFORE_0_6.dotted_string
+    extensions = (replace(e, id=former) if e.id == PROVENANCE else e for e in view.extensions)
+    old = replace(view, extensions=tuple(extensions))
+    finding = rule.judge(ContractSubject(profile, old, 1000))
+    assert (finding.verdict, former in finding.reason) == (Verdict.FAILED, True)
+    assert old.of_today() == view
 
 
 @pytest.mark.parametrize(("profile", "limit"), [("ek", 2048), ("iak", 1536), ("idevid", 1536)])
@@ -357,12 +361,11 @@ def test_a_report_tells_all_that_a_consumer_looked_at(make):
     (other,) = (one for one in contract_report(make("iak", "P-384")) if one.consumer == "keylime")
     assert (other.passed, other.failed) == (True, ())
     assert not reports["spire"].passed
-    words = ("object-identifiers", "ek-rsa", "ek-template")
+    words = ("ek-rsa", "ek-template")
     assert reports["spire"].failed == tuple(f"compat.spire.{word}" for word in words)
     looked = [finding.rule.removeprefix("compat.spire.") for finding in reports["spire"].trace.findings]
     assert looked == [
         "readable",
-        "object-identifiers",
         "signature",
         "ek-rsa",
         "ek-template",

@@ -4,7 +4,6 @@ Each says of a certificate what a cell of the table in docs/consumers.md says: `
 `NOT_FOR_IT` if the program is not asked about such a certificate.
 """
 
-import functools
 import json
 import re
 import subprocess
@@ -284,7 +283,7 @@ class CertTool:
         chain = files.put("chain-of-one.pem", pem if is_ca else pem + files.ca(issuer).read_bytes())
         if lists is None:
             lists = [files.every.lists["root", 0]]
-            if isinstance(one, Issued) and not is_ca and (named := self._named(one)):
+            if isinstance(one, Issued) and not is_ca and (named := self.named_list(one)):
                 lists.append(named)
         path = files.put("lists-of-one.pem", b"".join(map(list_pem, lists)))
         words = ["certtool", "--verify", "--verify-profile", "medium", "--infile", chain, "--load-crl", path]
@@ -294,7 +293,7 @@ class CertTool:
         found = re.findall(r"NOT trusted\. *(.*)", done.stdout)
         return refused(" ".join(dict.fromkeys(part.strip() for part in found)) or done.stdout)
 
-    def _named(self, one: Issued) -> bytes | None:
+    def named_list(self, one: Issued) -> bytes | None:
         """The list that a certificate names; a responder's names none."""
         try:
             points = one.certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
@@ -409,28 +408,6 @@ class PkiLint:
         if bool(code) != bool(findings):
             raise AssertionError(said)
         return refused(", ".join(dict.fromkeys(findings))) if findings else PASS
-
-
-@functools.cache
-def _base128(number: int) -> bytes:
-    digits = [number & 0x7F]
-    while number := number >> 7:
-        digits.append(0x80 | number & 0x7F)
-    return bytes(reversed(digits))
-
-
-def with_short_arcs(der: bytes, oid: x509.ObjectIdentifier) -> bytes:
-    """The certificate with another object identifier of the same length in the place of one; its signature is broken.
-
-    The other one has small arcs only, so that a reader which does not take large ones can be asked about the rest.
-    """
-    first, second, *others = (int(arc) for arc in oid.dotted_string.split("."))
-    content = b"".join(map(_base128, (40 * first + second, *others)))
-    short = _base128(40 * first + second) + bytes(1 + i % 100 for i in range(len(content) - 2))
-    old = bytes([6, len(content)]) + content
-    if der.count(old) != 1:
-        raise ValueError("the object identifier does not stand there once")
-    return der.replace(old, bytes([6, len(content)]) + short.ljust(len(content), b"\1"))
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class Candidate:
 
 def _view(der: bytes) -> CertificateView | None:
     try:
-        return read(der)
+        return read(der).of_today()
     except UNREADABLE:
         return None
 

@@ -134,7 +134,7 @@ def test_openssl_prints_every_profile(cas, make_ek, make_devid, make_webauthn, e
     last = [
         "Authority Information Access",
         "CRL Distribution Points",
-        "2.25.141280512164668854563368337367618201297",
+        "1.2.840.113556.1.8000.2554.22.90.55.20305.39874.4691.1706394",
     ]
     san, policies, purposes = "Subject Alternative Name", "Certificate Policies", "Extended Key Usage"
     middle = {
@@ -256,7 +256,7 @@ def test_its_slot_is_filled_as_that_of_the_others(make_webauthn):
 
 def provenance_of(draft):
     _, extensions = second_reading(draft)
-    return extensions["2.25.141280512164668854563368337367618201297"]["extn_value"].contents
+    return extensions["1.2.840.113556.1.8000.2554.22.90.55.20305.39874.4691.1706394"]["extn_value"].contents
 
 
 def test_a_provenance_without_a_grant_is_version_2(make_ek, ephemeral, provenance):
@@ -305,7 +305,7 @@ def test_every_leaf_says_where_it_comes_from(which, make_ek, make_devid, cas, pr
     assert [p["distribution_point"] for p in points] == [[f"http://ca.example.org/crl/{skid}/0.crl"]]
     assert tbs["validity"]["not_after"].dump() == b"\x18\x0f99991231235959Z"
     assert tbs["validity"]["not_before"].dump() == b"\x17\x0d260801120000Z"
-    origin = extensions["2.25.141280512164668854563368337367618201297"]
+    origin = extensions["1.2.840.113556.1.8000.2554.22.90.55.20305.39874.4691.1706394"]
     assert not origin["critical"].native
     value = core.Sequence.load(origin["extn_value"].contents)
     assert value[3].native == provenance.resource

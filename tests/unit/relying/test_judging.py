@@ -28,7 +28,7 @@ from ca_service.profiles import EPHEMERAL_LIMIT, Validity, draft_issuing
 from ca_service.profiles.structures import ProvenanceValue, encode
 
 KINDS = ("ek", "iak", "idevid")
-PROVENANCE = "2.25.141280512164668854563368337367618201297"
+PROVENANCE = "1.2.840.113556.1.8000.2554.22.90.55.20305.39874.4691.1706394"
 CDP, AKI, SAN, EKU, BC = "2.5.29.31", "2.5.29.35", "2.5.29.17", "2.5.29.37", "2.5.29.19"
 USAGE = x509.KeyUsage(
     digital_signature=True,

@@ -425,7 +425,10 @@ class TestGuest:
         first.tool("tpm2_flushcontext -t")
         first.tool("tpm2_readpublic -c 0x81000001")
         first.tool("tpm2_nvdefine 0x01800001 -s 8 -a ownerread|ownerwrite")
-        first.tool("tpm2_nvundefine 0x01800001")
+        # In the very words that do nothing to the index of a certificate.
+        first.keep("junk", b"junk")
+        first.tool("tpm2_nvwrite 0x01800001 -C o -i junk")
+        first.tool("tpm2_nvundefine 0x01800001 -C o")
         first.tool("tpm2_evictcontrol -C o -c 0x81000001")
 
     def test_no_password_stands_between_the_guest_and_its_hierarchies(self, first):

@@ -36,8 +36,10 @@ SUBJECT_DIRECTORY_ATTRIBUTES = ObjectIdentifier("2.5.29.9")
 """id-ce-subjectDirectoryAttributes (RFC 5280, section 4.2.1.8)."""
 
 PROVENANCE = ObjectIdentifier("1.2.840.113556.1.8000.2554.22.90.55.20305.39874.4691.1706394")
-"""This CA's provenance extension: the UUID 0016005a-0037-4f51-9bc2-0012531a099a in small pieces, under the arc that
-Microsoft keeps for such ids and that needs no registration (ADR 19)."""
-PROVENANCE_BEFORE_0_6 = ObjectIdentifier("2.25.141280512164668854563368337367618201297")
-"""The same extension in certificates of releases up to 0.5: the UUID 6a49a30b-7600-42d3-a846-fe64e90ea6d1 as one number
-(ITU-T X.667). Many programs read no id with so large a number."""
+"""This CA's provenance extension: the UUID 0016005a-0037-4f51-9bc2-0012531a099a in seven parts, in the arc in which
+Microsoft lets everybody name things by a UUID without registration. It was drawn so that its parts are short. In the
+arc for whole UUIDs (2.25, ITU-T X.667) it would be one number of 128 bits, and GnuTLS and Go read no certificate in
+which a number of more than 32 bits stands."""
+
+FORMER_PROVENANCE = ObjectIdentifier("2.25.141280512164668854563368337367618201297")
+"""The same extension in certificates of releases up to 0.5."""

@@ -45,7 +45,7 @@ _HARDWARE_MODULE_NAME = "1.3.6.1.5.5.7.8.4"
 _PERMANENT_IDENTIFIER = "1.3.6.1.5.5.7.8.3"
 _SERIAL_NUMBER = "2.5.4.5"
 _PROVENANCE = "1.2.840.113556.1.8000.2554.22.90.55.20305.39874.4691.1706394"
-_PROVENANCE_BEFORE_0_6 = "2.25.141280512164668854563368337367618201297"
+_FORMER_PROVENANCE = "2.25.141280512164668854563368337367618201297"
 
 
 _TEXT, _BYTES = "text", "bytes"
@@ -324,6 +324,6 @@ _OWN: Final[dict[str, Callable[[bytes], ExtensionValue]]] = {
     "2.5.29.14": _octets,
     "2.5.29.17": _alternative_names,
     _PROVENANCE: _provenance,
-    _PROVENANCE_BEFORE_0_6: _provenance,
+    _FORMER_PROVENANCE: _provenance,
 }
 """Extensions that are new in nearly every certificate: their few parts are taken out one by one."""

@@ -269,7 +269,7 @@ def _own(value: x509.UnrecognizedExtension) -> ExtensionValue:
         return SpecificationView(
             attributes.specification.type.dotted_string, spec.family, spec.level, spec.revision
         )
-    if value.oid in (oids.PROVENANCE, oids.PROVENANCE_BEFORE_0_6):
+    if value.oid in (oids.PROVENANCE, oids.FORMER_PROVENANCE):
         return _provenance(value.value)
     return value.value
 

@@ -17,6 +17,7 @@ CDP, AIA, PROVENANCE = "2.5.29.31", "1.3.6.1.5.5.7.1.1", oids.PROVENANCE.dotted_
 _PROVENANCE_BEFORE_0_6 = oids.PROVENANCE_BEFORE_0_6.dotted_string
 NO_CHECK = "1.3.6.1.5.5.7.48.1.5"
 """Ids of the extensions that the profiles have."""
+_FORMER_PROVENANCE = oids.FORMER_PROVENANCE.dotted_string
 
 Attribute = tuple[str, str]
 """Dotted attribute type and its text."""
@@ -167,6 +168,16 @@ class CertificateView:
     def extension(self, dotted: str) -> ExtensionView | None:
         """The extension of that id, if it is there."""
         return self._by_id.get(dotted)
+
+    def of_today(self) -> "CertificateView":
+        """The view of a certificate of an earlier release as today's would be: the provenance under its present id.
+
+        For those who judge what was issued. What is about to be issued must have the present one itself.
+        """
+        if self.extension(_FORMER_PROVENANCE) is None or self.extension(PROVENANCE) is not None:
+            return self
+        renamed = [replace(e, id=PROVENANCE) if e.id == _FORMER_PROVENANCE else e for e in self.extensions]
+        return replace(self, extensions=tuple(renamed))
 
     @cached_property
     def _by_id(self) -> Mapping[str, ExtensionView]:

@@ -4,7 +4,6 @@ Each says of a certificate what a cell of the table in docs/consumers.md says: `
 `NOT_FOR_IT` if the program is not asked about such a certificate.
 """
 
-import functools
 import json
 import re
 import subprocess
@@ -285,7 +284,7 @@ class CertTool:
         chain = files.put("chain-of-one.pem", pem if is_ca else pem + files.ca(issuer).read_bytes())
         if lists is None:
             lists = [files.every.lists["root", 0]]
-            if isinstance(one, Issued) and not is_ca and (named := self._named(one)):
+            if isinstance(one, Issued) and not is_ca and (named := self.named_list(one)):
                 lists.append(named)
         path = files.put("lists-of-one.pem", b"".join(map(list_pem, lists)))
         words = ["certtool", "--verify", "--verify-profile", "medium", "--infile", chain, "--load-crl", path]
@@ -295,7 +294,7 @@ class CertTool:
         found = re.findall(r"NOT trusted\. *(.*)", done.stdout)
         return refused(" ".join(dict.fromkeys(part.strip() for part in found)) or done.stdout)
 
-    def _named(self, one: Issued) -> bytes | None:
+    def named_list(self, one: Issued) -> bytes | None:
         """The list that a certificate names; a responder's names none."""
         try:
             points = one.certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
@@ -410,19 +409,6 @@ class PkiLint:
         if bool(code) != bool(findings):
             raise AssertionError(said)
         return refused(", ".join(dict.fromkeys(findings))) if findings else PASS
-
-
-@functools.cache
-def with_another_id(der: bytes, old: x509.ObjectIdentifier, new: x509.ObjectIdentifier) -> bytes:
-    """The certificate with another extension id in the place of one; its signature does not hold any more."""
-    certificate = asn1_x509.Certificate.load(der)
-    for extension in certificate["tbs_certificate"]["extensions"]:
-        if extension["extn_id"].dotted == old.dotted_string:
-            extension["extn_id"] = new.dotted_string
-    changed: bytes = certificate.dump(force=True)
-    if changed == der:
-        raise ValueError("the object identifier does not stand there")
-    return changed
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,9 @@ class Machine:
     def file(self, name_: str) -> bytes:
         return (self._folder / name_).read_bytes()
 
+    def keep(self, name_: str, data: bytes) -> None:
+        (self._folder / name_).write_bytes(data)
+
     def public(self, one: Issued) -> bytes:
         """TPMT_PUBLIC of the key that the TPM has for a certificate."""
         keys = self.tpm.keys
@@ -133,9 +136,8 @@ class Machine:
 
     def fetch(self) -> None:
         """``tpm2_getekcertificate``: RSA first, then ECC, as far as they are there."""
-        names = [
-            _FETCHED[one.template] for one in self.held if one.template in _FETCHED and one.profile == "ek"
-        ]
+        held = [ek.template for ek in self.tpm.keys.eks]
+        names = [kind for id_, kind in _FETCHED.items() if id_ in held]
         self.tool("tpm2_getekcertificate -X", *(word for n in names for word in ("-o", f"{n}.der")))
 
     def iak_name(self) -> bytes:
@@ -146,7 +148,7 @@ class Machine:
 
     def credential(self, ek: str, to: bytes) -> bytes:
         """``tpm2_makecredential`` outside the TPM to a Name, ``tpm2_activatecredential`` by the persistent keys."""
-        (self._folder / "secret").write_bytes(_SECRET)
+        self.keep("secret", _SECRET)
         made = run(
             "tpm2_makecredential", "-T", "none", "-u", "ek.pub", "-s", "secret", "-n", to.hex(),
             "-o", "credential", folder=self._folder,
@@ -156,7 +158,7 @@ class Machine:
         chosen, iak = template(Role.EK, ek), template(Role.IAK, self.tpm.keys.iak.template)
         branches = devid_branches(Role.IAK, iak.name_alg)
         for number, branch in enumerate(branches):
-            (self._folder / f"branch-{number}").write_bytes(branch)
+            self.keep(f"branch-{number}", branch)
         with self._session(iak.name_alg) as admin:
             self.tool(f"tpm2_policycommandcode -S {admin} TPM2_CC_ActivateCredential")
             files = ",".join(f"branch-{number}" for number in range(len(branches)))
@@ -207,7 +209,7 @@ class Machine:
         with suppress(ToolFailed):
             self.quote(one)
         # TPMT_SIGNATURE: scheme, hash, and a sized signature (Part 2, section 11.3.1).
-        (self._folder / "plain.sig").write_bytes(self.file("quote.sig")[6:])
+        self.keep("plain.sig", self.file("quote.sig")[6:])
         words = f"openssl dgst -{template(Role.IAK, one.template).name_alg} -sigopt rsa_padding_mode:pss"
         words += " -verify key.pem -signature plain.sig quote.msg"
         return run(*words.split(), folder=self._folder).stdout.strip()
@@ -217,7 +219,7 @@ class Machine:
         chosen = template(Role.IDEVID, one.template)
         self.read_back(one)
         self._certified_key(one)
-        (self._folder / "message").write_bytes(_SECRET)
+        self.keep("message", _SECRET)
         scheme = "ecdsa" if chosen.kind == "ecc" else "rsassa"
         words = f"tpm2_sign -c 0x{chosen.persistent:08x} -g {chosen.name_alg} -s {scheme} -f plain"
         self.tool(f"{words} -o message.sig message")
@@ -228,7 +230,7 @@ class Machine:
 
     def _certified_key(self, one: Issued) -> None:
         pem = one.certificate.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        (self._folder / "key.pem").write_bytes(pem)
+        self.keep("key.pem", pem)
 
     def _is_certified(self, one: Issued, public: bytes) -> None:
         _same(parse_public(public).public_key(), one.certificate.public_key(), "the certified key")
@@ -270,7 +272,7 @@ class Machine:
     def _unchangeable(self, one: Issued) -> Iterator[str]:
         """What the owner of the guest may do to the NV index, and should not."""
         index = f"0x{template(one.role, one.template).nv_index:08x}"
-        (self._folder / "junk").write_bytes(b"junk")
+        self.keep("junk", b"junk")
         for words in (f"tpm2_nvwrite {index} -C o -i junk", f"tpm2_nvundefine {index} -C o"):
             with suppress(ToolFailed):
                 self.tool(words)

@@ -256,9 +256,7 @@ def test_its_slot_is_filled_as_that_of_the_others(make_webauthn):
 
 def provenance_of(draft):
     _, extensions = second_reading(draft)
-    return extensions["1.2.840.113556.1.8000.2554.22.90.55.20305.39874.4691.1706394"][
-        "extn_value"
-    ].contents
+    return extensions["1.2.840.113556.1.8000.2554.22.90.55.20305.39874.4691.1706394"]["extn_value"].contents
 
 
 def test_a_provenance_without_a_grant_is_version_2(make_ek, ephemeral, provenance):

@@ -33,6 +33,7 @@ from ca_service.profiles import (
 from ca_service.profiles.extensions import provenance_extension
 from ca_service.profiles.lint import READABLE, READERS_AGREE
 from ca_service.profiles.rules import RULES
+from ca_service.profiles.structures import assemble
 from ca_service.profiles.view import AIA, AKI, BC, CDP, CP, EKU, KU, NO_CHECK, PROVENANCE, SAN, SDA, SKI
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role
@@ -442,6 +443,15 @@ def a_purpose_is_there(draft, changed, cas):
 def an_unknown_extension(draft, changed, cas):
     unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
     return changed(draft, extensions={"1.2.3.4": unknown})
+
+
+@mutation("lint.extension-set", *DEVICES)
+def a_provenance_under_its_former_id(draft, changed, cas):
+    """What the readers of releases up to 0.5 have taken, and no Go program can read."""
+    signed = x509.load_der_x509_certificate(assemble(draft.tbs, bytes.fromhex("3006020101020101")))
+    old = signed.extensions.get_extension_for_oid(oids.PROVENANCE).value
+    former = x509.UnrecognizedExtension(oids.FORMER_PROVENANCE, old.value)
+    return changed(draft, extensions={PROVENANCE: None, former.oid.dotted_string: former})
 
 
 @mutation("compat.go-attestation.tpm-name", "ek")

@@ -4,16 +4,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from cryptography import x509
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ca_service.profiles import LintFailed, LintPassed, lint, reader_asn1crypto, reader_cryptography, reading
+from ca_service.profiles import (
+    LintFailed,
+    LintPassed,
+    lint,
+    oids,
+    reader_asn1crypto,
+    reader_cryptography,
+    reading,
+)
 from ca_service.profiles import rules as rules_of_the_lint
 from ca_service.profiles.encoding import der_value
 from ca_service.profiles.outline import STEADY, outline
 from ca_service.profiles.parts import cut
 from ca_service.profiles.structures import assemble
-from ca_service.profiles.view import AKI, SAN
+from ca_service.profiles.view import AKI, PROVENANCE, SAN
 from vtpm.wire.templates import Role
 
 KINDS = ("RSA-2048", "RSA-3072", "P-256", "P-384", "P-521")
@@ -210,3 +219,22 @@ def test_an_extension_that_stands_twice_is_not_read(drafts):
     assert reading.read_by_parts(draft.tbs) is not None  # each of them is known
     assert reading.read_by_parts(tbs) is None
     assert judged(replace(draft, tbs=tbs), issuer).refusal.rule == "lint.readable"
+
+
+def test_both_readers_know_the_provenance_under_its_former_id(drafts, changed):
+    """As of today it is the same certificate; what has both ids stays as it is."""
+    former = oids.FORMER_PROVENANCE.dotted_string
+    for draft, issuer in drafts:
+        if issuer is None or draft.profile == "issuing-ca":
+            continue
+        first, _ = whole(draft.tbs)
+        own = first.extension(PROVENANCE)
+        extension = x509.UnrecognizedExtension(oids.FORMER_PROVENANCE, own.der)
+        renamed = changed(draft, extensions={PROVENANCE: None, former: extension})
+        seen, also = whole(renamed.tbs)
+        assert seen == also
+        assert seen.extension(former).value == own.value
+        assert seen.of_today().extension(PROVENANCE) == own
+        assert first.of_today() == first
+        both, _ = whole(changed(draft, extensions={former: extension}).tbs)
+        assert both.of_today() == both

@@ -14,7 +14,6 @@ from ca_service.profiles import oids
 AKI, SKI, KU, BC = "2.5.29.35", "2.5.29.14", "2.5.29.15", "2.5.29.19"
 SAN, EKU, SDA, CP = "2.5.29.17", "2.5.29.37", "2.5.29.9", "2.5.29.32"
 CDP, AIA, PROVENANCE = "2.5.29.31", "1.3.6.1.5.5.7.1.1", oids.PROVENANCE.dotted_string
-_PROVENANCE_BEFORE_0_6 = oids.PROVENANCE_BEFORE_0_6.dotted_string
 NO_CHECK = "1.3.6.1.5.5.7.48.1.5"
 """Ids of the extensions that the profiles have."""
 _FORMER_PROVENANCE = oids.FORMER_PROVENANCE.dotted_string
@@ -182,15 +181,3 @@ class CertificateView:
     @cached_property
     def _by_id(self) -> Mapping[str, ExtensionView]:
         return {e.id: e for e in reversed(self.extensions)}  # of several of one id the first counts
-
-    def of_today(self) -> "CertificateView":
-        """What a certificate of a release up to 0.5 says, with the provenance under the id that it has since.
-
-        For those who judge certificates that were issued once. Whoever issues one must not look through this.
-        """
-        return replace(
-            self,
-            extensions=tuple(
-                replace(e, id=PROVENANCE) if e.id == _PROVENANCE_BEFORE_0_6 else e for e in self.extensions
-            ),
-        )

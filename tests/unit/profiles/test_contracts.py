@@ -300,7 +300,7 @@ def test_go_reads_no_large_arc(make, consumer, profile, kind):
 def test_what_was_issued_up_to_release_0_5_go_does_not_read(make, consumer, profile, kind):
     rule = BY_ID[f"compat.{consumer}.readable"]
     view = read(der_of(make(profile, kind)))
-    former = oids.PROVENANCE_BEFORE_0_6.dotted_string
+    former = oids.FORMER_PROVENANCE.dotted_string
     extensions = (replace(e, id=former) if e.id == PROVENANCE else e for e in view.extensions)
     old = replace(view, extensions=tuple(extensions))
     finding = rule.judge(ContractSubject(profile, old, 1000))

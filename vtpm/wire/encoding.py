@@ -284,17 +284,19 @@ def _is_plain(value: object) -> bool:
         return cast("str", value).isascii()
     if kind is int:
         return abs(cast("int", value)) <= _MAX_SAFE_INTEGER
+    members: Iterable[object]
     if kind is dict:
         names = cast("dict[object, object]", value)
-        if not all([type(name) is str and name.isascii() for name in names]):
-            return False
-        members: Iterable[object] = names.values()
+        for name in names:
+            if type(name) is not str or not name.isascii():
+                return False
+        members = names.values()
     elif kind is list:
         members = cast("list[object]", value)
     else:
         return value is None or value is True or value is False
     # Most members are texts: a call for each would cost as much as to encode it.
-    return all([member.isascii() if type(member) is str else _is_plain(member) for member in members])
+    return all(member.isascii() if type(member) is str else _is_plain(member) for member in members)
 
 
 _ascii_form = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode

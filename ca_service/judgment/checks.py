@@ -124,6 +124,11 @@ class Trace:
     def __add__(self, other: "Trace") -> "Trace":
         return Trace(self.findings + other.findings)
 
+    @classmethod
+    def joined(cls, traces: Iterable["Trace"]) -> "Trace":
+        """The findings of all of them, in their order."""
+        return cls(tuple([finding for trace in traces for finding in trace.findings]))
+
     def to_json(self) -> list[dict[str, str]]:
         """The findings as plain values, for storage and `decision show`."""
         return [

@@ -76,7 +76,11 @@ class Rule:
     def judge(self, subject: LintSubject) -> Finding:
         """Look at the subject."""
         wrong = self.problem(subject)
-        return passed(self) if wrong is None else failed(self, wrong)
+        return self._content if wrong is None else failed(self, wrong)
+
+    @cached_property
+    def _content(self) -> Finding:
+        return passed(self)
 
 
 @dataclass(frozen=True)

@@ -295,8 +295,10 @@ def _is_plain(value: object) -> bool:
         members = cast("list[object]", value)
     else:
         return value is None or value is True or value is False
-    # Most members are texts: a call for each would cost as much as to encode it.
-    return all(member.isascii() if type(member) is str else _is_plain(member) for member in members)
+    for member in members:  # noqa: SIM110 - a call for each member, most are texts, would cost as much as to encode it
+        if not (member.isascii() if type(member) is str else _is_plain(member)):
+            return False
+    return True
 
 
 _ascii_form = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode

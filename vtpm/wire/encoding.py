@@ -357,10 +357,12 @@ class Members:
 
     def value(self, name: str) -> object:
         """The member as it stands; raises `WireError` if it is missing."""
-        if name not in self._values:
-            raise WireError(self.at(name), "is missing")
+        try:
+            value = self._values[name]
+        except KeyError:
+            raise WireError(self.at(name), "is missing") from None
         self._left.discard(name)
-        return self._values[name]
+        return value
 
     def text(self, name: str, *, least: int = 1, most: int = 1024) -> str:
         """A string of printable ASCII, `least` to `most` characters long."""
@@ -369,7 +371,7 @@ class Members:
             raise WireError(self.at(name), "must be a string")
         if not least <= len(value) <= most:
             raise WireError(self.at(name), f"must be {least} to {most} characters long, is {len(value)}")
-        if not (value.isascii() and (value.isprintable() or not value)):
+        if not (value.isascii() and value.isprintable()):
             raise WireError(self.at(name), "must be printable ASCII")
         return value
 

@@ -42,7 +42,7 @@ def elements(contents: bytes) -> list[bytes]:
 
 
 def values(contents: bytes) -> list[Value]:
-    """As `elements`, each value opened: for who looks inside of them anyway."""
+    """As `elements`, with each value opened: for whoever looks inside them anyway."""
     found = []
     while contents:
         *_, header, inner, trailer = parser.parse(contents)

@@ -7,9 +7,9 @@ every other hash of RFC 6962 folds out of them.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
+from vtpm.wire.lazy import cached_property
 from vtpm.wire.merkle import (
     EMPTY_ROOT,
     HASH_SIZE,

@@ -251,8 +251,10 @@ class Judge:
         snp = self.evidence(submission, at)
         about_launch, about_rest = launch_checks(policy, self.mode), checks(policy, self.mode)
         known = self._standing(submission, snp, about_launch, about_rest)
-        trace = self._judge_all(known, "profile", profile_checks(data.profile), data)
-        trace += self._judge_all(known, "configuration", CONFIGURATION, snp)
+        found = [
+            self._judge_all(known, "profile", profile_checks(data.profile), data),
+            self._judge_all(known, "configuration", CONFIGURATION, snp),
+        ]
         if data.grant is not None and data.kbs is not None:
             grant = GrantEvidence(
                 grant=data.grant,
@@ -261,12 +263,12 @@ class Judge:
                 store_key_id="" if data.store is None else data.store.key_id,
                 at=at,
             )
-            trace += self._judge_all(known, "grant", applicable(GRANT_CHECKS, data), grant)
-            trace += self._judge_ear(submission, data.grant, policy, at)
+            found.append(self._judge_all(known, "grant", applicable(GRANT_CHECKS, data), grant))
+            found.append(self._judge_ear(submission, data.grant, policy, at))
         facts = self._facts(submission, snp, at)
-        trace += self._judge_launch(policy, about_launch, facts.launch)
+        found.append(self._judge_launch(policy, about_launch, facts.launch))
         if policy is not None:
-            trace += self._judge_all(known, "policy", applicable(about_rest, data), facts)
+            found.append(self._judge_all(known, "policy", applicable(about_rest, data), facts))
         sent = submission.request.certify
         tpm = TpmEvidence(
             statement=data.tpm,
@@ -274,10 +276,10 @@ class Judge:
             attest=sent.attest if sent else None,
             signature=sent.signature if sent else None,
         )
-        trace += self._judge_all(known, "keys", KEY_CHECKS, tpm)
+        found.append(self._judge_all(known, "keys", KEY_CHECKS, tpm))
         if certify or sent is not None:
-            trace += self._judge_all(known, "certify", CERTIFY_CHECKS, tpm)
-        return trace
+            found.append(self._judge_all(known, "certify", CERTIFY_CHECKS, tpm))
+        return Trace.joined(found)
 
     def _judge_launch(
         self, policy: Policy | None, checks_: Sequence[Check[LaunchFacts]], facts: LaunchFacts

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from operator import is_
 from typing import Final, Self, TypeVar, cast
 
@@ -14,6 +14,7 @@ from vtpm.wire import certtable
 from vtpm.wire.ear import EarToken
 from vtpm.wire.enrollment import EnrollmentRequest
 from vtpm.wire.errors import WireError
+from vtpm.wire.lazy import cached_property
 from vtpm.wire.report import Report
 from vtpm.wire.templates import name
 

@@ -7,12 +7,17 @@ never raises for bad evidence. Nothing is admitted that no check looked at: an e
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii
+from operator import attrgetter
 from typing import Any, Final, Protocol, TypeVar
+
+from vtpm.wire.lazy import cached_property
 
 _quoted = encode_basestring_ascii
 """A string as JSON, in ASCII: what `json.dumps` does with it, without the way there."""
+
+_verdict = attrgetter("verdict")
 
 T_contra = TypeVar("T_contra", contravariant=True)
 T = TypeVar("T")
@@ -108,10 +113,8 @@ class Trace:
     @cached_property
     def refusal(self) -> Finding | None:
         """The first finding that says no, if any does."""
-        for finding in self.findings:
-            if finding.verdict is Verdict.FAILED:
-                return finding
-        return None
+        verdicts = list(map(_verdict, self.findings))
+        return self.findings[verdicts.index(Verdict.FAILED)] if Verdict.FAILED in verdicts else None
 
     @property
     def admitted(self) -> bool:
@@ -120,6 +123,11 @@ class Trace:
 
     def __add__(self, other: "Trace") -> "Trace":
         return Trace(self.findings + other.findings)
+
+    @classmethod
+    def joined(cls, traces: Iterable["Trace"]) -> "Trace":
+        """The findings of all of them, in their order."""
+        return cls(tuple([finding for trace in traces for finding in trace.findings]))
 
     def to_json(self) -> list[dict[str, str]]:
         """The findings as plain values, for storage and `decision show`."""

@@ -1,11 +1,11 @@
 """What a consumer's contract looks at."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from ca_service.profiles.model import Profile
 from ca_service.profiles.outline import Outline, outline
 from ca_service.profiles.view import SAN, CertificateView, ExtensionValue, GeneralNameView
+from vtpm.wire.lazy import cached_property
 
 _SPKI_HEADS = {
     "RSA-2048": "30820122300d06092a864886f70d01010105000382010f003082010a0282010100",

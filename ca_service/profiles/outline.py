@@ -5,7 +5,6 @@ else, so what they find is a function of it, and may be remembered by it.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 from ca_service.profiles.model import CaRole, Content, IssuerInfo, Profile
@@ -21,6 +20,7 @@ from ca_service.profiles.view import (
     ExtensionValue,
     ExtensionView,
 )
+from vtpm.wire.lazy import cached_property
 from vtpm.wire.templates import Role
 
 STEADY: Final = frozenset({AKI, KU, BC, EKU, SDA, CP, AIA})

@@ -11,6 +11,7 @@ from typing import NamedTuple
 _SEQUENCE, _EXTENSIONS = 0x30, 0xA3
 _TAG_GOES_ON = 0x1F
 _LONG_FORM = 0x80
+_CUT_OFF = "ends before its contents"
 
 
 class Parts(NamedTuple):
@@ -49,9 +50,16 @@ def cut(tbs: bytes) -> Parts:
 
 def _walk(data: bytes, start: int) -> list[bytes]:
     """The values from an offset to the end."""
-    values = []
-    while start < len(data):
-        _, end = _extent(data, start)
+    values, size = [], len(data)
+    while start < size:
+        first = start + 2
+        if first > size or data[start + 1] >= _LONG_FORM or data[start] & _TAG_GOES_ON == _TAG_GOES_ON:
+            _, end = _extent(data, start)
+        else:
+            # Most values are short.
+            end = first + data[start + 1]
+            if end > size:
+                raise ValueError(_CUT_OFF)
         values.append(data[start:end])
         start = end
     return values
@@ -70,5 +78,5 @@ def _extent(data: bytes, start: int) -> tuple[int, int]:
         if size < _LONG_FORM or size >> (8 * (octets - 1)) == 0:
             raise ValueError("has a length that is not in its shortest form")
     if first + size > len(data):
-        raise ValueError("ends before its contents")
+        raise ValueError(_CUT_OFF)
     return first, first + size

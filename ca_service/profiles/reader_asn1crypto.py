@@ -12,7 +12,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from asn1crypto import core
 from asn1crypto import x509 as asn1
 
-from ca_service.profiles.containers import elements, inside
+from ca_service.profiles.containers import Value, elements, inside, values
 from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
     AccessView,
@@ -139,8 +139,8 @@ def read_serial(tbs: bytes, parts: Parts) -> int:
 @_as_documented
 def read_name(der: bytes) -> NameView:
     """Read a name alone; raises as `read`."""
-    rdns = elements(inside(der, _SEQUENCE))
-    return NameView(der, tuple(tuple(map(_attribute, elements(inside(rdn, _SET)))) for rdn in rdns))
+    rdns = values(inside(der, _SEQUENCE))
+    return NameView(der, tuple(tuple(map(_attribute, values(rdn.inside(_SET)))) for rdn in rdns))
 
 
 @_as_documented
@@ -157,9 +157,9 @@ def read_validity(der: bytes) -> tuple[datetime, datetime]:
 @_as_documented
 def read_extension(der: bytes) -> ExtensionView:
     """Read an extension alone; raises as `read`."""
-    oid, *mark, octets = elements(inside(der, _SEQUENCE))
-    dotted, contents = _dotted(oid), inside(octets, _OCTETS)
-    if mark not in ([], [_TRUE]):
+    oid, *mark, octets = values(inside(der, _SEQUENCE))
+    dotted, contents = _dotted(oid.der), octets.inside(_OCTETS)
+    if [value.der for value in mark] not in ([], [_TRUE]):
         raise ValueError("criticality is stated by TRUE alone")
     own = _OWN.get(dotted)
     value = _value(asn1.Extension.load(der, strict=True)) if own is None else own(contents)
@@ -194,16 +194,16 @@ def _octets(der: bytes) -> bytes:
     return inside(der, _OCTETS)
 
 
-def _text(der: bytes) -> str:
-    return inside(der, _UTF8).decode("utf-8")
+def _text(value: Value) -> str:
+    return value.inside(_UTF8).decode("utf-8")
 
 
-def _attribute(der: bytes) -> Attribute:
-    kind, value = elements(inside(der, _SEQUENCE))
-    if _dotted(kind) == _SERIAL_NUMBER and value[0] == _PRINTABLE:
+def _attribute(attribute: Value) -> Attribute:
+    kind, value = values(attribute.inside(_SEQUENCE))
+    if value.head == _PRINTABLE and _dotted(kind.der) == _SERIAL_NUMBER:
         # A device's: the one attribute that is new in nearly every certificate.
-        return _SERIAL_NUMBER, inside(value, _PRINTABLE).decode("ascii")
-    return _known_attribute(der)
+        return _SERIAL_NUMBER, value.contents.decode("ascii")
+    return _known_attribute(attribute.der)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -275,26 +275,26 @@ def _alternative_names(der: bytes) -> tuple[GeneralNameView, ...]:
 @lru_cache(maxsize=REMEMBERED)
 def _alternative_name(der: bytes) -> GeneralNameView:
     if der[0] == _EXPLICIT_0:  # otherName; its value is under such a tag again
-        kind, value = elements(inside(der, _EXPLICIT_0))
-        read_value = _OTHER_NAMES.get(_dotted(kind))
+        kind, value = values(inside(der, _EXPLICIT_0))
+        read_value = _OTHER_NAMES.get(_dotted(kind.der))
         if read_value is not None:
-            return read_value(*elements(inside(inside(value, _EXPLICIT_0), _SEQUENCE)))
-        return OtherNameView(_dotted(kind), value)
+            return read_value(*values(inside(value.inside(_EXPLICIT_0), _SEQUENCE)))
+        return OtherNameView(_dotted(kind.der), value.der)
     name = asn1.GeneralName.load(der, strict=True)
     if name.name == "directory_name":
         return read_name(name.chosen.untag().dump())
     return OtherNameView(name.name, str(name.native).encode())
 
 
-def _hardware_module(kind: bytes, serial: bytes) -> HardwareModuleView:
-    return HardwareModuleView(_dotted(kind), _octets(serial))
+def _hardware_module(kind: Value, serial: Value) -> HardwareModuleView:
+    return HardwareModuleView(_dotted(kind.der), serial.inside(_OCTETS))
 
 
-def _permanent_identifier(identifier: bytes, assigner: bytes) -> PermanentIdentifierView:
-    return PermanentIdentifierView(_text(identifier), _dotted(assigner))
+def _permanent_identifier(identifier: Value, assigner: Value) -> PermanentIdentifierView:
+    return PermanentIdentifierView(_text(identifier), _dotted(assigner.der))
 
 
-_OTHER_NAMES: Final[dict[str, Callable[[bytes, bytes], GeneralNameView]]] = {
+_OTHER_NAMES: Final[dict[str, Callable[[Value, Value], GeneralNameView]]] = {
     _HARDWARE_MODULE_NAME: _hardware_module,
     _PERMANENT_IDENTIFIER: _permanent_identifier,
 }
@@ -312,11 +312,11 @@ def _specification(attributes: Any) -> SpecificationView:
 
 
 def _provenance(der: bytes) -> ProvenanceView:
-    version, *stated = elements(inside(der, _SEQUENCE))
-    number = _number(version)
+    version, *stated = values(inside(der, _SEQUENCE))
+    number = _number(version.der)
     members: dict[str, Any] = {"kbs_thumbprint": None, "resource": None, "decision_id": None}
     for (name, form), value in zip(_PROVENANCES[number].items(), stated, strict=True):
-        members[name] = _text(value) if form == _TEXT else _octets(value)
+        members[name] = _text(value) if form == _TEXT else value.inside(_OCTETS)
     return ProvenanceView(version=number, **members)
 
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
@@ -14,6 +13,7 @@ from ca_service.profiles.outline import Outline, outline
 from ca_service.profiles.reader_cryptography import read_key
 from ca_service.profiles.sizes import signed_size
 from ca_service.profiles.view import CertificateView, ExtensionValue
+from vtpm.wire.lazy import cached_property
 
 ALL: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "ocsp", "root-ca", "issuing-ca")
 DEVICES: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid")
@@ -76,7 +76,11 @@ class Rule:
     def judge(self, subject: LintSubject) -> Finding:
         """Look at the subject."""
         wrong = self.problem(subject)
-        return passed(self) if wrong is None else failed(self, wrong)
+        return self._content if wrong is None else failed(self, wrong)
+
+    @cached_property
+    def _content(self) -> Finding:
+        return passed(self)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """What the residency checks look at, and the Names that follow from it."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from ca_service.residency.attest import Attest, Signature
+from vtpm.wire.lazy import cached_property
 from vtpm.wire.runtime_data import TpmStatement
 from vtpm.wire.templates import name
 

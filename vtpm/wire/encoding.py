@@ -284,17 +284,21 @@ def _is_plain(value: object) -> bool:
         return cast("str", value).isascii()
     if kind is int:
         return abs(cast("int", value)) <= _MAX_SAFE_INTEGER
+    members: Iterable[object]
     if kind is dict:
         names = cast("dict[object, object]", value)
-        if not all([type(name) is str and name.isascii() for name in names]):
-            return False
-        members: Iterable[object] = names.values()
+        for name in names:
+            if type(name) is not str or not name.isascii():
+                return False
+        members = names.values()
     elif kind is list:
         members = cast("list[object]", value)
     else:
         return value is None or value is True or value is False
-    # Most members are texts: a call for each would cost as much as to encode it.
-    return all([member.isascii() if type(member) is str else _is_plain(member) for member in members])
+    for member in members:  # noqa: SIM110 - a call for each member, most are texts, would cost as much as to encode it
+        if not (member.isascii() if type(member) is str else _is_plain(member)):
+            return False
+    return True
 
 
 _ascii_form = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
@@ -353,10 +357,12 @@ class Members:
 
     def value(self, name: str) -> object:
         """The member as it stands; raises `WireError` if it is missing."""
-        if name not in self._values:
-            raise WireError(self.at(name), "is missing")
+        try:
+            value = self._values[name]
+        except KeyError:
+            raise WireError(self.at(name), "is missing") from None
         self._left.discard(name)
-        return self._values[name]
+        return value
 
     def text(self, name: str, *, least: int = 1, most: int = 1024) -> str:
         """A string of printable ASCII, `least` to `most` characters long."""
@@ -365,7 +371,7 @@ class Members:
             raise WireError(self.at(name), "must be a string")
         if not least <= len(value) <= most:
             raise WireError(self.at(name), f"must be {least} to {most} characters long, is {len(value)}")
-        if not (value.isascii() and (value.isprintable() or not value)):
+        if not (value.isascii() and value.isprintable()):
             raise WireError(self.at(name), "must be printable ASCII")
         return value
 

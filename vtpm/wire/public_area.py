@@ -6,7 +6,7 @@ section 12.2; Names: Part 1, section 16.
 
 import struct
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from vtpm.wire.curves import P256, P384, P521, Curve
 from vtpm.wire.errors import WireError
+from vtpm.wire.lazy import cached_property
 from vtpm.wire.policy_digests import HASH_ALGORITHMS, digest
 
 MAX_PUBLIC = 1024

@@ -9,10 +9,10 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from typing import Any, Final, Self
 
 from vtpm.wire.errors import WireError
+from vtpm.wire.lazy import cached_property
 
 REPORT_SIZE: Final = 1184
 """Bytes of a whole report."""

@@ -3,7 +3,7 @@
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -18,6 +18,7 @@ from ca_service.evidence.snp.crl import Crl
 from ca_service.evidence.snp.leaf import Leaf
 from ca_service.evidence.snp.roots import Root
 from vtpm.wire.certtable import CertKind
+from vtpm.wire.lazy import cached_property
 from vtpm.wire.report import CPUID_SINCE, Product, Report
 
 SIGNING_KEYS: Final = {0: CertKind.VCEK, 1: CertKind.VLEK}

@@ -5,10 +5,10 @@ The sentence for the requester never tells what is on the allow-list; what was e
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Final, Generic, Protocol, TypeVar
 
 from ca_service.policy.judging.facts import LaunchFacts
+from vtpm.wire.lazy import cached_property
 
 NOT_STATED = "the policy does not say"
 """What the operator reads where a document leaves a question open."""

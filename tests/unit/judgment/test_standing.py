@@ -91,7 +91,7 @@ def known_after(check):
     """Whether a standing keeps what the check found: then another check of the list's place is not asked."""
     known = Standing()
     known.judge_all("list", (check,), 0)
-    return known._lists["list"]._trace is not None
+    return not known._lists["list"]._again
 
 
 def test_a_finding_is_json_text_of_its_own():

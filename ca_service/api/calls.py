@@ -89,7 +89,6 @@ class Call:
 
     def on(self, blueprint: Blueprint) -> Callable[[View], View]:
         """Put a view behind this call. `chosen_form` tells it which form the client wants."""
-
         offered = self.offered
         varies = len(offered) > 1
 

@@ -1,7 +1,8 @@
 """The application factory."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from http import HTTPStatus
+from typing import Any
 
 from flask import Flask, Response, g, request
 
@@ -26,7 +27,11 @@ _ALWAYS = ("/healthz", "/metrics", DOCUMENT.rule)
 
 
 class _Application(Flask):
-    """Flask, with an answer to OPTIONS that has no content and says so."""
+    """Flask, with an answer to OPTIONS that has no content and says so, and without coroutines."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Flask asks this before each call of a view or hook, and looks whether it is a coroutine; none of ours is."""
+        return func
 
     def make_default_options_response(self) -> Response:
         """Say which methods there are."""

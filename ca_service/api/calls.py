@@ -89,14 +89,16 @@ class Call:
 
     def on(self, blueprint: Blueprint) -> Callable[[View], View]:
         """Put a view behind this call. `chosen_form` tells it which form the client wants."""
+        offered = self.offered
+        varies = len(offered) > 1
 
         def add(view: View) -> View:
             @wraps(view)
             def checked(**named: Any) -> Response:
                 if self.takes:
                     check_content(request, self.takes, needed=self.needed)
-                g.varies = len(self.offered) > 1
-                g.form = chosen(request, self.offered) if self.strict else self.offered[0]
+                g.varies = varies
+                g.form = chosen(request, offered) if self.strict else offered[0]
                 return view(**named)
 
             options: dict[str, Any] = {"defaults": dict(self.defaults)} if self.defaults else {}

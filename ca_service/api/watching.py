@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 
 import structlog
@@ -83,9 +84,11 @@ def count_kds(tally: Tally) -> Callable[[bool], None]:
 
 def route_of(rule: object) -> str:
     """A URL rule as a label: ``/v1/enrollments/{enrollment_id}``; `OTHER` for none."""
-    if rule is None:
-        return OTHER
-    text = str(rule)
+    return OTHER if rule is None else _route(str(rule))
+
+
+@lru_cache(maxsize=256)
+def _route(text: str) -> str:
     while "<" in text:
         before, _, rest = text.partition("<")
         inner, _, after = rest.partition(">")
@@ -101,10 +104,9 @@ def watch(app: Flask, tally: Tally, budget: LineBudget) -> None:
         g.begun = time.monotonic()
         g.request_id = secrets.token_hex(8)
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=g.request_id)
         # By who asks and not by what for: over TCP, anybody may ask for an operation.
-        if not request.environ.get(OPERATOR):
-            structlog.contextvars.bind_contextvars(**{UNPROVEN: True})
+        marks = {} if request.environ.get(OPERATOR) else {UNPROVEN: True}
+        structlog.contextvars.bind_contextvars(request_id=g.request_id, **marks)
 
     @app.after_request
     def end(response: Response) -> Response:

@@ -157,6 +157,7 @@ class Activation:
 
     def _refuse(self, row: EnrollmentRow, decision: Decision) -> Refused:
         """End the enrolment by a decision of its own."""
+        decision.write_out()
         with self._desk.store.write() as tx:
             keep_and_log(self._desk, tx, decision)
             tx.enrollments.move(

@@ -176,6 +176,7 @@ def _refuse(desk: Desk, decision: Decision) -> Reply | None:
     if decision.trace.refusal is None:
         raise VtpmCaError("an admission is no refusal", code="internal")
     error = refused(decision.trace.refusal, decision.id)
+    decision.write_out()
     with desk.store.write() as tx:
         if desk.view(tx, decision.submission, decision.at, decision.view) != decision.view:
             return None
@@ -187,6 +188,7 @@ def _challenge(desk: Desk, decision: Decision) -> Reply | None:
     """Admit a TPM that gets certificates if it answers; it reserves nothing meanwhile."""
     enrollment_id, expires = desk.new_id(), decision.at + desk.limits.pending_lifetime
     reply = Reply(CREATED, _challenges(desk, decision.submission, enrollment_id, expires))
+    decision.write_out()
     with desk.store.write() as tx:
         if desk.view(tx, decision.submission, decision.at, decision.view) != decision.view:
             return None
@@ -201,6 +203,7 @@ def _return_known(desk: Desk, decision: Decision) -> Reply | None:
     enrollment_id, facts = desk.new_id(), decision.view.facts
     if facts is None:
         raise VtpmCaError("a known TPM has no claim", code="internal")
+    decision.write_out()
     with desk.store.write() as tx:
         if desk.view(tx, decision.submission, decision.at, decision.view) != decision.view:
             return None

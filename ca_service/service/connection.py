@@ -8,6 +8,7 @@ import struct
 from collections import deque
 from collections.abc import Iterable
 from enum import Enum, auto
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ca_service.service.answer import Client
@@ -191,6 +192,7 @@ def _why(error: OSError | ValueError) -> str:
     return f"tls-{reason or 'closed'}".replace("_", "-").lower()
 
 
+@lru_cache(maxsize=1024)
 def client_of(host: str) -> str:
     """Whom an address counts for: an IPv4 address, or the /64 of an IPv6 address, for one host has all of that."""
     address = ipaddress.ip_address(host.partition("%")[0])

@@ -16,6 +16,18 @@ _SHOWN_EVERY_S = 60.0
 _log = structlog.get_logger(__name__)
 
 
+def _waits(patience: Patience) -> dict[Phase, float]:
+    """How long a phase may last, in seconds; that of a connection that has asked before."""
+    return {
+        Phase.SHAKING: patience.first,
+        Phase.IDLE: patience.idle,
+        Phase.READING: patience.request,
+        Phase.WORKING: float("inf"),
+        Phase.WRITING: patience.answer,
+        Phase.LINGERING: patience.linger,
+    }
+
+
 class Crew:
     """Threads that take jobs one after the other. They are this listener's alone, so none waits for another's clients.
 
@@ -61,28 +73,22 @@ class Gate:
         self.pauses = 0
         self.again_at: float | None = None
         self.patience = listener.patience
+        self._waits = _waits(listener.patience)
         self._by_client: dict[str, dict[Connection, None]] = {}
         self._turned_away: Counter[str] = Counter()
         self._shown_at = 0.0
 
     def hurry(self, now: float) -> None:
         """From now on nobody is waited for who has not begun to ask, and for others not long."""
-        self.patience = IN_A_HURRY
+        self.patience, self._waits = IN_A_HURRY, _waits(IN_A_HURRY)
         for connection in self.waiting:
             connection.since = now
             connection.deadline = min(connection.deadline, self._deadline(connection))
 
     def _deadline(self, connection: Connection) -> float:
-        patience: Patience = self.patience
-        wait = {
-            Phase.SHAKING: patience.first,
-            Phase.IDLE: patience.idle if connection.served else patience.first,
-            Phase.READING: patience.request,
-            Phase.WORKING: float("inf"),
-            Phase.WRITING: patience.answer,
-            Phase.LINGERING: patience.linger,
-        }
-        return connection.since + wait[connection.phase]
+        if connection.phase is Phase.IDLE and not connection.served:
+            return connection.since + self.patience.first
+        return connection.since + self._waits[connection.phase]
 
     def add(self, connection: Connection) -> None:
         """A new connection."""

@@ -34,7 +34,8 @@ class Turns:
         self._file = os.memfd_create("vtpm-ca turns", os.MFD_CLOEXEC)
         self._over = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         for number in (self._file, self._over):
-            weakref.finalize(self, os.close, number)
+            # At the end of the process the kernel closes them, not before its last thread has given its turn back.
+            weakref.finalize(self, os.close, number).atexit = False
 
     def take(self, seconds: float) -> bool:
         """Wait for a turn; says whether it came within the time. If so, `give` must follow."""

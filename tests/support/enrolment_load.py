@@ -2,7 +2,7 @@
 
 TPMs are `enrollment_world.SoftTpm`s; `Machine` is one VM with its TPM, resource and secret. `Client` enrols machines
 one after the other over kept-alive connections, from an address of its own in 127.0.0.0/8, and fails over between the
-CA's nodes. `Load` is several clients as threads, `LoadProcess` the same in a process of its own.
+CA's nodes. `Load` is several clients as threads.
 
 What the clients received is in a `Record`: one JSON object a line, written before the client acts on it.
 """
@@ -13,7 +13,6 @@ import hashlib
 import http.client
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import socket
@@ -519,37 +518,6 @@ class Load:
         return self.join(seconds)
 
 
-class LoadProcess:
-    """A `Load` in a process of its own, which ends when all machines are enrolled; `join` gives its figures."""
-
-    def __init__(
-        self,
-        bases: Sequence[str],
-        record: Path,
-        work: Sequence[Machine],
-        clients: int,
-        habits: Habits = Habits(),
-        seed: int = 0,
-    ) -> None:
-        fork = multiprocessing.get_context("fork")
-        self._near, far = fork.Pipe(duplex=False)
-        self.process = fork.Process(target=self._run, args=(far, bases, record, work, clients, habits, seed))
-        self.process.start()
-        far.close()
-
-    @staticmethod
-    def _run(pipe, bases, record, work, clients, habits, seed) -> None:
-        figures = Load(bases, Record(record), work, clients, habits, seed).start().join(3600)
-        pipe.send(figures)
-
-    def join(self, seconds: float) -> Figures:
-        """Wait for its end."""
-        assert self._near.poll(seconds), "the load did not end in time"
-        figures = self._near.recv()
-        self.process.join(seconds)
-        return figures
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -557,6 +525,6 @@ def free_port() -> int:
 
 
 __all__ = [
-    "Caller", "Client", "Figures", "Habits", "Load", "LoadProcess", "Machine", "Record", "Stopped", "Unexpected",
+    "Caller", "Client", "Figures", "Habits", "Load", "Machine", "Record", "Stopped", "Unexpected",
     "free_port", "load_world", "machines", "make_tpms", "read_record", "tpms",
 ]  # fmt: skip

@@ -199,3 +199,15 @@ def test_a_server_has_loaded_all_that_a_request_needs():
         if name not in loaded and not name.startswith(tuple(FOR_COMMANDS))
     }
     assert missing == set()
+
+
+def test_a_server_has_its_tables_ready():
+    program = (
+        "import ca_service.cli.serving as s\n"
+        "from ca_service.policy.document.tables import Document\n"
+        "before = Document.__pydantic_complete__\n"
+        "s.load_everything()\n"
+        "print(before, Document.__pydantic_complete__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -101,15 +101,16 @@ def run(directory: Path, operation: str, **arguments: object) -> Any:
     if not os.path.isfile(directory / FACTS_FILE):  # noqa: PTH113 - a Path would raise what `open_public` words
         open_public(directory)
     given = {name: value for name, value in arguments.items() if value is not None}
-    deadline = time.monotonic() + PATIENCE_S
+    public, deadline = None, time.monotonic() + PATIENCE_S
     while True:
         try:
             return ask_server(directory, operation, given)
         except NoServer:
             pass
+        # Only now: whom a server answers needs nothing of what follows.
         from ca_service.cli.direct import perform_here
 
-        public = open_public(directory)
+        public = public or open_public(directory)
         try:
             with exclusive(directory):
                 return perform_here(public, operation, given)

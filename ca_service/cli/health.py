@@ -202,8 +202,6 @@ class _Database:
     """The CA's database, opened when somebody first looks; what keeps it from being opened is found out once."""
 
     def __init__(self, directory: Path) -> None:
-        from ca_service.store import Store
-
         self._directory = directory
         self._store: Store | None = None
         self._failure: VtpmCaError | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from ca_service.cli.loading import load
+from ca_service.cli.loading import collect_as_usual, collect_rarely, load
 from ca_service.cli.options import directory_option
 from ca_service.cli.output import OutputLost, printable
 from ca_service.judgment import Unavailable, VtpmCaError
@@ -124,9 +124,11 @@ def main() -> None:
     # A dump of memory would hold every key that was unsealed; what runs below inherits this.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _hold_standard_streams()
+    collect_rarely()
     try:
         code = _run()
     finally:
+        collect_as_usual()
         _settle_output()
     sys.exit(code)
 

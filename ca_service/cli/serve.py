@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ca_service.cli.loading import load
+from ca_service.cli.loading import collect_as_usual, load
 from ca_service.cli.options import (
     DATABASE_VARIABLE,
     PathName,
@@ -108,6 +108,7 @@ def serve(
         )
         serving.check_place(directory)
         source = opening.result()
+    collect_as_usual()
     serving.run(source, directory, addresses, workers, database, serving.Supply(bundle, kds_url, kds=kds))
 
 

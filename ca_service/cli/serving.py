@@ -31,11 +31,13 @@ from ca_service.operations import (
     database_url,
     ensure_issuers,
     keep_state,
+    load_all,
     open_database,
     perform,
     root_list_warning,
     unanswered,
 )
+from ca_service.policy.document.tables import make_ready
 from ca_service.service import Server, Service, serve_until_told
 from ca_service.store import Store
 
@@ -119,9 +121,16 @@ def run(
             on_end=lambda: remember_at_end(enroller),
             log=ServerLog,
         )
+        load_everything()
         # Workers are forked from here on, and must not inherit a connection to the database.
         store.close()
         serve_until_told(Server(service))
+
+
+def load_everything() -> None:
+    """Load what a request would have to wait for otherwise. Workers that are forked afterwards share it."""
+    load_all()
+    make_ready()
 
 
 def _announce(authority: Authority, addresses: Addresses) -> None:

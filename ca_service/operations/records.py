@@ -1,18 +1,16 @@
-"""What the CA remembers: decisions with their traces, and alarms."""
+"""Listings of what the CA remembers: decisions, and alarms."""
 
 import json
 from collections.abc import Mapping
 
-from ca_service.judgment import NotFound, Record, Unavailable
 from ca_service.operations.context import Json, Operation, OperationContext, instant
-from ca_service.operations.explanation import explained, sources
-from ca_service.operations.recorded import recorded
 from ca_service.operations.tenants import tenants
 from ca_service.store import DecisionRow
 from vtpm.wire.encoding import Members
 
 
-def _decision(row: DecisionRow, context: OperationContext, owners: Mapping[str, str]) -> dict[str, Json]:
+def decision_row(row: DecisionRow, context: OperationContext, owners: Mapping[str, str]) -> dict[str, Json]:
+    """What a listing says about a decision; `owners` are the tenants of the key brokers."""
     return {
         "id": row.id,
         # What a simulation CA decides proves nothing about a processor; no listing of it may look otherwise.
@@ -38,43 +36,7 @@ def list_decisions(context: OperationContext, arguments: Members) -> Json:
     arguments.end()
     with context.store.read() as tx:
         owners = tenants(tx, context.clock())
-        return [_decision(row, context, owners) for row in tx.decisions.latest(limit)]
-
-
-def show_decision(context: OperationContext, arguments: Members) -> Json:
-    """One decision with its whole trace: every check, what it wanted, what it saw, what it said.
-
-    For a refusal also the smallest change of the policy that would have admitted it; for an admission what it rests on.
-    """
-    decision_id = arguments.text("id", most=64)
-    arguments.end()
-    with context.store.read() as tx:
-        row = tx.decisions.get(decision_id)
-        if row is None:
-            raise NotFound("there is no decision with this id")
-        found, owners = sources(tx, row, context.clock()), tenants(tx, context.clock())
-    try:
-        trace = Record.parse(row.trace).trace
-    except ValueError:
-        raise Unavailable(
-            "the decision's trace is damaged; run `vtpm-ca audit verify`", code="store"
-        ) from None
-    return {
-        **_decision(row, context, owners),
-        "policy_digest": row.policy_digest,
-        "evidence_digest": row.evidence_digest,
-        "trace": trace.to_json(),
-        **explained(context.store, found, trace),
-    }
-
-
-def record_decision(context: OperationContext, arguments: Members) -> Json:
-    """One decision with everything that it rests on: what policies are tested with."""
-    decision_id = arguments.text("id", most=64)
-    arguments.end()
-    with context.store.read() as tx:
-        _, found = recorded(tx, decision_id)
-    return found.to_json()
+        return [decision_row(row, context, owners) for row in tx.decisions.latest(limit)]
 
 
 def list_alarms(context: OperationContext, arguments: Members) -> Json:
@@ -96,7 +58,5 @@ def list_alarms(context: OperationContext, arguments: Members) -> Json:
 
 OPERATIONS = (
     Operation("decision-list", list_decisions),
-    Operation("decision-show", show_decision),
-    Operation("decision-record", record_decision),
     Operation("alarm-list", list_alarms),
 )

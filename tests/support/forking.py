@@ -23,6 +23,7 @@ _LATER = {
     CA: (
         "ca_service.cli.serve",
         "ca_service.cli.serving",
+        "everything_loaded",
         "alembic.command",
         "sqlalchemy.dialects.sqlite.pysqlite",
     ),

@@ -190,6 +190,8 @@ def nurse() -> None:
 
     with contextlib.suppress(ImportError):
         import psycopg  # noqa: F401, PLC0415
+    import everything_loaded  # noqa: F401, PLC0415
+
     import ca_service.cli.serving  # noqa: F401, PLC0415
     from ca_service.cli import main  # noqa: PLC0415
     from ca_service.keys import find_passphrase, load_authority  # noqa: PLC0415

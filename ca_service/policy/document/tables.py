@@ -187,6 +187,11 @@ class Document(Table):
     ] = Field(default_factory=list)
 
 
+def make_ready() -> None:
+    """Make the tables ready to read documents, which the first document would have to wait for otherwise."""
+    Document.model_rebuild()
+
+
 def read(text: str) -> tuple[Document, dict[str, object]]:
     """Read a document.
 

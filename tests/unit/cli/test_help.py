@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 import pytest
 
-from ca_service.cli.main import commands
+from ca_service.cli.main import _SHORT_HELPS, commands
+from vtpm.cli.main import _SHORT_HELPS as _VTPM_HELPS
+from vtpm.cli.main import commands as vtpm_tree
 
 LISTED = Path(__file__).with_name("commands.txt").read_text().splitlines()
 
@@ -50,3 +52,12 @@ def test_options_and_arguments_are_explained():
 def test_the_version(here):
     done = here("--version")
     assert (done.code, done.out.split(",")[0]) == (0, "vtpm-ca")
+
+
+@pytest.mark.parametrize(("tree", "short_helps"), [(commands, _SHORT_HELPS), (vtpm_tree, _VTPM_HELPS)])
+def test_the_list_of_commands_says_what_they_say_themselves(tree, short_helps):
+    context = click.Context(tree)
+    said = {
+        name: tree.get_command(context, name).get_short_help_str(110) for name in tree.list_commands(context)
+    }
+    assert short_helps == said

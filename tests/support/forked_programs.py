@@ -1,7 +1,7 @@
 """Programs for a shell's PATH that are forked instead of started, see `forked`.
 
 What the shell starts is a small script that says to the test's process who it is. The program is forked there; its
-arguments, environment, folder, standard streams and exit code are the script's, and it gets the signals that the script gets.
+arguments, environment, folder, standard streams and exit code are the script's, and so are the signals that it gets.
 """
 
 import contextlib

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from longest_first import longest_first
 from remembered_keys import remember_keys
 from remembered_schema import remember_schema
+from remembered_statements import remember_statements
 
 # Where no bytecode is kept, each process compiles anew all that it imports: two thirds of what collecting costs.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -28,6 +29,7 @@ settings.load_profile("suite")
 
 remember_keys()
 remember_schema()
+remember_statements()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -36,7 +36,7 @@ class Programs:
         self._listening.bind(str(self._folder / "s"))
         self._listening.listen(16)
         self._answering: list[threading.Thread] = []
-        self._accepting = threading.Thread(target=self._accept)
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
     def add(
@@ -69,7 +69,7 @@ class Programs:
             except OSError:
                 # `close` has shut it down.
                 return
-            thread = threading.Thread(target=self._answer, args=(asking,))
+            thread = threading.Thread(target=self._answer, args=(asking,), daemon=True)
             self._answering.append(thread)
             thread.start()
 

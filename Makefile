@@ -21,9 +21,10 @@ test: ## run the test suite (everything but the long runs)
 	@scripts/setup dev
 	@.venv/bin/pytest -m "not slow" $(PYTEST)
 
-test-long: ## run the long soak and fuzz runs
+test-long: ## run the long soak and fuzz runs, and each property with all of its examples
 	@scripts/setup dev
 	@.venv/bin/pytest -m slow --timeout=3600
+	@.venv/bin/pytest -m "hypothesis and not slow" --hypothesis-profile=full --timeout=3600
 
 lint: ## ruff, mypy strict, import-linter
 	@scripts/setup dev

@@ -7,12 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 from click.testing import CliRunner
 from forked import DEVICE
 
 from vtpm.cli import attack as module
 from vtpm.cli.attack import attack
 from vtpm.lab.attacks import ATTACKS, Attack, Case, Result, Verdict
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were():
+    """The command silences the logs of its process, and some tests run it in this one."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ To load the programs takes a second or two of a processor, more than most comman
 that has loaded them, and forks one for each command; from then on nothing differs from one that is started by name:
 arguments, environment, working directory and standard streams are its own, and the interpreter ends it. What is about
 the start itself (streams that are closed, other locales, the installed command) is for tests that start it by name.
-What a machine of `vtpm boot` consists of is forked too, see `forked_machine`.
+What a machine of `vtpm boot` consists of is forked too, see `forked_machine`; shells get at it by `forked_programs`.
 """
 
 import contextlib

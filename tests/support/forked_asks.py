@@ -30,6 +30,7 @@ def ask(address: str, name: str, words: list[str]) -> int:
 if __name__ == "__main__":
     code = ask(sys.argv[1], sys.argv[2], sys.argv[3:])
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        for forwarded in FORWARDED:
+            signal.signal(forwarded, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)

@@ -2,7 +2,8 @@
 
 For `vtpm boot` under `Forks`, which has loaded all that processor, host and SVSM load: to start the three by name takes
 ten times what a boot does. They are processes as before: children of the same parent with their own session, streams,
-environment and command line, and they die as before. `tests/unit/lab`, the demo and the README start them by name.
+environment and command line, and they die as before. `tests/unit/lab` starts them by name, and so do demo and
+README in the long runs.
 """
 
 import ctypes

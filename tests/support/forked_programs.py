@@ -1,7 +1,7 @@
 """Programs for a shell's PATH that are forked instead of started, see `forked`.
 
 What the shell starts is a small script that says to the test's process who it is. The program is forked there; its
-arguments, environment, folder, standard streams and exit code are the script's, and it gets the signals that the script gets.
+arguments, environment, folder, standard streams and exit code are the script's, and so are the signals that it gets.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class Programs:
         self._listening.bind(str(self._folder / "s"))
         self._listening.listen(16)
         self._answering: list[threading.Thread] = []
-        self._accepting = threading.Thread(target=self._accept)
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
     def add(
@@ -69,7 +69,7 @@ class Programs:
             except OSError:
                 # `close` has shut it down.
                 return
-            thread = threading.Thread(target=self._answer, args=(asking,))
+            thread = threading.Thread(target=self._answer, args=(asking,), daemon=True)
             self._answering.append(thread)
             thread.start()
 

@@ -6,6 +6,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import signal
 import sys
 from pathlib import Path
@@ -73,6 +74,12 @@ def _load(program: str, loaded: set[str]) -> None:
         return
     for name in (*_LATER[program], *filter(None, [_MAIN.get(program)])):
         importlib.import_module(name)
+    if program == CA:
+        # A command loads no other one; here each comes again and again.
+        for found in pkgutil.iter_modules(
+            importlib.import_module("ca_service.cli").__path__, "ca_service.cli."
+        ):
+            importlib.import_module(found.name)
     if program == DEVICE:
         from forked_machine import fork_machines  # noqa: PLC0415 - for those that need it
 

@@ -5,6 +5,7 @@ The ledger moves on, so a decision keeps this part of it: without it nobody coul
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Self
 
 from ca_service.enrollment.claim import Claim
@@ -94,9 +95,9 @@ class LedgerKnown:
             occupant=None if members.value("occupant") is None else _occupant(members.members("occupant")),
             key_instances=_numbers(members.members("keys")),
             key_id_owner=None if owner is None else (owner[0], owner[1]),
-            standing=frozenset(_texts(members, "standing")),
+            standing=_set(members, "standing"),
             revoked=_texts(members, "revoked"),
-            blocked=frozenset(_texts(members, "blocked")),
+            blocked=_set(members, "blocked"),
         )
         members.end()
         return known
@@ -140,6 +141,13 @@ def _texts(members: Members, name: str, count: int | None = None) -> tuple[str, 
     return tuple(
         Members({"value": value}, path).text("value", least=0, most=_MOST_TEXT) for value, path in array
     )
+
+
+def _set(members: Members, name: str) -> frozenset[str]:
+    texts = _texts(members, name)
+    if any(former >= later for former, later in pairwise(texts)):
+        raise WireError(members.at(name), "must be sorted, and name nothing twice")
+    return frozenset(texts)
 
 
 def _occupant(members: Members) -> Occupant:

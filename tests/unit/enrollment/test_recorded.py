@@ -305,6 +305,16 @@ def test_inputs_come_back_as_they_were_stored(known, mode):
     assert Record.parse(read.text()) == read
 
 
+@pytest.mark.parametrize("member", ["standing", "blocked"])
+@pytest.mark.parametrize("texts", [["", ""], ["b", "a"]])
+def test_a_set_has_one_form(member, texts):
+    """Else two records would be one and the same, and what is read would be written another way."""
+    known = LedgerKnown(("kbs", "resource", ""), None, None, {}, None, frozenset(), (), frozenset())
+    with pytest.raises(WireError, match="sorted") as caught:
+        LedgerKnown.from_json({**known.to_json(), member: texts})
+    assert caught.value.path == member
+
+
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(_known, st.sampled_from(["instance", "number", "occupant", "keys", "key_id_owner", "standing"]), _json)
 def test_other_inputs_are_refused_or_read(known, member, value):

@@ -65,6 +65,7 @@ _SHORT_HELPS = {
     "export": "What consumers of the certificates need.",
     "audit": "The log of decisions and certificates.",
     "evidence": "Judge and show attestation reports.",
+    "quote": "Judge the quotes of certified TPMs.",
     "collateral": "Certificates and revocation lists for judging reports.",
     "db": "The CA's database.",
     "health-check": "Is all well with the CA?",

@@ -25,6 +25,7 @@ _SHORT_HELPS = {
     "boot": (
         "Boot the machine in DIRECTORY (made on first use): attest, open the volume, make or load the TPM, enrol."
     ),
+    "enroll": "Obtain certificates for the vTPM of the VM in which this runs: ephemeral ones.",
     "volume": "CocoonFs volumes: encrypted and authenticated stores, as COCONUT's SVSM has them.",
     "attack": "The attacks that must fail, each an executable scenario on throwaway parties.",
 }

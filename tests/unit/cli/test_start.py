@@ -164,6 +164,9 @@ FOR_COMMANDS = {
     "ca_service.policy.document.examples": "help for those who write a document",
     "ca_service.policy.document.schema": "the same",
     "ca_service.evidence.snp.description": "`vtpm-ca evidence show`",
+    "ca_service.residency.quote": "`vtpm-ca quote verify`",
+    "ca_service.residency.octets": "the same",
+    "ca_service.residency.signature": "the same",
 }
 """Modules of these packages that serve no request."""
 

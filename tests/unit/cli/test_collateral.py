@@ -162,7 +162,7 @@ class TestFetch:
     def test_what_fails_does_not_keep_the_rest_back(self, here, bundle, kds, monkeypatch):
         limits = KdsLimits(pause_s=0.01)
         monkeypatch.setattr(
-            "ca_service.cli.collateral.KdsClient", lambda url, fetch: KdsClient(url, fetch, limits)
+            "ca_service.collateral.kds.KdsClient", lambda url, fetch: KdsClient(url, fetch, limits)
         )
         kds.answers["/vcek/v1/Milan/cert_chain"] = Says(503)
         kds.answers["/vcek/v1/Milan/crl"] = Says(body=CRL.read_bytes())
@@ -273,7 +273,7 @@ def test_a_server_asks_nobody_unless_told_to(here, ca, monkeypatch, words, base)
     monkeypatch.setattr("ca_service.service.server.Server.run", lambda _server: sys.exit(0))
     monkeypatch.setattr("ca_service.cli.serving.Desk", lambda *a, **k: judges.append(a[2]) or Desk(*a, **k))
     monkeypatch.setattr(
-        "ca_service.cli.collateral.KdsClient", lambda url, *a: bases.append(url) or KdsClient(url, *a)
+        "ca_service.collateral.kds.KdsClient", lambda url, *a: bases.append(url) or KdsClient(url, *a)
     )
     assert here("serve", "--dir", ca, *words).code == 0
     assert bases == ([base] if base else [])
@@ -290,7 +290,7 @@ def test_the_commands_of_the_document(here, ca, kds, monkeypatch, tmp_path, mark
     document = (CERTS.parent / "docs" / "collateral.md").read_text()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ca_service.service.server.Server.run", lambda _server: sys.exit(0))
-    monkeypatch.setattr("ca_service.cli.collateral.AMD_KDS", kds.url)
+    monkeypatch.setattr("ca_service.collateral.kds.AMD_KDS", kds.url)
     kds.answers["/vcek/v1/Genoa/crl"] = Says(body=GENOA_CRL.read_bytes())
     vcek = VCEK.read_bytes()
     Path("vcek.der").write_bytes(vcek)

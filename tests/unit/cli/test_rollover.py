@@ -260,7 +260,7 @@ def test_two_that_prepare_at_once_make_one(here, ca, monkeypatch):
     """The second has asked already when the first makes its own."""
 
     def load_root(directory: Path, passphrase: bytes, *rest: object):
-        root = keys.load_root(directory, passphrase, *rest)
+        root = load_as_usual(directory, passphrase, *rest)
         if not made:
             made.extend(
                 keys.prepare_issuing(
@@ -269,8 +269,9 @@ def test_two_that_prepare_at_once_make_one(here, ca, monkeypatch):
             )
         return root
 
+    load_as_usual = keys.load_root
     made: list[keys.PublicIssuer] = []
-    monkeypatch.setattr("ca_service.cli.rollover.load_root", load_root)
+    monkeypatch.setattr("ca_service.keys.load_root", load_root)
     done = here("ca", "prepare", "--dir", ca)
     assert (done.code, done.out) == (1, "")
     assert "meanwhile" in done.err

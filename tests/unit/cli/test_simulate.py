@@ -121,7 +121,7 @@ def test_a_dry_run_changes_nothing(here, ca):
 
 def test_step_by_step(here, ca, monkeypatch):
     """What a step has revoked stays so, whatever becomes of the next; to ask again goes on with the rest."""
-    monkeypatch.setattr("ca_service.cli.simulate.MOST_TPMS", 1)
+    monkeypatch.setattr("ca_service.operations.draft_revocation.MOST_TPMS", 1)
     draft = ca / "draft.toml"
     draft.write_text(draft.read_text().replace('status = "trusted"', 'status = "suspended"'))
     words = ("policy", "simulate", "draft.toml", "--last", "0", "--revoke", "--yes", "--dir", ca)

@@ -12,6 +12,7 @@ from ca_service.evidence.ear import EAR_CHECKS
 from ca_service.evidence.grant import GRANT_CHECKS
 from ca_service.evidence.profiles import profile_checks
 from ca_service.evidence.snp import AUTHENTICITY, CONFIGURATION
+from ca_service.export import quote, relying
 from ca_service.policy import checks, launch_checks, load
 from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS
 from vtpm.lab.attacks import ATTACKS
@@ -51,7 +52,7 @@ def _ca_rules():
         *CERTIFY_CHECKS,
         *KEY_CHECKS,
     )
-    return {check.id for check in registered}
+    return {check.id for check in registered} | {*quote.CHECKS, *relying.CHECKS}
 
 
 @cache

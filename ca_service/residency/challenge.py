@@ -1,8 +1,14 @@
 """TPM2_MakeCredential without a TPM: what only the TPM that holds both EK and IAK can answer."""
 
-from ca_service.residency.credential import make_credential
+from types import SimpleNamespace
+from typing import Any
+
+from tpm2_pytss.utils import make_credential
+
 from vtpm.wire.errors import WireError
-from vtpm.wire.templates import Role, differences, parse_public, templates
+from vtpm.wire.policy_digests import HASH_ALGORITHMS
+from vtpm.wire.public_area import ALG_ECC, ALG_RSA
+from vtpm.wire.templates import PublicArea, Role, differences, parse_public, templates
 
 SECRET_SIZE = 32
 """Bytes of a secret: the most that an EK with SHA-256 as its nameAlg can carry, and enough for the others."""
@@ -35,4 +41,31 @@ def make_challenge(ek_public: bytes, iak_name: bytes, secret: bytes) -> tuple[by
     ek.public_key()
     if all(differences(ek_public, template) for template in templates(Role.EK)):
         raise WireError("ek", "is an instance of no EK template")
-    return make_credential(ek, secret, iak_name)
+    blob, encrypted = make_credential(_as_tpmt_public(ek), secret, iak_name)
+    return blob.marshal(), encrypted.marshal()
+
+
+def _as_tpmt_public(ek: PublicArea) -> Any:
+    """What `make_credential` reads of a TPMT_PUBLIC, under the names that the structure has in tpm2-pytss.
+
+    The fields have been read and judged already; through the C structure each of them would cost as much as all here.
+    """
+    symmetric = SimpleNamespace(
+        algorithm=ek.symmetric.algorithm,
+        mode=SimpleNamespace(sym=ek.symmetric.mode),
+        keyBits=SimpleNamespace(sym=ek.symmetric.bits),
+    )
+    if ek.kind == "rsa":
+        kind, unique = ALG_RSA, SimpleNamespace(rsa=SimpleNamespace(buffer=ek.unique[0]))
+    else:
+        kind, unique = ALG_ECC, SimpleNamespace(ecc=SimpleNamespace(x=ek.unique[0], y=ek.unique[1]))
+    return SimpleNamespace(
+        type=kind,
+        nameAlg=HASH_ALGORITHMS[ek.name_alg],
+        parameters=SimpleNamespace(
+            asymDetail=SimpleNamespace(symmetric=symmetric),
+            rsaDetail=SimpleNamespace(exponent=ek.exponent),
+            eccDetail=SimpleNamespace(curveID=ek.curve),
+        ),
+        unique=unique,
+    )

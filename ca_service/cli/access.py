@@ -3,20 +3,15 @@
 import contextlib
 import fcntl
 import os
-import pwd
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ca_service.cli.channel import NoServer, ask_server
-from ca_service.cli.options import DATABASE_VARIABLE, DIRECTORY_VARIABLE
-from ca_service.judgment import BadRequest, NotFound, Unavailable
+from ca_service.cli.place import open_public
+from ca_service.judgment import Unavailable
 from ca_service.keys.layout import FACTS_FILE
-
-if TYPE_CHECKING:
-    from ca_service.keys import PublicAuthority
 
 PATIENCE_S = 5.0
 """How long a command waits for another process that works on the CA and is not (yet, or any more) a server."""
@@ -26,41 +21,6 @@ _PAUSE_S = 0.1
 
 class Busy(Unavailable):
     """Another process holds the CA's lock."""
-
-
-def now() -> datetime:
-    """The present time, whole seconds, UTC."""
-    return datetime.now(UTC).replace(microsecond=0)
-
-
-def user_name(uid: int) -> str:
-    """Who an operator is, for the record; environment variables have no say in it."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
-
-
-def open_public(directory: Path) -> "PublicAuthority":
-    """The CA's public side; raises `BadRequest` if there is no CA in that directory."""
-    from ca_service.keys import load_public
-
-    try:
-        return load_public(directory)
-    except NotFound as error:
-        raise BadRequest(
-            "",
-            f"{directory} is not the directory of a CA: {error.detail}",
-            code="no-ca",
-            remedy=f"Name it with --dir or {DIRECTORY_VARIABLE}; `vtpm-ca init` makes one.",
-        ) from None
-
-
-def find_database(directory: Path, url: str | None = None) -> str:
-    """The URL of the database to work on: given, from the environment, or the one in the CA's directory."""
-    from ca_service.operations import database_url
-
-    return url or os.environ.get(DATABASE_VARIABLE) or database_url(directory)
 
 
 def server_lock(directory: Path) -> Path:

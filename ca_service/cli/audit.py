@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ca_service.cli.access import open_public
 from ca_service.cli.files import read_bytes
 from ca_service.cli.options import (
     PathName,
@@ -14,6 +13,7 @@ from ca_service.cli.options import (
     with_directory,
 )
 from ca_service.cli.output import echo, show_json, show_rows, with_json
+from ca_service.cli.place import open_public
 from ca_service.judgment import Conflict
 from vtpm.wire.note import MAX_NOTE
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ca_service.cli.access import now, open_public, run, user_name
+from ca_service.cli.access import run
 from ca_service.cli.ek_check import ek_check_config
 from ca_service.cli.files import read_text
 from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
+from ca_service.cli.place import now, open_public, user_name
 from ca_service.judgment import BadRequest, Conflict
 from ca_service.status import REASONS
 

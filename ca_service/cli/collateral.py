@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ca_service.cli.access import now, open_public
 from ca_service.cli.files import read_bytes
 from ca_service.cli.options import (
     DIRECTORY_VARIABLE,
@@ -22,6 +21,7 @@ from ca_service.cli.options import (
     kds_url_option,
 )
 from ca_service.cli.output import echo, show_json, show_rows, with_json
+from ca_service.cli.place import now, open_public
 from ca_service.judgment import BadRequest, Refused, Unavailable
 from vtpm.wire.report import Product
 

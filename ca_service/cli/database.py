@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from ca_service.cli.access import exclusive, find_database, now, open_public
+from ca_service.cli.access import exclusive
 from ca_service.cli.options import with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
+from ca_service.cli.place import find_database, now, open_public
 from ca_service.judgment import BadRequest, Refused
 
 _MAX_CRL = 64 * 1024 * 1024

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ca_service.cli.access import find_database, now, open_public, user_name
 from ca_service.cli.channel import read_facts
 from ca_service.cli.options import DATABASE_VARIABLE
+from ca_service.cli.place import find_database, now, open_public, user_name
 from ca_service.enrollment import Limits
 from ca_service.judgment import Unavailable
 from ca_service.keys import Authority, PublicAuthority, find_passphrase, find_pin, load_authority
@@ -27,12 +27,7 @@ def perform_here(public: PublicAuthority, operation: str, arguments: dict[str, o
     def unlock() -> Authority:
         return load_authority(directory, find_passphrase(os.environ), find_pin(os.environ))
 
-    if read_facts(directory).get("own_database") is False and not os.environ.get(DATABASE_VARIABLE):
-        raise Unavailable(
-            "this CA's server works on another database than the one in the directory",
-            remedy=f"Start the server, or name its database in {DATABASE_VARIABLE}.",
-        )
-    store = open_database(find_database(directory))
+    store = _open_database(directory, f"Start the server, or name its database in {DATABASE_VARIABLE}.")
     try:
         check_not_rolled_back(public, store)
         by = user_name(os.getuid())
@@ -48,14 +43,18 @@ def working_database(directory: Path) -> Iterator[Store]:
     Raises:
         Unavailable: the server works on another one, and nobody says which.
     """
-    if read_facts(directory).get("own_database") is False and not os.environ.get(DATABASE_VARIABLE):
-        raise Unavailable(
-            "this CA's server works on another database than the one in the directory",
-            remedy=f"Name its database in {DATABASE_VARIABLE}.",
-        )
     open_public(directory)
-    store = open_database(find_database(directory))
+    store = _open_database(directory, f"Name its database in {DATABASE_VARIABLE}.")
     try:
         yield store
     finally:
         store.close()
+
+
+def _open_database(directory: Path, remedy: str) -> Store:
+    """The database of the CA, unless its server works on one that only the server's settings name."""
+    if read_facts(directory).get("own_database") is False and not os.environ.get(DATABASE_VARIABLE):
+        raise Unavailable(
+            "this CA's server works on another database than the one in the directory", remedy=remedy
+        )
+    return open_database(find_database(directory))

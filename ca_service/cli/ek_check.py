@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from ca_service.cli.access import open_public, run
+from ca_service.cli.access import run
 from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_json, with_json
+from ca_service.cli.place import open_public
 
 
 @click.command("ek-check-config")

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import click
 
-from ca_service.cli.access import now, open_public
 from ca_service.cli.files import read_text
 from ca_service.cli.options import Moment, PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
+from ca_service.cli.place import now, open_public
 from ca_service.cli.simulate import number, watched
 from ca_service.operations.bounds import MAX_POLICY, SIMULATED_LISTED
 

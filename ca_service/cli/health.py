@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ca_service.cli.access import find_database, now, open_public
 from ca_service.cli.channel import (
     NOT_FOR_YOU,
     NoServer,
@@ -20,6 +19,7 @@ from ca_service.cli.channel import (
 )
 from ca_service.cli.options import DATABASE_VARIABLE, directory_option, find_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
+from ca_service.cli.place import find_database, now, open_public
 from ca_service.judgment import Unavailable, VtpmCaError
 from ca_service.operations.health_model import Status
 from vtpm.wire.errors import WireError

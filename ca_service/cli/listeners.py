@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ca_service.api import Services, Surface, create_app
-from ca_service.cli.access import user_name
 from ca_service.cli.channel import operator_socket
+from ca_service.cli.place import user_name
 from ca_service.judgment import BadRequest
 from ca_service.operations.bounds import MAX_REQUEST
 from ca_service.service import (

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
-from ca_service.cli.access import now, open_public, run
+from ca_service.cli.access import run
 from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
+from ca_service.cli.place import now, open_public
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -14,11 +14,12 @@ from ca_service.api import Operations, Services
 from ca_service.api.journal import configure
 from ca_service.api.tally import Tally
 from ca_service.api.watching import Counted, count_kds
-from ca_service.cli.access import PATIENCE_S, Busy, exclusive, find_database, now, open_public
+from ca_service.cli.access import PATIENCE_S, Busy, exclusive
 from ca_service.cli.channel import MAX_SOCKET_PATH, operator_socket, someone_listens, write_facts
 from ca_service.cli.collateral import bundle_of, supply_of
 from ca_service.cli.listeners import Addresses, listeners_of
 from ca_service.cli.output import echo
+from ca_service.cli.place import find_database, now, open_public
 from ca_service.cli.server_log import ServerLog
 from ca_service.cli.upkeep import remember_at_end, start_upkeep
 from ca_service.enrollment import Desk, Enroller, Judge, Limits, liveness_for

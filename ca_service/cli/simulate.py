@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import click
 
-from ca_service.cli.access import now, open_public, run
+from ca_service.cli.access import run
 from ca_service.cli.files import read_text
 from ca_service.cli.options import Moment, PathName, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
+from ca_service.cli.place import now, open_public
 from ca_service.operations.bounds import MAX_POLICY, REASONS, SIMULATED_DAYS, SIMULATED_LAST, SIMULATED_LISTED
 
 _MOST_LAST: Final = 10_000_000

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ca_service.cli.access import user_name
 from ca_service.cli.channel import operator_socket
+from ca_service.cli.place import user_name
 from ca_service.policy import example_document
 
 RESOURCE = "default/vtpm/guest-a"

@@ -5,6 +5,7 @@ from collections import Counter
 
 import enrollment_world as w
 import pytest
+from cryptography import x509
 from databases import Databases
 from old_releases import Release
 
@@ -13,6 +14,7 @@ from ca_service.enrollment.replay import Outcome
 from ca_service.judgment import Refused
 from ca_service.keys import load_authority, upgrade_directory
 from ca_service.operations.replay import replay_database
+from ca_service.profiles import oids
 from ca_service.store import CertificateState, IssuerState, check_invariants, create_store
 
 _CASES = [
@@ -122,3 +124,18 @@ def test_it_goes_on(ca):
     else:
         old = len(released.rows("decisions"))
         assert outcomes == {Outcome.UNRECORDED: old, Outcome.AGREES: leaves["decision"] - old}
+
+    # Certificates of earlier releases have an id that not everybody reads, and keep it until they are replaced.
+    w.operate(
+        world, store, "instance-reset", kbs="org-kbs", resource="default/vtpm/good", cause="ids", yes=True
+    )
+    replaced = w.issue(world, enroller, released.tpm("good"), released.boot("good"))
+    former, present = (oids.FORMER_PROVENANCE, oids.PROVENANCE)
+    assert {provenance_id(der) for der in released.certificates("good")} == {former}
+    assert {provenance_id(der) for der in (*w.ders(fresh), *w.ders(replaced))} == {present}
+
+
+def provenance_id(der):
+    ids = {extension.oid for extension in x509.load_der_x509_certificate(der).extensions}
+    (found,) = ids & {oids.FORMER_PROVENANCE, oids.PROVENANCE}
+    return found

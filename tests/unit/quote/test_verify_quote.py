@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
@@ -19,7 +20,7 @@ from ca_service.export.quote.pcrs import selection_of
 from ca_service.export.quote.subject import QuoteSubject, read_view
 from ca_service.export.relying import ProvenanceRule
 from ca_service.judgment import BadRequest, Verdict, judge_all
-from ca_service.profiles import Validity, draft_devid, draft_iak_webauthn, new_serial
+from ca_service.profiles import Validity, draft_devid, draft_iak_webauthn, new_serial, oids
 from ca_service.profiles.view import PROVENANCE
 from ca_service.residency.quote import PcrSelection
 from vtpm.wire.templates import Role, name
@@ -332,6 +333,16 @@ class TestCertificates:
         assert scene.verify(iak=iak, idevid=None, rule=rule).admitted
         alone = scene.verify(iak=iak, rule=rule, **NOTHING)
         assert refused_by(alone) == ["relying.provenance-rule"]
+
+    def test_a_certificate_of_an_earlier_release(self, scene):
+        """Its provenance has the former id."""
+        stage = scene.stage
+        value = read_view(stage.iak).extension(PROVENANCE).der
+        former = x509.UnrecognizedExtension(oids.FORMER_PROVENANCE, value)
+        iak = stage.rebuilt(stage.iak, "devid", without=(PROVENANCE,), extra=[(former, False)])
+        verdict = scene.verify(iak=iak, **NOTHING)
+        assert verdict.admitted, verdict.refusal
+        assert verdict.provenance.resource == "default/vtpm/guest-a"
 
     def test_an_iak_certificate_for_webauthn(self, scene):
         """It states the firmware version itself."""

@@ -1,6 +1,5 @@
 """What runs inside a process that forks commands for `forked.Forks`; it may be another Python than the tests'."""
 
-import contextlib
 import ctypes
 import gc
 import importlib
@@ -11,6 +10,8 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+from children import Children
 
 _PR_SET_PDEATHSIG = 1
 
@@ -36,8 +37,7 @@ _LATER = {
 
 def serve() -> None:
     """Serve requests from standard input until it ends; returns in the forked processes too, when theirs is done."""
-    statuses: dict[int, int] = {}
-    begun: list[int] = []
+    children = Children()
     loaded: set[str] = set()
     for line in sys.stdin:
         request = json.loads(line)
@@ -58,15 +58,13 @@ def serve() -> None:
                 else:
                     importlib.import_module(_MAIN[request["program"]]).main()
                 return
-            begun += filter(None, [pid])
+            if pid is not None:
+                children.begun(pid)
             answer = pid
         else:
-            answer = _poll(request["poll"], statuses)
+            answer = children.poll(request["poll"])
         print(json.dumps(answer), flush=True)
-    for pid in begun:
-        if _poll(pid, statuses) is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+    children.kill()
 
 
 def _load(program: str, loaded: set[str]) -> None:
@@ -122,11 +120,3 @@ def _fork(request: dict[str, Any]) -> int:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     return pid
-
-
-def _poll(pid: int, statuses: dict[int, int]) -> int | None:
-    if pid not in statuses:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            statuses[pid] = os.waitstatus_to_exitcode(status)
-    return statuses.get(pid)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from children import Children
 from enrolment_load import free_port
 from remembered_keys import remember_keys
 
@@ -24,7 +25,6 @@ SUPPORT = Path(__file__).parent
 ROOT = SUPPORT.parents[1]
 _PAUSE_S = 0.005
 _PR_SET_PDEATHSIG = 1
-_servers: list[int] = []
 
 
 class Nursery:
@@ -197,28 +197,25 @@ def nurse() -> None:
     from ca_service.keys import find_passphrase, load_authority  # noqa: PLC0415
 
     remember_keys()
-    statuses: dict[int, int] = {}
+    children = Children()
     for line in sys.stdin:
         request = json.loads(line)
         if "warm" in request:
             load_authority(Path(request["warm"]), find_passphrase(os.environ))
             answer: object = True
         elif "start" in request:
-            answer = _fork(main, request["start"], request["log"], request["environment"])
+            answer = pid = _fork(main, request["start"], request["log"], request["environment"])
+            children.begun(pid)
         else:
-            answer = _poll(request["poll"], statuses)
+            answer = children.poll(request["poll"])
         print(json.dumps(answer), flush=True)
     # Whoever asked is gone, perhaps without a word.
-    for pid in _servers:
-        if _poll(pid, statuses) is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+    children.kill()
 
 
 def _fork(main: Callable[[], None], words: Sequence[str], log: str, environment: dict[str, str]) -> int:
     pid = os.fork()
     if pid:
-        _servers.append(pid)
         return pid
     code = 70
     try:
@@ -235,11 +232,3 @@ def _fork(main: Callable[[], None], words: Sequence[str], log: str, environment:
         code = int(end.code or 0)
     finally:
         os._exit(code)
-
-
-def _poll(pid: int, statuses: dict[int, int]) -> int | None:
-    if pid not in statuses:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            statuses[pid] = os.waitstatus_to_exitcode(status)
-    return statuses.get(pid)

@@ -20,6 +20,7 @@ from typing import Literal
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ca_service.export.replacing import replace_file
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.keys import PublicIssuer
 
@@ -216,24 +217,9 @@ def _apply(dest: Path, wanted: dict[str, bytes], report: ExportReport, left_over
         with contextlib.suppress(OSError):
             (dest / name).unlink()
     for name in report.written:
-        _replace(dest / name, wanted[name])
+        replace_file(dest / name, wanted[name], _FILE_MODE)
     for name in report.removed:
         (dest / name).unlink()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write under a name that keylime does not look at, flush, and rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Only a new file: whoever owns the folder may have put a link there.
-        with temporary.open("xb") as file:
-            os.fchmod(file.fileno(), _FILE_MODE)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _content(entry: "os.DirEntry[str] | None") -> bytes | None:

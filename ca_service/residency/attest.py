@@ -21,6 +21,9 @@ from tpm2_pytss import TPMS_ATTEST, TPMT_SIGNATURE, TSS2_Exception
 MAGIC = 0xFF544347
 """TPM_GENERATED_VALUE: restricted keys sign nothing that begins so unless the TPM made it."""
 
+HEAD: Final = 6
+"""Octets of magic and type, with which every TPMS_ATTEST begins."""
+
 ATTEST_CERTIFY = 0x8017
 """TPM_ST_ATTEST_CERTIFY."""
 
@@ -64,6 +67,13 @@ class CertifyInfo:
     qualified_name: bytes
 
 
+def head_of(raw: bytes) -> tuple[int | None, int | None]:
+    """The two fields in front of any TPMS_ATTEST, magic and type; None where the bytes end before them."""
+    magic = int.from_bytes(raw[:4], "big") if len(raw) >= 4 else None  # noqa: PLR2004 - TPM_CONSTANTS32
+    type_ = int.from_bytes(raw[4:HEAD], "big") if len(raw) >= HEAD else None
+    return magic, type_
+
+
 @dataclass(frozen=True)
 class Attest:
     """A TPMS_ATTEST: the bytes, the two fields in front, and the rest if it is a well-formed Certify structure.
@@ -79,8 +89,7 @@ class Attest:
     @classmethod
     def read(cls, raw: bytes) -> Self:
         """Read whatever is there; bytes of another type than Certify never reach the C library."""
-        magic = int.from_bytes(raw[:4], "big") if len(raw) >= 4 else None  # noqa: PLR2004 - TPM_CONSTANTS32
-        type_ = int.from_bytes(raw[4:6], "big") if len(raw) >= 6 else None  # noqa: PLR2004 - then TPM_ST
+        magic, type_ = head_of(raw)
         info = None
         if magic == MAGIC and type_ == ATTEST_CERTIFY:
             info = None if _unmarshal(TPMS_ATTEST, raw) is None else _certify_info(raw)

@@ -7,7 +7,7 @@ Structures: TPM 2.0 Library, Part 2, sections 10.12.12 (TPMS_ATTEST), 10.12.4 (T
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from ca_service.residency.attest import MAGIC
+from ca_service.residency.attest import HEAD, MAGIC, head_of
 from ca_service.residency.octets import Octets
 
 ATTEST_QUOTE: Final = 0x8018
@@ -80,19 +80,11 @@ class Quoted:
     @classmethod
     def read(cls, raw: bytes) -> Self:
         """Read whatever is there; never raises."""
-        head = Octets(raw)
-        try:
-            magic: int | None = head.number(4)
-        except ValueError:
-            return cls(raw, None, None, None)
-        try:
-            type_: int | None = head.number(2)
-        except ValueError:
-            return cls(raw, magic, None, None)
+        magic, type_ = head_of(raw)
         if magic != MAGIC or type_ != ATTEST_QUOTE or len(raw) > MAX_QUOTE:
             return cls(raw, magic, type_, None)
         try:
-            return cls(raw, magic, type_, _quote_info(head))
+            return cls(raw, magic, type_, _quote_info(Octets(raw[HEAD:])))
         except ValueError:
             return cls(raw, magic, type_, None)
 

@@ -5,9 +5,7 @@ list is kept only if its issuer has signed it and it is not older than the one t
 """
 
 import base64
-import contextlib
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,6 +21,7 @@ from cryptography.x509 import ocsp
 from ca_service.export.relying.answers import issuer_hashes
 from ca_service.export.relying.files import LARGEST_FILE, read_lists
 from ca_service.export.relying.lists import RevocationList
+from ca_service.export.replacing import replace_file
 from ca_service.judgment import BadRequest, Unavailable
 
 Fetch = Callable[[str], bytes]
@@ -151,18 +150,8 @@ def _read(der: bytes, issuer: x509.Certificate) -> RevocationList | None:
 
 def _write(path: Path, der: bytes) -> None:
     """Old or new at every moment, also for those who read meanwhile."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("wb") as file:
-                os.fchmod(file.fileno(), _FILE_MODE)
-                file.write(der)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                beside.unlink()
+        replace_file(path, der, _FILE_MODE)
     except OSError as error:
         raise BadRequest(str(path.parent), f"cannot keep revocation lists: {error.strerror}") from None

@@ -30,7 +30,9 @@ NOTHING = dict.fromkeys(("ek", "idevid"))
 
 
 def refused_by(verdict):
-    return [f.rule for f in verdict.trace.findings if f.verdict is Verdict.FAILED]
+    failed = [f.rule for f in verdict.trace.findings if f.verdict is Verdict.FAILED]
+    assert verdict.admitted == (not failed)
+    return failed
 
 
 @pytest.fixture(scope="module")

@@ -56,8 +56,8 @@ def lint(draft: Draft, issuer: IssuerInfo | None) -> LintPassed:
         LintFailed: a rule says no.
     """
     view = _read(draft)
-    trace = judge(LintSubject(draft, view, issuer))
-    if not trace.admitted:
+    trace = judge(LintSubject.of(draft, view, issuer))
+    if trace is not None:
         raise LintFailed(draft.profile, trace)
     if issuer is None:
         if not isinstance(

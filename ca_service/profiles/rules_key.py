@@ -24,12 +24,12 @@ def _key(s: LintSubject) -> str | None:
         key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey = s.content.public_key
     else:
         key = parse_public(s.content.public, "public").public_key()
-    return None if key == s.key else "certifies another key than the one to be certified"
+    return None if key == s.certified else "certifies another key than the one to be certified"
 
 
 @KEYS.rule("key-kind")
 def _key_kind(s: LintSubject) -> str | None:
-    key = s.key
+    key = s.certified
     if isinstance(s.content, CaContent | OcspContent):
         curve, name = ("secp384r1", "P-384") if isinstance(s.content, CaContent) else ("secp256r1", "P-256")
         good = isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == curve
@@ -54,7 +54,7 @@ def _key_usage(s: LintSubject) -> str | None:
     elif isinstance(s.content, DevidContent | OcspContent):
         wanted = {"digital_signature"}
     else:
-        is_rsa = isinstance(s.key, rsa.RSAPublicKey)
+        is_rsa = isinstance(s.certified, rsa.RSAPublicKey)
         wanted = {"key_encipherment"} if is_rsa else {"key_agreement"}
     return differs("keyUsage", frozenset(wanted), s.value(KU))
 

@@ -54,7 +54,7 @@ def forget():
         reading._validity,
         reading._extension,
         reader_cryptography.read_key,
-        rules_of_the_lint._steady_findings,
+        rules_of_the_lint._are_steadily_content,
     ):
         remembered.cache_clear()
 

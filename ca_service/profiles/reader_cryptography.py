@@ -14,13 +14,13 @@ from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.x509.oid import ExtensionOID
 
 from ca_service.profiles import oids, structures
 from ca_service.profiles.contract_subject import key_kind
 from ca_service.profiles.encoding import der_value
 from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
-    SKI,
     AccessView,
     AuthorityKeyView,
     BasicConstraintsView,
@@ -53,9 +53,6 @@ _V3, _ONE, _NOBODY, _NO_BITS = map(bytes.fromhex, ("a003020102", "020101", "3000
 _SOME_TIME = der_value(_SEQUENCE, 2 * (b"\x17\x0d" + b"700101000000Z"))
 _SOME_KEY = der_value(_SEQUENCE, bytes.fromhex("300506032b6570"), _NO_BITS)
 """Stand beside the part that is read alone; they only have to be of the right form."""
-
-_KEY_ID_HEAD = bytes.fromhex("301d0603551d0e0416")
-"""Begins a subjectKeyIdentifier of 20 octets that is not critical."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -142,10 +139,13 @@ def read_validity(der: bytes) -> tuple[datetime, datetime]:
 @_as_documented
 def read_extension(der: bytes) -> ExtensionView:
     """Read an extension alone; raises as `read`."""
-    if der.startswith(_KEY_ID_HEAD):
-        # New in every certificate, and no more than octets within octets.
-        octets = asn1.decode_der(_UncriticalExtension, der).value
-        return ExtensionView(SKI, critical=False, der=octets, value=asn1.decode_der(bytes, octets))
+    try:
+        plain = asn1.decode_der(_UncriticalExtension, der)
+    except ValueError:
+        plain = None
+    own = None if plain is None else _OWN.get(plain.id)
+    if plain is not None and own is not None:
+        return ExtensionView(plain.id.dotted_string, critical=False, der=plain.value, value=own(plain.value))
     (extension,) = _certificate_of(extension=der).extensions
     return _extension(extension)
 
@@ -188,6 +188,8 @@ def _text(value: str | bytes) -> str:
 
 def _value(value: x509.ExtensionType) -> ExtensionValue:  # noqa: C901, PLR0911 - one return per kind of extension
     match value:
+        case x509.SubjectAlternativeName():  # new in nearly every certificate
+            return tuple(_general_name(name) for name in value)
         case x509.BasicConstraints():
             return BasicConstraintsView(value.ca, value.path_length)
         case x509.KeyUsage():
@@ -210,10 +212,8 @@ def _value(value: x509.ExtensionType) -> ExtensionValue:  # noqa: C901, PLR0911 
                 tuple(p.policy_identifier.dotted_string for p in value),
                 any(p.policy_qualifiers is not None for p in value),
             )
-        case x509.SubjectAlternativeName():
-            return tuple(_general_name(name) for name in value)
         case x509.UnrecognizedExtension():
-            return _own(value)
+            return _unrecognized(value)
         case _:
             return value.public_bytes()
 
@@ -262,7 +262,7 @@ def _general_name(name: x509.GeneralName) -> GeneralNameView:
     return OtherNameView(_NAME_KINDS.get(type(name), ""), str(name.value).encode())
 
 
-def _own(value: x509.UnrecognizedExtension) -> ExtensionValue:
+def _unrecognized(value: x509.UnrecognizedExtension) -> ExtensionValue:
     if value.oid == oids.SUBJECT_DIRECTORY_ATTRIBUTES:
         attributes = structures.decode(structures.SubjectDirectoryAttributes, value.value)
         (spec,) = attributes.specification.values.as_list()
@@ -308,3 +308,14 @@ def _brief(der: bytes) -> ProvenanceView:
     return ProvenanceView(
         v.version, v.evidence_profile, v.kbs_thumbprint, None, v.measurement, v.policy_digest, None
     )
+
+
+def _octets(der: bytes) -> bytes:
+    return asn1.decode_der(bytes, der)
+
+
+_OWN: Final[dict[x509.ObjectIdentifier, Callable[[bytes], ExtensionValue]]] = {
+    ExtensionOID.SUBJECT_KEY_IDENTIFIER: _octets,
+    oids.PROVENANCE: _provenance,
+}
+"""Extensions that are new in nearly every certificate, and need no certificate around them to be read."""

@@ -145,10 +145,6 @@ class ExtensionView:
     der: bytes
     value: ExtensionValue
 
-    def __hash__(self) -> int:
-        """By the bytes, which remember their hash; equal views have equal bytes."""
-        return hash(self.der)
-
 
 @dataclass(frozen=True)
 class CertificateView:

@@ -128,10 +128,6 @@ class IssuerInfo:
     shards: int = 1
     ocsp: bool = False
 
-    def __hash__(self) -> int:
-        """By the place, not by the whole certificate: issuers are few, and equality is about all of them."""
-        return hash((self.publication_url, self.role))
-
     @cached_property
     def key_id(self) -> bytes:
         """The issuer's subject key identifier, 20 octets."""

@@ -8,6 +8,7 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from ca_service.judgment import Finding, failed, passed
+from ca_service.profiles import structures
 from ca_service.profiles.contract_subject import ContractSubject
 from ca_service.profiles.model import Content, Draft, EkContent, IssuerInfo, OcspContent, Profile
 from ca_service.profiles.outline import Outline, outline
@@ -51,6 +52,11 @@ class LintSubject(ContractSubject):
     def certified(self) -> PublicKeyTypes:
         """The certified key, as it stands in the bytes."""
         return read_key(self.view.spki)[0]
+
+    @cached_property
+    def key_bits(self) -> bytes:
+        """Its bits in the SubjectPublicKeyInfo: of an elliptic curve the point, of RSA an RSAPublicKey (RFC 8017)."""
+        return structures.decode(structures.PublicKeyInfo, self.view.spki).key.as_bytes()
 
     @cached_property
     def outline(self) -> Outline:

@@ -100,7 +100,7 @@ def _serial(s: LintSubject) -> str | None:
 @FRAME.rule("size")
 def _size(s: LintSubject) -> str | None:
     size = s.size
-    limit = identity_room(s.certified) if s.profile in IDENTITIES else NV_SIZE
+    limit = identity_room(s.key) if s.profile in IDENTITIES else NV_SIZE
     return None if size < limit else f"may become {size} bytes long, must stay below {limit}"
 
 

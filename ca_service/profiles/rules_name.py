@@ -190,4 +190,4 @@ def _wants_room(s: LintSubject) -> bool:
     if isinstance(found, ProvenanceView) and found.resource is None:
         # Two heads of two octets; that of the whole extension and of the sequence may grow as well.
         size += len(origin.resource) + len(origin.decision_id) + _HEADS
-    return size >= identity_room(s.certified)
+    return size >= identity_room(s.key)

@@ -35,17 +35,8 @@ def test_both_refuse_the_same_bytes(contents):
     assert len(fields(contents, *heads)) == len(heads)
     for wrong in (heads[:-1], [*heads, OCTETS]):
         if wrong != heads:
-            with pytest.raises(ValueError, match="has more values|Insufficient data"):
+            with pytest.raises(ValueError, match=r"has more values|Insufficient data"):
                 fields(contents, *wrong)
-
-
-@given(st.binary(min_size=1, max_size=40))
-def test_what_cannot_be_cut_into_elements_has_no_fields(contents):
-    try:
-        elements(contents)
-    except ValueError:
-        with pytest.raises(ValueError, match="Insufficient data|Indefinite|Non-minimal|has "):
-            fields(contents, *contents)
 
 
 def test_another_value_than_the_wanted_one_is_refused():

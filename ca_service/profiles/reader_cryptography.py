@@ -46,6 +46,7 @@ _NAME_KINDS: dict[type[x509.GeneralName], str] = {
     x509.RFC822Name: "rfc822_name",
     x509.UniformResourceIdentifier: "uniform_resource_identifier",
 }
+_DEVICE_NAMES = oids.HARDWARE_MODULE_NAME, oids.PERMANENT_IDENTIFIER
 _ALGORITHMS = {"1.2.840.10045.4.3.3": structures.ECDSA_WITH_SHA384}
 
 _SEQUENCE, _EXTENSIONS = 0x30, 0xA3
@@ -62,6 +63,42 @@ T = TypeVar("T")
 class _UncriticalExtension:
     id: x509.ObjectIdentifier
     value: bytes
+
+
+@asn1.sequence
+class _HardwareName:
+    id: x509.ObjectIdentifier
+    value: Annotated[structures.HardwareModuleName, asn1.Explicit(0)]
+
+
+@asn1.sequence
+class _PermanentName:
+    id: x509.ObjectIdentifier
+    value: Annotated[structures.PermanentIdentifier, asn1.Explicit(0)]
+
+
+@asn1.sequence
+class _DeviceNames:
+    hardware: Annotated[_HardwareName, asn1.Implicit(0)]
+    permanent: Annotated[_PermanentName, asn1.Implicit(0)]
+
+
+@asn1.sequence
+class _CommonName:
+    id: x509.ObjectIdentifier
+    text: str
+
+
+@asn1.sequence
+class _SerialNumber:
+    id: x509.ObjectIdentifier
+    text: asn1.PrintableString
+
+
+@asn1.sequence
+class _DeviceName:
+    common_name: asn1.SetOf[_CommonName]
+    serial_number: asn1.SetOf[_SerialNumber]
 
 
 @asn1.sequence
@@ -126,7 +163,10 @@ def read_serial(tbs: bytes, parts: Parts) -> int:
 @_as_documented
 def read_name(der: bytes) -> NameView:
     """Read a name alone; raises as `read`."""
-    return _name(_certificate_of(subject=der).subject)
+    try:
+        return _device_name(der)
+    except ValueError:
+        return _name(_certificate_of(subject=der).subject)
 
 
 @_as_documented
@@ -141,13 +181,11 @@ def read_extension(der: bytes) -> ExtensionView:
     """Read an extension alone; raises as `read`."""
     try:
         plain = asn1.decode_der(_UncriticalExtension, der)
-    except ValueError:
-        plain = None
-    own = None if plain is None else _OWN.get(plain.id)
-    if plain is not None and own is not None:
-        return ExtensionView(plain.id.dotted_string, critical=False, der=plain.value, value=own(plain.value))
-    (extension,) = _certificate_of(extension=der).extensions
-    return _extension(extension)
+        value = _OWN[plain.id](plain.value)
+    except (ValueError, KeyError):
+        (extension,) = _certificate_of(extension=der).extensions
+        return _extension(extension)
+    return ExtensionView(plain.id.dotted_string, critical=False, der=plain.value, value=value)
 
 
 @lru_cache(maxsize=REMEMBERED_KEYS)
@@ -188,8 +226,6 @@ def _text(value: str | bytes) -> str:
 
 def _value(value: x509.ExtensionType) -> ExtensionValue:  # noqa: C901, PLR0911 - one return per kind of extension
     match value:
-        case x509.SubjectAlternativeName():  # new in nearly every certificate
-            return tuple(_general_name(name) for name in value)
         case x509.BasicConstraints():
             return BasicConstraintsView(value.ca, value.path_length)
         case x509.KeyUsage():
@@ -212,8 +248,10 @@ def _value(value: x509.ExtensionType) -> ExtensionValue:  # noqa: C901, PLR0911 
                 tuple(p.policy_identifier.dotted_string for p in value),
                 any(p.policy_qualifiers is not None for p in value),
             )
+        case x509.SubjectAlternativeName():
+            return tuple(_general_name(name) for name in value)
         case x509.UnrecognizedExtension():
-            return _unrecognized(value)
+            return _own(value)
         case _:
             return value.public_bytes()
 
@@ -262,7 +300,7 @@ def _general_name(name: x509.GeneralName) -> GeneralNameView:
     return OtherNameView(_NAME_KINDS.get(type(name), ""), str(name.value).encode())
 
 
-def _unrecognized(value: x509.UnrecognizedExtension) -> ExtensionValue:
+def _own(value: x509.UnrecognizedExtension) -> ExtensionValue:
     if value.oid == oids.SUBJECT_DIRECTORY_ATTRIBUTES:
         attributes = structures.decode(structures.SubjectDirectoryAttributes, value.value)
         (spec,) = attributes.specification.values.as_list()
@@ -310,12 +348,33 @@ def _brief(der: bytes) -> ProvenanceView:
     )
 
 
+def _device_name(der: bytes) -> NameView:
+    name = asn1.decode_der(_DeviceName, der)
+    (common,), (serial,) = name.common_name.as_list(), name.serial_number.as_list()
+    rdns = ((common.id.dotted_string, common.text),), ((serial.id.dotted_string, serial.text.as_str()),)
+    return NameView(asn1.encode_der(name), rdns)
+
+
+def _device_names(der: bytes) -> tuple[GeneralNameView, ...]:
+    names = asn1.decode_der(_DeviceNames, der)
+    hardware, permanent = names.hardware, names.permanent
+    if (hardware.id, permanent.id) != _DEVICE_NAMES or asn1.encode_der(names) != der:
+        raise ValueError("has other names than a device's")
+    module, identifier = hardware.value, permanent.value
+    return (
+        HardwareModuleView(module.hw_type.dotted_string, module.hw_serial_num),
+        PermanentIdentifierView(identifier.identifier_value, identifier.assigner.dotted_string),
+    )
+
+
 def _octets(der: bytes) -> bytes:
     return asn1.decode_der(bytes, der)
 
 
 _OWN: Final[dict[x509.ObjectIdentifier, Callable[[bytes], ExtensionValue]]] = {
     ExtensionOID.SUBJECT_KEY_IDENTIFIER: _octets,
+    ExtensionOID.SUBJECT_ALTERNATIVE_NAME: _device_names,
     oids.PROVENANCE: _provenance,
 }
-"""Extensions that are new in nearly every certificate, and need no certificate around them to be read."""
+"""Extensions that are new in nearly every certificate, if they are not critical, and have the form of a device's: they
+need no certificate around them to be read, as all others do."""

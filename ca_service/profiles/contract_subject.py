@@ -42,7 +42,7 @@ class ContractSubject:
 
     def value(self, dotted: str) -> ExtensionValue | None:
         """The value of an extension, None if it is not there."""
-        extension = self.view.extension(dotted)
+        extension = self.view.by_id.get(dotted)
         return None if extension is None else extension.value
 
     @cached_property

@@ -36,6 +36,7 @@ from ca_service.profiles import (
     serial_hex,
 )
 from ca_service.store import CertificateRow, CertificateState, Faults, IntentRow, IntentState, Transaction
+from vtpm.wire.lazy import cached_property
 from vtpm.wire.templates import Role
 
 RENEWED = "renewed"
@@ -52,7 +53,7 @@ class Piece:
     token: LintPassed = field(repr=False)
     replaces: str | None
 
-    @property
+    @cached_property
     def serial(self) -> str:
         """The reserved serial number, hex."""
         return serial_hex(self.draft.serial)
@@ -105,21 +106,21 @@ class _Draughtsman:
         return self._piece(key, issuer, draft)
 
     def devid(self, key: KeyClaim, naming: "Piece | CertificateRow") -> Piece:
-        tpm, issuer = self.submission.claims.tpm, self.issuers["devid"]
+        tpm, issuer, role = self.submission.claims.tpm, self.issuers["devid"], Role(key.role)
         common: _DevidArguments = {
             "public": key.public,
             "ek_name": bytes.fromhex(self.facts.claim.keys[0].name),
             "manufacturer": tpm.manufacturer,
             **_naming(naming),
             "serial": self.authority.new_serial(self.entropy),
-            "validity": self.validity(Role(key.role), issuer),
+            "validity": self.validity(role, issuer),
             "issuer": issuer.info,
             "provenance": self.provenance,
         }
         if key.profile == "iak-webauthn":
             draft = draft_iak_webauthn(vendor=tpm.vendor, firmware=tpm.firmware, **common)
         else:
-            draft = draft_devid(Role(key.role), **common)
+            draft = draft_devid(role, **common)
         return self._piece(key, issuer, draft)
 
 

@@ -17,7 +17,7 @@ from ca_service.keys.documents import (
     load_document,
 )
 from ca_service.keys.uri import TokenUri, is_token_uri
-from ca_service.profiles import SIMULATION_MARK, Mode, Validity
+from ca_service.profiles import DEVICE_LIFETIME, SIMULATION_MARK, Mode, Validity
 
 
 class ValidityRule(Strict):
@@ -64,11 +64,8 @@ class ValidityRule(Strict):
 
 
 def _validity(at: datetime, days: int | None, issuer: Validity | None = None) -> Validity:
-    whole = Validity.device_lifetime(at)
-    end = whole.not_after if issuer is None else issuer.not_after
-    if days is None:
-        return Validity(whole.not_before, end)
-    return Validity.bounded(at, days, end)
+    end = DEVICE_LIFETIME if issuer is None else issuer.not_after
+    return Validity.device_lifetime(at, end) if days is None else Validity.bounded(at, days, end)
 
 
 def _token_of(value: str) -> str:

@@ -1,12 +1,14 @@
 """Who can sign in the name of a CA."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca_service.judgment import BadRequest, VtpmCaError
+
+_ECDSA_SHA384: Final = ec.ECDSA(hashes.SHA384())
 
 
 class Signer(Protocol):
@@ -52,7 +54,7 @@ class FileSigner:
 
     def sign(self, data: bytes) -> bytes:
         """ECDSA with SHA-384 over `data`, as DER of an ECDSA-Sig-Value."""
-        return self._private_key.sign(data, ec.ECDSA(hashes.SHA384()))
+        return self._private_key.sign(data, _ECDSA_SHA384)
 
 
 def sign_and_check(signer: Signer, data: bytes) -> bytes:
@@ -63,7 +65,7 @@ def sign_and_check(signer: Signer, data: bytes) -> bytes:
     """
     signature = signer.sign(data)
     try:
-        signer.public_key().verify(signature, data, ec.ECDSA(hashes.SHA384()))
+        signer.public_key().verify(signature, data, _ECDSA_SHA384)
     except InvalidSignature:
         raise VtpmCaError("the CA's signer made a signature that does not verify", code="signer") from None
     return signature

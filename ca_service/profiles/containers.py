@@ -1,34 +1,40 @@
-"""DER containers as `asn1crypto` opens them: for the second reader of certificates and of revocation lists."""
+"""DER containers as `asn1crypto` opens them: for the second reader of certificates and of revocation lists.
 
-from typing import NamedTuple
+Values are asked for by their `head`, the first octet: class, form and tag.
+"""
 
 from asn1crypto import parser
 
 
-class Value(NamedTuple):
-    """One value among others: its first octet, class, form and tag; its contents; and all of it, encoded."""
-
-    head: int
-    contents: bytes
-    der: bytes
-
-    def inside(self, head: int) -> bytes:
-        """As `inside` of the whole."""
-        if self.head != head:
-            raise ValueError(f"has {self.head:02x} in the place of {head:02x}")
-        return self.contents
-
-
-def inside(der: bytes, head: int) -> bytes:
-    """The contents of the one value that the bytes are; `head` is its first octet, class, form and tag.
+def inside(der: bytes, *heads: int) -> bytes:
+    """The contents of the one value that the bytes are; of several heads each is that of the one value in the last.
 
     Raises:
-        ValueError: they are another value, or more or less than one.
+        ValueError: there are other values, or more or less than one.
     """
-    if der[0] != head:
-        raise ValueError(f"has {der[0]:02x} in the place of {head:02x}")
-    contents: bytes = parser.parse(der, strict=True)[4]
-    return contents
+    for head in heads:
+        if der[0] != head:
+            raise _another(der[0], head)
+        der = parser.parse(der, strict=True)[4]
+    return der
+
+
+def fields(contents: bytes, *heads: int) -> list[bytes]:
+    """The contents of the values that stand one after the other, one for each head.
+
+    Raises:
+        ValueError: there are other values, or more or less than the heads.
+    """
+    found = []
+    for head in heads:
+        *_, start, inner, end = parser.parse(contents)
+        if start[0] != head:
+            raise _another(start[0], head)
+        found.append(inner)
+        contents = contents[len(start) + len(inner) + len(end) :]
+    if contents:
+        raise ValueError("has more values than it should")
+    return found
 
 
 def elements(contents: bytes) -> list[bytes]:
@@ -41,12 +47,5 @@ def elements(contents: bytes) -> list[bytes]:
     return found
 
 
-def values(contents: bytes) -> list[Value]:
-    """As `elements`, with each value opened: for whoever looks inside them anyway."""
-    found = []
-    while contents:
-        *_, header, inner, trailer = parser.parse(contents)
-        size = len(header) + len(inner) + len(trailer)
-        found.append(Value(contents[0], inner, contents[:size]))
-        contents = contents[size:]
-    return found
+def _another(found: int, wanted: int) -> ValueError:
+    return ValueError(f"has {found:02x} in the place of {wanted:02x}")

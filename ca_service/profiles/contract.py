@@ -15,7 +15,7 @@ from ca_service.profiles import reader_cryptography, structures
 from ca_service.profiles.contract_subject import ContractSubject
 from ca_service.profiles.model import Draft, Profile
 from ca_service.profiles.outline import Outline
-from ca_service.profiles.rule import AnyRule, LintSubject, Rule, SteadyRule
+from ca_service.profiles.rule import AnyRule, Rule, SteadyRule
 from ca_service.profiles.sizes import LONGEST_SIGNATURE, signed_size
 from ca_service.profiles.view import CP, EKU, CertificateView, PoliciesView
 
@@ -57,11 +57,7 @@ class ContractRule:
         """The rule as the lint judges it before a signature."""
         if self.steady is not None:
             return SteadyRule(self.id, self.required, self.steady)
-
-        def problem(subject: LintSubject) -> str | None:
-            return self.problem(subject.consumers)
-
-        return Rule(self.id, self.required, problem)
+        return Rule(self.id, self.required, self.problem)
 
 
 class ContractBook:

@@ -14,7 +14,7 @@ _SPKI_HEADS = {
     "P-384": "3076301006072a8648ce3d020106052b8104002203620004",
     "P-521": "30819b301006072a8648ce3d020106052b810400230381860004",
 }
-_HEADS = {bytes.fromhex(head): kind for kind, head in _SPKI_HEADS.items()}
+_HEADS = tuple((bytes.fromhex(head), kind) for kind, head in _SPKI_HEADS.items())
 
 
 def key_kind(spki: bytes) -> str:
@@ -23,7 +23,10 @@ def key_kind(spki: bytes) -> str:
     RSA keys are those under rsaEncryption (RFC 3279, section 2.3.1), ECC keys those on named curves with uncompressed
     points (RFC 5480, section 2).
     """
-    return next((kind for head, kind in _HEADS.items() if spki.startswith(head)), "")
+    for head, kind in _HEADS:
+        if spki.startswith(head):
+            return kind
+    return ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class ContractSubject:
 
     def value(self, dotted: str) -> ExtensionValue | None:
         """The value of an extension, None if it is not there."""
-        extension = self.view.extension(dotted)
+        extension = self.view.by_id.get(dotted)
         return None if extension is None else extension.value
 
     @cached_property

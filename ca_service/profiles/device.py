@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ca_service.judgment import BadRequest
 from ca_service.profiles import device_parts as parts
 from ca_service.profiles import oids
+from ca_service.profiles.contract_subject import key_kind
 from ca_service.profiles.encoding import Frame, encoded, tbs_certificate
-from ca_service.profiles.extensions import PublicKey, brief_provenance_extension
+from ca_service.profiles.extensions import brief_provenance_extension
 from ca_service.profiles.model import (
     DevidContent,
     Draft,
@@ -70,11 +70,11 @@ def draft_ek(
     """
     content = EkContent(public, manufacturer, vendor, firmware, spec, serial, validity, provenance)
     area = parse_public(public, "ek.public")
-    key, spki = area.public_key(), area.spki()
+    spki = area.spki()
     extensions = [
         parts.authority_key_id(issuer.key_id),
-        parts.subject_key_id(key, spki),
-        parts.key_usage("key_encipherment" if isinstance(key, rsa.RSAPublicKey) else "key_agreement"),
+        parts.subject_key_id(area),
+        parts.key_usage("key_encipherment" if area.kind == "rsa" else "key_agreement"),
         parts.no_ca(),
         parts.tpm_names(manufacturer, vendor, firmware),
         parts.purpose(oids.EK_CERTIFICATE),
@@ -126,11 +126,11 @@ def draft_devid(
         role, public, ek_name, manufacturer, ek_serial, ek_aki, ek_digest, serial, validity, provenance
     )
     area = parse_public(public, f"{role.value}.public")
-    key, spki = area.public_key(), area.spki()
+    spki = area.spki()
     digest = EMPTY_SLOT.decode() if ek_digest is None else ek_digest
     extensions = [
         parts.authority_key_id(issuer.key_id),
-        parts.subject_key_id(key, spki),
+        parts.subject_key_id(area),
         parts.key_usage("digital_signature"),
         parts.policies(role),
         parts.device_names(hardware_serial(manufacturer, ek_aki, ek_serial), digest),
@@ -140,7 +140,6 @@ def draft_devid(
     frame = Frame(parts.subject(ek_name), spki, serial, validity, issuer.name)
     tbs = _identity_tbs(
         frame,
-        key,
         [*extensions, *parts.publication(issuer.certificate_url, issuer.crl_url(serial), issuer.ocsp_url)],
         provenance,
     )
@@ -200,14 +199,14 @@ def draft_iak_webauthn(
         firmware,
     )
     area = parse_public(public, "iak.public")
-    key, spki = area.public_key(), area.spki()
+    spki = area.spki()
     digest = EMPTY_SLOT.decode() if ek_digest is None else ek_digest
     names = x509.SubjectAlternativeName(
         [parts.tpm_name(manufacturer, vendor, firmware), parts.permanent_identifier(digest)]
     )
     extensions = [
         parts.authority_key_id(issuer.key_id),
-        parts.subject_key_id(key, spki),
+        parts.subject_key_id(area),
         parts.key_usage("digital_signature"),
         parts.no_ca(),
         parts.policies(Role.IAK),
@@ -216,7 +215,7 @@ def draft_iak_webauthn(
         *parts.publication(issuer.certificate_url, issuer.crl_url(serial), issuer.ocsp_url),
     ]
     tbs = _identity_tbs(
-        Frame(parts.subject(None), spki, serial, validity, issuer.name), key, extensions, provenance
+        Frame(parts.subject(None), spki, serial, validity, issuer.name), extensions, provenance
     )
     slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
     return Draft("iak-webauthn", tbs, slot, serial, content)
@@ -273,12 +272,12 @@ def find_slot(tbs: bytes, digest_hex: str) -> int:
     return tbs.index(frame) + frame.index(digest_hex.encode("ascii"))
 
 
-def _identity_tbs(frame: Frame, key: PublicKey, extensions: Sequence[bytes], origin: Provenance) -> bytes:
+def _identity_tbs(frame: Frame, extensions: Sequence[bytes], origin: Provenance) -> bytes:
     """With the whole provenance if there is room for it, else with what the EK certificate does not say.
 
     The EK certificate, which has room for everything, is named by its digest.
     """
     tbs = tbs_certificate(frame, [*extensions, parts.provenance(origin)])
-    if origin.resource is None or signed_size(tbs) < identity_room(key):
+    if origin.resource is None or signed_size(tbs) < identity_room(key_kind(frame.spki)):
         return tbs
     return tbs_certificate(frame, [*extensions, encoded(*brief_provenance_extension(origin))])

@@ -10,7 +10,6 @@ from cryptography import x509
 
 from ca_service.profiles import extensions, oids, structures
 from ca_service.profiles.encoding import REMEMBERED, encoded
-from ca_service.profiles.extensions import PublicKey
 from ca_service.profiles.model import Provenance
 from ca_service.profiles.naming import (
     DEVICE_SERIAL_DIGITS,
@@ -20,6 +19,7 @@ from ca_service.profiles.naming import (
     key_id,
 )
 from ca_service.profiles.structures import KeyUsageName
+from vtpm.wire.public_area import PublicArea
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role
 
@@ -32,9 +32,12 @@ _NAME_HEAD = device_name(b"").public_bytes()[:-DEVICE_SERIAL_DIGITS]
 _NO_NAME = x509.Name([]).public_bytes()
 
 
-def subject_key_id(key: PublicKey, spki: bytes) -> bytes:
-    """The subjectKeyIdentifier of a key."""
-    return _KEY_ID_HEAD + key_id(extensions.key_bits(key, spki))
+def subject_key_id(area: PublicArea) -> bytes:
+    """The subjectKeyIdentifier of a TPM's key."""
+    spki = area.spki()
+    # To make a key of an elliptic curve is dear, and its point is enough.
+    bits = extensions.point(spki, area.bits) if area.curve else extensions.key_bits(area.public_key(), spki)
+    return _KEY_ID_HEAD + key_id(bits)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -133,14 +136,23 @@ def permanent_identifier_value(ek_digest: str) -> bytes:
     )
 
 
-@lru_cache(maxsize=REMEMBERED)
 def device_names(hardware: bytes, ek_digest: str) -> bytes:
     """HardwareModuleName stands first: keylime up to 7.9 looks at the first otherName only."""
+    head, middle, end = _around_device_names(len(hardware), len(ek_digest))
+    return head + hardware + middle + ek_digest.encode("ascii") + end
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _around_device_names(size: int, digits: int) -> tuple[bytes, bytes, bytes]:
+    """What stands before a hwSerialNum of that size, between it and the digest, and behind that."""
+    hardware, digest = b"\xff" * size, "0" * digits
     module = structures.HardwareModuleName(hw_type=oids.TPM_20, hw_serial_num=hardware)
     names = x509.SubjectAlternativeName(
         [
             x509.OtherName(oids.HARDWARE_MODULE_NAME, structures.encode(module)),
-            permanent_identifier(ek_digest),
+            permanent_identifier(digest),
         ]
     )
-    return encoded(names, critical=False)
+    head, _, rest = encoded(names, critical=False).partition(hardware)
+    middle, _, end = rest.partition(digest.encode("ascii"))
+    return head, middle, end

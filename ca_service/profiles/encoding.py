@@ -53,7 +53,7 @@ def tbs_certificate(frame: Frame, extensions: Sequence[bytes]) -> bytes:
         _integer(frame.serial),
         ECDSA_WITH_SHA384,
         frame.issuer,
-        _validity(frame.validity),
+        _validity(frame.validity.not_before, frame.validity.not_after),
         frame.subject,
         frame.spki,
         der_value(_EXTENSIONS, der_value(_SEQUENCE, *extensions)),
@@ -72,8 +72,8 @@ def _oid(oid: x509.ObjectIdentifier) -> bytes:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _validity(validity: Validity) -> bytes:
-    return der_value(_SEQUENCE, _time(validity.not_before), _time(validity.not_after))
+def _validity(not_before: datetime, not_after: datetime) -> bytes:
+    return der_value(_SEQUENCE, _time(not_before), _time(not_after))
 
 
 def _time(moment: datetime) -> bytes:

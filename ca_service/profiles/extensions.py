@@ -127,8 +127,12 @@ def key_bits(key: PublicKey, spki: bytes) -> bytes:
     """
     if isinstance(key, rsa.RSAPublicKey):
         return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
-    # An uncompressed point, which ends the structure.
-    return spki[-(1 + 2 * ((key.key_size + 7) // 8)) :]
+    return point(spki, key.key_size)
+
+
+def point(spki: bytes, bits: int) -> bytes:
+    """The uncompressed point that ends the SubjectPublicKeyInfo of a key over a field of so many bits."""
+    return spki[-(1 + 2 * ((bits + 7) // 8)) :]
 
 
 def unsigned(builder: x509.CertificateBuilder, throwaway: ec.EllipticCurvePrivateKey | None = None) -> bytes:

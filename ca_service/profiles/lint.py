@@ -55,9 +55,9 @@ def lint(draft: Draft, issuer: IssuerInfo | None) -> LintPassed:
     Raises:
         LintFailed: a rule says no.
     """
-    view = _read(draft)
-    trace = judge(LintSubject(draft, view, issuer))
-    if not trace.admitted:
+    view = read_by_parts(draft.tbs) or _read_whole(draft)
+    trace = judge(LintSubject.of(draft, view, issuer))
+    if trace is not None:
         raise LintFailed(draft.profile, trace)
     if issuer is None:
         if not isinstance(
@@ -68,11 +68,6 @@ def lint(draft: Draft, issuer: IssuerInfo | None) -> LintPassed:
     else:
         issuer_key = issuer.public_key()
     return mint(profile=draft.profile, tbs=draft.tbs, slot=draft.slot, issuer_key=issuer_key)
-
-
-def _read(draft: Draft) -> CertificateView:
-    view = read_by_parts(draft.tbs)
-    return _read_whole(draft) if view is None else view
 
 
 def _read_whole(draft: Draft) -> CertificateView:

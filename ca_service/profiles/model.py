@@ -69,9 +69,9 @@ class Validity:
                 raise ValueError("validity takes aware times of whole seconds")
 
     @classmethod
-    def device_lifetime(cls, at: datetime) -> Self:
-        """From `at` on, without a well-defined end."""
-        return cls(at.astimezone(UTC).replace(microsecond=0), DEVICE_LIFETIME)
+    def device_lifetime(cls, at: datetime, within: datetime = DEVICE_LIFETIME) -> Self:
+        """From `at` on, without a well-defined end, or until `within`, the issuer's own end."""
+        return cls(at.astimezone(UTC).replace(microsecond=0), within)
 
     @classmethod
     def bounded(cls, at: datetime, days: int, within: datetime = DEVICE_LIFETIME) -> Self:
@@ -127,10 +127,6 @@ class IssuerInfo:
     role: CaRole
     shards: int = 1
     ocsp: bool = False
-
-    def __hash__(self) -> int:
-        """By the place, not by the whole certificate: issuers are few, and equality is about all of them."""
-        return hash((self.publication_url, self.role))
 
     @cached_property
     def key_id(self) -> bytes:

@@ -51,6 +51,10 @@ class Outline:
     present: tuple[tuple[str, bool], ...]
     extensions: tuple[ExtensionView, ...]
 
+    def __hash__(self) -> int:
+        """By what is hashed fast and tells most outlines apart; equality is about all of it."""
+        return hash((self.profile, self.key_kind))
+
     @cached_property
     def critical(self) -> frozenset[str]:
         """Ids of the critical extensions."""

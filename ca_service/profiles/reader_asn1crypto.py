@@ -12,7 +12,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from asn1crypto import core
 from asn1crypto import x509 as asn1
 
-from ca_service.profiles.containers import Value, elements, inside, values
+from ca_service.profiles.containers import elements, fields, inside
 from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
     AccessView,
@@ -37,41 +37,41 @@ REMEMBERED: Final = 512
 """How many object identifiers, attributes of names, and alternative names, are remembered."""
 
 _FIRST_GENERALIZED = 2050
-_SEQUENCE, _SET, _INTEGER, _OCTETS, _UTF8, _PRINTABLE = 0x30, 0x31, 0x02, 0x04, 0x0C, 0x13
+_SEQUENCE, _SET, _BOOLEAN, _INTEGER, _OCTETS, _OID, _UTF8, _PRINTABLE = 0x30, 0x31, 1, 2, 4, 6, 0x0C, 0x13
 _EXPLICIT_0, _EXPLICIT_3, _UNIQUE_IDENTIFIERS = 0xA0, 0xA3, (0x81, 0x82)
 _TRUE = bytes.fromhex("0101ff")
 _VERSIONS = {"v1": 1, "v2": 2, "v3": 3}
 _HARDWARE_MODULE_NAME = "1.3.6.1.5.5.7.8.4"
 _PERMANENT_IDENTIFIER = "1.3.6.1.5.5.7.8.3"
-_SERIAL_NUMBER = "2.5.4.5"
+_SERIAL_NUMBER = bytes.fromhex("060355040513")
+"""Begins the serialNumber in a name if its text is printable."""
 _PROVENANCE = "1.2.840.113556.1.8000.2554.22.90.55.20305.39874.4691.1706394"
 _FORMER_PROVENANCE = "2.25.141280512164668854563368337367618201297"
 
 
-_TEXT, _BYTES = "text", "bytes"
-_PROVENANCES: Final[dict[int, dict[str, str]]] = {
-    1: {
-        "evidence_profile": _TEXT,
-        "kbs_thumbprint": _BYTES,
-        "resource": _TEXT,
-        "measurement": _BYTES,
-        "policy_digest": _BYTES,
-        "decision_id": _TEXT,
+_PROVENANCES: Final[dict[bytes, dict[str, int]]] = {
+    b"\x02\x01\x01": {
+        "evidence_profile": _UTF8,
+        "kbs_thumbprint": _OCTETS,
+        "resource": _UTF8,
+        "measurement": _OCTETS,
+        "policy_digest": _OCTETS,
+        "decision_id": _UTF8,
     },
-    2: {
-        "evidence_profile": _TEXT,
-        "measurement": _BYTES,
-        "policy_digest": _BYTES,
-        "decision_id": _TEXT,
+    b"\x02\x01\x02": {
+        "evidence_profile": _UTF8,
+        "measurement": _OCTETS,
+        "policy_digest": _OCTETS,
+        "decision_id": _UTF8,
     },
-    3: {
-        "evidence_profile": _TEXT,
-        "kbs_thumbprint": _BYTES,
-        "measurement": _BYTES,
-        "policy_digest": _BYTES,
+    b"\x02\x01\x03": {
+        "evidence_profile": _UTF8,
+        "kbs_thumbprint": _OCTETS,
+        "measurement": _OCTETS,
+        "policy_digest": _OCTETS,
     },
 }
-"""Members of the provenance after the version, by version."""
+"""Members of the provenance after the version, and their heads; by the version, encoded."""
 
 
 P = ParamSpec("P")
@@ -129,9 +129,8 @@ def read_serial(tbs: bytes, parts: Parts) -> int:
     Wherever each of two values alone is one value to this parser, it finds the same two one after the other: where a
     value ends, its head says. So it agrees on the cut if it reads every part alone.
     """
-    if inside(tbs, _SEQUENCE) != b"".join(parts[:-1]) or inside(
-        inside(parts.extension_list, _EXPLICIT_3), _SEQUENCE
-    ) != b"".join(parts.extensions):
+    extensions = inside(parts.extension_list, _EXPLICIT_3, _SEQUENCE)
+    if inside(tbs, _SEQUENCE) != b"".join(parts[:-1]) or extensions != b"".join(parts.extensions):
         raise ValueError("has other parts")
     return _number(parts.serial)
 
@@ -139,8 +138,8 @@ def read_serial(tbs: bytes, parts: Parts) -> int:
 @_as_documented
 def read_name(der: bytes) -> NameView:
     """Read a name alone; raises as `read`."""
-    rdns = values(inside(der, _SEQUENCE))
-    return NameView(der, tuple(tuple(map(_attribute, values(rdn.inside(_SET)))) for rdn in rdns))
+    rdns = [inside(rdn, _SET) for rdn in elements(inside(der, _SEQUENCE))]
+    return NameView(der, tuple([tuple(map(_attribute, elements(rdn))) for rdn in rdns]))
 
 
 @_as_documented
@@ -157,13 +156,14 @@ def read_validity(der: bytes) -> tuple[datetime, datetime]:
 @_as_documented
 def read_extension(der: bytes) -> ExtensionView:
     """Read an extension alone; raises as `read`."""
-    oid, *mark, octets = values(inside(der, _SEQUENCE))
-    dotted, contents = _dotted(oid.der), octets.inside(_OCTETS)
-    if [value.der for value in mark] not in ([], [_TRUE]):
-        raise ValueError("criticality is stated by TRUE alone")
+    whole = inside(der, _SEQUENCE)
+    # Criticality is stated by TRUE alone, right after the id.
+    critical = whole.startswith(_TRUE, 2 + whole[1])
+    oid, *_, octets = fields(whole, _OID, *(_BOOLEAN,) * critical, _OCTETS)
+    dotted = _dotted(oid)
     own = _OWN.get(dotted)
-    value = _value(asn1.Extension.load(der, strict=True)) if own is None else own(contents)
-    return ExtensionView(dotted, bool(mark), contents, value)
+    value = _value(asn1.Extension.load(der, strict=True)) if own is None else own(octets)
+    return ExtensionView(dotted, critical, octets, value)
 
 
 @_as_documented
@@ -174,7 +174,7 @@ def read_key(spki: bytes) -> bytes:
 
 
 def _extensions_of(der: bytes) -> list[bytes]:
-    return elements(inside(inside(der, _EXPLICIT_3), _SEQUENCE))
+    return elements(inside(der, _EXPLICIT_3, _SEQUENCE))
 
 
 def _version(der: bytes) -> int:
@@ -182,8 +182,8 @@ def _version(der: bytes) -> int:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _dotted(der: bytes) -> str:
-    return str(core.ObjectIdentifier.load(der, strict=True).dotted)
+def _dotted(contents: bytes) -> str:
+    return str(core.ObjectIdentifier(contents=contents).dotted)
 
 
 def _number(der: bytes) -> int:
@@ -194,16 +194,13 @@ def _octets(der: bytes) -> bytes:
     return inside(der, _OCTETS)
 
 
-def _text(value: Value) -> str:
-    return value.inside(_UTF8).decode("utf-8")
-
-
-def _attribute(attribute: Value) -> Attribute:
-    kind, value = values(attribute.inside(_SEQUENCE))
-    if value.head == _PRINTABLE and _dotted(kind.der) == _SERIAL_NUMBER:
+def _attribute(der: bytes) -> Attribute:
+    contents = inside(der, _SEQUENCE)
+    if contents.startswith(_SERIAL_NUMBER):
         # A device's: the one attribute that is new in nearly every certificate.
-        return _SERIAL_NUMBER, value.contents.decode("ascii")
-    return _known_attribute(attribute.der)
+        kind, value = fields(contents, _OID, _PRINTABLE)
+        return _dotted(kind), value.decode("ascii")
+    return _known_attribute(der)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -275,26 +272,28 @@ def _alternative_names(der: bytes) -> tuple[GeneralNameView, ...]:
 @lru_cache(maxsize=REMEMBERED)
 def _alternative_name(der: bytes) -> GeneralNameView:
     if der[0] == _EXPLICIT_0:  # otherName; its value is under such a tag again
-        kind, value = values(inside(der, _EXPLICIT_0))
-        read_value = _OTHER_NAMES.get(_dotted(kind.der))
+        kind, value = fields(inside(der, _EXPLICIT_0), _OID, _EXPLICIT_0)
+        read_value = _OTHER_NAMES.get(_dotted(kind))
         if read_value is not None:
-            return read_value(*values(inside(value.inside(_EXPLICIT_0), _SEQUENCE)))
-        return OtherNameView(_dotted(kind.der), value.der)
+            return read_value(inside(value, _SEQUENCE))
+        return OtherNameView(_dotted(kind), value)
     name = asn1.GeneralName.load(der, strict=True)
     if name.name == "directory_name":
         return read_name(name.chosen.untag().dump())
     return OtherNameView(name.name, str(name.native).encode())
 
 
-def _hardware_module(kind: Value, serial: Value) -> HardwareModuleView:
-    return HardwareModuleView(_dotted(kind.der), serial.inside(_OCTETS))
+def _hardware_module(contents: bytes) -> HardwareModuleView:
+    kind, serial = fields(contents, _OID, _OCTETS)
+    return HardwareModuleView(_dotted(kind), serial)
 
 
-def _permanent_identifier(identifier: Value, assigner: Value) -> PermanentIdentifierView:
-    return PermanentIdentifierView(_text(identifier), _dotted(assigner.der))
+def _permanent_identifier(contents: bytes) -> PermanentIdentifierView:
+    identifier, assigner = fields(contents, _UTF8, _OID)
+    return PermanentIdentifierView(identifier.decode("utf-8"), _dotted(assigner))
 
 
-_OTHER_NAMES: Final[dict[str, Callable[[Value, Value], GeneralNameView]]] = {
+_OTHER_NAMES: Final[dict[str, Callable[[bytes], GeneralNameView]]] = {
     _HARDWARE_MODULE_NAME: _hardware_module,
     _PERMANENT_IDENTIFIER: _permanent_identifier,
 }
@@ -312,12 +311,13 @@ def _specification(attributes: Any) -> SpecificationView:
 
 
 def _provenance(der: bytes) -> ProvenanceView:
-    version, *stated = values(inside(der, _SEQUENCE))
-    number = _number(version.der)
+    contents = inside(der, _SEQUENCE)
+    heads = _PROVENANCES[contents[:3]]
+    version, *stated = fields(contents, _INTEGER, *heads.values())
     members: dict[str, Any] = {"kbs_thumbprint": None, "resource": None, "decision_id": None}
-    for (name, form), value in zip(_PROVENANCES[number].items(), stated, strict=True):
-        members[name] = _text(value) if form == _TEXT else value.inside(_OCTETS)
-    return ProvenanceView(version=number, **members)
+    for (name, head), value in zip(heads.items(), stated, strict=True):
+        members[name] = value.decode("utf-8") if head == _UTF8 else value
+    return ProvenanceView(version=int.from_bytes(version, "big"), **members)
 
 
 _OWN: Final[dict[str, Callable[[bytes], ExtensionValue]]] = {

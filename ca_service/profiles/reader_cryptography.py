@@ -14,13 +14,13 @@ from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.x509.oid import ExtensionOID
 
 from ca_service.profiles import oids, structures
 from ca_service.profiles.contract_subject import key_kind
 from ca_service.profiles.encoding import der_value
 from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
-    SKI,
     AccessView,
     AuthorityKeyView,
     BasicConstraintsView,
@@ -46,6 +46,7 @@ _NAME_KINDS: dict[type[x509.GeneralName], str] = {
     x509.RFC822Name: "rfc822_name",
     x509.UniformResourceIdentifier: "uniform_resource_identifier",
 }
+_DEVICE_NAMES = oids.HARDWARE_MODULE_NAME, oids.PERMANENT_IDENTIFIER
 _ALGORITHMS = {"1.2.840.10045.4.3.3": structures.ECDSA_WITH_SHA384}
 
 _SEQUENCE, _EXTENSIONS = 0x30, 0xA3
@@ -53,9 +54,6 @@ _V3, _ONE, _NOBODY, _NO_BITS = map(bytes.fromhex, ("a003020102", "020101", "3000
 _SOME_TIME = der_value(_SEQUENCE, 2 * (b"\x17\x0d" + b"700101000000Z"))
 _SOME_KEY = der_value(_SEQUENCE, bytes.fromhex("300506032b6570"), _NO_BITS)
 """Stand beside the part that is read alone; they only have to be of the right form."""
-
-_KEY_ID_HEAD = bytes.fromhex("301d0603551d0e0416")
-"""Begins a subjectKeyIdentifier of 20 octets that is not critical."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,6 +63,42 @@ T = TypeVar("T")
 class _UncriticalExtension:
     id: x509.ObjectIdentifier
     value: bytes
+
+
+@asn1.sequence
+class _HardwareName:
+    id: x509.ObjectIdentifier
+    value: Annotated[structures.HardwareModuleName, asn1.Explicit(0)]
+
+
+@asn1.sequence
+class _PermanentName:
+    id: x509.ObjectIdentifier
+    value: Annotated[structures.PermanentIdentifier, asn1.Explicit(0)]
+
+
+@asn1.sequence
+class _DeviceNames:
+    hardware: Annotated[_HardwareName, asn1.Implicit(0)]
+    permanent: Annotated[_PermanentName, asn1.Implicit(0)]
+
+
+@asn1.sequence
+class _CommonName:
+    id: x509.ObjectIdentifier
+    text: str
+
+
+@asn1.sequence
+class _SerialNumber:
+    id: x509.ObjectIdentifier
+    text: asn1.PrintableString
+
+
+@asn1.sequence
+class _DeviceName:
+    common_name: asn1.SetOf[_CommonName]
+    serial_number: asn1.SetOf[_SerialNumber]
 
 
 @asn1.sequence
@@ -129,7 +163,10 @@ def read_serial(tbs: bytes, parts: Parts) -> int:
 @_as_documented
 def read_name(der: bytes) -> NameView:
     """Read a name alone; raises as `read`."""
-    return _name(_certificate_of(subject=der).subject)
+    try:
+        return _device_name(der)
+    except ValueError:
+        return _name(_certificate_of(subject=der).subject)
 
 
 @_as_documented
@@ -142,12 +179,13 @@ def read_validity(der: bytes) -> tuple[datetime, datetime]:
 @_as_documented
 def read_extension(der: bytes) -> ExtensionView:
     """Read an extension alone; raises as `read`."""
-    if der.startswith(_KEY_ID_HEAD):
-        # New in every certificate, and no more than octets within octets.
-        octets = asn1.decode_der(_UncriticalExtension, der).value
-        return ExtensionView(SKI, critical=False, der=octets, value=asn1.decode_der(bytes, octets))
-    (extension,) = _certificate_of(extension=der).extensions
-    return _extension(extension)
+    try:
+        plain = asn1.decode_der(_UncriticalExtension, der)
+        value = _OWN[plain.id](plain.value)
+    except (ValueError, KeyError):
+        (extension,) = _certificate_of(extension=der).extensions
+        return _extension(extension)
+    return ExtensionView(plain.id.dotted_string, critical=False, der=plain.value, value=value)
 
 
 @lru_cache(maxsize=REMEMBERED_KEYS)
@@ -308,3 +346,35 @@ def _brief(der: bytes) -> ProvenanceView:
     return ProvenanceView(
         v.version, v.evidence_profile, v.kbs_thumbprint, None, v.measurement, v.policy_digest, None
     )
+
+
+def _device_name(der: bytes) -> NameView:
+    name = asn1.decode_der(_DeviceName, der)
+    (common,), (serial,) = name.common_name.as_list(), name.serial_number.as_list()
+    rdns = ((common.id.dotted_string, common.text),), ((serial.id.dotted_string, serial.text.as_str()),)
+    return NameView(asn1.encode_der(name), rdns)
+
+
+def _device_names(der: bytes) -> tuple[GeneralNameView, ...]:
+    names = asn1.decode_der(_DeviceNames, der)
+    hardware, permanent = names.hardware, names.permanent
+    if (hardware.id, permanent.id) != _DEVICE_NAMES or asn1.encode_der(names) != der:
+        raise ValueError("has other names than a device's")
+    module, identifier = hardware.value, permanent.value
+    return (
+        HardwareModuleView(module.hw_type.dotted_string, module.hw_serial_num),
+        PermanentIdentifierView(identifier.identifier_value, identifier.assigner.dotted_string),
+    )
+
+
+def _octets(der: bytes) -> bytes:
+    return asn1.decode_der(bytes, der)
+
+
+_OWN: Final[dict[x509.ObjectIdentifier, Callable[[bytes], ExtensionValue]]] = {
+    ExtensionOID.SUBJECT_KEY_IDENTIFIER: _octets,
+    ExtensionOID.SUBJECT_ALTERNATIVE_NAME: _device_names,
+    oids.PROVENANCE: _provenance,
+}
+"""Extensions that are new in nearly every certificate, if they are not critical, and have the form of a device's: they
+need no certificate around them to be read, as all others do."""

@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 from ca_service.profiles import device_parts as parts
 from ca_service.profiles import oids
 from ca_service.profiles.encoding import Frame, encoded, tbs_certificate
+from ca_service.profiles.extensions import subject_key_id
 from ca_service.profiles.model import Draft, IssuerInfo, OcspContent, Validity
 
 RESPONDER_NAME = "OCSP responder"
@@ -34,7 +35,7 @@ def draft_ocsp(
     )
     extensions = [
         parts.authority_key_id(issuer.key_id),
-        parts.subject_key_id(public_key, spki),
+        encoded(*subject_key_id(public_key)),
         parts.key_usage("digital_signature"),
         parts.no_ca(),
         parts.purpose(oids.OCSP_SIGNING, critical=True),

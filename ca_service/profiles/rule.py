@@ -3,16 +3,18 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from ca_service.judgment import Finding, failed, passed
+from ca_service.profiles import structures
 from ca_service.profiles.contract_subject import ContractSubject
 from ca_service.profiles.model import Content, Draft, EkContent, IssuerInfo, OcspContent, Profile
 from ca_service.profiles.outline import Outline, outline
 from ca_service.profiles.reader_cryptography import read_key
 from ca_service.profiles.sizes import signed_size
-from ca_service.profiles.view import CertificateView, ExtensionValue
+from ca_service.profiles.view import CertificateView
 from vtpm.wire.lazy import cached_property
 
 ALL: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "ocsp", "root-ca", "issuing-ca")
@@ -30,12 +32,16 @@ PRINTABLE = re.compile(r"[\x20-\x7e]+\Z")
 
 
 @dataclass(frozen=True)
-class LintSubject:
-    """What a rule looks at: the draft, the view of its bytes, and its issuer (None for the root)."""
+class LintSubject(ContractSubject):
+    """What a rule looks at: what consumers get to see, the draft itself, and its issuer (None for the root)."""
 
     draft: Draft
-    view: CertificateView
     issuer: IssuerInfo | None
+
+    @classmethod
+    def of(cls, draft: Draft, view: CertificateView, issuer: IssuerInfo | None) -> Self:
+        """The subject of a draft, and of the view of its bytes."""
+        return cls(draft.profile, view, signed_size(draft.tbs), draft, issuer)
 
     @cached_property
     def content(self) -> Content:
@@ -43,26 +49,21 @@ class LintSubject:
         return self.draft.content
 
     @cached_property
-    def key(self) -> PublicKeyTypes:
+    def certified(self) -> PublicKeyTypes:
         """The certified key, as it stands in the bytes."""
         return read_key(self.view.spki)[0]
 
     @cached_property
-    def consumers(self) -> ContractSubject:
-        """What consumers get to see of it."""
-        return ContractSubject(self.draft.profile, self.view, signed_size(self.draft.tbs))
+    def key_bits(self) -> bytes:
+        """Its bits in the SubjectPublicKeyInfo: of an elliptic curve the point, of RSA an RSAPublicKey (RFC 8017)."""
+        return structures.decode(structures.PublicKeyInfo, self.view.spki).key.as_bytes()
 
     @cached_property
     def outline(self) -> Outline:
         """What steady rules get to see of it."""
         content = self.content
         kind = type(content), None if isinstance(content, EkContent | OcspContent) else content.role
-        return outline(self.draft.profile, self.view, self.consumers.key, self.issuer, kind)
-
-    def value(self, dotted: str) -> ExtensionValue | None:
-        """The value of an extension, None if it is not there."""
-        extension = self.view.extension(dotted)
-        return None if extension is None else extension.value
+        return outline(self.profile, self.view, self.key, self.issuer, kind)
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,7 @@ class Rule:
     def judge(self, subject: LintSubject) -> Finding:
         """Look at the subject."""
         wrong = self.problem(subject)
-        return self._content if wrong is None else failed(self, wrong)
-
-    @cached_property
-    def _content(self) -> Finding:
-        return passed(self)
+        return passed(self) if wrong is None else failed(self, wrong)
 
 
 @dataclass(frozen=True)
@@ -91,9 +88,9 @@ class SteadyRule:
     profiles: frozenset[Profile]
     problem: "SteadyProblem"
 
-    def judge(self, subject: Outline) -> Finding:
-        """Look at the outline."""
-        wrong = self.problem(subject)
+    def judge(self, subject: LintSubject) -> Finding:
+        """Look at the subject's outline."""
+        wrong = self.problem(subject.outline)
         return passed(self) if wrong is None else failed(self, wrong)
 
 

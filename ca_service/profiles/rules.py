@@ -9,7 +9,7 @@ come the demands of consumers that every certificate of a profile meets.
 from functools import cache, lru_cache
 from typing import Final
 
-from ca_service.judgment import Finding, Trace
+from ca_service.judgment import Trace, judge_all
 from ca_service.profiles.contracts import CONTRACTS
 from ca_service.profiles.model import Profile
 from ca_service.profiles.outline import Outline
@@ -35,25 +35,29 @@ def rules_for(profile: Profile) -> tuple[AnyRule, ...]:
     return tuple(rule for rule in RULES if profile in rule.profiles)
 
 
-def judge(subject: LintSubject) -> Trace:
+def judge(subject: LintSubject) -> Trace | None:
     """Let every rule of the draft's profile look, also after a failure.
 
-    What the steady rules find is a function of the outline alone, the only thing that they are handed.
+    Returns:
+        All findings; None if there are rules and no rule says no.
     """
-    steady = iter(_steady_findings(subject.outline))
-    return Trace(
-        tuple(
-            [next(steady) if rule is None else rule.judge(subject) for rule in _order(subject.draft.profile)]
-        )
-    )
+    return None if _are_content(subject) else judge_all(rules_for(subject.profile), subject)
+
+
+def _are_content(subject: LintSubject) -> bool:
+    for rule in _other_rules(subject.profile):
+        if rule.problem(subject) is not None:
+            return False
+    return _are_steadily_content(subject.outline)
 
 
 @cache
-def _order(profile: Profile) -> tuple[Rule | None, ...]:
-    """The rules of a profile; None stands in the place of a steady one."""
-    return tuple(None if isinstance(rule, SteadyRule) else rule for rule in rules_for(profile))
+def _other_rules(profile: Profile) -> tuple[Rule, ...]:
+    return tuple(rule for rule in rules_for(profile) if isinstance(rule, Rule))
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _steady_findings(outline: Outline) -> tuple[Finding, ...]:
-    return tuple(rule.judge(outline) for rule in rules_for(outline.profile) if isinstance(rule, SteadyRule))
+def _are_steadily_content(outline: Outline) -> bool:
+    """What the steady rules find is a function of the outline alone, the only thing that they are handed."""
+    problems = [rule.problem(outline) for rule in rules_for(outline.profile) if isinstance(rule, SteadyRule)]
+    return problems != [] and problems == [None] * len(problems)

@@ -14,7 +14,7 @@ from ca_service.profiles.model import (
 )
 from ca_service.profiles.outline import Outline
 from ca_service.profiles.rule import DEVICES, IDENTITIES, ISSUED, REVOCABLE, LintSubject, RuleBook, differs
-from ca_service.profiles.sizes import NV_SIZE, identity_room, signed_size
+from ca_service.profiles.sizes import NV_SIZE, identity_room
 from ca_service.profiles.view import (
     AIA,
     AKI,
@@ -99,8 +99,8 @@ def _serial(s: LintSubject) -> str | None:
 
 @FRAME.rule("size")
 def _size(s: LintSubject) -> str | None:
-    size = signed_size(s.draft.tbs)
-    limit = identity_room(s.key) if s.draft.profile in IDENTITIES else NV_SIZE
+    size = s.size
+    limit = identity_room(s.key) if s.profile in IDENTITIES else NV_SIZE
     return None if size < limit else f"may become {size} bytes long, must stay below {limit}"
 
 

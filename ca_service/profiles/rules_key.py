@@ -4,12 +4,11 @@ import hashlib
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from ca_service.profiles import structures
 from ca_service.profiles.model import CaContent, DevidContent, OcspContent
 from ca_service.profiles.outline import Outline
 from ca_service.profiles.rule import CAS, IDENTITIES, LintSubject, RuleBook, differs
 from ca_service.profiles.view import BC, CP, EKU, KU, SKI, BasicConstraintsView, PoliciesView
-from vtpm.wire.templates import parse_public
+from vtpm.wire.public_area import ECC_CURVES, PublicArea, parse_public
 
 KEYS = RuleBook()
 
@@ -21,15 +20,25 @@ _RSA_EXPONENT = 65537
 @KEYS.rule("key")
 def _key(s: LintSubject) -> str | None:
     if isinstance(s.content, CaContent | OcspContent):
-        key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey = s.content.public_key
+        same = s.content.public_key == s.certified
     else:
-        key = parse_public(s.content.public, "public").public_key()
-    return None if key == s.key else "certifies another key than the one to be certified"
+        same = _is_key_of(parse_public(s.content.public, "public"), s)
+    return None if same else "certifies another key than the one to be certified"
+
+
+def _is_key_of(area: PublicArea, s: LintSubject) -> bool:
+    key, curve = s.certified, ECC_CURVES.get(area.curve)
+    if curve is None:
+        return key == area.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != curve.group.name:
+        return False
+    # The point in its one uncompressed form; a key made from its coordinates costs more than all other rules.
+    return s.key_bits == b"\x04" + b"".join([part.rjust(curve.size, b"\0") for part in area.unique])
 
 
 @KEYS.rule("key-kind")
 def _key_kind(s: LintSubject) -> str | None:
-    key = s.key
+    key = s.certified
     if isinstance(s.content, CaContent | OcspContent):
         curve, name = ("secp384r1", "P-384") if isinstance(s.content, CaContent) else ("secp256r1", "P-256")
         good = isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == curve
@@ -43,8 +52,7 @@ def _key_kind(s: LintSubject) -> str | None:
 
 @KEYS.rule("subject-key-id")
 def _subject_key_id(s: LintSubject) -> str | None:
-    bits = structures.decode(structures.PublicKeyInfo, s.view.spki).key.as_bytes()
-    return differs("subjectKeyIdentifier", hashlib.sha256(bits).digest()[:20], s.value(SKI))
+    return differs("subjectKeyIdentifier", hashlib.sha256(s.key_bits).digest()[:20], s.value(SKI))
 
 
 @KEYS.rule("key-usage")
@@ -54,7 +62,7 @@ def _key_usage(s: LintSubject) -> str | None:
     elif isinstance(s.content, DevidContent | OcspContent):
         wanted = {"digital_signature"}
     else:
-        is_rsa = isinstance(s.key, rsa.RSAPublicKey)
+        is_rsa = isinstance(s.certified, rsa.RSAPublicKey)
         wanted = {"key_encipherment"} if is_rsa else {"key_agreement"}
     return differs("keyUsage", frozenset(wanted), s.value(KU))
 

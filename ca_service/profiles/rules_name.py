@@ -27,7 +27,7 @@ from ca_service.profiles.rule import (
     RuleBook,
     differs,
 )
-from ca_service.profiles.sizes import identity_room, signed_size
+from ca_service.profiles.sizes import identity_room
 from ca_service.profiles.view import (
     PROVENANCE,
     SDA,
@@ -77,7 +77,7 @@ def _subject(s: LintSubject) -> str | None:
 
 @NAMES.rule("tpm-name", "ek", "iak-webauthn")
 def _tpm_name(s: LintSubject) -> str | None:
-    names = s.consumers.names
+    names = s.names
     directories = [name for name in names if isinstance(name, NameView)]
     if not isinstance(s.content, EkContent | WebauthnContent) or directories != list(names[:1]):
         return "the first subjectAltName must be a directoryName, and no other"
@@ -106,7 +106,7 @@ def _tpm_specification(s: LintSubject) -> str | None:
 
 @NAMES.rule("hardware-module-name", *NAMED)
 def _hardware_module_name(s: LintSubject) -> str | None:
-    names = s.consumers.names
+    names = s.names
     if not isinstance(s.content, DevidContent) or not names or not isinstance(names[0], HardwareModuleView):
         return "the first alternative name must be a HardwareModuleName"
     parts = (
@@ -121,7 +121,7 @@ def _hardware_module_name(s: LintSubject) -> str | None:
 
 @NAMES.rule("permanent-identifier", *IDENTITIES)
 def _permanent_identifier(s: LintSubject) -> str | None:
-    names = s.consumers.names
+    names = s.names
     if (
         not isinstance(s.content, DevidContent)
         or len(names) != 2  # noqa: PLR2004 - HardwareModuleName or the TPM's name, and this one
@@ -184,9 +184,9 @@ def _wants_room(s: LintSubject) -> bool:
         s.value(PROVENANCE),
         s.content.provenance if not isinstance(s.content, CaContent | OcspContent) else None,
     )
-    if s.draft.profile not in IDENTITIES or origin is None or origin.resource is None:
+    if s.profile not in IDENTITIES or origin is None or origin.resource is None:
         return False
-    size = signed_size(s.draft.tbs)
+    size = s.size
     if isinstance(found, ProvenanceView) and found.resource is None:
         # Two heads of two octets; that of the whole extension and of the sequence may grow as well.
         size += len(origin.resource) + len(origin.decision_id) + _HEADS

@@ -2,9 +2,6 @@
 
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-
 from ca_service.profiles.structures import ECDSA_WITH_SHA384
 
 LONGEST_SIGNATURE: Final = 104
@@ -15,7 +12,7 @@ NV_SIZE: Final = 2048
 
 _FRAME = len(ECDSA_WITH_SHA384) + 3 + LONGEST_SIGNATURE + 4
 _IDENTITY_ROOM = 1400
-_RSA_ROOM = {2048: 1536, 3072: NV_SIZE}
+_RSA_ROOM = {"RSA-2048": 1536, "RSA-3072": NV_SIZE}
 
 
 def signed_size(tbs: bytes) -> int:
@@ -23,10 +20,10 @@ def signed_size(tbs: bytes) -> int:
     return len(tbs) + _FRAME
 
 
-def identity_room(key: PublicKeyTypes) -> int:
-    """Below how many octets an IAK's or IDevID's certificate has to stay.
+def identity_room(key_kind: str) -> int:
+    """Below how many octets an IAK's or IDevID's certificate has to stay, by the `key_kind` of its key.
 
     keylime's columns hold 1536 octets, and 1400 leaves room to spare. RSA-2048 keys need some of that room. An RSA-3072
     key does not fit into keylime's columns anyway, so only the NV index counts.
     """
-    return _RSA_ROOM.get(key.key_size, NV_SIZE) if isinstance(key, rsa.RSAPublicKey) else _IDENTITY_ROOM
+    return _RSA_ROOM.get(key_kind, _IDENTITY_ROOM)

@@ -4,7 +4,7 @@ Sources: HardwareModuleName RFC 4108 section 5, PermanentIdentifier RFC 4043 sec
 EK Credential Profile section 3.1, SubjectDirectoryAttributes RFC 5280 section 4.2.1.8.
 """
 
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier
@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 ECDSA_WITH_SHA384 = bytes.fromhex("300a06082a8648ce3d040303")
 """AlgorithmIdentifier of ecdsa-with-SHA384, parameters absent (RFC 5758, section 3.2)."""
+
+_ALGORITHM: Final = asn1.decode_der(asn1.TLV, ECDSA_WITH_SHA384)
 
 
 @asn1.sequence
@@ -152,7 +154,7 @@ def assemble(tbs: bytes, signature: bytes) -> bytes:
     return asn1.encode_der(
         _Signed(
             tbs=asn1.decode_der(asn1.TLV, tbs),
-            algorithm=asn1.decode_der(asn1.TLV, ECDSA_WITH_SHA384),
+            algorithm=_ALGORITHM,
             signature=asn1.BitString(data=signature, padding_bits=0),
         )
     )

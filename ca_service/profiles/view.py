@@ -145,10 +145,6 @@ class ExtensionView:
     der: bytes
     value: ExtensionValue
 
-    def __hash__(self) -> int:
-        """By the bytes, which remember their hash; equal views have equal bytes."""
-        return hash(self.der)
-
 
 @dataclass(frozen=True)
 class CertificateView:
@@ -166,7 +162,7 @@ class CertificateView:
 
     def extension(self, dotted: str) -> ExtensionView | None:
         """The extension of that id, if it is there."""
-        return self._by_id.get(dotted)
+        return self.by_id.get(dotted)
 
     def of_today(self) -> "CertificateView":
         """The view of a certificate of an earlier release as today's would be: the provenance under its present id.
@@ -179,5 +175,6 @@ class CertificateView:
         return replace(self, extensions=tuple(renamed))
 
     @cached_property
-    def _by_id(self) -> Mapping[str, ExtensionView]:
-        return {e.id: e for e in reversed(self.extensions)}  # of several of one id the first counts
+    def by_id(self) -> Mapping[str, ExtensionView]:
+        """The extensions by their id; of several of one id the first."""
+        return {e.id: e for e in reversed(self.extensions)}

@@ -5,9 +5,9 @@ from asn1crypto import core
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ca_service.profiles.containers import elements, inside, values
+from ca_service.profiles.containers import elements, fields, inside
 
-OCTETS, UTF8 = 0x04, 0x0C
+OCTETS, UTF8, SEQUENCE = 0x04, 0x0C, 0x30
 
 VALUES = st.one_of(
     st.binary(max_size=300).map(lambda data: core.OctetString(data).dump()),
@@ -19,29 +19,38 @@ VALUES = st.one_of(
 
 
 @given(st.lists(VALUES, max_size=6))
-def test_opened_values_are_the_elements(ders):
+def test_fields_are_what_is_inside_the_elements(ders):
     contents = b"".join(ders)
-    found = values(contents)
-    assert [value.der for value in found] == elements(contents) == ders
-    assert [value.inside(der[0]) for value, der in zip(found, ders, strict=True)] == [
-        inside(der, der[0]) for der in ders
-    ]
+    assert elements(contents) == ders
+    assert fields(contents, *(der[0] for der in ders)) == [inside(der, der[0]) for der in ders]
 
 
 @given(st.binary(max_size=40))
 def test_both_refuse_the_same_bytes(contents):
-    assert outcome(values, contents) == outcome(elements, contents)
-
-
-def outcome(read, contents):
+    """Whoever asks for the very heads that stand there gets the fields exactly if there are such elements."""
     try:
-        return [getattr(value, "der", value) for value in read(contents)]
+        heads = [der[0] for der in elements(contents)]
     except ValueError:
-        return "refused"
+        return
+    assert len(fields(contents, *heads)) == len(heads)
+    for wrong in (heads[:-1], [*heads, OCTETS]):
+        if wrong != heads:
+            with pytest.raises(ValueError, match=r"has more values|Insufficient data"):
+                fields(contents, *wrong)
 
 
 def test_another_value_than_the_wanted_one_is_refused():
-    (value,) = values(core.OctetString(b"x").dump())
-    assert value.inside(OCTETS) == b"x"
-    with pytest.raises(ValueError, match="04 in the place of 0c"):
-        value.inside(UTF8)
+    octets = core.OctetString(b"x").dump()
+    assert fields(octets, OCTETS) == [b"x"]
+    for asked in (fields, inside):
+        with pytest.raises(ValueError, match="04 in the place of 0c"):
+            asked(octets, UTF8)
+
+
+def test_inside_goes_as_deep_as_it_is_asked_to():
+    nested = core.SequenceOf([b"x"], spec=core.OctetString).dump()
+    assert inside(nested, SEQUENCE, OCTETS) == b"x"
+    two = core.SequenceOf([b"x", b"y"], spec=core.OctetString).dump()
+    for der in (two, nested + nested):
+        with pytest.raises(ValueError, match="Extra data"):
+            inside(der, SEQUENCE, OCTETS)

@@ -411,17 +411,25 @@ class Members:
             raise WireError(self.at(name), f"must have {least} to {most} elements, has {len(value)}")
         return [(element, f"{self._within}{name}[{i}]") for i, element in enumerate(value)]
 
+    def _encoded(self, name: str) -> str:
+        """A string that is to be decoded, which shows what is in it."""
+        value = self._values.get(name)
+        if not isinstance(value, str) or len(value) > _LONGEST:
+            return self.text(name, least=0, most=_LONGEST)
+        self._left.discard(name)
+        return value
+
     def b64url(self, name: str, *, size: int | None = None, most: int | None = None) -> bytes:
         """Bytes as base64url without padding; give `size` or `most`."""
-        return unb64url(self.text(name, least=0, most=_LONGEST), self._within + name, size=size, most=most)
+        return unb64url(self._encoded(name), self._within + name, size=size, most=most)
 
     def b64std(self, name: str, *, size: int | None = None, most: int | None = None) -> bytes:
         """Bytes as standard base64 with padding; give `size` or `most`."""
-        return unb64std(self.text(name, least=0, most=_LONGEST), self._within + name, size=size, most=most)
+        return unb64std(self._encoded(name), self._within + name, size=size, most=most)
 
     def hex(self, name: str, *, size: int | None = None, most: int | None = None) -> bytes:
         """Bytes as lower-case hexadecimal; give `size` or `most`."""
-        return unhex(self.text(name, least=0, most=_LONGEST), self._within + name, size=size, most=most)
+        return unhex(self._encoded(name), self._within + name, size=size, most=most)
 
     def unread(self) -> list[str]:
         """Names of the members that nothing has read yet, for objects that may carry further ones."""

@@ -32,6 +32,7 @@ from ca_service.evidence.snp import (
 from ca_service.judgment import (
     Check,
     Finding,
+    Part,
     Standing,
     Trace,
     failed,
@@ -188,7 +189,7 @@ class Judge:
     def steady(self) -> Self:
         """The same judge with the collateral of this moment, for all that one decision is made of."""
         held = self.collateral()
-        return replace(self, collateral=lambda: held)
+        return type(self)(self.ca_id, self.mode, self.roots, lambda: held, self.supply, self.substitutes)
 
     def evidence(self, submission: Submission, at: datetime) -> SnpEvidence:
         """The submission's report with all that it is judged with."""
@@ -216,10 +217,10 @@ class Judge:
         kind = "standing" if basis else "authentic"
         return submission.once(kind, (snp.roots, snp.collateral, *basis), Standing)
 
-    def _judge_all(self, known: Standing | None, name: str, checks_: Sequence[Check[T]], subject: T) -> Trace:
+    def _judge_all(self, known: Standing | None, name: str, parts: Sequence[Part]) -> Trace:
         if known is None:
-            return judge_all(self._checks(checks_), subject)
-        return known.judge_all(name, checks_, subject)
+            return Trace.joined([judge_all(self._checks(checks_), subject) for checks_, subject in parts])
+        return known.judge_all(name, parts)
 
     def prepare(self, submission: Submission, at: datetime) -> None:
         """Get what is missing for the judgement, which may take its time; no transaction may be open meanwhile."""
@@ -251,10 +252,8 @@ class Judge:
         snp = self.evidence(submission, at)
         about_launch, about_rest = launch_checks(policy, self.mode), checks(policy, self.mode)
         known = self._standing(submission, snp, about_launch, about_rest)
-        found = [
-            self._judge_all(known, "profile", profile_checks(data.profile), data),
-            self._judge_all(known, "configuration", CONFIGURATION, snp),
-        ]
+        about_evidence: list[Part] = [(profile_checks(data.profile), data), (CONFIGURATION, snp)]
+        about_token = Trace()
         if data.grant is not None and data.kbs is not None:
             grant = GrantEvidence(
                 grant=data.grant,
@@ -263,23 +262,28 @@ class Judge:
                 store_key_id="" if data.store is None else data.store.key_id,
                 at=at,
             )
-            found.append(self._judge_all(known, "grant", applicable(GRANT_CHECKS, data), grant))
-            found.append(self._judge_ear(submission, data.grant, policy, at))
-        facts = self._facts(submission, snp, at)
-        found.append(self._judge_launch(policy, about_launch, facts.launch))
-        if policy is not None:
-            found.append(self._judge_all(known, "policy", applicable(about_rest, data), facts))
-        sent = submission.request.certify
+            about_evidence.append((applicable(GRANT_CHECKS, data), grant))
+            about_token = self._judge_ear(submission, data.grant, policy, at)
+        facts, sent = self._facts(submission, snp, at), submission.request.certify
         tpm = TpmEvidence(
             statement=data.tpm,
             qualifier=data.qualifier,
             attest=sent.attest if sent else None,
             signature=sent.signature if sent else None,
         )
-        found.append(self._judge_all(known, "keys", KEY_CHECKS, tpm))
+        about_tpm: list[Part] = [(KEY_CHECKS, tpm)]
+        if policy is not None:
+            about_tpm.insert(0, (applicable(about_rest, data), facts))
         if certify or sent is not None:
-            found.append(self._judge_all(known, "certify", CERTIFY_CHECKS, tpm))
-        return Trace.joined(found)
+            about_tpm.append((CERTIFY_CHECKS, tpm))
+        return Trace.joined(
+            [
+                self._judge_all(known, "evidence", about_evidence),
+                about_token,
+                self._judge_launch(policy, about_launch, facts.launch),
+                self._judge_all(known, f"tpm in {len(about_tpm)} parts", about_tpm),
+            ]
+        )
 
     def _judge_launch(
         self, policy: Policy | None, checks_: Sequence[Check[LaunchFacts]], facts: LaunchFacts

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import is_
-from typing import Final, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar
 
 from ca_service.evidence.profiles import Claims, read
 from ca_service.evidence.snp import Collateral
@@ -45,7 +45,7 @@ class Submission:
     claims: Claims
     report: Report
     offered: Collateral
-    _made: dict[str, tuple[tuple[object, ...], object]] = field(
+    _made: dict[str, tuple[tuple[object, ...], Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -89,7 +89,8 @@ class Submission:
         known = self._made.get(kind)
         if known is None or not all(map(is_, known[0], basis)):
             known = self._made[kind] = (basis, make())
-        return cast("T", known[1])
+        made: T = known[1]
+        return made
 
     @property
     def nonce(self) -> str:

@@ -22,7 +22,7 @@ from ca_service.judgment.errors import (
     VtpmCaError,
 )
 from ca_service.judgment.record import Record
-from ca_service.judgment.standing import Standing, Steps, Timeless, is_timeless
+from ca_service.judgment.standing import Part, Standing, Steps, Timeless, is_timeless
 
 __all__ = [
     "BadRequest",
@@ -30,6 +30,7 @@ __all__ = [
     "Conflict",
     "Finding",
     "NotFound",
+    "Part",
     "Record",
     "Refused",
     "Standing",

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from operator import attrgetter
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from vtpm.wire.lazy import cached_property
 
@@ -34,8 +34,7 @@ class Verdict(StrEnum):
     UNSAFE_SKIPPED = "unsafe-skipped"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What one check found.
 
     Attributes:
@@ -51,14 +50,6 @@ class Finding:
     reason: str = ""
     expected: str = ""
     actual: str = ""
-
-    @cached_property
-    def text(self) -> str:
-        """The finding as a JSON object, in ASCII. Many findings stand in more than one trace."""
-        return (
-            f'{{"rule":{_quoted(self.rule)},"verdict":{_quoted(self.verdict)},"reason":{_quoted(self.reason)},'
-            f'"expected":{_quoted(self.expected)},"actual":{_quoted(self.actual)}}}'
-        )
 
 
 class Check(Protocol[T_contra]):
@@ -144,7 +135,12 @@ class Trace:
 
     def text(self) -> str:
         """The JSON text of `to_json`, in ASCII and without spaces: what is stored."""
-        return f"[{','.join([finding.text for finding in self.findings])}]"
+        texts = [
+            f'{{"rule":{_quoted(rule)},"verdict":"{verdict}","reason":{_quoted(reason)},'
+            f'"expected":{_quoted(expected)},"actual":{_quoted(actual)}}}'
+            for rule, verdict, reason, expected, actual in self.findings
+        ]
+        return f"[{','.join(texts)}]"
 
     @classmethod
     def from_json(cls, findings: Iterable[Mapping[str, str]]) -> "Trace":

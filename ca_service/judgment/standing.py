@@ -4,10 +4,10 @@ An enrolment is judged when it comes and again when the TPM has answered, and mo
 and collateral alone. Such a check says of itself that it is `timeless`. One that does not say so is asked each time.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
-from ca_service.judgment.checks import Check, Finding, Trace, Verdict, judge_all, judge_until_failure
+from ca_service.judgment.checks import Check, Trace, judge_until_failure
 
 T = TypeVar("T")
 
@@ -26,38 +26,38 @@ def is_timeless(check: Check[Any]) -> bool:
     return bool(getattr(check, "timeless", False))
 
 
-class Steps(Generic[T]):
-    """A list of checks that all have looked once, and what each found; timeless ones keep their findings."""
+Part: TypeAlias = tuple[Sequence[Check[Any]], Any]
+"""Checks, and the subject that they look at."""
+
+
+class Steps:
+    """Lists of checks that all have looked once, and what each found; timeless ones keep their findings."""
 
     __slots__ = ("_again", "_trace")
 
-    def __init__(self, checks: Sequence[Check[T]], trace: Trace) -> None:
-        """Keep what of `trace`, in which all of `checks` have looked, holds at any time."""
+    def __init__(self, lists: Iterable[Sequence[Check[Any]]], trace: Trace) -> None:
+        """Keep what of `trace`, in which all checks of the lists have looked one after another, holds at any time."""
+        checks = [(n, check) for n, checks in enumerate(lists) for check in checks]
         if len(checks) != len(trace.findings):
             raise ValueError("a finding belongs to each check")
         self._trace = trace
-        self._again = [(i, check) for i, check in enumerate(checks) if not is_timeless(check)]
+        self._again = [(i, n, c) for i, (n, c) in enumerate(checks) if not getattr(c, "timeless", False)]
 
-    def all(self, subject: T) -> Trace:
-        """As `judge_all`."""
+    def all(self, *subjects: object) -> Trace:
+        """As `judge_all` with a subject for each list."""
         if not self._again:
             return self._trace
         findings = list(self._trace.findings)
-        for i, check in self._again:
-            findings[i] = check.judge(subject)
+        for i, n, check in self._again:
+            findings[i] = check.judge(subjects[n])
         return Trace(tuple(findings))
 
-    def until_failure(self, subject: T) -> Trace:
-        """As `judge_until_failure`."""
-        findings: list[Finding] = []
-        again = dict(self._again)
-        for i, known in enumerate(self._trace.findings):
-            check = again.get(i)
-            found = known if check is None else check.judge(subject)
-            findings.append(found)
-            if found.verdict is Verdict.FAILED:
-                break
-        return Trace(tuple(findings))
+    def until_failure(self, subject: object) -> Trace:
+        """As `judge_until_failure`, of a single list that was content."""
+        trace = self.all(subject)
+        if trace.refusal is None:
+            return trace
+        return Trace(trace.findings[: trace.findings.index(trace.refusal) + 1])
 
 
 class Standing:
@@ -69,15 +69,15 @@ class Standing:
     __slots__ = ("_lists",)
 
     def __init__(self) -> None:
-        self._lists: dict[str, Steps[Any]] = {}
+        self._lists: dict[str, Steps] = {}
 
-    def judge_all(self, name: str, checks: Sequence[Check[T]], subject: T) -> Trace:
-        """As `judge_all`; `name` is that of the list of checks."""
+    def judge_all(self, name: str, parts: Sequence[Part]) -> Trace:
+        """As `judge_all`, part after part; `name` is that of these lists of checks."""
         known = self._lists.get(name)
         if known is not None:
-            return known.all(subject)
-        trace = judge_all(checks, subject)
-        self._lists[name] = Steps(checks, trace)
+            return known.all(*[subject for _, subject in parts])
+        trace = Trace(tuple([check.judge(subject) for checks, subject in parts for check in checks]))
+        self._lists[name] = Steps([checks for checks, _ in parts], trace)
         return trace
 
     def judge_until_failure(self, name: str, checks: Sequence[Check[T]], subject: T) -> Trace:
@@ -87,5 +87,5 @@ class Standing:
             return known.until_failure(subject)
         trace = judge_until_failure(checks, subject)
         if trace.admitted:
-            self._lists[name] = Steps(checks, trace)
+            self._lists[name] = Steps([checks], trace)
         return trace

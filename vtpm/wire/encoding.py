@@ -7,8 +7,8 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import NoReturn, cast
+from collections.abc import Mapping
+from typing import Final, NoReturn, cast
 
 import rfc8785
 
@@ -27,8 +27,6 @@ _PADDING = (b"", b"===", b"==", b"=")
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _LAST = (_ALPHABET, _ALPHABET[::16], _ALPHABET[::4])
 """By the number of bytes modulo 3: the characters that may come last, because their lowest bits are zero."""
-
-_HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
 
 
 def _check_size(data: bytes, path: str, size: int | None, most: int | None) -> bytes:
@@ -56,26 +54,15 @@ def unb64url(text: str, path: str, *, size: int | None = None, most: int | None 
     Raises:
         WireError: not canonical base64url, or of another size.
     """
-    data = _canonical_bytes(text)
-    if data is not None:
-        return _check_size(data, path, size, most)
-    try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise WireError(path, "must be base64url without padding") from error
-    raise WireError(path, "must be base64url without padding, in its canonical form")
-
-
-def _canonical_bytes(text: str) -> bytes | None:
-    """The bytes of which the text is the one encoding; None if it is none of any."""
     try:
         encoded = text.encode("ascii").translate(_FROM_URL) + _PADDING[len(text) % 4]
         data = binascii.a2b_base64(encoded, strict_mode=True)
-    except ValueError:
-        return None
+    except ValueError as error:
+        raise WireError(path, "must be base64url without padding") from error
     # The strict reader leaves one thing open: the last character may have bits that encode nothing.
-    rest = len(data) % 3
-    return data if not rest or text[-1] in _LAST[rest] else None
+    if text and text[-1] not in _LAST[len(data) % 3]:
+        raise WireError(path, "must be base64url without padding, in its canonical form")
+    return data if len(data) == size else _check_size(data, path, size, most)
 
 
 def b64std(data: bytes) -> str:
@@ -104,9 +91,14 @@ def unhex(text: str, path: str, *, size: int | None = None, most: int | None = N
     Raises:
         WireError: not lower-case hexadecimal, or of another size.
     """
-    if not _HEX.match(text):
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    # Python takes capitals and spaces too.
+    if data.hex() != text:
         raise WireError(path, "must be lower-case hexadecimal")
-    return _check_size(bytes.fromhex(text), path, size, most)
+    return data if len(data) == size else _check_size(data, path, size, most)
 
 
 class _Flaw:
@@ -238,9 +230,9 @@ def parse_json(
         _check_depth(data, depth)
         text = data.decode("utf-8")
         try:
-            value = _load(text, any_number=any_number)
+            value: object = _DECODERS[any_number].decode(text)
         except _Flawed:
-            value = _load_marked(text, any_number=any_number)
+            value = _MARKING[any_number].decode(text)
             _refuse_flaws(value)
         # Half a surrogate pair is no Unicode text, and only an escape sequence can bring one.
         if "\\u" in text:
@@ -254,49 +246,47 @@ def parse_json(
     return value
 
 
-def _load(text: str, *, any_number: bool) -> object:
-    value: object = json.loads(
-        text,
+_DECODERS: Final = {
+    any_number: json.JSONDecoder(
         object_pairs_hook=_unique_members,
         parse_int=_any_integer if any_number else _safe_integer,
         parse_float=float if any_number else _refuse_number,
         parse_constant=_refuse_number,
     )
-    return value
+    for any_number in (False, True)
+}
+"""By whether any number is taken."""
 
-
-def _load_marked(text: str, *, any_number: bool) -> object:
-    """The same, with a mark in place of each value that is not taken."""
-    value: object = json.loads(
-        text,
+_MARKING: Final = {
+    any_number: json.JSONDecoder(
         object_pairs_hook=_marked_members,
         parse_int=_any_integer if any_number else _marked_integer,
         parse_float=float if any_number else _marked_number,
         parse_constant=_marked_number,
     )
-    return value
+    for any_number in (False, True)
+}
+"""The same, with a mark in place of each value that is not taken."""
+
+
+_TEXT: Final = frozenset({str})
+_LEAVES: Final = frozenset({str, bool, type(None)})
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value holds nothing on which Python's JSON and RFC 8785 differ: all text in ASCII, safe integers."""
-    kind = type(value)
-    if kind is str:
-        return cast("str", value).isascii()
-    if kind is int:
-        return abs(cast("int", value)) <= _MAX_SAFE_INTEGER
-    members: Iterable[object]
-    if kind is dict:
-        names = cast("dict[object, object]", value)
-        for name in names:
-            if type(name) is not str or not name.isascii():
+    """Whether a value is made of nothing on which Python's JSON and RFC 8785 differ, but perhaps of texts."""
+    rest = [value]
+    for member in rest:  # which grows meanwhile
+        if type(member) is dict:
+            if not _TEXT.issuperset(map(type, member)):
                 return False
-        members = names.values()
-    elif kind is list:
-        members = cast("list[object]", value)
-    else:
-        return value is None or value is True or value is False
-    for member in members:  # noqa: SIM110 - a call for each member, most are texts, would cost as much as to encode it
-        if not (member.isascii() if type(member) is str else _is_plain(member)):
+            rest += member.values()
+        elif type(member) is list:
+            rest += member
+        elif type(member) is int:
+            if abs(member) > _MAX_SAFE_INTEGER:
+                return False
+        elif type(member) not in _LEAVES:
             return False
     return True
 
@@ -334,6 +324,10 @@ def is_canonical(data: bytes, value: object) -> bool:
     return data == (canonical(value) if "\\u" in text else text.encode("ascii"))
 
 
+_LONGEST: Final = 1 << 20
+"""Characters that the text form of bytes may have, whatever their size."""
+
+
 class Members:
     """Reads the members of one JSON object, each once, and refuses what is left over.
 
@@ -345,11 +339,12 @@ class Members:
             raise WireError(path, "must be a JSON object")
         self._values: Mapping[str, object] = value
         self._left = set(value)
+        self._within = f"{path}." if path else ""
         self.path = path
 
     def at(self, name: str) -> str:
         """The path of the member `name`."""
-        return f"{self.path}.{name}" if self.path else name
+        return self._within + name
 
     def has(self, name: str) -> bool:
         """Whether the optional member `name` is there; JSON null counts as a value, not as absence."""
@@ -366,7 +361,11 @@ class Members:
 
     def text(self, name: str, *, least: int = 1, most: int = 1024) -> str:
         """A string of printable ASCII, `least` to `most` characters long."""
-        value = self.value(name)
+        try:
+            value = self._values[name]
+        except KeyError:
+            raise WireError(self.at(name), "is missing") from None
+        self._left.discard(name)
         if not isinstance(value, str):
             raise WireError(self.at(name), "must be a string")
         if not least <= len(value) <= most:
@@ -377,10 +376,11 @@ class Members:
 
     def one_of(self, name: str, choices: tuple[str, ...]) -> str:
         """A string out of a closed set."""
-        value = self.text(name, least=0)
-        if value not in choices:
-            raise WireError(self.at(name), "must be one of " + ", ".join(choices))
-        return value
+        value = self.value(name)
+        if isinstance(value, str) and value in choices:
+            return value
+        self.text(name, least=0)
+        raise WireError(self.at(name), "must be one of " + ", ".join(choices))
 
     def integer(self, name: str, least: int, most: int) -> int:
         """An integer within bounds, both included."""
@@ -400,7 +400,7 @@ class Members:
 
     def members(self, name: str) -> "Members":
         """A reader for the JSON object `name`."""
-        return Members(self.value(name), self.at(name))
+        return Members(self.value(name), self._within + name)
 
     def array(self, name: str, least: int, most: int) -> list[tuple[object, str]]:
         """The elements of an array, each with its path; `least` to `most` of them."""
@@ -409,19 +409,27 @@ class Members:
             raise WireError(self.at(name), "must be an array")
         if not least <= len(value) <= most:
             raise WireError(self.at(name), f"must have {least} to {most} elements, has {len(value)}")
-        return [(element, f"{self.at(name)}[{i}]") for i, element in enumerate(value)]
+        return [(element, f"{self._within}{name}[{i}]") for i, element in enumerate(value)]
+
+    def _encoded(self, name: str) -> str:
+        """A string that is to be decoded, which shows what is in it."""
+        value = self._values.get(name)
+        if not isinstance(value, str) or len(value) > _LONGEST:
+            return self.text(name, least=0, most=_LONGEST)
+        self._left.discard(name)
+        return value
 
     def b64url(self, name: str, *, size: int | None = None, most: int | None = None) -> bytes:
         """Bytes as base64url without padding; give `size` or `most`."""
-        return unb64url(self.text(name, least=0, most=1 << 20), self.at(name), size=size, most=most)
+        return unb64url(self._encoded(name), self._within + name, size=size, most=most)
 
     def b64std(self, name: str, *, size: int | None = None, most: int | None = None) -> bytes:
         """Bytes as standard base64 with padding; give `size` or `most`."""
-        return unb64std(self.text(name, least=0, most=1 << 20), self.at(name), size=size, most=most)
+        return unb64std(self._encoded(name), self._within + name, size=size, most=most)
 
     def hex(self, name: str, *, size: int | None = None, most: int | None = None) -> bytes:
         """Bytes as lower-case hexadecimal; give `size` or `most`."""
-        return unhex(self.text(name, least=0, most=1 << 20), self.at(name), size=size, most=most)
+        return unhex(self._encoded(name), self._within + name, size=size, most=most)
 
     def unread(self) -> list[str]:
         """Names of the members that nothing has read yet, for objects that may carry further ones."""

@@ -169,37 +169,46 @@ class _Reader:
             raise WireError(field, f"needs {size} bytes, {len(self._data) - start} are left")
         return self._data[start:end]
 
-    def number(self, size: int, field: str) -> int:
-        return int.from_bytes(self.take(size, field), "big")
+    def number(self, field: str) -> int:
+        """A number of 16 bits, as nearly all are."""
+        data, start = self._data, self._at
+        if start + 2 > len(data):
+            self.take(2, field)  # which says what is missing
+        self._at = start + 2
+        return data[start] << 8 | data[start + 1]
+
+    def long(self, field: str) -> int:
+        """A number of 32 bits."""
+        return int.from_bytes(self.take(4, field), "big")
 
     def sized(self, field: str, most: int) -> bytes:
         """A TPM2B: 16-bit size, then as many bytes."""
-        size = self.number(2, field)
+        size = self.number(field)
         if size > most:
             raise WireError(field, f"must be at most {most} bytes, claims {size}")
         return self.take(size, field)
 
     def hash_name(self, field: str) -> str:
-        algorithm = self.number(2, field)
+        algorithm = self.number(field)
         if algorithm not in _HASH_NAMES:
             raise WireError(field, "must be SHA-256, SHA-384 or SHA-512")
         return _HASH_NAMES[algorithm]
 
     def symmetric(self) -> Symmetric:
-        algorithm = self.number(2, "symmetric")
+        algorithm = self.number("symmetric")
         if algorithm == ALG_NULL:
             return Symmetric()
         if algorithm != ALG_AES:
             raise WireError("symmetric", "must be NULL or AES")
-        return Symmetric(algorithm, self.number(2, "symmetric"), self.number(2, "symmetric"))
+        return Symmetric(algorithm, self.number("symmetric"), self.number("symmetric"))
 
     def scheme(self, field: str, with_hash: tuple[int, ...], without_hash: tuple[int, ...] = ()) -> Scheme:
-        algorithm = self.number(2, field)
+        algorithm = self.number(field)
         if algorithm == ALG_NULL or algorithm in without_hash:
             return Scheme(algorithm)
         if algorithm not in with_hash:
             raise WireError(field, "is none that TCG key templates know")
-        return Scheme(algorithm, self.number(2, field))
+        return Scheme(algorithm, self.number(field))
 
     def end(self) -> None:
         left = len(self._data) - self._at
@@ -228,11 +237,11 @@ def _parsed(data: bytes) -> PublicArea:
     if len(data) > MAX_PUBLIC:
         raise WireError("", f"must be at most {MAX_PUBLIC} bytes, is {len(data)}")
     reader = _Reader(data)
-    kind = reader.number(2, "type")
+    kind = reader.number("type")
     if kind not in (ALG_RSA, ALG_ECC):
         raise WireError("type", "must be RSA or ECC")
     name_alg = reader.hash_name("nameAlg")
-    attributes = reader.number(4, "objectAttributes")
+    attributes = reader.long("objectAttributes")
     policy = reader.sized("authPolicy", 64)
     symmetric = reader.symmetric()
     curve = exponent = 0
@@ -240,14 +249,14 @@ def _parsed(data: bytes) -> PublicArea:
     unique: tuple[bytes, ...]
     if kind == ALG_RSA:
         scheme = reader.scheme("scheme", _RSA_SCHEMES, (ALG_RSAES,))
-        bits = reader.number(2, "keyBits")
+        bits = reader.number("keyBits")
         if bits % 8 or not _MIN_RSA_BITS <= bits <= _MAX_RSA_BITS:
             raise WireError("keyBits", f"must be {_MIN_RSA_BITS} to {_MAX_RSA_BITS}, in whole bytes")
-        exponent = reader.number(4, "exponent")
+        exponent = reader.long("exponent")
         unique = (reader.sized("unique", bits // 8),)
     else:
         scheme = reader.scheme("scheme", _ECC_SCHEMES)
-        curve = reader.number(2, "curveID")
+        curve = reader.number("curveID")
         if curve not in ECC_CURVES:
             raise WireError("curveID", "must be NIST P-256, P-384 or P-521")
         bits = ECC_CURVES[curve].bits

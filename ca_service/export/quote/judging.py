@@ -95,7 +95,7 @@ class QuoteVerdict:
 def _about(kind: Kind, finding: Finding) -> Finding:
     if not finding.reason:
         return finding
-    return replace(finding, reason=f"{_TITLES[kind]} certificate: {finding.reason}")
+    return finding._replace(reason=f"{_TITLES[kind]} certificate: {finding.reason}")
 
 
 def verify_quote(

@@ -23,7 +23,7 @@ from vtpm.wire.report import Product, Report
 REMEMBERED: Final = 512
 """For how many launches of a policy the findings are remembered; a launch is an image on one host, as a rule."""
 
-_Known = Callable[[str | None, bytes, Product | None, bool, datetime], Steps[LaunchFacts]]
+_Known = Callable[[str | None, bytes, Product | None, bool, datetime], Steps]
 
 
 def judge_launch(policy: Policy, mode: str, facts: LaunchFacts) -> Trace:
@@ -49,13 +49,13 @@ def _known(policy: Policy, mode: str) -> _Known:
     @lru_cache(maxsize=REMEMBERED)
     def steps(
         name: str | None, common_part: bytes, product: Product | None, simulated: bool, floors_since: datetime
-    ) -> Steps[LaunchFacts]:
+    ) -> Steps:
         # The rules see what stands in the key and nothing else: that is why the key is enough.
         entry = None if name is None else entries[name]
         rules = checks_of_launch(policy, mode, lambda _facts: entry)
         facts = LaunchFacts(
             Report.parse(common_part), product, simulated, crl_issued_at=None, at=floors_since
         )
-        return Steps(rules, judge_all(rules, facts))
+        return Steps([rules], judge_all(rules, facts))
 
     return steps

@@ -46,14 +46,27 @@ class Fixed(Timeless):
 def test_only_the_clock_is_asked_again():
     clocked, fixed, known = Clocked(2), Fixed(), Standing()
     for time in range(4):
-        assert known.judge_all("list", (fixed, clocked), time) == judge_all((Fixed(), Clocked(2)), time)
+        assert known.judge_all("list", [((fixed, clocked), time)]) == judge_all((Fixed(), Clocked(2)), time)
     assert fixed.asked == [0]
     assert clocked.asked == [0, 1, 2, 3]
 
 
+def test_each_part_has_its_own_subject():
+    early, late, known = Clocked(2), Clocked(2, "test.late"), Standing()
+    for time in range(4):
+        trace = known.judge_all("parts", [((Fixed(), early), time), ((late, Fixed()), time + 1)])
+        assert [finding.verdict is Verdict.PASSED for finding in trace.findings] == [
+            True,
+            time < 2,
+            time < 1,
+            True,
+        ]
+    assert (early.asked, late.asked) == ([0, 1, 2, 3], [1, 2, 3, 4])
+
+
 def test_a_list_without_a_clock_is_judged_once():
     fixed, known = Fixed(good=False), Standing()
-    traces = [known.judge_all("list", (fixed, Fixed(id="test.other")), time) for time in range(3)]
+    traces = [known.judge_all("list", [((fixed, Fixed(id="test.other")), time)]) for time in range(3)]
     assert traces == [judge_all((Fixed(good=False), Fixed(id="test.other")), 0)] * 3
     assert fixed.asked == [0]
 
@@ -78,8 +91,8 @@ def test_nothing_stands_of_a_list_that_ended_early():
 
 def test_lists_of_other_names_do_not_meet():
     known = Standing()
-    assert known.judge_all("good", (Fixed(),), 0).admitted
-    assert not known.judge_all("bad", (Fixed(good=False),), 0).admitted
+    assert known.judge_all("good", [((Fixed(),), 0)]).admitted
+    assert not known.judge_all("bad", [((Fixed(good=False),), 0)]).admitted
 
 
 def test_who_does_not_say_so_is_asked_each_time():
@@ -90,7 +103,7 @@ def test_who_does_not_say_so_is_asked_each_time():
 def known_after(check):
     """Whether a standing keeps what the check found: then another check of the list's place is not asked."""
     known = Standing()
-    known.judge_all("list", (check,), 0)
+    known.judge_all("list", [((check,), 0)])
     return not known._lists["list"]._again
 
 

@@ -1,23 +1,37 @@
 """One request through a WSGI application: content in, the bytes of a response out. Nothing is written to a socket.
 
-A response is whole before its first byte is sent, so a failure in the middle of making it becomes a clean 500.
+A response is whole before its first byte is sent, so a failure in the middle of making it becomes a clean 500, and its
+length is known. That leaves of PEP 3333 two things to do, and gunicorn, which would stream, does not do them.
 """
 
 import io
+import re
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 import structlog
-from gunicorn.config import Config
-from gunicorn.http import wsgi
 
 from ca_service.service.listeners import OPERATOR, Wsgi
 from ca_service.service.request import BROKEN
 
-_NAME = "vtpm-ca"
-_INNER = ("gunicorn.socket", "wsgi.early_hints", "wsgi.file_wrapper")
-"""What gunicorn lends to applications and ours must not have: ways around a response that is whole."""
+_NAME: Final = "vtpm-ca"
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+"""What a field may hold (RFC 9110, section 5): nothing that ends a line."""
+
+_STATUS: Final = re.compile(r"[2-5][0-9]{2} [\x20-\x7e]*")
+
+_OURS: Final = frozenset({"connection", "date", "server", "transfer-encoding"})
+"""Fields about the connection and about who answers, of which an application knows nothing."""
+
+_EMPTY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 _log = structlog.get_logger(__name__)
 
@@ -50,18 +64,8 @@ class Answer:
     keep: bool
 
 
-class _Paper:
-    """Stands for the socket that gunicorn would write to."""
-
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-
-    def sendall(self, data: bytes) -> None:
-        self.parts.append(data)
-
-
 def answer(
-    application: Wsgi, request: Any, content: bytes, client: Client, config: Config, last: Callable[[], bool]
+    application: Wsgi, request: Any, content: bytes, client: Client, last: Callable[[], bool]
 ) -> Answer:
     """Let the application answer a request.
 
@@ -70,45 +74,104 @@ def answer(
         request: of gunicorn.
         content: the request's.
         client: who asks.
-        config: of gunicorn.
         last: whether the connection is to close after this response; asked as late as possible.
     """
-    paper = _Paper()
     try:
-        keep = _run(application, request, content, client, config, last, paper)
+        status, fields, body = _run(application, _environ(request, content, client))
+        keep = not (last() or request.should_close())
+        return Answer(_whole(request, status, fields, body, keep=keep), keep)
     except Exception as error:  # noqa: BLE001 - a thread that dies would be missed
         # The application answers its own errors, so this is a fault of this program.
         _log.exception("request failed", error=type(error).__name__)
         return Answer((BROKEN.response(),), keep=False)
-    return Answer(tuple(paper.parts), keep)
 
 
-def _run(
-    application: Wsgi,
-    request: Any,
-    content: bytes,
-    client: Client,
-    config: Config,
-    last: Callable[[], bool],
-    paper: _Paper,
-) -> bool:
-    request.body = io.BytesIO(content)
-    request.scheme = "https" if client.secure else "http"
+def _environ(request: Any, content: bytes, client: Client) -> dict[str, Any]:
+    """What PEP 3333 has an application know of a request."""
+    major, minor = request.version
     # An operator's path names no host; an application that asks gets names that nobody chose.
-    response, environ = wsgi.create(request, paper, client.address or "", ("localhost", 0), config)
-    for name in _INNER:
-        environ.pop(name, None)
-    environ["wsgi.multithread"] = True
-    environ[OPERATOR] = client.operator
-    response.version = _NAME
-    chunks = application(environ, response.start_response)
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(request.path).decode("latin-1"),
+        "QUERY_STRING": request.query,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "0",
+        "SERVER_PROTOCOL": f"HTTP/{major}.{minor}",
+        "REMOTE_ADDR": "",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "https" if client.secure else "http",
+        "wsgi.input": io.BytesIO(content),
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        OPERATOR: client.operator,
+    }
+    if client.address is not None:
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client.address[0], str(client.address[1])
+    # The parser leaves no name with an underscore, so no two names become one.
+    for name, value in request.headers:
+        key = name.replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = "HTTP_" + key
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    return environ
+
+
+def _run(application: Wsgi, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
+    """Status, fields and content of the application's response."""
+    said: list[Any] = []
+    parts: list[bytes] = []
+
+    def start_response(status: str, fields: list[tuple[str, str]], _error: object = None) -> Any:
+        # Nothing is sent yet, so the last word counts.
+        said[:] = status, fields
+        return parts.append
+
+    chunks = application(environ, start_response)
     try:
-        if last():
-            response.force_close()
-        for chunk in chunks:
-            response.write(chunk)
-        response.close()
+        parts.extend(chunks)
     finally:
         if hasattr(chunks, "close"):
             chunks.close()
-    return not response.should_close()
+    status, fields = said
+    return status, fields, b"".join(parts)
+
+
+def _whole(
+    request: Any, status: str, fields: list[tuple[str, str]], body: bytes, *, keep: bool
+) -> tuple[bytes, ...]:
+    """Head and content, if there is any; raises `ValueError` for what would not be read as it was meant."""
+    major, minor = request.version
+    lines = [
+        f"HTTP/{major}.{minor} {status}",
+        f"Server: {_NAME}",
+        f"Date: {_date(int(time.time()))}",
+        "Connection: keep-alive" if keep else "Connection: close",
+    ]
+    if not _STATUS.fullmatch(status):
+        raise ValueError("a status that is none")
+    length = None
+    for name, value in fields:
+        small = name.lower()
+        if small in _OURS or not (_TOKEN.fullmatch(name) and _VALUE.fullmatch(value)):
+            raise ValueError("a field that no application may give")
+        if small == "content-length":
+            length = value
+        lines.append(f"{name}: {value}")
+    if int(status[:3]) in _EMPTY or request.method == "HEAD":
+        body = b""
+    elif length is None:
+        lines.append(f"Content-Length: {len(body)}")
+    elif length != str(len(body)):
+        raise ValueError("the content has another length than its field says")
+    lines += "", ""
+    head = "\r\n".join(lines).encode("latin-1")
+    return (head, body) if body else (head,)
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)

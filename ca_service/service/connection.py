@@ -111,6 +111,11 @@ class Connection:
         """Bytes of the response that the client has not taken yet."""
         return sum(len(part) for part in self.outbox)
 
+    @property
+    def ahead(self) -> bool:
+        """Whether something has come, beyond the present request, that does not make the socket readable."""
+        return bool(self.inbox) or (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0)
+
     def shake(self) -> Wait | None:
         """A step of the TLS handshake: what to wait for, or None when it is done; raises `Gone` that says why."""
         try:

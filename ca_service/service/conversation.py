@@ -5,12 +5,12 @@ All of it happens in the process's loop and never waits, but for handshakes and 
 
 import selectors
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 import structlog
-from gunicorn.config import Config
 
 from ca_service.service.answer import answer
 from ca_service.service.connection import Connection, Gone, Phase, Wait
@@ -33,21 +33,26 @@ class Conversations:
     """The part of a worker that serves connections.
 
     Attributes:
-        cfg: gunicorn's configuration.
         alive: False when the process is to end.
         poller: waits for sockets.
-        method_queue: through which threads give work back to the loop.
+        method_queue: through which threads give work back to the loop, and wake it.
+        answered: connections that threads give back without waking it.
     """
 
-    cfg: Config
     alive: bool
     poller: selectors.BaseSelector
     method_queue: Any
+    answered: deque[Connection]
 
     def _turn(self, connection: Connection) -> None:
         """The socket of a connection is ready for what it waits for."""
         if connection.phase is Phase.SHAKING:
+            # What has come stays in the socket until the thread reads it.
+            self._watch(connection, 0)
             self._step(connection, self._hand_over, self._shake)
+        elif connection.phase is Phase.WORKING:
+            # It sends more before it has its answer, or has gone. Whoever gives it back sees that nobody watches it.
+            self._watch(connection, 0)
         elif connection.phase is Phase.WRITING:
             self._step(connection, self._send)
         elif connection.phase is Phase.LINGERING:
@@ -95,7 +100,6 @@ class Conversations:
 
     def _hand_over(self, connection: Connection, job: Callable[..., object], *arguments: object) -> None:
         """Let a thread of the listener have the connection; `job` gives it back."""
-        self._watch(connection, 0)
         connection.gate.enter(connection, Phase.WORKING, time.monotonic())
         connection.gate.crew.put(partial(self._guarded, job, connection, *arguments))
 
@@ -119,6 +123,11 @@ class Conversations:
     def _back(self, connection: Connection, step: Callable[..., object], *arguments: object) -> None:
         """Give a connection back to the loop, which goes on with it."""
         self.method_queue.defer(self._step, connection, step, *arguments)
+
+    def _take_back(self) -> None:
+        """Go on with the connections that were given back without a word."""
+        while self.answered:
+            self._step(self.answered.popleft(), self._sent, None)
 
     def _unshaken(self, connection: Connection, why: str) -> None:
         """An operator whose certificate has expired learns little from his side; so the log has it."""
@@ -147,12 +156,19 @@ class Conversations:
         listener = connection.gate.listener
         connection.served += 1
         found = answer(
-            listener.application, request, content, connection.who, self.cfg, partial(self._last, connection)
+            listener.application, request, content, connection.who, partial(self._last, connection)
         )
         connection.keep = found.keep
         connection.put(found.parts)
         wait = connection.send()
-        self._back(connection, self._sent, wait)
+        if wait is None and connection.keep and not connection.ahead:
+            # Nothing is to be done before the client asks again, and that wakes the loop. First this, then the look;
+            # the loop does it the other way round, so one of the two sees what the other has done.
+            self.answered.append(connection)
+            if not connection.events:
+                self.method_queue.defer(self._take_back)
+        else:
+            self._back(connection, self._sent, wait)
 
     def _last(self, connection: Connection) -> bool:
         return not self.alive or connection.served >= _MOST_REQUESTS
@@ -179,7 +195,7 @@ class Conversations:
         """Go on with what has come; says whether the connection waits for something else than more of it."""
         if connection.head is None:
             bounds = connection.gate.listener.bounds
-            head = read_head(connection.inbox, self.cfg, connection.peer, bounds.body)
+            head = read_head(connection.inbox, bounds.body)
             if connection.refused and head is not None:
                 head = NOT_AN_OPERATOR
             if isinstance(head, Refusal):
@@ -254,7 +270,7 @@ class Conversations:
         else:
             gate.enter(connection, Phase.IDLE, now)
         self._watch(connection, _READ)
-        if connection.secure:
+        if connection.ahead:
             # What was decrypted already no longer makes the socket readable.
             self._turn(connection)
 

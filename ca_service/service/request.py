@@ -5,6 +5,7 @@ request says its length beforehand (RFC 9112, section 6.3: 411 otherwise), so no
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final
 
 from gunicorn.config import Config
@@ -30,6 +31,31 @@ MOST_HEAD: Final = 16 << 10
 
 _END = b"\r\n\r\n"
 _LENGTH_REQUIRED: Final = 411
+
+
+def _rules() -> SimpleNamespace:
+    """Settings of gunicorn for its parser, as plain attributes: its own object makes several calls to look one up."""
+    config = Config()
+    for name, value in {
+        "limit_request_line": MOST_LINE,
+        "limit_request_fields": MOST_FIELDS,
+        "limit_request_field_size": MOST_FIELD,
+        # Who asks and how is what the socket says, whatever a header or a proxy's greeting says.
+        "forwarded_allow_ips": "",
+        "secure_scheme_headers": {},
+        "forwarder_headers": "",
+        "proxy_protocol": "off",
+        # Another parser that happens to be installed would read requests by rules that nobody has looked at.
+        "http_parser": "python",
+    }.items():
+        config.set(name, value)
+    return SimpleNamespace(is_ssl=False, **{name: each.get() for name, each in config.settings.items()})
+
+
+_RULES: Final = _rules()
+
+_NO_PEER: Final = None
+"""The parser asks for the client's address only to see whether its word on other clients counts; nobody's does."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +130,11 @@ class Head:
     expects: bool
 
 
-def read_head(inbox: bytearray, config: Config, peer: object, most_body: int) -> Head | Refusal | None:
+def read_head(inbox: bytearray, most_body: int) -> Head | Refusal | None:
     """Take a request's head out of what a client has sent; None if it is not complete yet.
 
     Args:
         inbox: what has come; the head is removed from its beginning.
-        config: of gunicorn; the limits above stand there.
-        peer: the client's address.
         most_body: bytes of content that are taken.
     """
     end = inbox.find(_END)
@@ -121,7 +145,7 @@ def read_head(inbox: bytearray, config: Config, peer: object, most_body: int) ->
     source = IterUnreader([bytes(inbox[: end + len(_END)])])
     del inbox[: end + len(_END)]
     try:
-        request = Request(config, source, peer)
+        request = Request(_RULES, source, _NO_PEER)
     except (ParseException, OSError, StopIteration) as error:
         return next((refusal for kind, refusal in _OF_ERRORS if isinstance(error, kind)), MALFORMED)
     return MALFORMED if source.take_buffered() else _judged(request, most_body)
@@ -142,13 +166,13 @@ def _judged(request: Any, most_body: int) -> Head | Refusal:
         return NO_LENGTH
     if "HOST" not in fields and request.version >= (1, 1):
         return NO_HOST
-    if any(name == "CONTENT-ENCODING" and value.lower() != "identity" for name, value in request.headers):
+    if "CONTENT-ENCODING" in fields and _tokens(request, "CONTENT-ENCODING") != {"identity"}:
         return CODED
     # The parser has seen to it that there is at most one, of digits.
     length = int(fields.get("CONTENT-LENGTH", "0"))
     if length > most_body:
         return TOO_LARGE
-    if "close" in _tokens(request, "CONNECTION"):
+    if "CONNECTION" in fields and "close" in _tokens(request, "CONNECTION"):
         # Of a list of options the parser knows only the whole.
         request.force_close()
     expects = bool(request._expected_100_continue)  # noqa: SLF001 - gunicorn has no public name for it

@@ -16,7 +16,6 @@ from ca_service.judgment import BadRequest, Unavailable
 from ca_service.service.arbiter import ServiceArbiter
 from ca_service.service.board import MOST_LISTENERS, Board
 from ca_service.service.listeners import Listener
-from ca_service.service.request import MOST_FIELD, MOST_FIELDS, MOST_LINE
 from ca_service.service.worker import ServiceWorker
 
 GRACE_S = 20
@@ -110,16 +109,6 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no type info
             "proc_name": "vtpm-ca",
             # gunicorn's own way to be steered, in the home directory, is none of ours.
             "control_socket_disable": True,
-            "limit_request_line": MOST_LINE,
-            "limit_request_fields": MOST_FIELDS,
-            "limit_request_field_size": MOST_FIELD,
-            # Who asks and how is what the socket says, whatever a header or a proxy's greeting says.
-            "forwarded_allow_ips": "",
-            "secure_scheme_headers": {},
-            "forwarder_headers": "",
-            "proxy_protocol": "off",
-            # Another parser that happens to be installed would read requests by rules that nobody has looked at.
-            "http_parser": "python",
             # A sign of life must not wait for a disk that is busy with the database.
             "worker_tmp_dir": _MEMORY if os.access(_MEMORY, os.W_OK) else None,
             "pre_fork": self._place,

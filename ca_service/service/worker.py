@@ -12,6 +12,7 @@ import selectors
 import signal
 import socket
 import time
+from collections import deque
 from functools import partial
 from typing import Final
 
@@ -83,7 +84,8 @@ class ServiceWorker(Conversations, ThreadWorker):  # type: ignore[misc] # gunico
             Gate(number, listener, listening)
             for number, (listener, listening) in enumerate(zip(listeners, self.sockets, strict=True))
         ]
-        self._looked_at = time.monotonic()
+        self.answered = deque()
+        self._looked_at = -_ROUND_S
         self.poller.register(self.method_queue.fileno(), _READ, self.method_queue.run_callbacks)
         for gate in self._gates:
             gate.socket.setblocking(False)
@@ -95,13 +97,17 @@ class ServiceWorker(Conversations, ThreadWorker):  # type: ignore[misc] # gunico
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def _round(self) -> None:
-        self.notify()
         self._write_up()
         now = time.monotonic()
+        self._take_back()
         wake = min(
             (gate.again_at for gate in self._gates if gate.again_at is not None), default=now + _ROUND_S
         )
-        for key, _ in self.poller.select(max(0.0, min(wake - now, _ROUND_S))):
+        for gate in self._gates:
+            gate.crew.begin()
+        ready = self.poller.select(max(0.0, min(wake - now, _ROUND_S)))
+        self._take_back()
+        for key, _ in ready:
             if isinstance(key.data, Connection):
                 self._turn(key.data)
             else:
@@ -112,6 +118,7 @@ class ServiceWorker(Conversations, ThreadWorker):  # type: ignore[misc] # gunico
                 self._accept_again(gate)
         if now - self._looked_at >= _ROUND_S:
             self._looked_at = now
+            self.notify()
             self._look_at_the_time(now)
 
     def _write_up(self) -> None:

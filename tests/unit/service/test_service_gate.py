@@ -1,13 +1,16 @@
 """Who gives way to whom, and what is counted, without sockets."""
 
 import json
+import queue
+import threading
 from types import SimpleNamespace
 
 import pytest
 import structlog
+from small_service import until
 
 from ca_service.service.connection import Phase, client_of
-from ca_service.service.gate import Gate
+from ca_service.service.gate import Crew, Gate
 from ca_service.service.listeners import Bounds, Listener
 
 
@@ -119,6 +122,37 @@ def test_who_was_turned_away_is_one_line_a_minute(gate):
     assert [line["malformed"] for line in lines] == [2, 6, 2]
     assert lines[2]["tls-certificate-has-expired"] == 1
     assert json.dumps(lines)
+
+
+def test_a_job_wakes_one_thread_and_it_is_always_the_warmest():
+    crew, ran = Crew("x", 3), queue.SimpleQueue()
+    until(lambda: len(crew._idle) == 3)
+    woken = set()
+    for _ in range(20):
+        crew.put(lambda: ran.put(threading.get_ident()))
+        assert ran.empty()
+        crew.begin()
+        woken.add(ran.get(timeout=20))
+        assert len(crew._idle) >= 2
+        until(lambda: len(crew._idle) == 3)
+    assert len(woken) == 1
+
+
+def test_more_jobs_than_threads_are_all_done_at_once_as_many_as_there_are_threads():
+    crew, ran, held = Crew("x", 3), queue.SimpleQueue(), threading.Semaphore(0)
+
+    def job(number: int) -> None:
+        ran.put((number, threading.get_ident()))
+        assert held.acquire(timeout=20)
+
+    for number in range(50):
+        crew.put(lambda number=number: job(number))
+    crew.begin()
+    first = [ran.get(timeout=20) for _ in range(3)]
+    assert len({thread for _, thread in first}) == 3
+    assert ran.empty()
+    held.release(50)
+    assert sorted(number for number, _ in first + [ran.get(timeout=20) for _ in range(47)]) == [*range(50)]
 
 
 @pytest.mark.parametrize(

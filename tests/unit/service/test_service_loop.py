@@ -4,11 +4,14 @@ import contextlib
 import errno
 import selectors
 import socket
+import time
+from collections import deque
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 
+from ca_service.service.answer import Answer
 from ca_service.service.board import Board
 from ca_service.service.connection import Connection, Phase
 from ca_service.service.gate import Gate
@@ -26,6 +29,10 @@ class Loop(ServiceWorker):
         self.board = Board()
         self.poller = selectors.DefaultSelector()
         self._gates: list[Gate] = []
+        self.method_queue = mock.Mock()
+        self.answered = deque()
+        self.tmp = mock.Mock()
+        self._looked_at = time.monotonic()
 
 
 @pytest.fixture
@@ -133,3 +140,83 @@ def test_the_kernel_keeps_nothing_for_a_slow_reader(gate, clients):
         connection.close()
         with pytest.raises(expected) if expected else contextlib.nullcontext():
             assert client.recv(1) == b""
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: ca\r\n\r\n"
+
+
+@pytest.fixture
+def asked(loop, gate, clients):
+    """A connection whose request is with the threads, its client's end, and what a thread does with it."""
+    server, client = clients()
+    loop._gates.append(gate)
+    gate.again_at = time.monotonic() + 60
+    loop._admit(gate, server, ("192.0.2.1", 1))
+    (connection,) = gate.connections
+    jobs = []
+    gate.crew.put = jobs.append
+    client.sendall(REQUEST)
+    loop._round()
+    assert connection.phase is Phase.WORKING
+    with mock.patch("ca_service.service.conversation.answer", return_value=Answer((b"done",), keep=True)):
+        yield connection, client, jobs
+
+
+def test_an_answer_wakes_nobody_until_the_client_asks_again(loop, asked):
+    connection, client, jobs = asked
+    jobs.pop()()
+    assert client.recv(10) == b"done"
+    loop.method_queue.defer.assert_not_called()
+    client.sendall(REQUEST)
+    # One round takes the connection back and hands the next request over.
+    loop._round()
+    assert len(jobs) == 1
+    assert connection.phase is Phase.WORKING
+    assert connection.served == 1
+
+
+def test_an_answered_client_who_is_silent_is_waited_for_from_then_on(loop, asked):
+    connection, _, jobs = asked
+    assert connection.deadline == float("inf")
+    jobs.pop()()
+    loop._round()
+    assert connection.phase is Phase.IDLE
+    assert connection.gate.waiting == {connection: None}
+    assert connection.deadline < time.monotonic() + 60
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_who_sends_more_before_he_has_his_answer_does_not_keep_the_loop_busy(loop, asked, gone):
+    """And whoever gives the connection back wakes the loop, which has what was sent before the answer wait."""
+    connection, client, jobs = asked
+    if gone:
+        client.close()
+    else:
+        client.sendall(REQUEST)
+    loop._round()
+    assert connection.events == 0
+    assert connection.phase is Phase.WORKING
+    jobs.pop()()
+    ((wake,), _) = loop.method_queue.defer.call_args
+    wake()
+    loop._round()
+    assert connection.closed == gone
+    assert len(jobs) == (not gone)
+
+
+def test_what_cannot_wait_wakes_the_loop(loop, asked):
+    """A connection that is to be closed; its client may be waiting for just that."""
+    connection, _, jobs = asked
+    with mock.patch("ca_service.service.conversation.answer", return_value=Answer((b"done",), keep=False)):
+        jobs.pop()()
+    (step, *arguments), _ = loop.method_queue.defer.call_args
+    step(*arguments)
+    assert connection.phase is Phase.LINGERING
+    assert not loop.answered
+
+
+def test_signs_of_life_are_given_by_the_clock_and_not_with_each_request(loop, gate):
+    for ago, signs in ((-1000, 0), (1000, 1)):
+        loop._looked_at = time.monotonic() - ago
+        loop._round()
+        assert loop.tmp.notify.call_count == signs

@@ -3,49 +3,39 @@
 import json
 
 import pytest
-from gunicorn.config import Config
 from gunicorn.http.message import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ca_service.service.listeners import Listener
-from ca_service.service.request import MOST_HEAD, Head, Refusal, read_head
-from ca_service.service.server import Server, Service
+from ca_service.service.request import _RULES, MOST_HEAD, Head, Refusal, read_head
 
 MOST_BODY = 1000
-PEER = ("192.0.2.1", 4)
 
 
-@pytest.fixture(scope="module")
-def config() -> Config:
-    """gunicorn's configuration as the server makes it."""
-    return Server(Service((Listener("x", "127.0.0.1:1", print),))).cfg
-
-
-def read(config, data: bytes):
+def read(data: bytes):
     inbox = bytearray(data)
-    return read_head(inbox, config, PEER, MOST_BODY), bytes(inbox)
+    return read_head(inbox, MOST_BODY), bytes(inbox)
 
 
 def request(*fields: str, line: str = "POST /v1/nonces HTTP/1.1", host: str = "Host: ca") -> bytes:
     return "\r\n".join((line, *([host] if host else []), *fields, "", "")).encode("latin-1")
 
 
-def test_a_head_leaves_what_follows_it(config):
-    head, rest = read(config, request("Content-Length: 5") + b"abc")
+def test_a_head_leaves_what_follows_it():
+    head, rest = read(request("Content-Length: 5") + b"abc")
     assert (head.length, head.expects, rest) == (5, False, b"abc")
     assert (head.request.method, head.request.path) == ("POST", "/v1/nonces")
 
 
-def test_no_content_without_a_length(config):
-    assert read(config, request())[0].length == 0
-    assert read(config, request(line="GET / HTTP/1.0", host=""))[0].length == 0
+def test_no_content_without_a_length():
+    assert read(request())[0].length == 0
+    assert read(request(line="GET / HTTP/1.0", host=""))[0].length == 0
 
 
-def test_an_expectation(config):
-    assert read(config, request("Expect: 100-continue", "Content-Length: 5"))[0].expects
-    assert not read(config, request("Expect: 100-continue", "Content-Length: 0"))[0].expects
-    assert not read(config, request("Expect: 100-continue"))[0].expects
+def test_an_expectation():
+    assert read(request("Expect: 100-continue", "Content-Length: 5"))[0].expects
+    assert not read(request("Expect: 100-continue", "Content-Length: 0"))[0].expects
+    assert not read(request("Expect: 100-continue"))[0].expects
 
 
 @pytest.mark.parametrize(
@@ -59,8 +49,8 @@ def test_an_expectation(config):
         (["Connection: closed"], False),
     ],
 )
-def test_a_client_that_wants_to_close(config, fields, closes):
-    assert read(config, request(*fields))[0].request.should_close() == closes
+def test_a_client_that_wants_to_close(fields, closes):
+    assert read(request(*fields))[0].request.should_close() == closes
 
 
 @pytest.mark.parametrize(
@@ -109,12 +99,12 @@ def test_a_client_that_wants_to_close(config, fields, closes):
         (request(*["X: " + "y" * 8000] * 3), 431),
     ],
 )
-def test_what_is_refused(config, data, status):
-    found, _ = read(config, data)
+def test_what_is_refused(data, status):
+    found, _ = read(data)
     assert (found.status if isinstance(found, Refusal) else None) == status
 
 
-def test_a_parser_that_reads_less_than_the_head_is_not_trusted(config, monkeypatch):
+def test_a_parser_that_reads_less_than_the_head_is_not_trusted(monkeypatch):
     """What it leaves would be taken for the next request."""
 
     class Short(Request):
@@ -123,30 +113,33 @@ def test_a_parser_that_reads_less_than_the_head_is_not_trusted(config, monkeypat
             return b""
 
     monkeypatch.setattr("ca_service.service.request.Request", Short)
-    assert read(config, request())[0].status == 400
+    assert read(request())[0].status == 400
 
 
-def test_a_refusal_is_a_problem_document(config):
-    found, _ = read(config, request("Content-Length: 1001"))
+def test_a_refusal_is_a_problem_document():
+    found, _ = read(request("Content-Length: 1001"))
     head, _, body = found.response().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
     assert json.loads(body)["code"] == "too-large"
 
 
-def test_no_header_says_who_asks_or_how(config):
+def test_no_header_says_who_asks_or_how():
     fields = ("X-Forwarded-Proto: https", "X-Forwarded-Ssl: on", "X-Forwarded-Protocol: ssl")
-    for peer in (("127.0.0.1", 1), None):
-        found = read_head(
-            bytearray(request(*fields, "SCRIPT_NAME: /x", "PATH_INFO: /y")), config, peer, MOST_BODY
-        )
-        assert found.request.scheme == "http"
-        assert {name for name, _ in found.request.headers} == {
-            "HOST",
-            "X-FORWARDED-PROTO",
-            "X-FORWARDED-SSL",
-            "X-FORWARDED-PROTOCOL",
-        }
+    found, _ = read(request(*fields, "SCRIPT_NAME: /x", "PATH_INFO: /y"))
+    assert found.request.scheme == "http"
+    assert {name for name, _ in found.request.headers} == {
+        "HOST",
+        "X-FORWARDED-PROTO",
+        "X-FORWARDED-SSL",
+        "X-FORWARDED-PROTOCOL",
+    }
+
+
+def test_what_is_installed_beside_gunicorn_reads_no_request():
+    assert _RULES.http_parser == "python"
+    assert _RULES.proxy_protocol == "off"
+    assert (_RULES.secure_scheme_headers, _RULES.forwarder_headers) == ({}, [])
 
 
 WORDS = st.sampled_from(
@@ -160,9 +153,9 @@ BYTES = st.one_of(st.binary(max_size=200), st.lists(WORDS, max_size=30).map(b"".
 
 
 @given(BYTES, st.booleans())
-def test_any_bytes_are_a_head_a_refusal_or_too_few(config, data, ended):
+def test_any_bytes_are_a_head_a_refusal_or_too_few(data, ended):
     data += b"\r\n\r\n" if ended else b""
-    found, rest = read(config, data)
+    found, rest = read(data)
     assert data.endswith(rest)
     if found is None:
         assert (rest, ended) == (data, False)
@@ -173,7 +166,7 @@ def test_any_bytes_are_a_head_a_refusal_or_too_few(config, data, ended):
 
 
 @given(BYTES, st.data())
-def test_it_does_not_matter_how_they_trickle_in(config, data, more):
+def test_it_does_not_matter_how_they_trickle_in(data, more):
     """What a client gets does not depend on how the network cuts it up, but for refusals that come earlier."""
     data = request("Content-Length: 3", "X: y", line="POST /a HTTP/1.1") + data
     inbox, found = bytearray(), None
@@ -182,7 +175,7 @@ def test_it_does_not_matter_how_they_trickle_in(config, data, more):
         step = more.draw(st.integers(1, 40))
         inbox += data[at : at + step]
         at += step
-        found = read_head(inbox, config, PEER, MOST_BODY)
+        found = read_head(inbox, MOST_BODY)
     assert isinstance(found, Head)
     assert bytes(inbox) + data[at:] == data[len(data) - len(bytes(inbox) + data[at:]) :]
     assert (found.request.path, found.length) == ("/a", 3)

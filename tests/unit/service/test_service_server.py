@@ -74,8 +74,7 @@ def test_there_are_not_more_listeners_than_the_board_has_columns():
 
 
 def test_what_is_installed_beside_gunicorn_changes_nothing():
-    """Another parser, or a door of its own to be steered by."""
+    """A door of its own to be steered by."""
     cfg = Server(Service((Listener("x", "127.0.0.1:1", print),))).cfg
-    assert cfg.http_parser == "python"
     assert cfg.control_socket_disable
     assert not cfg.worker_tmp_dir or cfg.worker_tmp_dir == "/dev/shm"  # noqa: S108

@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import deque
 from types import SimpleNamespace
 from unittest import mock
 
@@ -450,7 +451,7 @@ class TestTheEnd:
         class Flooded(ServiceWorker):
             def __init__(self) -> None:
                 self.cfg = SimpleNamespace(graceful_timeout=20)
-                self.board, self.poller = Board(), mock.Mock()
+                self.board, self.poller, self.answered = Board(), mock.Mock(), deque()
                 self._gates = [mock.Mock(again_at=0.0, connections=[])]
 
             def _accept(self, gate, _listening=None):

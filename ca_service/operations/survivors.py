@@ -48,6 +48,7 @@ from ca_service.store import (
 _SALT_SIZE = 32
 _LIFE = tuple(IssuerState)
 """States of an issuing CA, each further on its way than those before."""
+_MAY_SIGN = (IssuerState.PREPARED, IssuerState.OLD)
 _GOOD = (CertificateState.ISSUED, CertificateState.SUPERSEDED)
 
 
@@ -284,7 +285,7 @@ def _keep_blocked(tx: Transaction, blocked: Sequence[BlockedKeyRow]) -> None:
 
 
 def _keep_issuers(tx: Transaction, issuers: Sequence[IssuerRow], at: datetime) -> None:
-    """An issuing CA goes on its way and never back; one that took over signs on."""
+    """An issuing CA goes on its way and never back; one that took over, or signs again, signs on."""
     for row in issuers:
         state = tx.issuers.states().get(row.skid)
         if state is None:
@@ -295,5 +296,5 @@ def _keep_issuers(tx: Transaction, issuers: Sequence[IssuerRow], at: datetime) -
             tx.issuers.move(row.skid, row.state, at)
     for row in issuers:
         free = row.active is not None and row.active not in tx.issuers.active()
-        if free and tx.issuers.states().get(row.skid) is IssuerState.PREPARED:
+        if free and tx.issuers.states().get(row.skid) in _MAY_SIGN:
             tx.issuers.move(row.skid, IssuerState.ACTIVE, at)

@@ -6,14 +6,14 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ca_service.judgment import Unavailable
-from ca_service.store import Store, open_store, parse_url
+from ca_service.store import Store, open_store, parse_url, sqlite_url
 
 DATABASE = "ca.sqlite3"
 
 
 def database_url(directory: Path) -> str:
     """The database that a CA uses unless it is told otherwise."""
-    return f"sqlite:///{(directory / DATABASE).absolute()}"
+    return sqlite_url(directory / DATABASE)
 
 
 def open_database(url: str) -> Store:
@@ -27,6 +27,30 @@ def open_database(url: str) -> Store:
         Unavailable: the database is missing, damaged, out of reach, or has another schema.
     """
     return _existing(url, open_store)
+
+
+def require_unicode(url: str) -> None:
+    """Refuse a PostgreSQL database that cannot hold every text, before a CA's rows are brought into it.
+
+    PostgreSQL gives a new database the encoding of the server's locale, which may be none.
+
+    Raises:
+        Unavailable: it has another encoding than UTF8 (code ``encoding``), or cannot be read.
+    """
+    if parse_url(url).get_backend_name() != "postgresql":
+        return
+    store = Store(url)
+    try:
+        with store.read() as tx:
+            encoding = tx.connection.exec_driver_sql("SHOW server_encoding").scalar()
+    finally:
+        store.close()
+    if encoding != "UTF8":
+        raise Unavailable(
+            f"the database has the encoding {encoding}; the CA's texts need UTF8",
+            code="encoding",
+            remedy="Make one with `createdb --encoding=UTF8 --template=template0`, and name it instead.",
+        )
 
 
 def upgrade_database(url: str) -> None:

@@ -8,17 +8,19 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import enrollment_world as w
 import pytest
 from cryptography import x509
+from postgres_cluster import ROLE
 
 from ca_service.audit import Log, restore_leaf
 from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, Refused, Unavailable
 from ca_service.keys import files, load_public
-from ca_service.operations import backup_file, ensure_issuers, open_database, upgrade_database
+from ca_service.operations import backup_file, database_url, ensure_issuers, open_database, upgrade_database
 from ca_service.operations.audit import audit_ca
 from ca_service.operations.backup import as_json, make_backup, plan_restore, restore
 from ca_service.operations.backup_file import MANIFEST, read_manifest
@@ -116,6 +118,23 @@ class TestBackup:
         assert path.stat().st_mode & 0o777 == 0o600
         with pytest.raises(BadRequest):
             make_backup(ca, desk.store, path, desk.world.time)
+
+    def test_names_may_hold_what_means_something_in_a_url(self, desk, ca, tmp_path):
+        folder = tmp_path / "50%25 of?mode=memory#1"
+        shutil.copytree(ca.directory, folder)
+        store = open_database(database_url(folder))
+        path = tmp_path / "%2e%2e?x"
+        make_backup(ca, store, path, desk.world.time)
+        store.close()
+        assert read_manifest(path).ca_id == ca.ca_id
+        there = replace(ca, directory=folder)
+        restore(there, database_url(folder), path, at=desk.world.time, entropy=os.urandom, limits=Limits())
+        assert len(list(folder.glob("ca.sqlite3.*Z"))) == 1
+        assert {entry.name for entry in tmp_path.iterdir()} == {"world", folder.name, path.name}
+
+    def test_a_name_that_is_no_text_is_refused(self, desk, ca, tmp_path):
+        with pytest.raises(BadRequest, match="UTF-8"):
+            make_backup(ca, desk.store, tmp_path / os.fsdecode(b"caf\xe9"), desk.world.time)
 
     @pytest.mark.parametrize("call", ["link", "fsync"])
     def test_a_disk_that_fails_leaves_nothing(self, desk, ca, tmp_path, monkeypatch, call):
@@ -432,6 +451,26 @@ class TestIssuers:
         with store.read() as tx:
             assert tx.issuers.active()["ek:default"] == new.skid
 
+    @pytest.mark.parametrize("end", [IssuerState.OLD, IssuerState.TAINTED])
+    def test_an_activation_that_was_taken_back_is_so_afterwards(self, rolled, tmp_path, end):
+        """In the backup the second generation signs; since then the first one signs again."""
+        desk, ca = rolled, rolled.world.authority
+        first, second = (
+            next(i.skid for i in ca.issuers if (i.role, i.generation) == ("ek", number)) for number in (1, 2)
+        )
+        ensure_issuers(desk.store, ca, desk.world.time)
+        with desk.store.write() as tx:
+            tx.issuers.move(first, IssuerState.OLD, desk.world.time)
+            tx.issuers.move(second, IssuerState.ACTIVE, desk.world.time)
+        path = tmp_path / "backup.sqlite3"
+        keep_state(ca, desk.store)
+        make_backup(ca, desk.store, path, desk.world.time)
+        with desk.store.write() as tx:
+            tx.issuers.move(second, end, desk.world.time)
+            tx.issuers.move(first, IssuerState.ACTIVE, desk.world.time)
+        before = self.states(desk.store)
+        assert self.states(bring_back(desk, ca, path)) == before
+
 
 class TestReplacing:
     """At every moment the old database or the new one is there, and nothing that was kept is overwritten."""
@@ -642,6 +681,23 @@ class TestPostgresql:
         store = Store(server)
         assert store.revision() is None
         store.close()
+
+    @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+    def test_one_that_cannot_hold_every_text_is_refused(self, desk, ca, file, postgres, encoding):
+        """As `createdb` makes one where the server's locale was not set."""
+        name = f"in_{encoding.lower()}"
+        postgres.admin(f"CREATE DATABASE {name} OWNER {ROLE} ENCODING '{encoding}' TEMPLATE template0")
+        try:
+            for doing in (plan_restore, partial(restore, at=desk.world.time, entropy=os.urandom, limits=Limits())):
+                with pytest.raises(Unavailable, match=encoding) as error:
+                    doing(ca, postgres.url(name), file)
+                assert error.value.code == "encoding"
+                assert "--encoding=UTF8" in error.value.remedy
+            store = Store(postgres.url(name))
+            assert store.revision() is None
+            store.close()
+        finally:
+            postgres.drop_database(name)
 
     def test_a_failure_changes_nothing(self, desk, ca, file, postgres, monkeypatch):
         server = postgres.url(postgres.new_database())

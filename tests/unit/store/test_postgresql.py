@@ -59,6 +59,16 @@ def test_no_setting_of_the_role_weakens_a_commit(server, database, name, given, 
     store.close()
 
 
+def test_text_comes_as_it_went_whatever_the_environment_says(database, at, monkeypatch):
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    store = open_store(database)
+    with store.write() as tx:
+        tx.policies.append("d", "Größe 測量", at, "me")
+    with store.read() as tx:
+        assert tx.policies.all()[0].text == "Größe 測量"
+    store.close()
+
+
 def test_a_reader_sees_one_moment_and_cannot_write(database, at):
     store = open_store(database)
     with store.read() as tx:
@@ -202,7 +212,14 @@ class TestUrl:
 
     @pytest.mark.parametrize(
         "url",
-        ["", "nonsense", "mysql://h/d", "postgresql+psycopg2://u:pass-word@h/d", "sqlite+aiosqlite:///x"],
+        [
+            "",
+            "nonsense",
+            "mysql://h/d",
+            "postgresql+psycopg2://u:pass-word@h/d",
+            "postgresql://u@h:pass-word/d",
+            "sqlite+aiosqlite:///x",
+        ],
     )
     def test_others_are_refused_without_repeating_them(self, url):
         with pytest.raises(BadRequest, match="database: must be the URL") as error:

@@ -101,10 +101,13 @@ def make_directory(path: Path, mode: int) -> None:
 
 
 def make_parents(path: Path) -> None:
-    """Make the directories above `path` that are missing, each one durable."""
+    """Make the directories above `path` that are missing, each one durable.
+
+    Nobody but their owner may write them, whatever the umask: who can rename what lies in one can exchange a CA.
+    """
     missing = [parent for parent in path.parents if not parent.exists()]
     for parent in reversed(missing):
-        parent.mkdir(exist_ok=True)
+        parent.mkdir(PUBLIC_DIRECTORY, exist_ok=True)
         flush_directory(parent.parent)
 
 

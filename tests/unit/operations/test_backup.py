@@ -729,6 +729,15 @@ class TestRolledBack:
         desk.store = store
         check_not_rolled_back(ca, bring_back(desk, ca, file))
 
+    def test_the_refusal_of_many_lists_can_be_read(self, desk, ca, monkeypatch):
+        lists = [f"its list of {number} is number 1, 3 was published" for number in range(96)]
+        monkeypatch.setattr("ca_service.operations.kept._behind", lambda *_: lists)
+        for attempt in (check_not_rolled_back, keep_state):
+            with pytest.raises(Unavailable, match="and 93 more") as error:
+                attempt(ca, desk.store)
+            assert len(error.value.detail) < 300
+            assert "db restore" in error.value.remedy
+
     def test_one_that_has_grown_since_it_was_copied_back_is_refused(self, desk, ca, tmp_path):
         """Its log is as long again, but its beginning is another one."""
 

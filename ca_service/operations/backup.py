@@ -8,11 +8,12 @@ operator hands in goes on the next list. And no nonce of before is good again: a
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import sqlalchemy as sa
 from cryptography.hazmat.primitives import hashes
@@ -42,6 +43,7 @@ from ca_service.store import (
 )
 
 _LAST = "last-backup"
+_NO_LISTS: Mapping[str, bytes] = MappingProxyType({})
 _PAGE = 500
 _LOST_POLICY = "NOTHING IS ADMITTED until a policy is applied: what is in force now cannot be read"
 
@@ -123,7 +125,7 @@ class Losses:
     own_database: Path | None
 
 
-def plan_restore(public: PublicAuthority, url: str, path: Path, crls: Iterable[bytes] = ()) -> Losses:
+def plan_restore(public: PublicAuthority, url: str, path: Path, crls: Mapping[str, bytes] = _NO_LISTS) -> Losses:
     """What a restore would do; nothing is changed.
 
     Raises:
@@ -159,7 +161,7 @@ def restore(
     authority: Authority,
     url: str,
     path: Path,
-    crls: Iterable[bytes] = (),
+    crls: Mapping[str, bytes] = _NO_LISTS,
     *,
     at: datetime,
     entropy: Entropy,

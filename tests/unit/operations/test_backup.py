@@ -218,7 +218,7 @@ class TestRestore:
         if source == "kept":
             keep_state(ca, desk.store)
         if source == "crl":
-            options["crls"] = [published.der]
+            options["crls"] = {"a list": published.der}
         if source != "present":
             desk.store.close()
             Path(desk.world.url.removeprefix("sqlite:///")).unlink()
@@ -288,8 +288,15 @@ class TestRestore:
         der[-1] ^= 1
         for given in (bytes(der), b"", b"-----BEGIN X509 CRL-----"):
             with pytest.raises(BadRequest) as error:
-                plan_restore(ca, desk.world.url, file, [given])
+                plan_restore(ca, desk.world.url, file, {"lists/3.crl": given})
             assert error.value.code == "crl"
+            assert "lists/3.crl" in error.value.detail
+
+    def test_the_root_s_list_has_another_place(self, desk, ca, file):
+        """Whoever fetches all that was published has it among the others."""
+        with pytest.raises(BadRequest, match="root.crl: is the root's list") as error:
+            plan_restore(ca, desk.world.url, file, {"root.crl": (ca.directory / "crl" / "root.crl").read_bytes()})
+        assert "Leave it out" in error.value.remedy
 
     def test_a_restore_that_fails_leaves_all_as_it_was(self, desk, ca, file, monkeypatch):
         before = rows(desk.store)

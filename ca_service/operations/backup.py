@@ -24,7 +24,7 @@ from ca_service.keys import Authority, PublicAuthority, files
 from ca_service.keys.layout import RUN
 from ca_service.operations.backup_file import Manifest, Scratch, put_in_place, read_manifest, seal, unseal
 from ca_service.operations.context import instant
-from ca_service.operations.databases import require_unicode
+from ca_service.operations.databases import require_alone, require_unicode
 from ca_service.operations.kept import read_state, state_of, write_state
 from ca_service.operations.restored_policies import plan_line
 from ca_service.operations.survivors import Survivors, gather, own_database, readable, settle
@@ -173,9 +173,11 @@ def restore(
     transaction. A file is restored to either kind, so this is also the way from one to the other.
 
     Raises:
-        BadRequest, Unavailable: as `plan_restore`, and if the database cannot be written; it is as it was then.
+        BadRequest, Unavailable: as `plan_restore`, and if somebody else works on the database (code ``busy``) or it
+            cannot be written; it is as it was then.
     """
     require_unicode(url)
+    require_alone(url)
     manifest = _read(authority, path)
     survivors = gather(authority, url, manifest.epoch, crls, at)
     losses = _losses(authority, url, path, manifest, survivors, at)

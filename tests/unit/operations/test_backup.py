@@ -689,6 +689,19 @@ class TestPostgresql:
         assert store.revision() is None
         store.close()
 
+    def test_not_while_another_node_is_at_work(self, desk, ca, file, postgres, monkeypatch):
+        """It would be told that its revocation is kept, and the restore would not know of it."""
+        monkeypatch.setattr("ca_service.operations.databases._PATIENCE_S", 0.2)
+        server = postgres.url(postgres.new_database())
+        node = bring_back(desk, ca, file, server)
+        before = rows(node)
+        with pytest.raises(Unavailable, match="others still work on the database") as error:
+            restore(ca, server, file, at=desk.world.time, entropy=os.urandom, limits=Limits())
+        assert error.value.code == "busy"
+        assert rows(node) == before
+        monkeypatch.undo()
+        bring_back(desk, ca, file, server)
+
     @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
     def test_one_that_cannot_hold_every_text_is_refused(self, desk, ca, file, postgres, encoding):
         """As `createdb` makes one where the server's locale was not set."""
@@ -710,9 +723,11 @@ class TestPostgresql:
         server = postgres.url(postgres.new_database())
         target = create_store(server)
         before = rows(target)
+        target.close()
         monkeypatch.setattr("ca_service.operations.survivors.publish_every", _fail)
         with pytest.raises(RuntimeError):
             restore(ca, server, file, at=desk.world.time, entropy=os.urandom, limits=Limits())
+        target = Store(server)
         assert rows(target) == before
         target.close()
 

@@ -1,5 +1,6 @@
 """What only a server can do to the CA: sessions that end, writers that hang, settings that promise less."""
 
+import re
 import sys
 import threading
 
@@ -243,11 +244,31 @@ class TestUrl:
             with pytest.raises(Unavailable) as error:
                 open_store(bad)
             assert "pass-word" not in f"{error.value!r} {error.value.diagnostics()}"
+            assert error.value.detail == "the database cannot be read now: it does not let the CA in"
             assert "pass-word" not in repr(Store(bad))
             with pytest.raises(psycopg.OperationalError):
                 backends.connect_apart(parse_url(bad))
         finally:
             server.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("/{name}?", "/nowhere?"), "there is no database of that name"),
+        ((f"{ROLE}@", "nobody@"), "does not let the CA in"),
+        (("port=5432", "port=1"), "no connection to it comes about"),
+        (("?host=", "?service=none&host="), "no connection to it comes about"),
+        (("?host=", "?nonsense=pass-word&host="), "an option that PostgreSQL's driver does not know"),
+    ],
+)
+def test_a_connection_that_does_not_come_about_is_explained(database, name, change, told):
+    """libpq says it in words alone, which may name user and host."""
+    old, new = change
+    with pytest.raises(Unavailable, match=told) as error:
+        open_store(database.replace(old.format(name=name), new))
+    assert error.value.remedy
+    assert not {"pass-word", "nobody", "nowhere"} & set(re.findall("[a-z-]+", error.value.diagnostics()))
 
 
 def test_a_duplicate_is_taken_whoever_was_faster(database, at):

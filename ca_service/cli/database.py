@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from ca_service.cli.access import exclusive
-from ca_service.cli.options import with_directory
+from ca_service.cli.files import read_bytes
+from ca_service.cli.options import PathName, with_directory
 from ca_service.cli.output import echo, show_fields, show_json, show_rows, with_json
 from ca_service.cli.place import find_database, now, open_public
-from ca_service.judgment import BadRequest, Refused
+from ca_service.judgment import Refused
 
 _MAX_CRL = 64 * 1024 * 1024
 
@@ -71,7 +72,7 @@ def upgrade(directory: Path) -> None:
 
 
 @db.command()
-@click.argument("dest", metavar="DEST", type=click.Path(path_type=Path))
+@click.argument("dest", metavar="DEST", type=PathName(directory=False))
 @with_directory
 @with_json
 def backup(dest: Path, directory: Path, *, as_json: bool) -> None:
@@ -97,9 +98,9 @@ def backup(dest: Path, directory: Path, *, as_json: bool) -> None:
 
 
 @db.command()
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=PathName(directory=False))
 @click.option(
-    "--crl", "crls", multiple=True, type=click.Path(path_type=Path), help="a published list; may be repeated"
+    "--crl", "crls", multiple=True, type=PathName(directory=False), help="a published list; may be repeated"
 )
 @click.option("--yes", is_flag=True, help="do it; without, only say what would be lost")
 @with_directory
@@ -115,7 +116,7 @@ def restore(file: Path, crls: tuple[Path, ...], directory: Path, *, yes: bool, a
     from ca_service.operations import backup as backups
 
     public = open_public(directory)
-    url, given = find_database(directory), [_read_crl(path) for path in crls]
+    url, given = find_database(directory), {str(path): read_bytes(path, _MAX_CRL) for path in crls}
     with exclusive(directory):
         if yes:
             authority = load_authority(directory, find_passphrase(os.environ), find_pin(os.environ))
@@ -127,14 +128,3 @@ def restore(file: Path, crls: tuple[Path, ...], directory: Path, *, yes: bool, a
     show_fields({**backups.as_json(losses), "done": yes}, as_json=as_json)
     if not as_json:
         echo("done" if yes else "dry run: nothing was changed; add --yes to do it")
-
-
-def _read_crl(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_CRL + 1)
-    except OSError as error:
-        raise BadRequest(str(path), f"cannot be read: {error.strerror}", code="unreadable") from None
-    if len(data) > _MAX_CRL:
-        raise BadRequest(str(path), "is too large for a revocation list")
-    return data

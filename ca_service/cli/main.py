@@ -19,7 +19,16 @@ from ca_service.judgment import Unavailable, VtpmCaError
 _UNAVAILABLE, _USAGE, _REFUSED = 3, 2, 1
 _INTERRUPTED = 130
 _USAGE_CODES = frozenset(
-    {"malformed", "operation", "passphrase-missing", "pin-missing", "permissions", "no-ca", "policy-evidence"}
+    {
+        "malformed",
+        "no-ca",
+        "operation",
+        "passphrase-missing",
+        "permissions",
+        "pin-missing",
+        "policy-evidence",
+        "unreadable",
+    }
 )
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 _STANDARD_STREAMS = (0, 1, 2)

@@ -88,7 +88,7 @@ def run_ceremony(
         occasion: who holds the ceremony, for the transcript.
 
     Raises:
-        Conflict: there is something in that directory already (code ``exists``).
+        Conflict: there is something in that directory already, or another file system begins there (code ``exists``).
         Unavailable: the directory, or the folder for the root's key, cannot be written (code ``storage``).
         BadRequest: a passphrase is empty; the folder for the root's key lies in the CA's directory, or others
             may access it (``permissions``).
@@ -123,9 +123,16 @@ def _require_vacant(directory: Path) -> None:
     empty = directory.is_dir() and not any(directory.iterdir())
     if directory.is_symlink() or (directory.exists() and not empty):
         raise Conflict(
-            f"{directory} is not empty",
+            f"{directory} is there already, and is no empty directory",
             code="exists",
-            remedy="A ceremony never touches an existing CA; name another directory.",
+            remedy="A ceremony never touches what is there; name another directory.",
+        )
+    if directory.is_mount():
+        # It could not take the name by a rename, and would fail only after keys have been made on a token.
+        raise Conflict(
+            f"{directory} is the root of a file system",
+            code="exists",
+            remedy=f"Name a directory in it, for example {directory / 'ca'}.",
         )
 
 

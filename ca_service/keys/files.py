@@ -101,10 +101,13 @@ def make_directory(path: Path, mode: int) -> None:
 
 
 def make_parents(path: Path) -> None:
-    """Make the directories above `path` that are missing, each one durable."""
+    """Make the directories above `path` that are missing, each one durable.
+
+    Nobody but their owner may write them, whatever the umask: who can rename what lies in one can exchange a CA.
+    """
     missing = [parent for parent in path.parents if not parent.exists()]
     for parent in reversed(missing):
-        parent.mkdir(exist_ok=True)
+        parent.mkdir(PUBLIC_DIRECTORY, exist_ok=True)
         flush_directory(parent.parent)
 
 
@@ -138,14 +141,21 @@ def require_private(path: Path) -> None:
     if not (directory or stat.S_ISREG(status.st_mode)):
         raise BadRequest(str(path), "must be a file or directory, not a link", code="permissions")
     if status.st_mode & 0o077:
+        # Who follows that for a folder of the system, in which a key was put by mistake, locks everybody out of it.
+        remedy = f"If it holds nothing else: chmod 700 {path}. Else put the secret into a directory of its own."
         raise BadRequest(
             str(path),
             "may be accessed by others than its owner",
             code="permissions",
-            remedy=f"chmod {'700' if directory else '600'} {path}",
+            remedy=remedy if directory else f"chmod 600 {path}",
         )
     if status.st_uid not in (os.geteuid(), 0):
-        raise BadRequest(str(path), "belongs to another user", code="permissions")
+        raise BadRequest(
+            str(path),
+            "belongs to another user",
+            code="permissions",
+            remedy="Give the command as that user, who is the CA's: root's own files would lock the server out.",
+        )
 
 
 def read_private(path: Path) -> bytes:

@@ -8,11 +8,12 @@ operator hands in goes on the next list. And no nonce of before is good again: a
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import sqlalchemy as sa
 from cryptography.hazmat.primitives import hashes
@@ -23,6 +24,7 @@ from ca_service.keys import Authority, PublicAuthority, files
 from ca_service.keys.layout import RUN
 from ca_service.operations.backup_file import Manifest, Scratch, put_in_place, read_manifest, seal, unseal
 from ca_service.operations.context import instant
+from ca_service.operations.databases import require_alone, require_unicode
 from ca_service.operations.kept import read_state, state_of, write_state
 from ca_service.operations.restored_policies import plan_line
 from ca_service.operations.survivors import Survivors, gather, own_database, readable, settle
@@ -36,10 +38,12 @@ from ca_service.store import (
     copy_rows,
     create_store,
     parse_url,
+    sqlite_url,
     take_time,
 )
 
 _LAST = "last-backup"
+_NO_LISTS: Mapping[str, bytes] = MappingProxyType({})
 _PAGE = 500
 _LOST_POLICY = "NOTHING IS ADMITTED until a policy is applied: what is in force now cannot be read"
 
@@ -54,7 +58,7 @@ def make_backup(public: PublicAuthority, store: Store, path: Path, at: datetime)
     if path.exists() or path.is_symlink():
         raise BadRequest(str(path), "is there already; name another file", code="exists")
     with Scratch(path) as scratch:
-        target = create_store(f"sqlite:///{scratch.file.absolute()}")
+        target = create_store(sqlite_url(scratch.file))
         try:
             with store.read() as source, target.write() as copy:
                 clear_rows(copy)
@@ -121,13 +125,14 @@ class Losses:
     own_database: Path | None
 
 
-def plan_restore(public: PublicAuthority, url: str, path: Path, crls: Iterable[bytes] = ()) -> Losses:
+def plan_restore(public: PublicAuthority, url: str, path: Path, crls: Mapping[str, bytes] = _NO_LISTS) -> Losses:
     """What a restore would do; nothing is changed.
 
     Raises:
         BadRequest: the file is no backup of this CA, or a list is none of its.
-        Unavailable: what the CA remembers cannot be read.
+        Unavailable: what the CA remembers cannot be read, or the database cannot hold what is in the file.
     """
+    require_unicode(url)
     manifest = _read(public, path)
     at = datetime.now(UTC)
     return _losses(public, url, path, manifest, gather(public, url, manifest.epoch, crls, at), at)
@@ -156,7 +161,7 @@ def restore(
     authority: Authority,
     url: str,
     path: Path,
-    crls: Iterable[bytes] = (),
+    crls: Mapping[str, bytes] = _NO_LISTS,
     *,
     at: datetime,
     entropy: Entropy,
@@ -168,8 +173,11 @@ def restore(
     transaction. A file is restored to either kind, so this is also the way from one to the other.
 
     Raises:
-        BadRequest, Unavailable: as `plan_restore`, and if the database cannot be written; it is as it was then.
+        BadRequest, Unavailable: as `plan_restore`, and if somebody else works on the database (code ``busy``) or it
+            cannot be written; it is as it was then.
     """
+    require_unicode(url)
+    require_alone(url)
     manifest = _read(authority, path)
     survivors = gather(authority, url, manifest.epoch, crls, at)
     losses = _losses(authority, url, path, manifest, survivors, at)
@@ -185,7 +193,7 @@ def restore(
             left.unlink(missing_ok=True)
         with Scratch(target, give=True) as old, Scratch(target, give=True) as new:
             _unpack(path, old.file)
-            _load(old.file, f"sqlite:///{new.file.absolute()}", finish)
+            _load(old.file, sqlite_url(new.file), finish)
             put_in_place(new.file, target, at)
     else:
         with Scratch(authority.directory / "restore") as old:
@@ -219,12 +227,12 @@ def _unpack(path: Path, file: Path) -> None:
         unseal(file)
     except (OSError, sqlite3.Error):
         raise Unavailable("the backup cannot be copied: the disk fails or is full") from None
-    create_store(f"sqlite:///{file.absolute()}").close()
+    create_store(sqlite_url(file)).close()
 
 
 def _load(file: Path, url: str, finish: Callable[[Transaction], None]) -> None:
     """Only rows come out of a backup: tables, indexes and constraints are this program's own."""
-    source, target = Store(f"sqlite:///{file.absolute()}"), create_store(url)
+    source, target = Store(sqlite_url(file)), create_store(url)
     try:
         with source.read() as rows, target.write() as tx:
             take_time(tx)

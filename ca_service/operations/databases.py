@@ -1,19 +1,26 @@
 """A CA's database: where it is, and opening it."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from ca_service.judgment import Unavailable
-from ca_service.store import Store, open_store, parse_url
+from ca_service.store import Store, open_store, parse_url, sqlite_url
 
 DATABASE = "ca.sqlite3"
+
+_OTHERS = """\
+SELECT pid FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid() ORDER BY pid"""
+_PATIENCE_S = 5.0
+_PAUSE_S = 0.05
 
 
 def database_url(directory: Path) -> str:
     """The database that a CA uses unless it is told otherwise."""
-    return f"sqlite:///{(directory / DATABASE).absolute()}"
+    return sqlite_url(directory / DATABASE)
 
 
 def open_database(url: str) -> Store:
@@ -27,6 +34,61 @@ def open_database(url: str) -> Store:
         Unavailable: the database is missing, damaged, out of reach, or has another schema.
     """
     return _existing(url, open_store)
+
+
+def require_unicode(url: str) -> None:
+    """Refuse a PostgreSQL database that cannot hold every text, before a CA's rows are brought into it.
+
+    PostgreSQL gives a new database the encoding of the server's locale, which may be none.
+
+    Raises:
+        Unavailable: it has another encoding than UTF8 (code ``encoding``), or cannot be read.
+    """
+    if parse_url(url).get_backend_name() != "postgresql":
+        return
+    store = Store(url)
+    try:
+        with store.read() as tx:
+            encoding = tx.connection.exec_driver_sql("SHOW server_encoding").scalar()
+    finally:
+        store.close()
+    if encoding != "UTF8":
+        raise Unavailable(
+            f"the database has the encoding {encoding}; the CA's texts need UTF8",
+            code="encoding",
+            remedy="Make one with `createdb --encoding=UTF8 --template=template0`, and name it instead.",
+        )
+
+
+def require_alone(url: str) -> None:
+    """Refuse a PostgreSQL database on which another node, or another command, is still at work.
+
+    What that one revoked or issued while a backup takes the database's place would be lost. (On SQLite the lock in the
+    CA's directory keeps others out.)
+
+    Raises:
+        Unavailable: another session of the CA's role is open (code ``busy``), or the database cannot be read.
+    """
+    if parse_url(url).get_backend_name() != "postgresql":
+        return
+    store, deadline = Store(url), time.monotonic() + _PATIENCE_S
+    try:
+        # A session that was just closed may be listed for a moment.
+        while others := _others(store):
+            if time.monotonic() >= deadline:
+                raise Unavailable(
+                    f"others still work on the database: the server lists their sessions as {others}",
+                    code="busy",
+                    remedy="Stop the CA on every node, and end what else is connected as the CA's role.",
+                )
+            time.sleep(_PAUSE_S)
+    finally:
+        store.close()
+
+
+def _others(store: Store) -> str:
+    with store.read() as tx:
+        return ", ".join(str(pid) for pid in tx.connection.exec_driver_sql(_OTHERS).scalars())
 
 
 def upgrade_database(url: str) -> None:

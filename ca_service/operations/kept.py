@@ -8,7 +8,7 @@ and `keep_state` do the reading and writing around it.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ _MAX_NUMBER = 2**31 - 1
 _MAX_NOTE = 4096
 _MAX_FACTS = 3 * _MAX_NOTE
 _MOST_CHECKED = 4096
+_MOST_NAMED = 3
 _checked: dict[tuple[str, str, bytes], int] = {}
 """Shards of lists that were found in order, by the CA's URL, the issuer and the SHA-256 of the list."""
 _SHARD = re.compile(r"(?:0|[1-9][0-9]{0,2})")
@@ -197,11 +198,17 @@ def check_not_rolled_back(public: PublicAuthority, store: Store) -> None:
     with store.read() as tx:
         behind = _behind(tx, kept, state_of(tx, public))
     if behind:
-        raise Unavailable(
-            "the database is older than what this CA has done: " + "; ".join(behind),
-            code="rolled-back",
-            remedy="Bring old copies back with `vtpm-ca db restore` only: it keeps revoked what is revoked.",
-        )
+        raise _rolled_back(behind)
+
+
+def _rolled_back(behind: Sequence[str]) -> Unavailable:
+    # A CA has a hundred lists and more, and one old copy is behind in each.
+    rest = f"; and {len(behind) - _MOST_NAMED} more" if len(behind) > _MOST_NAMED else ""
+    return Unavailable(
+        "the database is older than what this CA has done: " + "; ".join(behind[:_MOST_NAMED]) + rest,
+        code="rolled-back",
+        remedy="Bring old copies back with `vtpm-ca db restore` only: it keeps revoked what is revoked.",
+    )
 
 
 def keep_state(public: PublicAuthority, store: Store) -> KeptState:
@@ -217,9 +224,7 @@ def keep_state(public: PublicAuthority, store: Store) -> KeptState:
             present = state_of(tx, public)
             behind = _behind(tx, kept, present)
         if behind:
-            raise Unavailable(
-                "the database is older than what this CA has done: " + "; ".join(behind), code="rolled-back"
-            )
+            raise _rolled_back(behind)
         write_state(public, kept, present)
     return present
 

@@ -5,7 +5,7 @@ one that is replaced, and the one in the CA's own directory, from which a CA may
 trust away survives from all of them. States that may go both ways, and the policy, come from the newest.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from ca_service.audit import Log, open_checkpoint, restore_leaf
 from ca_service.enrollment import Limits, publish_every
 from ca_service.judgment import BadRequest, VtpmCaError
 from ca_service.keys import Authority, PublicAuthority
+from ca_service.keys.layout import LISTS, ROOT_LIST_FILE
 from ca_service.operations.databases import database_url
 from ca_service.operations.kept import (
     KeptState,
@@ -48,6 +49,7 @@ from ca_service.store import (
 _SALT_SIZE = 32
 _LIFE = tuple(IssuerState)
 """States of an issuing CA, each further on its way than those before."""
+_MAY_SIGN = (IssuerState.PREPARED, IssuerState.OLD)
 _GOOD = (CertificateState.ISSUED, CertificateState.SUPERSEDED)
 
 
@@ -124,14 +126,16 @@ def own_database(public: PublicAuthority, url: str) -> Path | None:
     return own if own.is_file() and not same else None
 
 
-def gather(public: PublicAuthority, url: str, epoch: int, given: Iterable[bytes], at: datetime) -> Survivors:
+def gather(
+    public: PublicAuthority, url: str, epoch: int, given: Mapping[str, bytes], at: datetime
+) -> Survivors:
     """Find what survives.
 
     Args:
         public: the CA.
         url: the database that is replaced.
         epoch: of the backup.
-        given: revocation lists that the operator hands in, DER or PEM.
+        given: revocation lists that the operator hands in, DER or PEM, by what he calls them.
         at: now; the policy that is in force at this moment is the present one.
 
     Raises:
@@ -151,7 +155,7 @@ def gather(public: PublicAuthority, url: str, epoch: int, given: Iterable[bytes]
         revocations = {(row.issuer, row.serial): row for row in present.revocations} | revocations
         lists += [(f"{row.issuer} of the present database", row.der) for row in present.crls]
     newest: dict[ListKey, CrlRow] = {}
-    for what, der in lists + [("--crl", der) for der in given]:
+    for what, der in [*lists, *given.items()]:
         row, entries = _read_crl(public, what, der)
         if row.key not in newest or newest[row.key].number < row.number:
             newest[row.key] = row
@@ -207,6 +211,14 @@ def _state_if_sound(tx: Transaction, public: PublicAuthority) -> KeptState | Non
 def _read_crl(public: PublicAuthority, what: str, given: bytes) -> tuple[CrlRow, list[RevocationRow]]:
     try:
         crl = x509.load_pem_x509_crl(given) if given.startswith(b"-----") else x509.load_der_x509_crl(given)
+        if crl.is_signature_valid(public.root.public_key()):  # type: ignore[arg-type] # as in `check_crl`
+            raise BadRequest(
+                what,
+                "is the root's list, which is not kept in the database",
+                code="crl",
+                remedy=f"Leave it out here. If it is newer than {LISTS}/{ROOT_LIST_FILE} of the CA's directory, put it "
+                "there.",
+            )
         der = crl.public_bytes(Encoding.DER)
         identifier = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
         skid = (identifier or b"").hex()
@@ -284,7 +296,7 @@ def _keep_blocked(tx: Transaction, blocked: Sequence[BlockedKeyRow]) -> None:
 
 
 def _keep_issuers(tx: Transaction, issuers: Sequence[IssuerRow], at: datetime) -> None:
-    """An issuing CA goes on its way and never back; one that took over signs on."""
+    """An issuing CA goes on its way and never back; one that took over, or signs again, signs on."""
     for row in issuers:
         state = tx.issuers.states().get(row.skid)
         if state is None:
@@ -295,5 +307,5 @@ def _keep_issuers(tx: Transaction, issuers: Sequence[IssuerRow], at: datetime) -
             tx.issuers.move(row.skid, row.state, at)
     for row in issuers:
         free = row.active is not None and row.active not in tx.issuers.active()
-        if free and tx.issuers.states().get(row.skid) is IssuerState.PREPARED:
+        if free and tx.issuers.states().get(row.skid) in _MAY_SIGN:
             tx.issuers.move(row.skid, IssuerState.ACTIVE, at)

@@ -10,7 +10,7 @@ from ca_service.faces import on_demand
 
 if TYPE_CHECKING:
     from ca_service.store.authority import active_key, spki_digest
-    from ca_service.store.backends import parse_url
+    from ca_service.store.backends import parse_url, sqlite_url
     from ca_service.store.brokers import Resting, RestingOnBrokers, resting_on_brokers
     from ca_service.store.causes import BesideRow, Cause, HitRow, MatchRow
     from ca_service.store.copying import clear_rows, copy_rows, take_time
@@ -83,7 +83,7 @@ else:
         __name__,
         {
             ".authority": "active_key spki_digest",
-            ".backends": "parse_url",
+            ".backends": "parse_url sqlite_url",
             ".brokers": "Resting RestingOnBrokers resting_on_brokers",
             ".causes": "BesideRow Cause HitRow MatchRow",
             ".copying": "clear_rows copy_rows take_time",
@@ -200,6 +200,7 @@ __all__ = [
     "resting_on_brokers",
     "revocations_by_reason",
     "spki_digest",
+    "sqlite_url",
     "status_sources",
     "take_time",
 ]

@@ -7,6 +7,7 @@ transaction takes first, and from synchronous_commit, which no role or database 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -31,6 +32,8 @@ WRITE_LOCK = 0x7674_706D_6361_0001
 
 _CONNECT: Mapping[str, object] = {
     "connect_timeout": 5,
+    # Else the environment or the database's own encoding decides in what text comes.
+    "client_encoding": "utf8",
     # A peer that is gone without a word is noticed within these, not after the kernel's two hours.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -90,6 +93,21 @@ POSTGRESQL = Backend(
 _DRIVERS = {"sqlite": ("sqlite", "sqlite+pysqlite"), "postgresql": ("postgresql", "postgresql+psycopg")}
 
 
+def sqlite_url(file: Path) -> str:
+    """The URL of a SQLite database.
+
+    Args:
+        file: where it lies; its name may hold what means something else in a URL.
+
+    Raises:
+        BadRequest: the path is no UTF-8, which SQLite wants.
+    """
+    try:
+        return sa.URL.create("sqlite", database=str(file.absolute())).render_as_string()
+    except UnicodeEncodeError:
+        raise BadRequest(ascii(str(file)), "is no path in UTF-8; name another one") from None
+
+
 def parse_url(url: str) -> sa.URL:
     """Read the URL of a database. It may hold a password, so no error repeats it.
 
@@ -101,7 +119,7 @@ def parse_url(url: str) -> sa.URL:
     """
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         raise BadRequest(
             "database",
             "must be the URL of a database, such as sqlite:////file or postgresql://user@host/name",

@@ -4,6 +4,8 @@ The texts are ours. A driver's own may repeat values of the statement (PostgreSQ
 is passed on but the short name of the condition.
 """
 
+import re
+
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from ca_service.judgment import Unavailable, VtpmCaError
@@ -32,6 +34,22 @@ _SQLSTATES = {
     "57P03": ("it is just starting or ending", ""),
 }
 """PostgreSQL's SQLSTATEs (its documentation, appendix A) that an operator can do something about."""
+
+_REFUSALS = (
+    (re.compile("authentication failed"), "28P01"),
+    (re.compile('no pg_hba.conf entry|role "[^"]*" does not exist'), "28000"),
+    (re.compile('database "[^"]*" does not exist'), "3D000"),
+    (re.compile("too many clients|connection slots are reserved"), "53300"),
+    (re.compile("starting up|shutting down|in recovery mode"), "57P03"),
+)
+"""Of a connection that does not come about, libpq gives no SQLSTATE, but what the server says. Its language may be
+another one: then that there is no connection has to do."""
+
+_NO_CONNECTION = (
+    "no connection to it comes about",
+    "See that the server runs, and host, port, user, password and name in the database's URL. Its log says why it "
+    "refuses somebody.",
+)
 
 _SQLITE_NAMES = {
     "SQLITE_BUSY": ("another writer holds it too long", ""),
@@ -70,12 +88,27 @@ def _unavailable(doing: str, error: DBAPIError, sqlstate: str | None) -> Unavail
             code="schema",
             remedy="Run `vtpm-ca db upgrade`.",
         )
+    if error.statement is None and hasattr(error.orig, "sqlstate") and sqlstate is None:
+        return _unreached(doing, error)
     why, remedy = _condition(sqlstate, getattr(error.orig, "sqlite_errorname", None))
     if why:
         return Unavailable(f"the database cannot be {doing} now: {why}", remedy=remedy)
     if isinstance(error, OperationalError) or sqlstate is not None or error.connection_invalidated:
         return Unavailable(f"the database cannot be {doing} now")
     return Unavailable("the database is damaged, or is none", remedy="Restore it from a backup.")
+
+
+def _unreached(doing: str, error: DBAPIError) -> Unavailable:
+    if not isinstance(error, OperationalError):
+        return Unavailable(
+            f"the database cannot be {doing}: its URL has an option that PostgreSQL's driver does not know",
+            code="database",
+            remedy="Correct what follows the question mark.",
+        )
+    said = str(error.orig)
+    states = [state for pattern, state in _REFUSALS if pattern.search(said)]
+    why, remedy = _SQLSTATES[states[0]] if states else _NO_CONNECTION
+    return Unavailable(f"the database cannot be {doing} now: {why}", remedy=remedy)
 
 
 def _condition(sqlstate: str | None, sqlite: str | None) -> tuple[str, str]:

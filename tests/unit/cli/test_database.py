@@ -120,6 +120,8 @@ def test_a_lost_database_is_restored_with_the_published_list(here, ca, backup, t
     (tmp_path / "no.crl").write_bytes(b"none")
     (ca / "ca.sqlite3").unlink()
     assert here("db", "restore", backup, "--dir", ca, "--crl", tmp_path / "no.crl", "--yes").code == 1
+    assert here("db", "restore", backup, "--dir", ca, "--crl", tmp_path / "absent.crl", "--yes").code == 2
+    assert here("db", "restore", tmp_path / "absent", "--dir", ca, "--yes").code == 2
     assert here("db", "restore", backup, "--dir", ca, "--crl", tmp_path / "list.crl", "--yes").code == 0
     assert state(here, ca, serial) == "revoked"
     serve(ca)

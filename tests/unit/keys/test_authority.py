@@ -114,7 +114,27 @@ def test_secrets_that_others_may_touch_are_refused(ca, path, mode):
     (ca / path).chmod(mode)
     error = refusal(ca)
     assert error.code == "permissions"
-    assert error.remedy.startswith("chmod")
+    assert f"chmod {'700' if path == 'private' else '600'} {ca / path}" in error.remedy
+
+
+def test_nobody_is_told_to_lock_a_folder_of_the_system(ca, tmp_path):
+    """A root's key that was put into /tmp, say."""
+    place = tmp_path / "root.sealed"
+    place.write_bytes((ca / "offline" / "root.sealed").read_bytes())
+    place.chmod(0o600)
+    tmp_path.chmod(0o777)
+    with pytest.raises(BadRequest) as caught:
+        load_root(ca, PASSPHRASE, place)
+    assert caught.value.remedy.startswith("If it holds nothing else")
+    assert "a directory of its own" in caught.value.remedy
+
+
+def test_root_is_told_whose_command_it_is(ca):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give something away")
+    os.chown(ca / "private", 65534, 65534)
+    error = refusal(ca)
+    assert (error.code, "as that user" in error.remedy) == ("permissions", True)
 
 
 def test_a_link_instead_of_a_secret_is_refused(ca, tmp_path):

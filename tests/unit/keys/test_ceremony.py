@@ -16,7 +16,7 @@ from asn1crypto import pem
 from asn1crypto import x509 as asn1
 
 from ca_service.judgment import BadRequest, Conflict, Unavailable
-from ca_service.keys import CeremonyConfig, load_authority, load_public, load_root
+from ca_service.keys import CeremonyConfig, load_authority, load_public, load_root, run_ceremony
 from ca_service.profiles import LintFailed
 
 REPOSITORY = Path(__file__).parents[3]
@@ -188,9 +188,24 @@ class TestAllOrNothing:
         perform(tmp_path / "ca", config)
         assert load_public(tmp_path / "ca").mode == "simulation"
 
-    def test_parents_are_made(self, tmp_path, config, perform):
-        perform(tmp_path / "a" / "b" / "ca", config)
+    def test_parents_are_made_and_only_their_owner_writes_them(self, tmp_path, config, perform):
+        mask = os.umask(0)
+        try:
+            perform(tmp_path / "a" / "b" / "ca", config)
+        finally:
+            os.umask(mask)
         assert load_public(tmp_path / "a" / "b" / "ca")
+        assert [stat.S_IMODE((tmp_path / path).stat().st_mode) for path in ("a", "a/b")] == [0o755] * 2
+
+    def test_the_root_of_a_file_system_is_refused_before_any_key_is_made(self, tmp_path, config, monkeypatch):
+        """Such as the volume of a container: nothing takes its name."""
+        (tmp_path / "volume").mkdir()
+        monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "volume")
+        with pytest.raises(Conflict, match="root of a file system") as caught:
+            run_ceremony(tmp_path / "volume", config, PASSPHRASE, clock=lambda: NOW, entropy=None)
+        assert caught.value.code == "exists"
+        assert str(tmp_path / "volume" / "ca") in caught.value.remedy
+        assert [path.name for path in tmp_path.iterdir()] == ["volume"]
 
     def test_a_ceremony_that_fails_anywhere_leaves_nothing(self, tmp_path, config, perform):
         draws = 0

@@ -8,17 +8,19 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import enrollment_world as w
 import pytest
 from cryptography import x509
+from postgres_cluster import ROLE
 
 from ca_service.audit import Log, restore_leaf
 from ca_service.enrollment import Limits
 from ca_service.judgment import BadRequest, Refused, Unavailable
 from ca_service.keys import files, load_public
-from ca_service.operations import backup_file, ensure_issuers, open_database, upgrade_database
+from ca_service.operations import backup_file, database_url, ensure_issuers, open_database, upgrade_database
 from ca_service.operations.audit import audit_ca
 from ca_service.operations.backup import as_json, make_backup, plan_restore, restore
 from ca_service.operations.backup_file import MANIFEST, read_manifest
@@ -117,6 +119,23 @@ class TestBackup:
         with pytest.raises(BadRequest):
             make_backup(ca, desk.store, path, desk.world.time)
 
+    def test_names_may_hold_what_means_something_in_a_url(self, desk, ca, tmp_path):
+        folder = tmp_path / "50%25 of?mode=memory#1"
+        shutil.copytree(ca.directory, folder)
+        store = open_database(database_url(folder))
+        path = tmp_path / "%2e%2e?x"
+        make_backup(ca, store, path, desk.world.time)
+        store.close()
+        assert read_manifest(path).ca_id == ca.ca_id
+        there = replace(ca, directory=folder)
+        restore(there, database_url(folder), path, at=desk.world.time, entropy=os.urandom, limits=Limits())
+        assert len(list(folder.glob("ca.sqlite3.*Z"))) == 1
+        assert {entry.name for entry in tmp_path.iterdir()} == {"world", folder.name, path.name}
+
+    def test_a_name_that_is_no_text_is_refused(self, desk, ca, tmp_path):
+        with pytest.raises(BadRequest, match="UTF-8"):
+            make_backup(ca, desk.store, tmp_path / os.fsdecode(b"caf\xe9"), desk.world.time)
+
     @pytest.mark.parametrize("call", ["link", "fsync"])
     def test_a_disk_that_fails_leaves_nothing(self, desk, ca, tmp_path, monkeypatch, call):
         def fail(*_arguments: object) -> None:
@@ -199,7 +218,7 @@ class TestRestore:
         if source == "kept":
             keep_state(ca, desk.store)
         if source == "crl":
-            options["crls"] = [published.der]
+            options["crls"] = {"a list": published.der}
         if source != "present":
             desk.store.close()
             Path(desk.world.url.removeprefix("sqlite:///")).unlink()
@@ -269,8 +288,15 @@ class TestRestore:
         der[-1] ^= 1
         for given in (bytes(der), b"", b"-----BEGIN X509 CRL-----"):
             with pytest.raises(BadRequest) as error:
-                plan_restore(ca, desk.world.url, file, [given])
+                plan_restore(ca, desk.world.url, file, {"lists/3.crl": given})
             assert error.value.code == "crl"
+            assert "lists/3.crl" in error.value.detail
+
+    def test_the_root_s_list_has_another_place(self, desk, ca, file):
+        """Whoever fetches all that was published has it among the others."""
+        with pytest.raises(BadRequest, match="root.crl: is the root's list") as error:
+            plan_restore(ca, desk.world.url, file, {"root.crl": (ca.directory / "crl" / "root.crl").read_bytes()})
+        assert "Leave it out" in error.value.remedy
 
     def test_a_restore_that_fails_leaves_all_as_it_was(self, desk, ca, file, monkeypatch):
         before = rows(desk.store)
@@ -431,6 +457,26 @@ class TestIssuers:
         assert self.states(store) == before
         with store.read() as tx:
             assert tx.issuers.active()["ek:default"] == new.skid
+
+    @pytest.mark.parametrize("end", [IssuerState.OLD, IssuerState.TAINTED])
+    def test_an_activation_that_was_taken_back_is_so_afterwards(self, rolled, tmp_path, end):
+        """In the backup the second generation signs; since then the first one signs again."""
+        desk, ca = rolled, rolled.world.authority
+        first, second = (
+            next(i.skid for i in ca.issuers if (i.role, i.generation) == ("ek", number)) for number in (1, 2)
+        )
+        ensure_issuers(desk.store, ca, desk.world.time)
+        with desk.store.write() as tx:
+            tx.issuers.move(first, IssuerState.OLD, desk.world.time)
+            tx.issuers.move(second, IssuerState.ACTIVE, desk.world.time)
+        path = tmp_path / "backup.sqlite3"
+        keep_state(ca, desk.store)
+        make_backup(ca, desk.store, path, desk.world.time)
+        with desk.store.write() as tx:
+            tx.issuers.move(second, end, desk.world.time)
+            tx.issuers.move(first, IssuerState.ACTIVE, desk.world.time)
+        before = self.states(desk.store)
+        assert self.states(bring_back(desk, ca, path)) == before
 
 
 class TestReplacing:
@@ -643,13 +689,45 @@ class TestPostgresql:
         assert store.revision() is None
         store.close()
 
+    def test_not_while_another_node_is_at_work(self, desk, ca, file, postgres, monkeypatch):
+        """It would be told that its revocation is kept, and the restore would not know of it."""
+        monkeypatch.setattr("ca_service.operations.databases._PATIENCE_S", 0.2)
+        server = postgres.url(postgres.new_database())
+        node = bring_back(desk, ca, file, server)
+        before = rows(node)
+        with pytest.raises(Unavailable, match="others still work on the database") as error:
+            restore(ca, server, file, at=desk.world.time, entropy=os.urandom, limits=Limits())
+        assert error.value.code == "busy"
+        assert rows(node) == before
+        monkeypatch.undo()
+        bring_back(desk, ca, file, server)
+
+    @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+    def test_one_that_cannot_hold_every_text_is_refused(self, desk, ca, file, postgres, encoding):
+        """As `createdb` makes one where the server's locale was not set."""
+        name = f"in_{encoding.lower()}"
+        postgres.admin(f"CREATE DATABASE {name} OWNER {ROLE} ENCODING '{encoding}' TEMPLATE template0")
+        try:
+            for doing in (plan_restore, partial(restore, at=desk.world.time, entropy=os.urandom, limits=Limits())):
+                with pytest.raises(Unavailable, match=encoding) as error:
+                    doing(ca, postgres.url(name), file)
+                assert error.value.code == "encoding"
+                assert "--encoding=UTF8" in error.value.remedy
+            store = Store(postgres.url(name))
+            assert store.revision() is None
+            store.close()
+        finally:
+            postgres.drop_database(name)
+
     def test_a_failure_changes_nothing(self, desk, ca, file, postgres, monkeypatch):
         server = postgres.url(postgres.new_database())
         target = create_store(server)
         before = rows(target)
+        target.close()
         monkeypatch.setattr("ca_service.operations.survivors.publish_every", _fail)
         with pytest.raises(RuntimeError):
             restore(ca, server, file, at=desk.world.time, entropy=os.urandom, limits=Limits())
+        target = Store(server)
         assert rows(target) == before
         target.close()
 
@@ -672,6 +750,15 @@ class TestRolledBack:
             assert error.value.code == "rolled-back"
         desk.store = store
         check_not_rolled_back(ca, bring_back(desk, ca, file))
+
+    def test_the_refusal_of_many_lists_can_be_read(self, desk, ca, monkeypatch):
+        lists = [f"its list of {number} is number 1, 3 was published" for number in range(96)]
+        monkeypatch.setattr("ca_service.operations.kept._behind", lambda *_: lists)
+        for attempt in (check_not_rolled_back, keep_state):
+            with pytest.raises(Unavailable, match="and 93 more") as error:
+                attempt(ca, desk.store)
+            assert len(error.value.detail) < 300
+            assert "db restore" in error.value.remedy
 
     def test_one_that_has_grown_since_it_was_copied_back_is_refused(self, desk, ca, tmp_path):
         """Its log is as long again, but its beginning is another one."""

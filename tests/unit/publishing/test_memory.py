@@ -87,7 +87,7 @@ def test_what_was_revoked_stays_on_its_list(world, store, ca, file, revoked, sou
     store.close()
     if source != "present":
         Path(world.url.removeprefix("sqlite:///")).unlink()
-    lists = [published.der] if source == "crl" else []
+    lists = {"a list": published.der} if source == "crl" else {}
     restore(ca, world.url, file, at=world.time, entropy=os.urandom, limits=Limits(), crls=lists)
     restored = open_database(world.url)
     with restored.read() as tx:
@@ -106,7 +106,7 @@ def test_a_list_that_says_it_is_of_another_place_is_refused(world, store, ca, fi
     elsewhere = f"http://other.test/crl/{revoked.issuer}/1.crl"
     made = build_crl(issuer, [], 9, world.time, end, scope=elsewhere)
     with pytest.raises(BadRequest) as caught:
-        restore(ca, world.url, file, at=world.time, entropy=os.urandom, limits=Limits(), crls=[made])
+        restore(ca, world.url, file, at=world.time, entropy=os.urandom, limits=Limits(), crls={"a list": made})
     assert caught.value.code == "crl"
 
 

@@ -1,5 +1,6 @@
 """What only a server can do to the CA: sessions that end, writers that hang, settings that promise less."""
 
+import re
 import sys
 import threading
 
@@ -56,6 +57,16 @@ def test_no_setting_of_the_role_weakens_a_commit(server, database, name, given, 
     server.admin(f"ALTER ROLE {ROLE} IN DATABASE {name} SET synchronous_commit = '{given}'")
     store = open_store(database)
     assert shown(store, "synchronous_commit") == kept
+    store.close()
+
+
+def test_text_comes_as_it_went_whatever_the_environment_says(database, at, monkeypatch):
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    store = open_store(database)
+    with store.write() as tx:
+        tx.policies.append("d", "Größe 測量", at, "me")
+    with store.read() as tx:
+        assert tx.policies.all()[0].text == "Größe 測量"
     store.close()
 
 
@@ -202,7 +213,14 @@ class TestUrl:
 
     @pytest.mark.parametrize(
         "url",
-        ["", "nonsense", "mysql://h/d", "postgresql+psycopg2://u:pass-word@h/d", "sqlite+aiosqlite:///x"],
+        [
+            "",
+            "nonsense",
+            "mysql://h/d",
+            "postgresql+psycopg2://u:pass-word@h/d",
+            "postgresql://u@h:pass-word/d",
+            "sqlite+aiosqlite:///x",
+        ],
     )
     def test_others_are_refused_without_repeating_them(self, url):
         with pytest.raises(BadRequest, match="database: must be the URL") as error:
@@ -226,11 +244,31 @@ class TestUrl:
             with pytest.raises(Unavailable) as error:
                 open_store(bad)
             assert "pass-word" not in f"{error.value!r} {error.value.diagnostics()}"
+            assert error.value.detail == "the database cannot be read now: it does not let the CA in"
             assert "pass-word" not in repr(Store(bad))
             with pytest.raises(psycopg.OperationalError):
                 backends.connect_apart(parse_url(bad))
         finally:
             server.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("/{name}?", "/nowhere?"), "there is no database of that name"),
+        ((f"{ROLE}@", "nobody@"), "does not let the CA in"),
+        (("port=5432", "port=1"), "no connection to it comes about"),
+        (("?host=", "?service=none&host="), "no connection to it comes about"),
+        (("?host=", "?nonsense=pass-word&host="), "an option that PostgreSQL's driver does not know"),
+    ],
+)
+def test_a_connection_that_does_not_come_about_is_explained(database, name, change, told):
+    """libpq says it in words alone, which may name user and host."""
+    old, new = change
+    with pytest.raises(Unavailable, match=told) as error:
+        open_store(database.replace(old.format(name=name), new))
+    assert error.value.remedy
+    assert not {"pass-word", "nobody", "nowhere"} & set(re.findall("[a-z-]+", error.value.diagnostics()))
 
 
 def test_a_duplicate_is_taken_whoever_was_faster(database, at):

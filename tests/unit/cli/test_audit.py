@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ def test_a_ca_in_order(here, logged):
     report = json.loads(here("audit", "verify", "--json", env={"VTPM_CA_DIR": str(logged)}).out)
     assert (report["verdict"], report["findings"], report["leaves"]["certificate"]) == ("VALID", [], 3)
     assert sum(report["leaves"].values()) == report["size"]
+
+
+def test_what_an_auditor_runs_can_be_pasted(here, logged):
+    folder = logged.parent / "for the auditor"
+    done = here("audit", "export", folder, "--dir", logged)
+    program, *words = shlex.split(done.out.rpartition("An auditor runs: ")[2])
+    assert (program, here(*words).code) == ("vtpm-ca", 0)
 
 
 def test_a_ca_that_was_edited(here, logged):

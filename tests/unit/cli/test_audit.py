@@ -66,6 +66,12 @@ def test_a_ca_that_was_edited(here, logged):
     assert json.loads(done.out)["counts"] == {"decision.altered": 1}
 
 
+def test_a_tpm_that_shall_not_be_found_by_its_evidence(here, logged):
+    edit(logged, "UPDATE tpms SET ek_set = 'another'")
+    done = here("audit", "verify", "--dir", logged, "--json")
+    assert (done.code, json.loads(done.out)["counts"]) == (1, {"certificate.misplaced": 3})
+
+
 def revoke(here, ca) -> str:
     """Revokes the EK certificate; gives its serial."""
     rows = json.loads(here("cert", "list", "--dir", ca, "--json").out)

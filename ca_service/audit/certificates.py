@@ -39,6 +39,9 @@ def audit_certificates(tx: Transaction, findings: Findings) -> None:
     for serial in tx.log.unreplaced(BATCH):
         detail = "the certificate counts as superseded, and none came in its place"
         findings.add("certificate.state", serial, detail)
+    for serial in tx.log.misplaced_certificates(BATCH):
+        detail = "the certificate counts as another TPM's than the one in the evidence that it rests on"
+        findings.add("certificate.misplaced", serial, detail)
 
 
 def _differing(row: CertificateRow) -> str:

@@ -140,7 +140,8 @@ def _compare_histories(tx: Transaction, old: Checkpoint, head: Checkpoint) -> No
     raise Conflict(
         detail,
         code="fork",
-        remedy="Keep the folder: with its checkpoint it proves this. Then look why, or export to an empty folder.",
+        remedy="Keep the folder: with its checkpoint it proves this. If nobody has restored a backup since, somebody "
+        "rewrote the log. If you have, export to an empty folder: a leaf of kind `restore` says what was lost.",
     )
 
 

@@ -27,10 +27,13 @@ Keep each `checkpoint` that you have verified. With `--since` a later export mus
 
 Without the program, in any language:
 
-1. Verify the signature of `checkpoint` (Ed25519 over the text up to and with the line end before the empty line).
+1. Verify the signature of `checkpoint` (Ed25519 over the text up to and with the line end before the empty line). The
+   public key is the last 32 bytes of what KEY has after its second `+`, in base64; the signature the last 64 bytes of
+   the third word of the last line, likewise.
 2. The hash of a leaf is SHA-256(00 || line without its line end); of a node SHA-256(01 || left || right). The root over
    all lines in their order (RFC 6962, section 2.1) must be the third line of the checkpoint, their number the second.
-3. For each leaf: `sha256`, `evidence` and `trace` are the SHA-256 of the files that belong to it.
+3. For each leaf: `sha256`, `evidence` and `trace` are the SHA-256 of the files that belong to it. The digest of a
+   policy is over what it says, not over the bytes of its file: that takes the program.
 
 What no leaf names is not covered by the signature, whatever lies here. The files in `issuers/` are not in the log:
 compare their fingerprints with those that the CA published.

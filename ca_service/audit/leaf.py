@@ -58,6 +58,8 @@ _MEMBERS: dict[str, dict[str, str]] = {
     RESPONDER: {"serial": "hex", "issuer": "hex", "sha256": "digest"},
     RESTORE: {"epoch": _NUMBER, "size": "decimal", "root": "digest or none"},
 }
+_VERDICTS = {0: "refused", 1: "admitted"}
+"""What a decision's row says. With any other number it would be an admission that no query for admissions finds."""
 _SUBJECTS = {DECISION: "id", CERTIFICATE: "serial", RESPONDER: "serial", RESTORE: "epoch"}
 
 
@@ -82,7 +84,7 @@ def _leaf(kind: str, subject: str, at: datetime, members: dict[str, object]) -> 
 
 
 def decision_leaf(row: DecisionRow) -> Leaf:
-    """The leaf of a decision: a grant or an authenticated refusal."""
+    """The leaf of a decision: a grant or an authenticated refusal; raises LookupError if its row is neither."""
     return _leaf(
         DECISION,
         row.id,
@@ -90,7 +92,7 @@ def decision_leaf(row: DecisionRow) -> Leaf:
         {
             "id": row.id,
             "stage": row.stage,
-            "verdict": "admitted" if row.admitted else "refused",
+            "verdict": _VERDICTS[row.admitted],
             "rule": row.rule,
             "policy": row.policy_digest,
             "policy_version": row.policy_version,

@@ -1,5 +1,6 @@
 """`vtpm-ca audit`: does what the CA did stand in its log, and the log in what it signed?"""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def export(dest: Path, directory: Path, *, as_json: bool) -> None:
         show_json(report.to_json())
         return
     echo(f"{dest} holds {report.size} leaves, {report.size - report.old_size} of them new")
-    echo(f"An auditor runs: vtpm-ca audit verify {dest} --key {report.key}")
+    echo(f"An auditor runs: vtpm-ca audit verify {shlex.quote(str(dest))} --key {report.key}")
 
 
 def _show(report: "AuditReport", *, as_json: bool) -> None:

@@ -221,7 +221,7 @@ def trust(
     type=Moment(),
     required=True,
     metavar="TIME",
-    help="from when on its key was not its owner's alone (ISO 8601)",
+    help="from when on its key was not its owner's alone (ISO 8601; UTC if it names no zone)",
 )
 @click.option("--all", "every", is_flag=True, help="revoke whenever it was decided; for leaked secrets")
 @with_reason(_KEY_COMPROMISE)

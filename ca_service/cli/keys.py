@@ -61,6 +61,9 @@ def _spki(path: Path, *, path_is_certificate: bool) -> bytes:
 
     content = read_bytes(path, _MOST)
     is_pem = content.lstrip().startswith(b"-----BEGIN")
+    if is_pem and content.count(b"-----BEGIN") > 1:
+        # All but the first would stay as they are, unnoticed.
+        raise BadRequest(str(path), "holds more than one", remedy="Name each key by a file of its own.")
     try:
         if path_is_certificate:
             load = x509.load_pem_x509_certificate if is_pem else x509.load_der_x509_certificate

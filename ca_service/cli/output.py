@@ -128,10 +128,16 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_cell(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {_part(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_cell, value))
+        return ", ".join(map(_part, value))
     return printable(str(value))
+
+
+def _part(value: object) -> str:
+    """A value within another one: it must be seen where it ends."""
+    text = _cell(value) or "-"
+    return f"({text})" if isinstance(value, Mapping) else text
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -34,7 +34,7 @@ _COLUMNS = ("serial", "profile", "state", "kbs", "resource", "tpm", "decision", 
     "--compromised-since",
     type=Moment(),
     metavar="TIME",
-    help="with --kbs-key or --kbs: decided from then on, by the CA's clock (ISO 8601)",
+    help="with --kbs-key or --kbs: decided from then on, by the CA's clock (ISO 8601; UTC if it names no zone)",
 )
 @click.option(
     "--all", "every", is_flag=True, help="with --kbs-key or --kbs: whenever it was; for leaked secrets"

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from ca_service.judgment import Unavailable
 from ca_service.store.backends import BUSY_TIMEOUT_MS, backend_of, parse_url
 from ca_service.store.failures import failure
+from ca_service.store.file import DatabaseFile
 from ca_service.store.sessions import Faults, Session, Sessions
 from ca_service.store.statements import changes, opening
 from ca_service.store.transaction import Transaction
@@ -49,6 +50,7 @@ class Store:
         self._faults = faults
         # PostgreSQL wakes the next writer itself. Made before a server forks its workers, who share it.
         self._turns = Turns() if self._backend.polls else None
+        self._file = DatabaseFile(self._parsed.database if self.backend == "sqlite" else None)
         self._inherited: list[object] = []
         self._forked = threading.Lock()
         self._connect()
@@ -64,6 +66,7 @@ class Store:
             self._parsed, poolclass=sa.NullPool, hide_parameters=True, **self._backend.engine
         )
         self._backend.listen(self._engine)
+        event.listen(self._engine, "connect", self._file.opened)
         faults = None if self._faults is no_faults else self._faults
         if faults is not None:
             event.listen(self._engine, "before_cursor_execute", self._before_statement)
@@ -140,6 +143,7 @@ class Store:
             session = sessions.begin(self._backend.begin_writing)
             try:
                 self._faults("after " + point)
+                self._file.check()
                 yield session
             finally:
                 sessions.end(session)
@@ -243,6 +247,7 @@ class Store:
         """Let go of all connections; those in use are closed when their transactions end."""
         if self._pid == os.getpid():
             self._sessions.close()
+            self._file.forget()
 
 
 def open_store(url: str, faults: Faults = no_faults) -> Store:

@@ -170,6 +170,31 @@ class AuditTables(LogTables):
         query = sa.select(table.c.serial).where(table.c.state == CertificateState.SUPERSEDED, ~replacing)
         return list(self._connection.execute(query.order_by(table.c.serial).limit(count)).scalars())
 
+    def misplaced_certificates(self, count: int) -> list[str]:
+        """Serials of certificates that count as another TPM's than the one in the evidence that they rest on.
+
+        What is revoked by its cause is found over the TPM. Decisions of the first releases have no salt, and evidence
+        that could not be read says nothing of EKs.
+        """
+        certificate, intent, decision = schema.certificates.c, schema.intents.c, schema.decisions.c
+        tpm, instance, evidence = schema.tpms.c, schema.instances.c, schema.evidence.c
+        rows = (
+            schema.certificates.join(schema.intents, intent.id == certificate.intent_id)
+            .join(schema.decisions, decision.id == intent.decision_id)
+            .join(schema.evidence, evidence.digest == decision.evidence_digest)
+            .outerjoin(schema.tpms, tpm.id == certificate.tpm_id)
+            .outerjoin(schema.instances, instance.id == tpm.instance_id)
+        )
+        other = sa.or_(
+            instance.id.is_(None),
+            instance.kbs_id != decision.kbs_id,
+            instance.resource != decision.resource,
+            sa.and_(decision.salt != "", instance.salt != decision.salt),
+            tpm.ek_set != evidence.ek_set,
+        )
+        query = sa.select(certificate.serial).select_from(rows).where(other)
+        return list(self._connection.execute(query.order_by(certificate.serial).limit(count)).scalars())
+
     def revoking_issuers(self) -> list[str]:
         """Subject key ids of the issuers that have revoked anything."""
         return list(self._connection.execute(sa.select(schema.revocations.c.issuer).distinct()).scalars())

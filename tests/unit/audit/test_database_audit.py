@@ -51,6 +51,23 @@ def test_an_empty_log_in_order(stage):
 
 EDITS = {
     "refusal made a grant": ("UPDATE decisions SET admitted = 1 WHERE admitted = 0", {"decision.altered": 1}),
+    "grant that no query for grants finds": (
+        "UPDATE decisions SET admitted = 2 WHERE id = :first",
+        {"decision.unreadable": 1},
+    ),
+    "certificate of another TPM": (
+        "UPDATE certificates SET tpm_id = (SELECT max(id) FROM tpms) WHERE serial = :serial",
+        {"certificate.misplaced": 1},
+    ),
+    "certificate of no TPM": (
+        "UPDATE certificates SET tpm_id = 77 WHERE serial = :serial",
+        {"certificate.misplaced": 1},
+    ),
+    "TPM in another instance": (
+        "UPDATE tpms SET instance_id = (SELECT max(id) FROM instances)",
+        {"certificate.misplaced": 3},
+    ),
+    "instance of another name": ("UPDATE instances SET kbs_id = 'other'", {"certificate.misplaced": 6}),
     "trace": ("UPDATE decisions SET trace = '[]' WHERE id = :first", {"decision.altered": 1}),
     "time": ("UPDATE decisions SET at = '2026-01-01T00:00:00Z'", {"decision.altered": 5}),
     "resource": ("UPDATE decisions SET resource = 'x/y/z' WHERE id = :first", {"decision.altered": 1}),
@@ -144,7 +161,7 @@ EDITS = {
     ),
     "decision of an intent": (
         "UPDATE intents SET decision_id = :first WHERE id = :intent",
-        {"certificate.altered": 3},
+        {"certificate.altered": 3, "certificate.misplaced": 3},
     ),
     "evidence": (
         "UPDATE evidence SET body = x'00' WHERE digest = (SELECT evidence_digest FROM decisions WHERE id = :first)",

@@ -86,8 +86,10 @@ def test_openssl_and_a_few_lines_verify_the_checkpoint(filled, dest, tmp_path):
     text, _, line = (dest / "checkpoint").read_text().rpartition("\n\n")
     raw = base64.b64decode(line.split(" ")[2])
     (tmp_path / "text").write_text(text + "\n")
-    (tmp_path / "signature").write_bytes(raw[4:])
-    (tmp_path / "key.der").write_bytes(bytes.fromhex("302a300506032b6570032100") + filled.log.key.public)
+    (tmp_path / "signature").write_bytes(raw[-64:])
+    # As the folder's README.md says it of KEY.
+    public = base64.b64decode(str(filled.log.key).split("+", 2)[2])[-32:]
+    (tmp_path / "key.der").write_bytes(bytes.fromhex("302a300506032b6570032100") + public)
     done = subprocess.run(
         [
             *("openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-keyform", "DER"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def test_a_ca_in_order(here, logged):
     assert sum(report["leaves"].values()) == report["size"]
 
 
+def test_what_an_auditor_runs_can_be_pasted(here, logged):
+    folder = logged.parent / "for the auditor"
+    done = here("audit", "export", folder, "--dir", logged)
+    program, *words = shlex.split(done.out.rpartition("An auditor runs: ")[2])
+    assert (program, here(*words).code) == ("vtpm-ca", 0)
+
+
 def test_a_ca_that_was_edited(here, logged):
     edit(logged, "UPDATE decisions SET admitted = 1 WHERE admitted = 0")
     done = here("audit", "verify", "--dir", logged)
@@ -56,6 +64,12 @@ def test_a_ca_that_was_edited(here, logged):
     done = here("audit", "verify", "--dir", logged, "--json")
     assert done.code == 1
     assert json.loads(done.out)["counts"] == {"decision.altered": 1}
+
+
+def test_a_tpm_that_shall_not_be_found_by_its_evidence(here, logged):
+    edit(logged, "UPDATE tpms SET ek_set = 'another'")
+    done = here("audit", "verify", "--dir", logged, "--json")
+    assert (done.code, json.loads(done.out)["counts"]) == (1, {"certificate.misplaced": 3})
 
 
 def revoke(here, ca) -> str:

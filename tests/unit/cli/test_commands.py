@@ -515,6 +515,15 @@ class TestStreams:
         assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in out
         assert "\\x1b[2J" in out
 
+    def test_both_sides_of_an_alarm_can_be_told_apart(self, here, ca, stage):
+        store = stage.open_store(f"sqlite:///{ca}/ca.sqlite3")
+        with store.write() as tx:
+            detail = {"newcomer": {"kbs": "a", "salt": ""}, "holders": [{"kbs": "b"}, {"kbs": "c"}]}
+            tx.alarms.add("clone", "x", json.dumps(detail), stage.now())
+        store.close()
+        out = here("alarm", "list", "--dir", ca).out
+        assert "newcomer (kbs a, salt -), holders (kbs b), (kbs c)" in out
+
 
 def test_usage_errors(here):
     for words in ((), ("nothing",), ("cert",), ("cert", "list", "--nothing"), ("cert", "show"), ("--dir",)):

@@ -118,6 +118,17 @@ def test_a_cause_is_demanded(here, ca):
     assert "--cause" in done.err
 
 
+def test_of_several_keys_in_a_file_none_is_left_out_unnoticed(here, ca, iak):
+    _, folder, _ = iak
+    for option, name in (("--cert", "iak.pem"), ("--pub", "iak.pub")):
+        several = folder / "several"
+        several.write_bytes((folder / name).read_bytes() * 2)
+        done = block(here, ca, option, several)
+        assert (done.code, done.out) == (2, "")
+        assert "more than one" in done.err
+    assert listed(here, ca) == []
+
+
 def test_files_that_hold_no_key(here, ca, tmp_path):
     odd = tmp_path / "odd"
     key = ec.generate_private_key(ec.SECP384R1()).public_key()

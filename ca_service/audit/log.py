@@ -72,7 +72,7 @@ class Seen:
 class Log:
     """One log: its name, its key, and the tables of whichever transaction it is given.
 
-    Safe for threads. It remembers which checkpoint it signed or verified last, to save a verification, and how far
+    Safe for threads. It remembers which head it signed or verified last, to save a verification, and how far
     the log had come at the most: a database that is behind that has been put into the place of the present one while
     this process lived, for example by a failover to a standby that had not got the last commits. The log stops then.
     """
@@ -80,7 +80,7 @@ class Log:
     def __init__(self, origin: str, signer: NoteSigner) -> None:
         self.key = verifier_key(origin, signer)
         self._signer = signer
-        self._vouched: tuple[str, Checkpoint] | None = None
+        self._vouched: tuple[tuple[int, bytes, str], Frontier] | None = None
         self._guard = threading.Lock()
         self._seen = Seen()
         self._stopped = ""
@@ -127,7 +127,7 @@ class Log:
         return f"Log({self.key})"
 
     def append(self, tx: Transaction, leaves: Sequence[Leaf], at: datetime) -> Receipt:
-        """Append leaves in their order, and sign the new checkpoint.
+        """Append leaves in their order, sign the new checkpoint, and prove that they stand in its tree.
 
         Without leaves it only makes sure that there is a checkpoint. Four statements, whatever the size of the tree.
 
@@ -136,38 +136,37 @@ class Log:
             Unavailable: the log contradicts itself (code ``log``), or the database was rolled back under this process
                 (code ``rolled-back``); nothing was written.
         """
-        first, frontier, nodes, checkpoint = self._grow(tx, leaves, at)
-        proofs = tuple(
-            Proof(leaf.data, first + i, inclusion(first + i, frontier.size).path(nodes))
-            for i, leaf in enumerate(leaves)
-        )
-        return Receipt(frontier.size, checkpoint, proofs)
+        before, hashes, checkpoint = self._grow(tx, leaves, at)
+        paths = before.last_paths(hashes)
+        proofs = tuple([Proof(leaf.data, before.size + i, paths[i]) for i, leaf in enumerate(leaves)])
+        return Receipt(before.size + len(leaves), checkpoint, proofs)
+
+    def add(self, tx: Transaction, leaves: Sequence[Leaf], at: datetime) -> None:
+        """The same for leaves that nobody gets a proof of now; raises as `append`."""
+        self._grow(tx, leaves, at)
 
     def _grow(
         self, tx: Transaction, leaves: Sequence[Leaf], at: datetime
-    ) -> tuple[int, Frontier, dict[Place, bytes], bytes]:
-        """Append; gives the first position, the new frontier, the hashes at hand, and the checkpoint."""
+    ) -> tuple[Frontier, list[bytes], bytes]:
+        """Append; gives the tree as it was, the hashes of the leaves, and the checkpoint."""
         row = tx.log.head(lock=True)
-        frontier = self._frontier(tx, row)
-        present = Seen() if row is None else Seen(row.epoch, row.size, frontier.root(), row.checkpoint)
+        before = self._tree(tx, row)
+        present = Seen() if row is None else Seen(row.epoch, row.size, before.root(), row.checkpoint)
         # No other transaction writes now, so what was seen until now was committed before.
         self._check_forward(present, self._seen)
-        nodes = frontier.nodes()
-        first = frontier.size
-        frontier, made = frontier.append(*[leaf_hash(leaf.data) for leaf in leaves])
-        nodes |= {(level, position): hash_ for level, position, hash_ in made}
         if row is not None and not leaves:
-            return first, frontier, nodes, row.checkpoint.encode("utf-8")
-        checkpoint = self._sign(frontier)
+            return before, [], row.checkpoint.encode("utf-8")
+        hashes = [leaf_hash(leaf.data) for leaf in leaves]
+        grown, nodes = before.append(*hashes)
+        head = self._sign(grown, at)
         tx.log.add_leaves(
-            LeafRow(first + i, leaf.kind, leaf.subject, leaf.data) for i, leaf in enumerate(leaves)
+            [LeafRow(before.size + i, leaf.kind, leaf.subject, leaf.data) for i, leaf in enumerate(leaves)]
         )
-        tx.log.add_nodes(made)
-        head = HeadRow(frontier.size, frontier.to_bytes(), checkpoint.decode("utf-8"), at)
+        tx.log.add_nodes(nodes)
         tx.log.set_head(head, first=row is None)
-        grown_to = Seen(present.epoch, frontier.size, frontier.root(), head.checkpoint)
+        grown_to = Seen(present.epoch, head.size, grown.root(), head.checkpoint)
         tx.when_committed(lambda: self._note(grown_to))
-        return first, frontier, nodes, checkpoint
+        return before, hashes, head.checkpoint.encode("utf-8")
 
     def proofs(self, tx: Transaction, wanted: Sequence[tuple[str, str]]) -> Receipt:
         """Prove to the present head that older leaves stand in the tree.
@@ -239,23 +238,24 @@ class Log:
             count += len(batch)
         return count
 
-    def _frontier(self, tx: Transaction, row: HeadRow | None) -> Frontier:
+    def _tree(self, tx: Transaction, row: HeadRow | None) -> Frontier:
         if row is None:
             if tx.log.length():
                 raise damaged("it has leaves and no head")
             return Frontier()
-        frontier, vouched = _parse_frontier(row), self._vouched
-        if vouched is None or vouched[0] != row.checkpoint:
-            vouched = row.checkpoint, _open(row, self.key)
-        _compare(frontier, vouched[1])
-        self._vouched = vouched
-        return frontier
+        stored, vouched = (row.size, row.frontier, row.checkpoint), self._vouched
+        if vouched is None or vouched[0] != stored:
+            frontier = _parse_frontier(row)
+            _compare(frontier, _open(row, self.key))
+            self._vouched = vouched = stored, frontier
+        return vouched[1]
 
-    def _sign(self, frontier: Frontier) -> bytes:
-        checkpoint = Checkpoint(self.key.name, frontier.size, frontier.root())
-        note = sign_note(checkpoint.to_text(), self.key, self._signer)
-        self._vouched = note.decode("utf-8"), checkpoint
-        return note
+    def _sign(self, tree: Frontier, at: datetime) -> HeadRow:
+        checkpoint = Checkpoint(self.key.name, tree.size, tree.root())
+        note = sign_note(checkpoint.to_text(), self.key, self._signer).decode("utf-8")
+        head = HeadRow(tree.size, tree.to_bytes(), note, at)
+        self._vouched = (head.size, head.frontier, note), tree
+        return head
 
 
 def check_head(tx: Transaction, key: VerifierKey) -> Checkpoint:

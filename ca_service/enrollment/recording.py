@@ -101,7 +101,7 @@ def keep_and_log(desk: Desk, tx: Transaction, decision: Decision) -> None:
     tx.decisions.keep_evidence(submission.digest, submission.body, decision.at, decision.facts)
     _keep_collateral(desk, tx, decision)
     tx.decisions.add(row)
-    desk.log.append(tx, [decision.leaf], decision.at)
+    desk.log.add(tx, [decision.leaf], decision.at)
     decided = Decided(row.stage, bool(row.admitted), row.rule, row.id)
     tx.when_committed(lambda: desk.observe(decided))
     if refusal is not None and refusal.rule in ALARMS and decision.view.facts is not None:

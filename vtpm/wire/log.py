@@ -53,8 +53,8 @@ class Checkpoint:
 
     def to_text(self) -> str:
         """The text of the note that the log signs."""
-        lines = (self.origin, str(self.size), b64encode(self.root).decode("ascii"), *self.extensions)
-        return "".join(f"{line}\n" for line in lines)
+        root = b64encode(self.root).decode("ascii")
+        return "\n".join((self.origin, str(self.size), root, *self.extensions, ""))
 
     @classmethod
     def parse(cls, text: str, path: str = "checkpoint") -> Self:

@@ -7,7 +7,8 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from json.encoder import encode_basestring_ascii
 from typing import NoReturn, cast
 
 import rfc8785
@@ -41,7 +42,13 @@ def _check_size(data: bytes, path: str, size: int | None, most: int | None) -> b
 
 def b64url(data: bytes) -> str:
     """Encode as base64url without padding (RFC 7515, section 2)."""
-    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
+
+
+def b64url_array(items: Collection[bytes]) -> str:
+    """A JSON array of texts as `b64url` makes them, in its canonical form."""
+    texts = b'","'.join([binascii.b2a_base64(item, newline=False) for item in items])
+    return f'["{texts.translate(_TO_URL, b"=").decode("ascii")}"]' if items else "[]"
 
 
 def unb64url(text: str, path: str, *, size: int | None = None, most: int | None = None) -> bytes:
@@ -320,6 +327,23 @@ def canonical(value: object) -> bytes:
         return rfc8785.dumps(cast("dict[str, object]", value))  # type: ignore[arg-type]
     except (rfc8785.CanonicalizationError, UnicodeError) as error:
         raise WireError("", "has no canonical JSON form") from error
+
+
+quoted = encode_basestring_ascii
+"""A string as JSON in ASCII, for texts that `spliced` takes."""
+
+
+def spliced(text: str) -> bytes:
+    """The canonical bytes of a JSON text that somebody put together from fragments, because most of it is constant.
+
+    Args:
+        text: ASCII without spaces between tokens, members sorted by name, strings as `quoted` writes them.
+
+    Raises:
+        WireError: as `canonical`.
+    """
+    # Escape sequences are the one thing in which such a text and its canonical form may differ.
+    return canonical(json.loads(text)) if "\\u" in text else text.encode("ascii")
 
 
 def is_canonical(data: bytes, value: object) -> bool:

@@ -7,8 +7,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
-from json.encoder import encode_basestring_ascii
+from collections.abc import Iterable, Mapping
 from typing import NoReturn, cast
 
 import rfc8785
@@ -45,7 +44,7 @@ def b64url(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
-def b64url_array(items: Collection[bytes]) -> str:
+def b64url_array(items: tuple[bytes, ...]) -> str:
     """A JSON array of texts as `b64url` makes them, in its canonical form."""
     texts = b'","'.join([binascii.b2a_base64(item, newline=False) for item in items])
     return f'["{texts.translate(_TO_URL, b"=").decode("ascii")}"]' if items else "[]"
@@ -329,7 +328,7 @@ def canonical(value: object) -> bytes:
         raise WireError("", "has no canonical JSON form") from error
 
 
-quoted = encode_basestring_ascii
+quoted = json.encoder.encode_basestring_ascii
 """A string as JSON in ASCII, for texts that `spliced` takes."""
 
 

@@ -19,8 +19,8 @@ from ca_service.audit.note import NoteSigner, sign_note, verifier_key
 from ca_service.judgment import NotFound, Unavailable
 from ca_service.store import HeadRow, LeafRow, LoggedCertificate, Transaction
 from vtpm.wire.errors import WireError
-from vtpm.wire.log import Checkpoint, Proof, open_checkpoint
-from vtpm.wire.note import VerifierKey
+from vtpm.wire.log import Checkpoint, Proof
+from vtpm.wire.note import VerifierKey, open_note
 
 BATCH = 500
 """How many leaves `Log.catch_up` takes at once."""
@@ -80,7 +80,7 @@ class Log:
     def __init__(self, origin: str, signer: NoteSigner) -> None:
         self.key = verifier_key(origin, signer)
         self._signer = signer
-        self._vouched: tuple[tuple[int, bytes, str], Frontier] | None = None
+        self._vouched: tuple[HeadRow, Frontier, Seen] | None = None
         self._guard = threading.Lock()
         self._seen = Seen()
         self._stopped = ""
@@ -150,21 +150,19 @@ class Log:
     ) -> tuple[Frontier, list[bytes], bytes]:
         """Append; gives the tree as it was, the hashes of the leaves, and the checkpoint."""
         row = tx.log.head(lock=True)
-        before = self._tree(tx, row)
-        present = Seen() if row is None else Seen(row.epoch, row.size, before.root(), row.checkpoint)
+        before, present = self._standing(tx, row)
         # No other transaction writes now, so what was seen until now was committed before.
         self._check_forward(present, self._seen)
         if row is not None and not leaves:
             return before, [], row.checkpoint.encode("utf-8")
         hashes = [leaf_hash(leaf.data) for leaf in leaves]
         grown, nodes = before.append(*hashes)
-        head = self._sign(grown, at)
+        head, _, grown_to = self._sign(grown, present.epoch, at)
         tx.log.add_leaves(
             [LeafRow(before.size + i, leaf.kind, leaf.subject, leaf.data) for i, leaf in enumerate(leaves)]
         )
         tx.log.add_nodes(nodes)
         tx.log.set_head(head, first=row is None)
-        grown_to = Seen(present.epoch, head.size, grown.root(), head.checkpoint)
         tx.when_committed(lambda: self._note(grown_to))
         return before, hashes, head.checkpoint.encode("utf-8")
 
@@ -238,24 +236,26 @@ class Log:
             count += len(batch)
         return count
 
-    def _tree(self, tx: Transaction, row: HeadRow | None) -> Frontier:
+    def _standing(self, tx: Transaction, row: HeadRow | None) -> tuple[Frontier, Seen]:
+        """The tree of the present head, and how far it has come."""
         if row is None:
             if tx.log.length():
                 raise damaged("it has leaves and no head")
-            return Frontier()
-        stored, vouched = (row.size, row.frontier, row.checkpoint), self._vouched
-        if vouched is None or vouched[0] != stored:
-            frontier = _parse_frontier(row)
-            _compare(frontier, _open(row, self.key))
-            self._vouched = vouched = stored, frontier
-        return vouched[1]
+            return Frontier(), Seen()
+        vouched = self._vouched
+        if vouched is None or vouched[0] != row:
+            frontier, checkpoint = _verified(row, self.key)
+            seen = Seen(row.epoch, row.size, checkpoint.root, row.checkpoint)
+            self._vouched = vouched = row, frontier, seen
+        return vouched[1:]
 
-    def _sign(self, tree: Frontier, at: datetime) -> HeadRow:
-        checkpoint = Checkpoint(self.key.name, tree.size, tree.root())
-        note = sign_note(checkpoint.to_text(), self.key, self._signer).decode("utf-8")
-        head = HeadRow(tree.size, tree.to_bytes(), note, at)
-        self._vouched = (head.size, head.frontier, note), tree
-        return head
+    def _sign(self, tree: Frontier, epoch: int, at: datetime) -> tuple[HeadRow, Frontier, Seen]:
+        root = tree.root()
+        text = Checkpoint(self.key.name, tree.size, root).to_text()
+        checkpoint = sign_note(text, self.key, self._signer).decode("utf-8")
+        head = HeadRow(tree.size, tree.to_bytes(), checkpoint, at, epoch)
+        self._vouched = vouched = head, tree, Seen(epoch, tree.size, root, checkpoint)
+        return vouched
 
 
 def check_head(tx: Transaction, key: VerifierKey) -> Checkpoint:
@@ -267,30 +267,26 @@ def _checked_head(tx: Transaction, key: VerifierKey) -> tuple[HeadRow, Checkpoin
     row = tx.log.head()
     if row is None:
         raise damaged("it has no head")
-    checkpoint = _open(row, key)
-    _compare(_parse_frontier(row), checkpoint)
+    _, checkpoint = _verified(row, key)
     if tx.log.length() != row.size:
         raise damaged("its head counts other leaves than there are")
     return row, checkpoint
 
 
-def _open(row: HeadRow, key: VerifierKey) -> Checkpoint:
+def _verified(row: HeadRow, key: VerifierKey) -> tuple[Frontier, Checkpoint]:
+    """The tree of a head, and the checkpoint that was signed about just this tree."""
     try:
-        return open_checkpoint(row.checkpoint.encode("utf-8"), key)
-    except (WireError, UnicodeError):
-        raise damaged("its checkpoint is not signed by the log's key") from None
-
-
-def _parse_frontier(row: HeadRow) -> Frontier:
-    try:
-        return Frontier.from_bytes(row.size, row.frontier)
+        frontier = Frontier.from_bytes(row.size, row.frontier)
     except ValueError:
         raise damaged("its frontier does not fit its size") from None
-
-
-def _compare(frontier: Frontier, checkpoint: Checkpoint) -> None:
-    if (checkpoint.size, checkpoint.root) != (frontier.size, frontier.root()):
+    checkpoint = Checkpoint(key.name, row.size, frontier.root())
+    try:
+        signed = open_note(row.checkpoint.encode("utf-8"), (key,))
+    except (WireError, UnicodeError):
+        raise damaged("its checkpoint is not signed by the log's key") from None
+    if signed != checkpoint.to_text():
         raise damaged("its head is not the one that was signed")
+    return frontier, checkpoint
 
 
 def _path(recipe: Recipe, nodes: dict[Place, bytes]) -> tuple[bytes, ...]:

@@ -41,7 +41,7 @@ def _check_size(data: bytes, path: str, size: int | None, most: int | None) -> b
 
 def b64url(data: bytes) -> str:
     """Encode as base64url without padding (RFC 7515, section 2)."""
-    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode("ascii")
 
 
 def b64url_array(items: tuple[bytes, ...]) -> str:

@@ -19,8 +19,8 @@ from ca_service.audit.note import NoteSigner, sign_note, verifier_key
 from ca_service.judgment import NotFound, Unavailable
 from ca_service.store import HeadRow, LeafRow, LoggedCertificate, Transaction
 from vtpm.wire.errors import WireError
-from vtpm.wire.log import Checkpoint, Proof, open_checkpoint
-from vtpm.wire.note import VerifierKey
+from vtpm.wire.log import Checkpoint, Proof
+from vtpm.wire.note import VerifierKey, open_note
 
 BATCH = 500
 """How many leaves `Log.catch_up` takes at once."""
@@ -72,7 +72,7 @@ class Seen:
 class Log:
     """One log: its name, its key, and the tables of whichever transaction it is given.
 
-    Safe for threads. It remembers which checkpoint it signed or verified last, to save a verification, and how far
+    Safe for threads. It remembers which head it signed or verified last, to save a verification, and how far
     the log had come at the most: a database that is behind that has been put into the place of the present one while
     this process lived, for example by a failover to a standby that had not got the last commits. The log stops then.
     """
@@ -80,7 +80,7 @@ class Log:
     def __init__(self, origin: str, signer: NoteSigner) -> None:
         self.key = verifier_key(origin, signer)
         self._signer = signer
-        self._vouched: tuple[str, Checkpoint] | None = None
+        self._vouched: tuple[HeadRow, Frontier, Seen] | None = None
         self._guard = threading.Lock()
         self._seen = Seen()
         self._stopped = ""
@@ -127,7 +127,7 @@ class Log:
         return f"Log({self.key})"
 
     def append(self, tx: Transaction, leaves: Sequence[Leaf], at: datetime) -> Receipt:
-        """Append leaves in their order, and sign the new checkpoint.
+        """Append leaves in their order, sign the new checkpoint, and prove that they stand in its tree.
 
         Without leaves it only makes sure that there is a checkpoint. Four statements, whatever the size of the tree.
 
@@ -136,38 +136,35 @@ class Log:
             Unavailable: the log contradicts itself (code ``log``), or the database was rolled back under this process
                 (code ``rolled-back``); nothing was written.
         """
-        first, frontier, nodes, checkpoint = self._grow(tx, leaves, at)
-        proofs = tuple(
-            Proof(leaf.data, first + i, inclusion(first + i, frontier.size).path(nodes))
-            for i, leaf in enumerate(leaves)
-        )
-        return Receipt(frontier.size, checkpoint, proofs)
+        before, hashes, checkpoint = self._grow(tx, leaves, at)
+        paths = before.last_paths(hashes)
+        proofs = tuple([Proof(leaf.data, before.size + i, paths[i]) for i, leaf in enumerate(leaves)])
+        return Receipt(before.size + len(leaves), checkpoint, proofs)
+
+    def add(self, tx: Transaction, leaves: Sequence[Leaf], at: datetime) -> None:
+        """The same for leaves that nobody gets a proof of now; raises as `append`."""
+        self._grow(tx, leaves, at)
 
     def _grow(
         self, tx: Transaction, leaves: Sequence[Leaf], at: datetime
-    ) -> tuple[int, Frontier, dict[Place, bytes], bytes]:
-        """Append; gives the first position, the new frontier, the hashes at hand, and the checkpoint."""
+    ) -> tuple[Frontier, list[bytes], bytes]:
+        """Append; gives the tree as it was, the hashes of the leaves, and the checkpoint."""
         row = tx.log.head(lock=True)
-        frontier = self._frontier(tx, row)
-        present = Seen() if row is None else Seen(row.epoch, row.size, frontier.root(), row.checkpoint)
+        before, present = self._standing(tx, row)
         # No other transaction writes now, so what was seen until now was committed before.
         self._check_forward(present, self._seen)
-        nodes = frontier.nodes()
-        first = frontier.size
-        frontier, made = frontier.append(*[leaf_hash(leaf.data) for leaf in leaves])
-        nodes |= {(level, position): hash_ for level, position, hash_ in made}
         if row is not None and not leaves:
-            return first, frontier, nodes, row.checkpoint.encode("utf-8")
-        checkpoint = self._sign(frontier)
+            return before, [], row.checkpoint.encode("utf-8")
+        hashes = [leaf_hash(leaf.data) for leaf in leaves]
+        grown, nodes = before.append(*hashes)
+        head, _, grown_to = self._sign(grown, present.epoch, at)
         tx.log.add_leaves(
-            LeafRow(first + i, leaf.kind, leaf.subject, leaf.data) for i, leaf in enumerate(leaves)
+            [LeafRow(before.size + i, leaf.kind, leaf.subject, leaf.data) for i, leaf in enumerate(leaves)]
         )
-        tx.log.add_nodes(made)
-        head = HeadRow(frontier.size, frontier.to_bytes(), checkpoint.decode("utf-8"), at)
+        tx.log.add_nodes(nodes)
         tx.log.set_head(head, first=row is None)
-        grown_to = Seen(present.epoch, frontier.size, frontier.root(), head.checkpoint)
         tx.when_committed(lambda: self._note(grown_to))
-        return first, frontier, nodes, checkpoint
+        return before, hashes, head.checkpoint.encode("utf-8")
 
     def proofs(self, tx: Transaction, wanted: Sequence[tuple[str, str]]) -> Receipt:
         """Prove to the present head that older leaves stand in the tree.
@@ -239,23 +236,26 @@ class Log:
             count += len(batch)
         return count
 
-    def _frontier(self, tx: Transaction, row: HeadRow | None) -> Frontier:
+    def _standing(self, tx: Transaction, row: HeadRow | None) -> tuple[Frontier, Seen]:
+        """The tree of the present head, and how far it has come."""
         if row is None:
             if tx.log.length():
                 raise damaged("it has leaves and no head")
-            return Frontier()
-        frontier, vouched = _parse_frontier(row), self._vouched
-        if vouched is None or vouched[0] != row.checkpoint:
-            vouched = row.checkpoint, _open(row, self.key)
-        _compare(frontier, vouched[1])
-        self._vouched = vouched
-        return frontier
+            return Frontier(), Seen()
+        vouched = self._vouched
+        if vouched is None or vouched[0] != row:
+            frontier, checkpoint = _verified(row, self.key)
+            seen = Seen(row.epoch, row.size, checkpoint.root, row.checkpoint)
+            self._vouched = vouched = row, frontier, seen
+        return vouched[1:]
 
-    def _sign(self, frontier: Frontier) -> bytes:
-        checkpoint = Checkpoint(self.key.name, frontier.size, frontier.root())
-        note = sign_note(checkpoint.to_text(), self.key, self._signer)
-        self._vouched = note.decode("utf-8"), checkpoint
-        return note
+    def _sign(self, tree: Frontier, epoch: int, at: datetime) -> tuple[HeadRow, Frontier, Seen]:
+        root = tree.root()
+        text = Checkpoint(self.key.name, tree.size, root).to_text()
+        checkpoint = sign_note(text, self.key, self._signer).decode("utf-8")
+        head = HeadRow(tree.size, tree.to_bytes(), checkpoint, at, epoch)
+        self._vouched = vouched = head, tree, Seen(epoch, tree.size, root, checkpoint)
+        return vouched
 
 
 def check_head(tx: Transaction, key: VerifierKey) -> Checkpoint:
@@ -267,30 +267,26 @@ def _checked_head(tx: Transaction, key: VerifierKey) -> tuple[HeadRow, Checkpoin
     row = tx.log.head()
     if row is None:
         raise damaged("it has no head")
-    checkpoint = _open(row, key)
-    _compare(_parse_frontier(row), checkpoint)
+    _, checkpoint = _verified(row, key)
     if tx.log.length() != row.size:
         raise damaged("its head counts other leaves than there are")
     return row, checkpoint
 
 
-def _open(row: HeadRow, key: VerifierKey) -> Checkpoint:
+def _verified(row: HeadRow, key: VerifierKey) -> tuple[Frontier, Checkpoint]:
+    """The tree of a head, and the checkpoint that was signed about just this tree."""
     try:
-        return open_checkpoint(row.checkpoint.encode("utf-8"), key)
-    except (WireError, UnicodeError):
-        raise damaged("its checkpoint is not signed by the log's key") from None
-
-
-def _parse_frontier(row: HeadRow) -> Frontier:
-    try:
-        return Frontier.from_bytes(row.size, row.frontier)
+        frontier = Frontier.from_bytes(row.size, row.frontier)
     except ValueError:
         raise damaged("its frontier does not fit its size") from None
-
-
-def _compare(frontier: Frontier, checkpoint: Checkpoint) -> None:
-    if (checkpoint.size, checkpoint.root) != (frontier.size, frontier.root()):
+    checkpoint = Checkpoint(key.name, row.size, frontier.root())
+    try:
+        signed = open_note(row.checkpoint.encode("utf-8"), (key,))
+    except (WireError, UnicodeError):
+        raise damaged("its checkpoint is not signed by the log's key") from None
+    if signed != checkpoint.to_text():
         raise damaged("its head is not the one that was signed")
+    return frontier, checkpoint
 
 
 def _path(recipe: Recipe, nodes: dict[Place, bytes]) -> tuple[bytes, ...]:

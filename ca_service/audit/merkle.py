@@ -5,7 +5,7 @@ A *place* is (level, position): the root of the complete subtree over the leaves
 every other hash of RFC 6962 folds out of them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -42,7 +42,7 @@ class Frontier:
     def __post_init__(self) -> None:
         if not 0 <= self.size <= MAX_TREE_SIZE or len(self.hashes) != self.size.bit_count():
             raise ValueError("a frontier has one hash per set bit of its size")
-        if not all(len(hash_) == HASH_SIZE for hash_ in self.hashes):
+        if not set(map(len, self.hashes)) <= {HASH_SIZE}:
             raise ValueError(f"a hash has {HASH_SIZE} bytes")
 
     def append(self, *leaves: bytes) -> tuple["Frontier", tuple[Node, ...]]:
@@ -73,9 +73,27 @@ class Frontier:
     def _root(self) -> bytes:
         return fold(self.hashes)
 
-    def nodes(self) -> dict[Place, bytes]:
-        """The hashes by place."""
-        return dict(zip(_complete(0, self.size), self.hashes, strict=True))
+    def last_paths(self, leaves: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+        """The paths of the leaves that are appended here, in the tree that ends with them; the leaf's sibling first.
+
+        They stand at the tree's right edge, so nothing else is needed, and above the subtree that holds all of them
+        their paths are the same.
+
+        Args:
+            leaves: hashes of the new leaves, as for `append`.
+        """
+        left, position, row = list(self.hashes), self.size, list(leaves)
+        places, paths = list(range(len(row))), [list[bytes]() for _ in row]
+        while len(row) > 1:
+            if position & 1:
+                row.insert(0, left.pop())
+                places = [place + 1 for place in places]
+            for path, place in zip(paths, places, strict=True):
+                path.extend(row[place ^ 1 : (place ^ 1) + 1])
+            last = row[len(row) & ~1 :]
+            row = [node_hash(row[i], row[i + 1]) for i in range(0, len(row) - 1, 2)] + last
+            places, position = [place >> 1 for place in places], position >> 1
+        return [(*path, *reversed(left)) for path in paths]
 
     def to_bytes(self) -> bytes:
         """The hashes one after the other; the size is kept beside them."""

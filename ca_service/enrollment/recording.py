@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 
 from ca_service.audit import Leaf, decision_leaf
 from ca_service.collateral.items import Item
@@ -16,6 +15,7 @@ from ca_service.enrollment.recorded import RELEASE, Inputs, collateral_for
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import BadRequest, Finding, Record, Trace
 from ca_service.store import DecisionRow, EvidenceFacts, Transaction
+from vtpm.wire.lazy import cached_property
 
 _PRODUCT = "snp.product"
 """The rule that finds out the processor's product."""
@@ -63,6 +63,7 @@ class Decision:
             salt="" if facts is None else facts.claim.salt,
         )
 
+    @cached_property
     def kept(self) -> tuple[Item, ...]:
         """Certificates and lists of the operator's that it rests on."""
         return collateral_for(self.judge, self.submission, self.at)
@@ -75,7 +76,7 @@ class Decision:
             mode=self.judge.mode,
             release=RELEASE,
             ledger=None if facts is None else facts.state.known,
-            collateral=tuple(item.name for item in self.kept()),
+            collateral=tuple(item.name for item in self.kept),
         )
 
     @cached_property
@@ -101,7 +102,7 @@ def keep_and_log(desk: Desk, tx: Transaction, decision: Decision) -> None:
     tx.decisions.keep_evidence(submission.digest, submission.body, decision.at, decision.facts)
     _keep_collateral(desk, tx, decision)
     tx.decisions.add(row)
-    desk.log.append(tx, [decision.leaf], decision.at)
+    desk.log.add(tx, [decision.leaf], decision.at)
     decided = Decided(row.stage, bool(row.admitted), row.rule, row.id)
     tx.when_committed(lambda: desk.observe(decided))
     if refusal is not None and refusal.rule in ALARMS and decision.view.facts is not None:
@@ -113,7 +114,7 @@ def keep_and_log(desk: Desk, tx: Transaction, decision: Decision) -> None:
 
 def _keep_collateral(desk: Desk, tx: Transaction, decision: Decision) -> None:
     epoch = decision.view.standing.epoch
-    new = {item.name: item.der for item in decision.kept() if not desk.has_kept(epoch, item.name)}
+    new = {item.name: item.der for item in decision.kept if not desk.has_kept(epoch, item.name)}
     if new:
         tx.decisions.keep_collateral(new.items())
         tx.when_committed(lambda: desk.note_kept(epoch, new))

@@ -8,7 +8,6 @@ from ca_service.enrollment.desk import Desk
 from ca_service.enrollment.ledger import LedgerFacts
 from ca_service.judgment import NotFound, Unavailable
 from ca_service.store import Transaction
-from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import CertificateEntry, CertificatesReply
 
 
@@ -97,4 +96,4 @@ def reply_bytes(
         idevid=entries["idevid"][0],
         checkpoint=logged.checkpoint,
     )
-    return canonical(reply.to_json())
+    return reply.to_bytes()

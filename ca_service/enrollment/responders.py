@@ -99,7 +99,7 @@ def _issue(desk: Desk, ca: IssuingCa, at: datetime) -> str:
     with desk.store.write() as tx:
         if not tx.responders.issue(name, der, at):
             return ""
-        desk.log.append(tx, [responder_leaf(serial=name, issuer=ca.skid, der=der, at=at)], at)
+        desk.log.add(tx, [responder_leaf(serial=name, issuer=ca.skid, der=der, at=at)], at)
     return name
 
 

@@ -7,6 +7,8 @@ from typing import Self
 
 from ca_service.judgment.checks import Trace
 
+_plain = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
 
 @dataclass(frozen=True)
 class Record:
@@ -26,8 +28,7 @@ class Record:
         findings = self.trace.text()
         if self.inputs is None:
             return findings
-        inputs = json.dumps(self.inputs, sort_keys=True, separators=(",", ":"))
-        return f'{{"findings":{findings},"inputs":{inputs}}}'
+        return f'{{"findings":{findings},"inputs":{_plain(self.inputs)}}}'
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -60,6 +60,11 @@ class PublicIssuer:
     def skid(self) -> str:
         """Subject key identifier, lower-case hex."""
         return self.info.skid
+
+    @cached_property
+    def der(self) -> bytes:
+        """Its certificate as it was signed."""
+        return self.certificate.public_bytes(Encoding.DER)
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,11 @@ class PublicAuthority:
 
     def chain(self, issuer: PublicIssuer) -> tuple[bytes, ...]:
         """DER of the certificates above a leaf of `issuer`: the issuing CA first, the root last."""
-        return _der(issuer.certificate), _der(self.root)
+        return issuer.der, self._root_der
+
+    @cached_property
+    def _root_der(self) -> bytes:
+        return self.root.public_bytes(Encoding.DER)
 
     def new_serial(self, entropy: Entropy) -> int:
         """Draw a serial number."""
@@ -189,12 +198,6 @@ class Authority(PublicAuthority):
     def issuer_of(self, skid: str) -> IssuingCa:
         """The issuing CA with this subject key identifier, lower-case hex; raises NotFound."""
         return _with_skid(self.issuers, skid)
-
-
-@lru_cache(maxsize=128)
-def _der(certificate: x509.Certificate) -> bytes:
-    # Encoding is dear, and every reply has a chain for each of its certificates.
-    return certificate.public_bytes(Encoding.DER)
 
 
 AnyIssuer = TypeVar("AnyIssuer", bound=PublicIssuer)

@@ -107,10 +107,10 @@ class AuthoritySource:
             return authority
         with contextlib.suppress(VtpmCaError, OSError):
             authority = self.fresh()
-        if not _holds(authority, skid):
-            self._complain(skid)
-            raise _lacking()
-        return authority
+        if _holds(authority, skid):
+            return authority
+        self._complain(skid)
+        raise _lacking()
 
     def _look(self) -> _Signature:
         status = self._facts.stat()

@@ -284,7 +284,7 @@ def settle(
     log = Log(log_key(authority).name, authority.log_key)
     # A backup that was made before the first start has no log yet, and the leaf of the restore makes one.
     log.catch_up(tx, at)
-    log.append(tx, [restore_leaf(survivors.epoch, at, checkpoint)], at)
+    log.add(tx, [restore_leaf(survivors.epoch, at, checkpoint)], at)
     publish_every(tx, authority, [issuer.skid for issuer in authority.issuers], at, limits)
 
 

@@ -41,8 +41,13 @@ def make_challenge(ek_public: bytes, iak_name: bytes, secret: bytes) -> tuple[by
     ek.public_key()
     if all(differences(ek_public, template) for template in templates(Role.EK)):
         raise WireError("ek", "is an instance of no EK template")
-    blob, encrypted = make_credential(_as_tpmt_public(ek), secret, iak_name)
+    blob, encrypted = make_credential(_as_tpmt_public(ek), _as_tpm2b(secret), iak_name)
     return blob.marshal(), encrypted.marshal()
+
+
+def _as_tpm2b(data: bytes) -> Any:
+    """What `make_credential` asks of a TPM2B: its marshalled form."""
+    return SimpleNamespace(marshal=lambda: len(data).to_bytes(2, "big") + data)
 
 
 def _as_tpmt_public(ek: PublicArea) -> Any:

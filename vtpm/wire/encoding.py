@@ -42,6 +42,12 @@ def b64url(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode("ascii")
 
 
+def b64url_array(items: tuple[bytes, ...]) -> str:
+    """A JSON array of texts as `b64url` makes them, in its canonical form."""
+    texts = b'","'.join([binascii.b2a_base64(item, newline=False) for item in items])
+    return f'["{texts.translate(_TO_URL, b"=").decode("ascii")}"]' if items else "[]"
+
+
 def unb64url(text: str, path: str, *, size: int | None = None, most: int | None = None) -> bytes:
     """Decode base64url without padding; only the one canonical form is taken.
 
@@ -310,6 +316,23 @@ def canonical(value: object) -> bytes:
         return rfc8785.dumps(cast("dict[str, object]", value))  # type: ignore[arg-type]
     except (rfc8785.CanonicalizationError, UnicodeError) as error:
         raise WireError("", "has no canonical JSON form") from error
+
+
+quoted = json.encoder.encode_basestring_ascii
+"""A string as JSON in ASCII, for texts that `spliced` takes."""
+
+
+def spliced(text: str) -> bytes:
+    """The canonical bytes of a JSON text that somebody put together from fragments, because most of it is constant.
+
+    Args:
+        text: ASCII without spaces between tokens, members sorted by name, strings as `quoted` writes them.
+
+    Raises:
+        WireError: as `canonical`.
+    """
+    # Escape sequences are the one thing in which such a text and its canonical form may differ.
+    return canonical(json.loads(text)) if "\\u" in text else text.encode("ascii")
 
 
 def is_canonical(data: bytes, value: object) -> bool:

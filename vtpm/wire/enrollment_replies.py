@@ -4,10 +4,12 @@ The challenges follow TPM 2.0 Library, Part 1, section 24 (credential protection
 the requests.
 """
 
+import json
 from dataclasses import dataclass
-from typing import Self
+from functools import lru_cache
+from typing import Any, Self
 
-from vtpm.wire.encoding import Members, b64url
+from vtpm.wire.encoding import Members, b64url, b64url_array, quoted, spliced
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import MAX_CHECKPOINT, Proof
 from vtpm.wire.message_fields import bytes_element, document, filled_bytes, id_member, time_member
@@ -112,6 +114,12 @@ class ChallengeReply:
         return reply
 
 
+@lru_cache(maxsize=64)
+def _chain_text(chain: tuple[bytes, ...]) -> str:
+    # A CA has few chains, and they are longer than what it says about a TPM.
+    return b64url_array(chain)
+
+
 @dataclass(frozen=True)
 class CertificateEntry:
     """One issued certificate.
@@ -128,14 +136,13 @@ class CertificateEntry:
     chain: tuple[bytes, ...]
     log: Proof | None = None
 
-    def to_json(self) -> dict[str, object]:
-        """The members of this object."""
-        members: dict[str, object] = {
-            "template": self.template,
-            "certificate": b64url(self.certificate),
-            "chain": [b64url(certificate) for certificate in self.chain],
-        }
-        return members if self.log is None else members | {"log": self.log.to_json()}
+    def text(self) -> str:
+        """The object as JSON, for `spliced`."""
+        log = "" if self.log is None else f'"log":{self.log.text()},'
+        return (
+            f'{{"certificate":"{b64url(self.certificate)}","chain":{_chain_text(self.chain)},'
+            f'{log}"template":{quoted(self.template)}}}'
+        )
 
     @classmethod
     def parse(cls, value: object, path: str) -> Self:
@@ -180,16 +187,18 @@ class CertificatesReply:
         """All entries: EKs, IAK, IDevID."""
         return (*self.ek, self.iak, self.idevid)
 
-    def to_json(self) -> dict[str, object]:
-        """The message."""
-        members: dict[str, object] = {
-            "id": self.id,
-            "decision_id": self.decision_id,
-            "ek": [entry.to_json() for entry in self.ek],
-            "iak": self.iak.to_json(),
-            "idevid": self.idevid.to_json(),
-        }
-        return members if self.checkpoint is None else members | {"checkpoint": b64url(self.checkpoint)}
+    def to_bytes(self) -> bytes:
+        """The message's canonical bytes; raises `WireError` if an id or a template is no Unicode text."""
+        checkpoint = "" if self.checkpoint is None else f'"checkpoint":"{b64url(self.checkpoint)}",'
+        return spliced(
+            f'{{{checkpoint}"decision_id":{quoted(self.decision_id)},'
+            f'"ek":[{",".join([entry.text() for entry in self.ek])}],"iak":{self.iak.text()},'
+            f'"id":{quoted(self.id)},"idevid":{self.idevid.text()}}}'
+        )
+
+    def to_json(self) -> Any:
+        """The message, as `to_bytes` has it."""
+        return json.loads(self.to_bytes())
 
     @classmethod
     def parse(cls, data: bytes) -> Self:

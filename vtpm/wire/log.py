@@ -8,7 +8,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import Final, Self
 
-from vtpm.wire.encoding import Members, b64url, unb64std
+from vtpm.wire.encoding import Members, b64url, b64url_array, unb64std
 from vtpm.wire.errors import WireError
 from vtpm.wire.merkle import HASH_SIZE, MAX_PATH, MAX_TREE_SIZE, leaf_hash, verify_inclusion
 from vtpm.wire.message_fields import bytes_element, filled_bytes
@@ -53,8 +53,8 @@ class Checkpoint:
 
     def to_text(self) -> str:
         """The text of the note that the log signs."""
-        lines = (self.origin, str(self.size), b64encode(self.root).decode("ascii"), *self.extensions)
-        return "".join(f"{line}\n" for line in lines)
+        root = b64encode(self.root).decode("ascii")
+        return "\n".join((self.origin, str(self.size), root, *self.extensions, ""))
 
     @classmethod
     def parse(cls, text: str, path: str = "checkpoint") -> Self:
@@ -99,13 +99,11 @@ class Proof:
             leaf_hash(self.leaf), self.position, checkpoint.size, self.path, checkpoint.root
         )
 
-    def to_json(self) -> dict[str, object]:
-        """The members of this object."""
-        return {
-            "leaf": b64url(self.leaf),
-            "position": str(self.position),
-            "path": [b64url(hash_) for hash_ in self.path],
-        }
+    def text(self) -> str:
+        """The object's canonical JSON."""
+        return (
+            f'{{"leaf":"{b64url(self.leaf)}","path":{b64url_array(self.path)},"position":"{self.position}"}}'
+        )
 
     @classmethod
     def parse(cls, value: object, path: str) -> Self:

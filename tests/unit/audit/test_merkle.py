@@ -191,7 +191,6 @@ def test_growing_gives_root_and_nodes_of_the_definition(size):
     assert len(nodes) == nodes_in(size)
     for (level, position), hash_ in nodes.items():
         assert hash_ == mth(leaves[position << level : (position + 1) << level])
-    assert frontier.nodes().items() <= nodes.items()
     assert Frontier.from_bytes(size, frontier.to_bytes()) == frontier
 
 
@@ -203,6 +202,14 @@ def test_inclusion_is_as_defined_and_verifies(size, data):
     found = inclusion(position, size).path(nodes)
     assert list(found) == path(position, leaves)
     assert verify_inclusion(leaf_hash(leaves[position]), position, size, found, frontier.root())
+
+
+@given(st.integers(0, 70), st.integers(0, 20))
+def test_the_paths_of_what_was_appended_last_are_as_defined(size, more):
+    leaves = numbered(size + more)
+    before, _ = grown(leaves[:size])
+    found = before.last_paths([leaf_hash(leaf) for leaf in leaves[size:]])
+    assert [list(one) for one in found] == [path(i, leaves) for i in range(size, size + more)]
 
 
 @given(sizes, st.data())

@@ -205,7 +205,7 @@ def test_every_bit_of_a_note_counts(bit):
 )
 def test_proofs_survive_the_wire(position, leaf, path):
     proof = Proof(leaf, position, tuple(path))
-    assert Proof.parse(json.loads(json.dumps(proof.to_json())), "log") == proof
+    assert Proof.parse(json.loads(proof.text()), "log") == proof
 
 
 GOOD = {"leaf": "AA", "position": "0", "path": ["A" * 43]}

@@ -13,9 +13,12 @@ from vtpm.wire.encoding import (
     Members,
     b64std,
     b64url,
+    b64url_array,
     canonical,
     is_canonical,
     parse_json,
+    quoted,
+    spliced,
     unb64std,
     unb64url,
     unhex,
@@ -228,6 +231,23 @@ ASCII_JSON = st.recursive(
 @example({'\x7f\x00\n"\\/': ["\x1f\t", -0, 2**53 - 1]})
 def test_the_fast_way_to_the_canonical_form_ends_where_the_slow_one_does(value):
     assert canonical(value) == rfc8785.dumps(value)
+
+
+@given(st.lists(st.binary(max_size=70), max_size=4).map(tuple))
+def test_an_array_of_bytes_is_one_of_texts(items):
+    assert b64url_array(items).encode() == canonical([b64url(item) for item in items])
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+@example("\x7f", '\\u0041"')
+def test_fragments_are_spliced_to_the_canonical_form(first, second):
+    text = f'{{"a":{quoted(first)},"b":[{quoted(second)}]}}'
+    assert spliced(text) == rfc8785.dumps({"a": first, "b": [second]})
+
+
+def test_half_a_character_is_spliced_to_nothing():
+    with pytest.raises(WireError, match="no canonical JSON form"):
+        spliced(quoted("\ud800"))
 
 
 def test_canonical_form_of_the_standards_example():

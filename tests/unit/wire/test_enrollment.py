@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vtpm.wire import enrollment
-from vtpm.wire.encoding import b64url
+from vtpm.wire.encoding import b64url, canonical
 from vtpm.wire.enrollment import (
     MAX_BODY,
     ActivationRequest,
@@ -61,6 +61,44 @@ OPEN = (Problem, Directory)
 
 def dump(document):
     return json.dumps(document).encode()
+
+
+def members(entry: CertificateEntry) -> dict[str, object]:
+    found = {
+        "template": entry.template,
+        "certificate": b64url(entry.certificate),
+        "chain": [b64url(certificate) for certificate in entry.chain],
+    }
+    if entry.log is not None:
+        found["log"] = {
+            "leaf": b64url(entry.log.leaf),
+            "position": str(entry.log.position),
+            "path": [b64url(hash_) for hash_ in entry.log.path],
+        }
+    return found
+
+
+some_bytes = st.binary(max_size=40)
+some_text = st.text(max_size=9)
+chains = st.lists(some_bytes, max_size=3).map(tuple)
+proofs = st.builds(Proof, some_bytes, st.integers(0, 2**63), chains)
+entries = st.builds(CertificateEntry, some_text, some_bytes, chains, st.none() | proofs)
+
+
+@given(some_text, some_text, st.lists(entries, max_size=2), entries, entries, st.none() | some_bytes)
+def test_certificates_are_written_in_the_canonical_form(id_, decision_id, ek, iak, idevid, checkpoint):
+    expected = {
+        "id": id_,
+        "decision_id": decision_id,
+        "ek": [members(entry) for entry in ek],
+        "iak": members(iak),
+        "idevid": members(idevid),
+    }
+    if checkpoint is not None:
+        expected["checkpoint"] = b64url(checkpoint)
+    reply = CertificatesReply(id_, decision_id, tuple(ek), iak, idevid, checkpoint)
+    assert reply.to_bytes() == canonical(expected)
+    assert reply.to_json() == expected
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)

@@ -154,7 +154,11 @@ class IntentRow:
 
 @dataclass(frozen=True)
 class CertificateRow:
-    """A certificate, intended or issued. `issuer` is the issuing CA's subject key id, hex like `serial`."""
+    """A certificate, intended or issued. `issuer` is the issuing CA's subject key id, hex like `serial`.
+
+    `tbs` is what is to be signed, with zeros in the `slot`. It is empty once there is a `der`, but for those that
+    releases up to 0.6 issued.
+    """
 
     serial: str
     issuer: str

@@ -27,7 +27,9 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    literal_column,
 )
+from sqlalchemy.sql.elements import ColumnElement
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -80,6 +82,15 @@ class Counter(TypeDecorator[int]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - SQLAlchemy's signature
         """Read it back."""
         return None if value is None else int(value)
+
+
+def literally(value: str) -> ColumnElement[str]:
+    """One of this program's own words as SQL has it.
+
+    An index over some of the rows serves those statements only that say in the same words which rows they want: a
+    value that is bound says nothing when the statement is planned.
+    """
+    return literal_column(f"'{value}'", String)
 
 
 metadata = MetaData(naming_convention=NAMING)
@@ -210,7 +221,7 @@ tpms = Table(
     Column("instance_id", Integer, ForeignKey("instances.id"), nullable=False, index=True),
     # The instance's id while this is its live TPM, NULL afterwards: one live TPM per instance.
     Column("occupies", Integer, nullable=True, unique=True),
-    Column("ek_set", String(64), nullable=False, index=True),
+    Column("ek_set", String(64), nullable=False),
     Column("counter", Counter, nullable=False),
     Column("root", _HEX, nullable=False),
     Column("salt", _SALT, nullable=False),
@@ -243,15 +254,21 @@ intents = Table(
     "intents",
     metadata,
     Column("id", _ID, primary_key=True),
-    Column("enrollment_id", _ID, ForeignKey("enrollments.id"), nullable=False, index=True),
+    Column("enrollment_id", _ID, ForeignKey("enrollments.id"), nullable=False),
     Column("tpm_id", Integer, ForeignKey("tpms.id"), nullable=False),
     Column("decision_id", _ID, ForeignKey("decisions.id"), nullable=False),
     Column("policy_version", Integer, nullable=False),
     Column("evidence_digest", String(64), nullable=False),
     Column("owner", _ID, nullable=False),
-    Column("state", String(16), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("closed_at", Instant, nullable=True),
+)
+Index(
+    "ix_intents_open",
+    intents.c.enrollment_id,
+    sqlite_where=intents.c.state == literally("open"),
+    postgresql_where=intents.c.state == literally("open"),
 )
 
 certificates = Table(
@@ -261,12 +278,13 @@ certificates = Table(
     Column("issuer", String(40), nullable=False),
     Column("profile", String(16), nullable=False),
     Column("template", String(16), nullable=False),
-    Column("key_name", _HEX, nullable=False, index=True),
+    Column("key_name", _HEX, nullable=False),
     # "profile:Name" from the intent on, NULL once revoked or abandoned: one live one per (profile, key).
     Column("live", String(180), nullable=True, unique=True),
-    Column("intent_id", _ID, ForeignKey("intents.id"), nullable=False, index=True),
+    Column("intent_id", _ID, ForeignKey("intents.id"), nullable=False),
     Column("tpm_id", Integer, ForeignKey("tpms.id"), nullable=False, index=True),
     Column("state", String(16), nullable=False),
+    # What is to be signed; empty once `der` is there, which has it in it. Earlier releases kept it.
     Column("tbs", LargeBinary, nullable=False),
     Column("slot", Integer, nullable=True),
     Column("der", LargeBinary, nullable=True),
@@ -276,8 +294,17 @@ certificates = Table(
     Column("replaces", String(40), nullable=True),
     # Which of its issuer's revocation lists its CRL distribution point names. Earlier releases knew number 0 only.
     Column("shard", Integer, nullable=False, server_default="0"),
-    # What rests on an issuer is counted when it is to be retired.
-    Index(None, "issuer", "state", "not_after"),
+)
+# What rests on an issuer is counted when it is to be retired. What is only intended rests on nothing yet.
+SETTLED = certificates.c.state != literally("intended")
+"""Whether a certificate was issued or given up. It must be asked for wherever its index is to serve."""
+Index(
+    "ix_certificates_settled",
+    certificates.c.issuer,
+    certificates.c.state,
+    certificates.c.not_after,
+    sqlite_where=SETTLED,
+    postgresql_where=SETTLED,
 )
 
 responders = Table(

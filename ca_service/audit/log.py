@@ -129,7 +129,7 @@ class Log:
     def append(self, tx: Transaction, leaves: Sequence[Leaf], at: datetime) -> Receipt:
         """Append leaves in their order, and sign the new checkpoint.
 
-        Without leaves it only makes sure that there is a checkpoint. Four statements, whatever the size of the tree.
+        Without leaves it only makes sure that there is a checkpoint. Three statements, whatever the size of the tree.
 
         Raises:
             Taken: one of them is in the log already; by the transaction's end.
@@ -159,10 +159,17 @@ class Log:
         if row is not None and not leaves:
             return first, frontier, nodes, row.checkpoint.encode("utf-8")
         checkpoint = self._sign(frontier)
+        completed = list[bytes]()
+        for level, _, hash_ in made:
+            # Of what a leaf completes, the leaf itself comes first.
+            if level:
+                completed[-1] += hash_
+            else:
+                completed.append(hash_)
         tx.log.add_leaves(
-            LeafRow(first + i, leaf.kind, leaf.subject, leaf.data) for i, leaf in enumerate(leaves)
+            LeafRow(first + i, leaf.kind, leaf.subject, leaf.data, completed[i])
+            for i, leaf in enumerate(leaves)
         )
-        tx.log.add_nodes(made)
         head = HeadRow(frontier.size, frontier.to_bytes(), checkpoint.decode("utf-8"), at)
         tx.log.set_head(head, first=row is None)
         grown_to = Seen(present.epoch, frontier.size, frontier.root(), head.checkpoint)

@@ -319,12 +319,16 @@ class BlockedKeyRow:
 
 @dataclass(frozen=True)
 class LeafRow:
-    """A leaf of the log: `kind` "decision", "certificate" or "restore", `subject` the decision's id or the serial."""
+    """A leaf of the log: `kind` "decision", "certificate" or "restore", `subject` the decision's id or the serial.
+
+    `hashes` are those of the subtrees that it completes, 32 bytes each: its own first, the largest one last.
+    """
 
     position: int
     kind: str
     subject: str
     data: bytes = field(repr=False)
+    hashes: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ decisions = Table(
     "decisions",
     metadata,
     Column("id", _ID, primary_key=True),
-    Column("at", Instant, nullable=False, index=True),
+    Column("at", Instant, nullable=False),
     Column("stage", String(16), nullable=False),
     Column("admitted", Integer, nullable=False),
     Column("rule", String(64), nullable=False),
@@ -151,9 +151,13 @@ decisions = Table(
     # Of the instance, as in `instances`.
     Column("salt", _SALT, nullable=False, server_default=""),
     Index(None, "kbs_id", "resource", "salt", "at"),
-    # Refusals by time without a look at each admission; and both are counted by time without a look at any row.
-    Index(None, "admitted", "at", "stage"),
+    # Both verdicts are counted by time without a look at any row.
+    Index(None, "at", "admitted", "stage"),
 )
+REFUSED = decisions.c.admitted == literal_column("0")
+"""Whether a decision is a refusal. So it must be asked for where the index of refusals is to serve."""
+# Refusals by time without a look at each admission.
+Index("ix_decisions_refused", decisions.c.at, sqlite_where=REFUSED, postgresql_where=REFUSED)
 
 evidence = Table(
     "evidence",
@@ -239,6 +243,8 @@ tpm_keys = Table(
     Column("instance_id", Integer, ForeignKey("instances.id"), nullable=False, index=True),
     Column("role", String(8), nullable=False),
     Column("template", String(16), nullable=False),
+    # Rows that are little more than their key lie in its tree themselves.
+    sqlite_with_rowid=False,
 )
 
 key_ids = Table(
@@ -248,6 +254,7 @@ key_ids = Table(
     Column("key_id", String(64), primary_key=True),
     Column("kbs_id", _TEXT, nullable=False),
     Column("resource", _TEXT, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 intents = Table(
@@ -397,20 +404,14 @@ blocked_keys = Table(
 log_leaves = Table(
     "log_leaves",
     metadata,
-    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    # SQLite finds rows by an INTEGER key without an index, and only by one of that name; its integers have 64 bits.
+    Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
     Column("kind", String(16), nullable=False),
     Column("subject", _ID, nullable=False),
     Column("data", LargeBinary, nullable=False),
+    # Hashes of the subtrees that this leaf completes, one after the other: its own first, the largest one last.
+    Column("hashes", LargeBinary, nullable=False),
     UniqueConstraint("kind", "subject"),
-)
-
-log_nodes = Table(
-    "log_nodes",
-    metadata,
-    # Hashes of the complete subtrees: level 0 are the leaves, position counts within the level.
-    Column("level", Integer, primary_key=True, autoincrement=False),
-    Column("position", BigInteger, primary_key=True, autoincrement=False),
-    Column("hash", LargeBinary, nullable=False),
 )
 
 log_head = Table(

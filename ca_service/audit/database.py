@@ -26,7 +26,7 @@ from ca_service.audit.leaf import (
     responder_leaf,
 )
 from ca_service.audit.log import leaf_of_certificate
-from ca_service.audit.merkle import HASH_SIZE, Frontier, Node, leaf_hash
+from ca_service.audit.merkle import Frontier, Node, leaf_hash
 from ca_service.audit.policies import digest_of_policy
 from ca_service.audit.rebuild import Rebuild, differing
 from ca_service.audit.revocations import audit_revocations
@@ -36,7 +36,7 @@ from ca_service.judgment import BadRequest
 from ca_service.store import EvidenceFacts, HeadRow, LeafRow, ListKey, Transaction
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import Checkpoint, open_checkpoint
-from vtpm.wire.merkle import MAX_TREE_SIZE
+from vtpm.wire.merkle import HASH_SIZE, MAX_TREE_SIZE
 from vtpm.wire.message_fields import time_text
 from vtpm.wire.note import VerifierKey
 

@@ -81,8 +81,8 @@ INVARIANTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         "certificate.to-be-signed",
-        "what was not issued has on record what was to be signed",
-        "SELECT serial FROM certificates WHERE der IS NULL AND length(tbs) = 0",
+        "what was to be signed is on record: itself until it is issued, and its digest or itself afterwards",
+        "SELECT serial FROM certificates WHERE length(tbs) = 0 AND (der IS NULL OR tbs_digest IS NULL)",
     ),
     Invariant(
         "certificate.intent",

@@ -156,8 +156,8 @@ class IntentRow:
 class CertificateRow:
     """A certificate, intended or issued. `issuer` is the issuing CA's subject key id, hex like `serial`.
 
-    `tbs` is what is to be signed, with zeros in the `slot`. It is empty once there is a `der`, but for those that
-    releases up to 0.6 issued.
+    `tbs` is what is to be signed, with ASCII zeros in the `slot`, and `tbs_digest` its SHA-256 in hex. Once there is a
+    `der`, `tbs` is empty. What releases up to 0.6 issued has its `tbs` still, and no digest.
     """
 
     serial: str
@@ -176,6 +176,7 @@ class CertificateRow:
     not_after: datetime | None = None
     replaces: str | None = None
     shard: int = 0
+    tbs_digest: str | None = None
 
 
 @dataclass(frozen=True)

@@ -291,7 +291,7 @@ certificates = Table(
     Column("intent_id", _ID, ForeignKey("intents.id"), nullable=False),
     Column("tpm_id", Integer, ForeignKey("tpms.id"), nullable=False, index=True),
     Column("state", String(16), nullable=False),
-    # What is to be signed; empty once `der` is there, which has it in it. Earlier releases kept it.
+    # What is to be signed; empty once `der` is there, which has it in it. Releases up to 0.6 kept it.
     Column("tbs", LargeBinary, nullable=False),
     Column("slot", Integer, nullable=True),
     Column("der", LargeBinary, nullable=True),
@@ -301,6 +301,8 @@ certificates = Table(
     Column("replaces", String(40), nullable=True),
     # Which of its issuer's revocation lists its CRL distribution point names. Earlier releases knew number 0 only.
     Column("shard", Integer, nullable=False, server_default="0"),
+    # SHA-256 over what was to be signed, as the intent had it. Releases up to 0.6 have none.
+    Column("tbs_digest", String(64), nullable=True),
 )
 # What rests on an issuer is counted when it is to be retired. What is only intended rests on nothing yet.
 SETTLED = certificates.c.state != literally("intended")

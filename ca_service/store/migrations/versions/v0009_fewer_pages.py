@@ -65,6 +65,8 @@ def upgrade() -> None:
     for index, table, columns, condition in _OF_SOME:
         some = sa.text(condition)
         op.create_index(index, table, columns, sqlite_where=some, postgresql_where=some)
+    # NULL says that the release which issued it kept what it signed.
+    op.add_column("certificates", sa.Column("tbs_digest", sa.String(length=64), nullable=True))
     if sqlite:
         _make_leaves_anew()
         _make_keys_anew()

@@ -198,8 +198,7 @@ def test_no_statement_looks_at_every_row(store):
         # go through an index that has the refusals alone.
         looked_through = re.findall(r"SCAN (\w+)\b(?! USING INDEX ix_decisions_refused)", plan)
         assert set(looked_through) <= {"policies", "CONSTANT"}, (statement, plan)
-    assert "COVERING INDEX ix_decisions_at_admitted_stage" in plans[0]
-    assert "COVERING INDEX ix_decisions_refused" in plans[0]
+    assert plans[0].count("COVERING INDEX ix_decisions_at_admitted_stage") == 2
     assert "ix_decisions_refused" in plans[1]
     assert "ix_decisions_refused" in plans[2]
     # From place to place in the log, and not through all leaves about certificates.

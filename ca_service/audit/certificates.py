@@ -4,6 +4,8 @@ The log has the certificate's digest, issuer, profile and key. What the CA works
 what was to be signed, whether it is the live one) is compared with the certificate itself.
 """
 
+import hashlib
+
 from cryptography import x509
 
 from ca_service.audit.findings import Findings
@@ -52,9 +54,20 @@ def _differing(row: CertificateRow) -> str:
         "issuer": bytes.fromhex(row.issuer) == identifier.key_identifier,
         "revocation list": _list_of(certificate) == row.shard,
         "end": row.not_after == certificate.not_valid_after_utc,
-        "tbs": _open(row.tbs, row.slot) == _open(certificate.tbs_certificate_bytes, row.slot),
+        "tbs": _as_intended(row, _open(certificate.tbs_certificate_bytes, row.slot)),
     }
     return ", ".join(name for name, same in facts.items() if not same)
+
+
+def _as_intended(row: CertificateRow, signed: bytes) -> bool:
+    """Whether that was signed which was to be; `signed` is without what may stand in the slot.
+
+    Releases up to 0.6 kept what was to be signed, later ones its digest. What is there must fit, and one must be there.
+    """
+    digest = None if row.tbs_digest is None else hashlib.sha256(signed).hexdigest()
+    if row.tbs:
+        return _open(row.tbs, row.slot) == signed and digest == row.tbs_digest
+    return digest is not None and digest == row.tbs_digest
 
 
 def _list_of(certificate: x509.Certificate) -> int:

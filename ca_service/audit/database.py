@@ -6,7 +6,7 @@ found by an older checkpoint that somebody else keeps.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 
@@ -26,7 +26,7 @@ from ca_service.audit.leaf import (
     responder_leaf,
 )
 from ca_service.audit.log import leaf_of_certificate
-from ca_service.audit.merkle import Frontier, Node, Place, leaf_hash
+from ca_service.audit.merkle import Frontier, Node, leaf_hash
 from ca_service.audit.policies import digest_of_policy
 from ca_service.audit.rebuild import Rebuild, differing
 from ca_service.audit.revocations import audit_revocations
@@ -36,7 +36,7 @@ from ca_service.judgment import BadRequest
 from ca_service.store import EvidenceFacts, HeadRow, LeafRow, ListKey, Transaction
 from vtpm.wire.errors import WireError
 from vtpm.wire.log import Checkpoint, open_checkpoint
-from vtpm.wire.merkle import MAX_TREE_SIZE
+from vtpm.wire.merkle import HASH_SIZE, MAX_TREE_SIZE
 from vtpm.wire.message_fields import time_text
 from vtpm.wire.note import VerifierKey
 
@@ -121,7 +121,6 @@ class _Tree:
         self._tx = tx
         self._rebuild = rebuild
         self._findings = rebuild.findings
-        self._found = 0
         self.named = set[str]()
         """Certificates and lists that decisions say they rest on."""
 
@@ -142,42 +141,31 @@ class _Tree:
             if rows and not self._rebuild.broken:
                 self._grow(rows)
             self._compare_rows(rows)
-        surplus = self._tx.log.count_nodes() - self._found
-        if surplus and not self._rebuild.broken:
-            detail = f"{surplus} hashes are stored that do not belong to the tree"
-            self._findings.add("log.node-surplus", surplus, detail)
 
     def _leaves(self, positions: list[int]) -> list[LeafRow]:
-        found, _ = read_each(self._tx.log.leaves_at, positions)
+        found, unreadable = read_each(self._tx.log.leaves_at, positions)
+        hashes, _ = read_each(self._tx.log.hashes, unreadable)
         # One that cannot be read is none: empty, it is found to be altered and malformed.
-        return [found.get(position, LeafRow(position, "", "", b"")) for position in positions]
-
-    def _nodes(self, start: int, end: int) -> dict[Place, bytes]:
-        bounds = _bounds(start, end)
-        try:
-            return self._tx.log.nodes_between(bounds)
-        except TypeError:
-            # Somewhere stands what is no hash, which counts as a wrong one.
-            places = [(level, i) for level, first, last in bounds for i in range(first, last)]
-            found, unreadable = read_each(self._tx.log.nodes, places)
-            return found | dict.fromkeys(unreadable, b"")
+        return [
+            found[position]
+            if position in found
+            else LeafRow(position, "", "", b"", hashes.get(position, b""))
+            for position in positions
+        ]
 
     def _grow(self, rows: list[LeafRow]) -> None:
         start, end = self._rebuild.position, rows[-1].position + 1
         if end - start > len(rows):
             self._gap(start, rows)
             return
-        stored = self._nodes(start, end)
-        self._found += len(stored)
         for row in rows:
             hash_ = leaf_hash(row.data)
-            kept = stored.get((0, row.position), hash_)
-            if kept != hash_:
+            kept = row.hashes[:HASH_SIZE]
+            if kept and kept != hash_:
                 detail = "the leaf is not the one whose hash is in the tree"
                 self._findings.add("log.leaf-altered", row.position, detail)
-            self._compare_nodes(
-                self._rebuild.add(row.data, kept if len(kept) == len(hash_) else hash_), stored
-            )
+            made = self._rebuild.add(row.data, kept if len(kept) == HASH_SIZE else hash_)
+            self._compare_hashes(made, row)
 
     def _gap(self, start: int, rows: list[LeafRow]) -> None:
         """A leaf is not there: from here on no root can be recomputed."""
@@ -187,13 +175,16 @@ class _Tree:
         self._findings.add("log.leaf-missing", missing, detail)
         self._rebuild.broken = True
 
-    def _compare_nodes(self, made: Iterable[Node], stored: Mapping[tuple[int, int], bytes]) -> None:
+    def _compare_hashes(self, made: Sequence[Node], row: LeafRow) -> None:
         for level, position, hash_ in made:
-            place, kept = f"{level}/{position}", stored.get((level, position))
-            if kept is None:
+            place, kept = f"{level}/{position}", row.hashes[HASH_SIZE * level : HASH_SIZE * (level + 1)]
+            if not kept:
                 self._findings.add("log.node-missing", place, "a hash of the tree is missing")
             elif kept != hash_:
                 self._findings.add("log.node-altered", place, "a hash of the tree is not that of its leaves")
+        if len(row.hashes) > HASH_SIZE * len(made):
+            detail = "beside the leaf stand hashes that do not belong to the tree"
+            self._findings.add("log.node-surplus", row.position, detail)
 
     def _compare_rows(self, rows: list[LeafRow]) -> None:
         leaves = list[tuple[Leaf, dict[str, str]]]()
@@ -274,12 +265,6 @@ def _members(leaf: Leaf) -> dict[str, str]:
     except WireError:
         # A row with a value that no leaf may have: all of it counts as altered.
         return {}
-
-
-def _bounds(start: int, end: int) -> list[tuple[int, int, int]]:
-    """Of each level the subtrees that the leaves from `start` to `end` complete."""
-    levels = range(end.bit_length())
-    return [(level, start >> level, end >> level) for level in levels if end >> level > start >> level]
 
 
 def _audit_unlogged(tx: Transaction, kind: str, findings: Findings) -> None:

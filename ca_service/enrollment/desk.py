@@ -30,7 +30,7 @@ SECRET_SIZE = 32
 ROUNDS = 20
 """How often a step is begun anew because something that it rests on has changed meanwhile."""
 
-_ID_SIZE = 16
+_RANDOM_OF_ID = 12
 _SIGNED_BY: Mapping[str, tuple[Role, ...]] = {"ek": (Role.EK,), "devid": (Role.IAK, Role.IDEVID)}
 """The keys that each kind of `Claim.issuer_roles` signs for."""
 
@@ -110,8 +110,13 @@ class Desk:
         return self.clock().astimezone(UTC).replace(microsecond=0)
 
     def new_id(self) -> str:
-        """A random id: 128 bits in hex, so that no id looks like an option on a command line."""
-        return self.entropy(_ID_SIZE).hex()
+        """An id that nobody guesses: 32 bits of time and 96 random ones, in hex.
+
+        In hex, so that no id looks like an option on a command line. The time is there for the database: what comes
+        one after the other stands side by side in an index, and not on a page of its own each.
+        """
+        seconds = int(self.clock().timestamp()) & 0xFFFFFFFF
+        return f"{seconds:08x}{self.entropy(_RANDOM_OF_ID).hex()}"
 
     def has_kept(self, epoch: int, name: str) -> bool:
         """Whether this process has seen a certificate or list committed to the database of this epoch."""

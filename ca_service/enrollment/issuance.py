@@ -240,6 +240,7 @@ def _intended(piece: Piece, intent: IntentRow) -> CertificateRow:
         not_after=piece.draft.content.validity.not_after,
         replaces=piece.replaces,
         shard=piece.issuer.info.shard_of(piece.draft.serial),
+        tbs_digest=hashlib.sha256(piece.draft.tbs).hexdigest(),
     )
 
 

@@ -7,6 +7,8 @@ looked for, so that none is missed that was issued meanwhile.
 import re
 from collections.abc import Iterator
 
+from cryptography import x509
+
 from ca_service.enrollment import revoke as revoke_certificate
 from ca_service.judgment import BadRequest, NotFound
 from ca_service.operations.bounds import MAX_CAUSE
@@ -47,8 +49,13 @@ def _certificates_of(tx: Transaction, digest: str) -> Iterator[CertificateRow]:
     """The good certificates of a key: it may be in several, in several roles, and superseded ones are good too."""
     page = tx.certificates.unrevoked_page("")
     while page:
-        yield from (row for row in page if spki_digest(certified_key(row.tbs)) == digest)
+        yield from (row for row in page if spki_digest(certified_key(_content(row))) == digest)
         page = tx.certificates.unrevoked_page(page[-1].serial)
+
+
+def _content(row: CertificateRow) -> bytes:
+    """What is signed, or to be signed."""
+    return row.tbs if row.der is None else x509.load_der_x509_certificate(row.der).tbs_certificate_bytes
 
 
 def list_(context: OperationContext, arguments: Members) -> Json:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from ca_service.store import schema
+from ca_service.store.issuance import OPEN
 from ca_service.store.repository import Repository
 from ca_service.store.rows import (
     BlockedKeyRow,
@@ -78,11 +79,17 @@ class Issuers(Repository):
 
     def signing(self, skids: Collection[str]) -> bool:
         """Whether a certificate of one of these issuers is about to be signed."""
-        condition = sa.and_(_CERTIFICATES.issuer.in_(skids), _CERTIFICATES.state == CertificateState.INTENDED)
-        return (
-            self._connection.execute(sa.select(_CERTIFICATES.serial).where(condition).limit(1)).first()
-            is not None
+        # By the open intents, which are few: what is only intended stands in no index of its issuer.
+        query = (
+            sa.select(_CERTIFICATES.serial)
+            .join_from(schema.intents, schema.certificates, _CERTIFICATES.tpm_id == schema.intents.c.tpm_id)
+            .where(
+                OPEN,
+                _CERTIFICATES.issuer.in_(skids),
+                _CERTIFICATES.state == CertificateState.INTENDED,
+            )
         )
+        return self._connection.execute(query.limit(1)).first() is not None
 
     def add(self, row: IssuerRow) -> None:
         """Make an issuer known."""
@@ -100,7 +107,7 @@ class Issuers(Repository):
 def _live(at: datetime) -> "sa.ColumnElement[bool]":
     # Earlier releases did not record the end; what has none on record counts as live.
     unexpired = sa.or_(_CERTIFICATES.not_after.is_(None), _CERTIFICATES.not_after >= at)
-    return sa.and_(_CERTIFICATES.state.in_(_GOOD), unexpired)
+    return sa.and_(_CERTIFICATES.state.in_(_GOOD), unexpired, schema.SETTLED)
 
 
 class Epochs(Repository):

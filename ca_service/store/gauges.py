@@ -10,7 +10,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from ca_service.store import schema
-from ca_service.store.rows import IntentState, IssuerState
+from ca_service.store.issuance import OPEN
+from ca_service.store.rows import IssuerState
 from ca_service.store.schedule import read_schedule
 from ca_service.store.transaction import Transaction
 
@@ -82,7 +83,7 @@ _DECIDED = sa.select(sa.func.max(schema.decisions.c.at, type_=schema.decisions.c
 _EPOCH = sa.select(sa.func.max(schema.epochs.c.number))
 _INTENTS = sa.select(
     sa.func.count(), sa.func.min(schema.intents.c.created_at, type_=schema.intents.c.created_at.type)
-).where(schema.intents.c.state == IntentState.OPEN.value)
+).where(OPEN)
 _ISSUERS = sa.select(
     schema.issuers.c.skid, schema.issuers.c.role, schema.issuers.c.pair, schema.issuers.c.state
 ).order_by(schema.issuers.c.added_at, schema.issuers.c.skid)

@@ -80,6 +80,16 @@ INVARIANTS: tuple[Invariant, ...] = (
         " WHERE c.state IN ('issued', 'superseded')",
     ),
     Invariant(
+        "certificate.to-be-signed",
+        "what was to be signed is on record: itself until it is issued, and its digest or itself afterwards",
+        "SELECT serial FROM certificates WHERE length(tbs) = 0 AND (der IS NULL OR tbs_digest IS NULL)",
+    ),
+    Invariant(
+        "certificate.intent",
+        "a certificate is of the TPM that its intent names",
+        "SELECT c.serial FROM certificates c JOIN intents i ON i.id = c.intent_id WHERE i.tpm_id <> c.tpm_id",
+    ),
+    Invariant(
         "responder.accounted",
         "every serial reserved for an OCSP responder is issued and stored, or among the revocations",
         "SELECT serial FROM responders o WHERE (state = 'issued' AND der IS NULL) OR state NOT IN"

@@ -9,6 +9,21 @@ import sqlalchemy as sa
 from ca_service.store import schema
 from ca_service.store.repository import PAGE, Repository
 from ca_service.store.rows import CertificateRow, CertificateState, IntentRow, IntentState
+from ca_service.store.statements import Statement
+
+_INTENTS, _CERTIFICATES = schema.intents.c, schema.certificates.c
+OPEN = _INTENTS.state == schema.literally(IntentState.OPEN.value)
+"""Whether an intent is open, in the words by which the index of the open ones is found."""
+
+_OPEN_OF = Statement(
+    sa.select(schema.intents).where(_INTENTS.enrollment_id == sa.bindparam("enrollment_id"), OPEN)
+)
+# By its TPM, which has a few: no index knows certificates by their intents.
+_OF_INTENT = Statement(
+    sa.select(schema.certificates)
+    .join_from(schema.intents, schema.certificates, _CERTIFICATES.tpm_id == _INTENTS.tpm_id)
+    .where(_INTENTS.id == sa.bindparam("intent_id"), _CERTIFICATES.intent_id == _INTENTS.id)
+)
 
 
 def live_key(profile: str, key_name: str) -> str:
@@ -32,12 +47,11 @@ class Intents(Repository):
     def open(self) -> list[IntentRow]:
         """All intents that are neither issued nor abandoned."""
         table = schema.intents
-        query = sa.select(table).where(table.c.state == IntentState.OPEN).order_by(table.c.id)
-        return self._all(IntentRow, query)
+        return self._all(IntentRow, sa.select(table).where(OPEN).order_by(table.c.id))
 
     def open_of(self, enrollment_id: str) -> list[IntentRow]:
         """The open intent of an enrolment, if it has one."""
-        return self._find(IntentRow, schema.intents, enrollment_id=enrollment_id, state=IntentState.OPEN)
+        return self._all(IntentRow, _OPEN_OF, {"enrollment_id": enrollment_id})
 
     def close(self, intent_id: str, state: IntentState, at: datetime) -> bool:
         """End an open intent; says whether it was still open."""
@@ -70,7 +84,7 @@ class Certificates(Repository):
 
     def of_intent(self, intent_id: str) -> list[CertificateRow]:
         """All certificates of an intent."""
-        return self._find(CertificateRow, schema.certificates, intent_id=intent_id)
+        return self._all(CertificateRow, _OF_INTENT, {"intent_id": intent_id})
 
     def of_tpm(self, tpm_id: int) -> list[CertificateRow]:
         """All certificates that were intended for a TPM during this life in its instance."""
@@ -91,10 +105,14 @@ class Certificates(Repository):
         return self._all(CertificateRow, query)
 
     def issued_all(self, ders: Mapping[str, bytes], at: datetime) -> bool:
-        """Store the signed certificates by serial; says whether all of them were still intended."""
+        """Store the signed certificates by serial, in the place of what was to be signed.
+
+        Returns:
+            Whether all of them were still intended.
+        """
         state, before = CertificateState.ISSUED, CertificateState.INTENDED
         changes = [
-            ({"serial": serial, "state": before}, {"state": state, "der": der, "issued_at": at})
+            ({"serial": serial, "state": before}, {"state": state, "tbs": b"", "der": der, "issued_at": at})
             for serial, der in ders.items()
         ]
         return self._update_all(schema.certificates, changes) == len(changes)

@@ -4,21 +4,23 @@ import functools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain, repeat
 
 import sqlalchemy as sa
 
 from ca_service.store import schema
 from ca_service.store.repository import Repository
 from ca_service.store.rows import DecisionRow, HeadRow, LeafRow
-from ca_service.store.statements import Statement
+from ca_service.store.statements import Statement, one_of, places
 
 _HEAD = 1
 PAGE = 1000
 """How many rows are fetched at once of an answer that may be long."""
 
 _PLACES = (16, 64, 256)
-"""How many places a query of nodes has: few sizes, so that each is compiled once."""
+"""How many places a query of hashes has: few sizes, so that each is compiled once."""
+
+_HASH = 32
+"""Bytes of a hash of the tree."""
 
 _EPOCH = sa.select(sa.func.coalesce(sa.func.max(schema.epochs.c.number), 0)).scalar_subquery()
 _HEAD_AND_EPOCH = sa.select(schema.log_head, _EPOCH.label("epoch")).where(schema.log_head.c.id == _HEAD)
@@ -35,22 +37,13 @@ _LEAVES_ABOUT = Statement(
     )
 )
 
-_NOWHERE = (-1, -1)
-"""Fills the places of a query that nobody asks for: no node stands there."""
-
 
 @functools.cache
-def _nodes_at(count: int) -> Statement:
-    """The hashes at so many places: a list that is joined, because SQLite reads the whole table for IN with pairs."""
-    places = ", ".join(f"(:level{i}, :position{i})" for i in range(count))
+def _hashes_at(count: int) -> Statement:
+    """The hashes beside so many leaves."""
+    leaves = schema.log_leaves.c
     return Statement(
-        sa.text(
-            f"""
-            WITH k (level, position) AS (VALUES {places})
-            SELECT n.level, n.position, n.hash FROM k
-                JOIN log_nodes n ON n.level = k.level AND n.position = k.position
-            """  # noqa: S608 - our own words
-        )
+        sa.select(leaves.position, leaves.hashes).where(one_of(leaves.position, "position", count))
     )
 
 
@@ -68,7 +61,7 @@ class LoggedCertificate:
 
 
 class LogTables(Repository):
-    """Leaves, hashes of complete subtrees, and the head. Nothing here is ever changed but the head."""
+    """Leaves with the hashes of the subtrees that they complete, and the head. Only the head is ever changed."""
 
     def head(self, *, lock: bool = False) -> HeadRow | None:
         """The log's present state; with `lock`, no other transaction appends until this one ends."""
@@ -84,28 +77,26 @@ class LogTables(Repository):
 
     def add_leaves(self, rows: Iterable[LeafRow]) -> None:
         """Append leaves; the database refuses a position, or a subject of one kind, twice."""
-        values = [
-            {"position": row.position, "kind": row.kind, "subject": row.subject, "data": row.data}
-            for row in rows
-        ]
-        self._insert_all(schema.log_leaves, values)
+        self._insert_all(schema.log_leaves, [vars(row) for row in rows])
 
-    def add_nodes(self, nodes: Iterable[tuple[int, int, bytes]]) -> None:
-        """Store hashes: (level, position within the level, hash)."""
-        values = [{"level": level, "position": position, "hash": hash_} for level, position, hash_ in nodes]
-        self._insert_all(schema.log_nodes, values)
+    def nodes(self, wanted: Collection[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+        """The hashes of complete subtrees at these (level, position in the level); one that is missing is left out."""
+        last = {(level, position): ((position + 1) << level) - 1 for level, position in wanted}
+        beside, found = self.hashes(set(last.values())), dict[tuple[int, int], bytes]()
+        for (level, position), leaf in last.items():
+            hash_ = beside.get(leaf, b"")[_HASH * level : _HASH * (level + 1)]
+            if len(hash_) == _HASH:
+                found[level, position] = hash_
+        return found
 
-    def nodes(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
-        """The hashes at these (level, position); a place without one is left out."""
-        found, wanted = dict[tuple[int, int], bytes](), sorted(places)
+    def hashes(self, positions: Collection[int]) -> dict[int, bytes]:
+        """The hashes beside the leaves at these positions; raises TypeError where there stands what is none."""
+        found, wanted = dict[int, bytes](), sorted(positions)
         for start in range(0, len(wanted), _PLACES[-1]):
             some = wanted[start : start + _PLACES[-1]]
             size = next(size for size in _PLACES if size >= len(some))
-            values = {}
-            for i, (level, position) in enumerate(chain(some, repeat(_NOWHERE, size - len(some)))):
-                values[f"level{i}"], values[f"position{i}"] = level, position
-            for level, position, hash_ in self._session.rows(_nodes_at(size), values)[1]:
-                found[level, position] = octets(hash_)
+            rows = self._session.rows(_hashes_at(size), places("position", some, size))[1]
+            found |= {position: octets(hashes) for position, hashes in rows}
         return found
 
     def length(self) -> int:

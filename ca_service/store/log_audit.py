@@ -15,24 +15,6 @@ _ENDED = (CertificateState.REVOKED, CertificateState.ABANDONED)
 class AuditTables(LogTables):
     """The log's tables as an audit reads them: whatever stands there, and what contradicts itself."""
 
-    def nodes_between(self, bounds: Collection[tuple[int, int, int]]) -> dict[tuple[int, int], bytes]:
-        """The hashes of each (level, first position, end position), the end left out."""
-        table = schema.log_nodes
-        if not bounds:
-            return {}
-        condition = sa.or_(
-            *(
-                sa.and_(table.c.level == level, table.c.position >= first, table.c.position < end)
-                for level, first, end in bounds
-            )
-        )
-        rows = self._connection.execute(sa.select(table).where(condition))
-        return {(row.level, row.position): octets(row.hash) for row in rows}
-
-    def count_nodes(self) -> int:
-        """How many hashes are stored."""
-        return self._connection.execute(sa.select(sa.func.count()).select_from(schema.log_nodes)).scalar_one()
-
     def leaves(self, first: int, count: int) -> list[LeafRow]:
         """At most `count` leaves in their order, from position `first` on."""
         table = schema.log_leaves
@@ -48,10 +30,19 @@ class AuditTables(LogTables):
         )
 
     def leaves_at(self, positions: Collection[int]) -> dict[int, LeafRow]:
-        """The leaves at these positions."""
+        """The leaves at these positions; the hashes beside them are empty where there stands what is none."""
         table = schema.log_leaves
         rows = self._connection.execute(sa.select(table).where(table.c.position.in_(positions)))
-        return {row.position: LeafRow(row.position, row.kind, row.subject, octets(row.data)) for row in rows}
+        return {
+            row.position: LeafRow(
+                row.position,
+                row.kind,
+                row.subject,
+                octets(row.data),
+                octets(row.hashes) if isinstance(row.hashes, bytes | memoryview) else b"",
+            )
+            for row in rows
+        }
 
     def responders(self, serials: Collection[str]) -> dict[str, ResponderRow]:
         """The issued certificates of OCSP responders with these serials."""

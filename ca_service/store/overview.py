@@ -95,7 +95,7 @@ _HOURLY = sa.select(
     sa.select(sa.func.count())
     .where(_DECISIONS.admitted == 1, _WITHIN, _DECISIONS.stage == ENROLL)
     .scalar_subquery(),
-    sa.select(sa.func.count()).where(_DECISIONS.admitted == 0, _WITHIN).scalar_subquery(),
+    sa.select(sa.func.count()).where(schema.REFUSED, _WITHIN).scalar_subquery(),
 )
 _THEIRS = sa.and_(
     _INSTANCES.kbs_id == _DECISIONS.kbs_id,
@@ -116,7 +116,7 @@ _DECIDED = sa.select(
     _INSTANCES.id.label("instance"),
 ).join_from(schema.decisions, schema.instances, _THEIRS, isouter=True)
 _NEWEST_FIRST = (_DECISIONS.at.desc(), _DECISIONS.id.desc())
-_REFUSED = _DECIDED.where(_DECISIONS.admitted == 0)
+_REFUSED = _DECIDED.where(schema.REFUSED)
 _BEFORE = sa.or_(
     _DECISIONS.at < sa.bindparam("at"),
     sa.and_(_DECISIONS.at == sa.bindparam("at"), _DECISIONS.id < sa.bindparam("id")),

@@ -53,6 +53,7 @@ _EXPIRES = sa.and_(
         _CERTIFICATES.state == CertificateState.ABANDONED.value,
     ),
     _CERTIFICATES.not_after < sa.bindparam("before"),
+    schema.SETTLED,
 )
 _ANY_EXPIRED = Statement(sa.select(_CERTIFICATES.serial).where(_EXPIRES).limit(1))
 _EXPIRED = Statement(

@@ -154,7 +154,11 @@ class IntentRow:
 
 @dataclass(frozen=True)
 class CertificateRow:
-    """A certificate, intended or issued. `issuer` is the issuing CA's subject key id, hex like `serial`."""
+    """A certificate, intended or issued. `issuer` is the issuing CA's subject key id, hex like `serial`.
+
+    `tbs` is what is to be signed, with ASCII zeros in the `slot`, and `tbs_digest` its SHA-256 in hex. Once there is a
+    `der`, `tbs` is empty. What releases up to 0.6 issued has its `tbs` still, and no digest.
+    """
 
     serial: str
     issuer: str
@@ -172,6 +176,7 @@ class CertificateRow:
     not_after: datetime | None = None
     replaces: str | None = None
     shard: int = 0
+    tbs_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -315,12 +320,16 @@ class BlockedKeyRow:
 
 @dataclass(frozen=True)
 class LeafRow:
-    """A leaf of the log: `kind` "decision", "certificate" or "restore", `subject` the decision's id or the serial."""
+    """A leaf of the log: `kind` "decision", "certificate" or "restore", `subject` the decision's id or the serial.
+
+    `hashes` are those of the subtrees that it completes, 32 bytes each: its own first, the largest one last.
+    """
 
     position: int
     kind: str
     subject: str
     data: bytes = field(repr=False)
+    hashes: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)

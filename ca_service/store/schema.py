@@ -27,7 +27,9 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    literal_column,
 )
+from sqlalchemy.sql.elements import ColumnElement
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -82,6 +84,15 @@ class Counter(TypeDecorator[int]):
         return None if value is None else int(value)
 
 
+def literally(value: str) -> ColumnElement[str]:
+    """One of this program's own words as SQL has it.
+
+    An index over some of the rows serves those statements only that say in the same words which rows they want: a
+    value that is bound says nothing when the statement is planned.
+    """
+    return literal_column(f"'{value}'", String)
+
+
 metadata = MetaData(naming_convention=NAMING)
 
 _ID = String(64)
@@ -127,7 +138,7 @@ decisions = Table(
     "decisions",
     metadata,
     Column("id", _ID, primary_key=True),
-    Column("at", Instant, nullable=False, index=True),
+    Column("at", Instant, nullable=False),
     Column("stage", String(16), nullable=False),
     Column("admitted", Integer, nullable=False),
     Column("rule", String(64), nullable=False),
@@ -140,9 +151,13 @@ decisions = Table(
     # Of the instance, as in `instances`.
     Column("salt", _SALT, nullable=False, server_default=""),
     Index(None, "kbs_id", "resource", "salt", "at"),
-    # Refusals by time without a look at each admission; and both are counted by time without a look at any row.
-    Index(None, "admitted", "at", "stage"),
+    # Both verdicts are counted by time without a look at any row.
+    Index(None, "at", "admitted", "stage"),
 )
+REFUSED = decisions.c.admitted == literal_column("0")
+"""Whether a decision is a refusal. So it must be asked for where the index of refusals is to serve."""
+# Refusals by time without a look at each admission.
+Index("ix_decisions_refused", decisions.c.at, sqlite_where=REFUSED, postgresql_where=REFUSED)
 
 evidence = Table(
     "evidence",
@@ -210,7 +225,7 @@ tpms = Table(
     Column("instance_id", Integer, ForeignKey("instances.id"), nullable=False, index=True),
     # The instance's id while this is its live TPM, NULL afterwards: one live TPM per instance.
     Column("occupies", Integer, nullable=True, unique=True),
-    Column("ek_set", String(64), nullable=False, index=True),
+    Column("ek_set", String(64), nullable=False),
     Column("counter", Counter, nullable=False),
     Column("root", _HEX, nullable=False),
     Column("salt", _SALT, nullable=False),
@@ -228,6 +243,8 @@ tpm_keys = Table(
     Column("instance_id", Integer, ForeignKey("instances.id"), nullable=False, index=True),
     Column("role", String(8), nullable=False),
     Column("template", String(16), nullable=False),
+    # Rows that are little more than their key lie in its tree themselves.
+    sqlite_with_rowid=False,
 )
 
 key_ids = Table(
@@ -237,21 +254,28 @@ key_ids = Table(
     Column("key_id", String(64), primary_key=True),
     Column("kbs_id", _TEXT, nullable=False),
     Column("resource", _TEXT, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 intents = Table(
     "intents",
     metadata,
     Column("id", _ID, primary_key=True),
-    Column("enrollment_id", _ID, ForeignKey("enrollments.id"), nullable=False, index=True),
+    Column("enrollment_id", _ID, ForeignKey("enrollments.id"), nullable=False),
     Column("tpm_id", Integer, ForeignKey("tpms.id"), nullable=False),
     Column("decision_id", _ID, ForeignKey("decisions.id"), nullable=False),
     Column("policy_version", Integer, nullable=False),
     Column("evidence_digest", String(64), nullable=False),
     Column("owner", _ID, nullable=False),
-    Column("state", String(16), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("closed_at", Instant, nullable=True),
+)
+Index(
+    "ix_intents_open",
+    intents.c.enrollment_id,
+    sqlite_where=intents.c.state == literally("open"),
+    postgresql_where=intents.c.state == literally("open"),
 )
 
 certificates = Table(
@@ -261,12 +285,13 @@ certificates = Table(
     Column("issuer", String(40), nullable=False),
     Column("profile", String(16), nullable=False),
     Column("template", String(16), nullable=False),
-    Column("key_name", _HEX, nullable=False, index=True),
+    Column("key_name", _HEX, nullable=False),
     # "profile:Name" from the intent on, NULL once revoked or abandoned: one live one per (profile, key).
     Column("live", String(180), nullable=True, unique=True),
-    Column("intent_id", _ID, ForeignKey("intents.id"), nullable=False, index=True),
+    Column("intent_id", _ID, ForeignKey("intents.id"), nullable=False),
     Column("tpm_id", Integer, ForeignKey("tpms.id"), nullable=False, index=True),
     Column("state", String(16), nullable=False),
+    # What is to be signed; empty once `der` is there, which has it in it. Releases up to 0.6 kept it.
     Column("tbs", LargeBinary, nullable=False),
     Column("slot", Integer, nullable=True),
     Column("der", LargeBinary, nullable=True),
@@ -276,8 +301,19 @@ certificates = Table(
     Column("replaces", String(40), nullable=True),
     # Which of its issuer's revocation lists its CRL distribution point names. Earlier releases knew number 0 only.
     Column("shard", Integer, nullable=False, server_default="0"),
-    # What rests on an issuer is counted when it is to be retired.
-    Index(None, "issuer", "state", "not_after"),
+    # SHA-256 over what was to be signed, as the intent had it. Releases up to 0.6 have none.
+    Column("tbs_digest", String(64), nullable=True),
+)
+# What rests on an issuer is counted when it is to be retired. What is only intended rests on nothing yet.
+SETTLED = certificates.c.state != literally("intended")
+"""Whether a certificate was issued or given up. It must be asked for wherever its index is to serve."""
+Index(
+    "ix_certificates_settled",
+    certificates.c.issuer,
+    certificates.c.state,
+    certificates.c.not_after,
+    sqlite_where=SETTLED,
+    postgresql_where=SETTLED,
 )
 
 responders = Table(
@@ -370,20 +406,14 @@ blocked_keys = Table(
 log_leaves = Table(
     "log_leaves",
     metadata,
-    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    # SQLite finds rows by an INTEGER key without an index, and only by one of that name; its integers have 64 bits.
+    Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
     Column("kind", String(16), nullable=False),
     Column("subject", _ID, nullable=False),
     Column("data", LargeBinary, nullable=False),
+    # Hashes of the subtrees that this leaf completes, one after the other: its own first, the largest one last.
+    Column("hashes", LargeBinary, nullable=False),
     UniqueConstraint("kind", "subject"),
-)
-
-log_nodes = Table(
-    "log_nodes",
-    metadata,
-    # Hashes of the complete subtrees: level 0 are the leaves, position counts within the level.
-    Column("level", Integer, primary_key=True, autoincrement=False),
-    Column("position", BigInteger, primary_key=True, autoincrement=False),
-    Column("hash", LargeBinary, nullable=False),
 )
 
 log_head = Table(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import enrollment_world as w
 
-from ca_service.audit.merkle import Frontier, leaf_hash, node_hash
+from ca_service.audit.merkle import Frontier, leaf_hash
 from ca_service.audit.note import sign_note, verifier_key
 from ca_service.store import schema
 from vtpm.wire.log import Checkpoint
@@ -134,11 +134,12 @@ def _fill_tables(database: sqlite3.Connection, world: w.World, count: int) -> No
     )  # fmt: skip
     _insert(
         database, "certificates",
-        "serial issuer profile template key_name live intent_id tpm_id state tbs der issued_at not_after shard",
+        "serial issuer profile template key_name live intent_id tpm_id state tbs tbs_digest der issued_at not_after"
+        " shard",
         (
             (
                 serial, issuers["ek" if role == "ek" else "devid"], role, template, key, f"{role}:{key}", id_, i,
-                "issued", _SHORT, _SHORT, _AT, "9999-12-31T23:59:59Z", shard_of(int(serial, 16)),
+                "issued", b"", id_ * 2, _SHORT, _AT, "9999-12-31T23:59:59Z", shard_of(int(serial, 16)),
             )
             for i, id_, role, template, key, serial in certificates()
         ),
@@ -158,29 +159,23 @@ def _serial(number: int, kind: int, count: int) -> str:
 
 def _fill_log(database: sqlite3.Connection, world: w.World, count: int) -> None:
     """The leaves of all these decisions and certificates, in the log of a CA that has logged nothing yet."""
-    hashes: list[bytes] = []
+    tree = Frontier()
 
-    def leaves() -> Iterator[tuple[int, str, str, bytes]]:
+    def leaves() -> Iterator[tuple[int, str, str, bytes, bytes]]:
+        nonlocal tree
         for i in range(count):
             subjects = [("decision", _spread(i, count))]
             subjects += [("certificate", _serial(i, k, count)) for k in range(CERTIFICATES)]
             for kind, subject in subjects:
                 data = f'{{"at":"{_AT}","kind":"{kind}","subject":"{subject}","v":1}}'.encode("ascii")
-                hashes.append(leaf_hash(data))
-                yield len(hashes) - 1, kind, subject, data
+                tree, completed = tree.append(leaf_hash(data))
+                yield tree.size - 1, kind, subject, data, b"".join(hash_ for _, _, hash_ in completed)
 
-    _insert(database, "log_leaves", "position kind subject data", leaves())
-    size, frontier, level = len(hashes), list[bytes](), 0
-    while hashes:
-        _insert(database, "log_nodes", "level position hash", ((level, i, h) for i, h in enumerate(hashes)))
-        if len(hashes) % 2:
-            frontier.insert(0, hashes[-1])
-        pairs = zip(hashes[::2], hashes[1::2], strict=False)
-        hashes, level = [node_hash(left, right) for left, right in pairs], level + 1
-    tree, authority = Frontier(size, tuple(frontier)), world.authority
+    _insert(database, "log_leaves", "position kind subject data hashes", leaves())
+    authority = world.authority
     key = verifier_key(authority.log.origin, authority.log_key)
-    note = sign_note(Checkpoint(key.name, size, tree.root()).to_text(), key, authority.log_key)
+    note = sign_note(Checkpoint(key.name, tree.size, tree.root()).to_text(), key, authority.log_key)
     database.execute(
         "INSERT OR REPLACE INTO log_head (id, size, frontier, checkpoint, at) VALUES (1, ?, ?, ?, ?)",
-        (size, tree.to_bytes(), note.decode("utf-8"), _AT),
+        (tree.size, tree.to_bytes(), note.decode("utf-8"), _AT),
     )

@@ -142,11 +142,12 @@ class Stage:
             intent_id=intent.id,
             tpm_id=intent.tpm_id,
             state=CertificateState.ISSUED,
-            tbs=certificate.tbs_certificate_bytes,
+            tbs=b"",
             slot=None,
             der=certificate.public_bytes(Encoding.DER),
             issued_at=at,
             not_after=certificate.not_valid_after_utc,
+            tbs_digest=hashlib.sha256(certificate.tbs_certificate_bytes).hexdigest(),
         )
 
     def edit(self, statement: str, **values: object) -> None:

@@ -57,11 +57,11 @@ def test_an_edit_is_found(stages):
     stage.issue(10)
     with stage.store.write() as tx:
         tx.connection.execute(sa.text("UPDATE certificates SET key_name = '00'"))
-        tx.connection.execute(sa.text("DELETE FROM log_nodes WHERE level = 1"))
+        tx.connection.execute(sa.text("UPDATE log_leaves SET hashes = substr(hashes, 1, 32)"))
     assert audit(stage).counts == {
         "certificate.altered": 3,
         "certificate.state": 3,
-        "log.node-missing": 2,
+        "log.node-missing": 3,
     }
 
 

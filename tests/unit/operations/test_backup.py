@@ -568,12 +568,12 @@ class TestReplacing:
             database.execute(
                 "CREATE TRIGGER t AFTER INSERT ON revocations BEGIN DELETE FROM revocations; END"
             )
-            database.execute("DROP INDEX ix_decisions_at")
+            database.execute("DROP INDEX ix_decisions_refused")
         monkeypatch.setattr(backup_file, "_only_tables", lambda _: True)
         with bring_back(desk, ca, file).read() as tx:
             query = "SELECT type, name FROM sqlite_master"
             found = {tuple(row) for row in tx.connection.exec_driver_sql(query)}
-        assert ("index", "ix_decisions_at") in found
+        assert ("index", "ix_decisions_refused") in found
         assert "trigger" not in {kind for kind, _ in found}
 
 
@@ -581,7 +581,7 @@ class TestLog:
     def test_a_backup_without_a_log_gets_the_whole(self, desk, ca, tmp_path):
         """As `db upgrade` leaves a database of release 0.3, before the first start."""
         with desk.store.write() as tx:
-            for table in ("log_leaves", "log_nodes", "log_head"):
+            for table in ("log_leaves", "log_head"):
                 tx.connection.execute(schema.metadata.tables[table].delete())
         make_backup(ca, desk.store, tmp_path / "backup", desk.world.time)
         store = bring_back(desk, ca, tmp_path / "backup")
@@ -592,7 +592,7 @@ class TestLog:
 
     def test_a_start_logs_what_is_missing(self, desk, ca):
         with desk.store.write() as tx:
-            for table in ("log_leaves", "log_nodes", "log_head"):
+            for table in ("log_leaves", "log_head"):
                 tx.connection.execute(schema.metadata.tables[table].delete())
             Log(ca.log.origin, ca.log_key).append(
                 tx, [restore_leaf(1, desk.world.time, None)], desk.world.time

@@ -91,7 +91,8 @@ def test_no_statement_looks_at_every_row(store):
                 "EXPLAIN QUERY PLAN " + re.sub(r"\?", "'x'", statement)
             ).fetchall()
             text = " ".join(str(row[-1]) for row in plan)
-            for table in re.findall(r"SCAN (\w+)", text):
+            # An index that has the open intents alone is short.
+            for table in re.findall(r"SCAN (\w+)\b(?! USING INDEX ix_intents_open)", text):
                 assert table in (
                     "issuers",
                     "log_head",

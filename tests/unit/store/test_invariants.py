@@ -13,18 +13,19 @@ _AT = "'2026-11-23T12:00:00Z'"
 
 _GOOD = (
     f"INSERT INTO intents VALUES ('i1', 'e1', 1, 'd1', 1, 'aa', 'me', 'issued', {_AT}, NULL)",
+    f"INSERT INTO intents VALUES ('i3', 'e2', 2, 'd1', 1, 'aa', 'me', 'issued', {_AT}, NULL)",
     f"INSERT INTO intents VALUES ('i2', 'e1', 1, 'd1', 1, 'aa', 'me', 'abandoned', {_AT}, NULL)",
     *(
-        "INSERT INTO certificates (serial, issuer, profile, template, key_name, live, intent_id, tpm_id, state, tbs,"
-        f" der) VALUES ({values})"
+        "INSERT INTO certificates (serial, issuer, profile, template, key_name, live, intent_id, tpm_id, state, der,"
+        f" tbs, tbs_digest) VALUES ({values})"
         for values in (
-            "'01', 'ca', 'ek', 'L-1', 'aa', 'ek:aa', 'i1', 1, 'issued', '', 'd'",
-            "'02', 'ca', 'ek', 'L-1', 'bb', NULL, 'i1', 1, 'revoked', '', 'd'",
-            "'03', 'ca', 'ek', 'L-1', 'cc', NULL, 'i2', 1, 'abandoned', '', NULL",
-            "'04', 'ca', 'ek', 'L-1', 'dd', NULL, 'i1', 1, 'superseded', '', 'd'",
+            "'01', 'ca', 'ek', 'L-1', 'aa', 'ek:aa', 'i1', 1, 'issued', 'd', '', 'aa'",
+            "'02', 'ca', 'ek', 'L-1', 'bb', NULL, 'i1', 1, 'revoked', 'd', 'tbs', NULL",
+            "'03', 'ca', 'ek', 'L-1', 'cc', NULL, 'i2', 1, 'abandoned', NULL, 'tbs', 'aa'",
+            "'04', 'ca', 'ek', 'L-1', 'dd', NULL, 'i1', 1, 'superseded', 'd', '', 'aa'",
             # The same key in two launches has a live ephemeral certificate in each.
-            f"'05', 'ca', 'ek', 'L-1', 'aa', 'ephemeral-ek:{'0' * 64}', 'i1', 2, 'issued', '', 'd'",
-            f"'06', 'ca', 'ek', 'L-1', 'aa', 'ephemeral-ek:{'1' * 64}', 'i1', 2, 'issued', '', 'd'",
+            f"'05', 'ca', 'ek', 'L-1', 'aa', 'ephemeral-ek:{'0' * 64}', 'i3', 2, 'issued', 'd', '', 'aa'",
+            f"'06', 'ca', 'ek', 'L-1', 'aa', 'ephemeral-ek:{'1' * 64}', 'i3', 2, 'issued', 'd', '', 'aa'",
         )
     ),
     f"INSERT INTO revocations VALUES ('ca', '02', {_AT}, 'superseded', '', 0)",
@@ -46,6 +47,8 @@ _BREACHES = {
     "certificate.stored": "UPDATE certificates SET der = NULL WHERE serial = '01'",
     "certificate.ended-revoked": "DELETE FROM revocations WHERE serial = '02'",
     "certificate.revoked-ended": "UPDATE certificates SET state = 'superseded' WHERE serial = '02'",
+    "certificate.to-be-signed": "UPDATE certificates SET tbs = '' WHERE serial = '02'",
+    "certificate.intent": "UPDATE certificates SET intent_id = 'i3' WHERE serial = '01'",
     "responder.accounted": "DELETE FROM revocations WHERE serial = '08'",
     "intent.whole": "UPDATE certificates SET state = 'intended', live = 'ek:dd' WHERE serial = '04'",
     "intent.closed": "UPDATE intents SET state = 'open', created_at = '2026-11-23T11:00:00Z' WHERE id = 'i2'",
@@ -123,7 +126,7 @@ def test_each_finds_its_breach(worked, at, name):
     "change",
     [
         # of a TPM that is not ephemeral; of another profile; of no hash; ended
-        "tpm_id = 1",
+        "tpm_id = 1, intent_id = 'i1'",
         "profile = 'iak'",
         "live = 'ephemeral-ek:00'",
         "state = 'superseded'",
@@ -146,8 +149,9 @@ def test_two_live_ephemeral_certificates_of_one_launch_are_found(worked, at):
 def test_a_few_examples_are_named(worked, at):
     with worked.write() as tx:
         for number in range(10, 20):
-            values = f"'{number}', 'ca', 'ek', 'L-1', 'k{number}', NULL, 'i1', 1, 'revoked', '', 'd'"
-            columns = "serial, issuer, profile, template, key_name, live, intent_id, tpm_id, state, tbs, der"
+            values = f"'{number}', 'ca', 'ek', 'L-1', 'k{number}', NULL, 'i1', 1, 'revoked', 'd', 'tbs', NULL"
+            columns = "serial, issuer, profile, template, key_name, live, intent_id, tpm_id, state, der, tbs,"
+            columns += " tbs_digest"
             tx.connection.execute(sa.text(f"INSERT INTO certificates ({columns}) VALUES ({values})"))
     count, examples = found(worked, at)["certificate.ended-revoked"]
     assert (count, len(examples), examples[0]) == (10, EXAMPLES, "10")
@@ -160,7 +164,9 @@ def test_a_damaged_file_is_found(databases, at):
     store.upgrade()
     with store.write() as tx:
         tx.connection.exec_driver_sql("PRAGMA writable_schema=ON")
-        tx.connection.exec_driver_sql("UPDATE sqlite_master SET rootpage = 3 WHERE name = 'ix_decisions_at'")
+        tx.connection.exec_driver_sql(
+            "UPDATE sqlite_master SET rootpage = 3 WHERE name = 'ix_decisions_refused'"
+        )
     store.close()
     store = Store(store.url)
     assert "database.integrity" in found(store, at)

@@ -66,11 +66,22 @@ class TestLook:
 class TestLog:
     @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 64, 65, 256, 257, 600])
     def test_hashes_at_any_number_of_places(self, store: Store, count):
-        places = [(i % 3, i) for i in range(count)]
+        def hash_at(level, position):
+            return bytes([level, position // 256, position % 256, *bytes(29)])
+
+        def completed(leaf):
+            return [(level, leaf >> level) for level in range(11) if (leaf + 1) % (1 << level) == 0]
+
+        leaves = [
+            LeafRow(i, "decision", f"s{i}", b"x", b"".join(hash_at(*place) for place in completed(i)))
+            for i in range(count)
+        ]
+        places = [place for i in range(count) for place in completed(i)]
+        nowhere = [(0, 1 << 40), (1, count // 2), (5, count >> 5), (20, 0)]
         with store.write() as tx:
-            tx.log.add_nodes((level, position, bytes([level, position % 256])) for level, position in places)
-            found, more = tx.log.nodes(places), tx.log.nodes([*places, (0, 1 << 40)])
-        expected = {(level, position): bytes([level, position % 256]) for level, position in places}
+            tx.log.add_leaves(leaves)
+            found, more = tx.log.nodes(places), tx.log.nodes([*places, *nowhere])
+        expected = {place: hash_at(*place) for place in places}
         assert (found, more) == (expected, expected)
 
     @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 20])
@@ -88,7 +99,7 @@ class TestLog:
         """SQLite takes it, and a row of that many zeros would be made of it."""
         create_store(f"sqlite:///{tmp_path}/a.sqlite3").close()
         with sqlite3.connect(tmp_path / "a.sqlite3") as database:
-            database.execute("INSERT INTO log_nodes VALUES (0, 0, 32)")
+            database.execute("INSERT INTO log_leaves VALUES (0, 'decision', 'd', x'00', 32)")
         store = open_store(f"sqlite:///{tmp_path}/a.sqlite3")
         with pytest.raises(TypeError), store.read() as tx:
             tx.log.nodes([(0, 0)])

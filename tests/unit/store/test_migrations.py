@@ -23,7 +23,7 @@ from vtpm.wire.encoding import b64url, unb64url
 
 FACTS = ("measurement", "chip_id", "kbs_key", "product", "reported_tcb", "ek_set")
 ADDED = {
-    "certificates": {"not_after", "replaces", "shard"},
+    "certificates": {"not_after", "replaces", "shard", "tbs_digest"},
     "decisions": {"salt"},
     "evidence": set(FACTS),
     "revocations": {"shard"},

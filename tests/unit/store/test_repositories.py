@@ -28,7 +28,7 @@ def intent(tpm: int, at: datetime, name: str = "i1") -> IntentRow:
 
 def certificate(tpm: int, serial: str, key: str = "000b11", intent_id: str = "i1") -> CertificateRow:
     return CertificateRow(
-        serial, "ca", "ek", "L-1", key, live_key("ek", key), intent_id, tpm, CertificateState.INTENDED, b"", None,
+        serial, "ca", "ek", "L-1", key, live_key("ek", key), intent_id, tpm, CertificateState.INTENDED, b"tbs", None,
         None, None,
     )  # fmt: skip
 

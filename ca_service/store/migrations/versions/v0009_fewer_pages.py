@@ -1,0 +1,147 @@
+"""What an enrolment writes lies together: hashes of the log beside their leaves, and no index that nobody asks."""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+_BATCH = 1000
+_HASH = 32
+
+_UNASKED = (
+    ("ix_certificates_key_name", "certificates"),
+    ("ix_certificates_intent_id", "certificates"),
+    ("ix_certificates_issuer_state_not_after", "certificates"),
+    ("ix_decisions_admitted_at_stage", "decisions"),
+    ("ix_decisions_at", "decisions"),
+    ("ix_intents_enrollment_id", "intents"),
+    ("ix_intents_state", "intents"),
+    ("ix_tpms_ek_set", "tpms"),
+)
+_OF_SOME = (
+    ("ix_certificates_settled", "certificates", ["issuer", "state", "not_after"], "state != 'intended'"),
+    ("ix_decisions_refused", "decisions", ["at"], "admitted = 0"),
+    ("ix_intents_open", "intents", ["enrollment_id"], "state = 'open'"),
+)
+
+_LEAVES = sa.table(
+    "log_leaves",
+    sa.column("position", sa.BigInteger),
+    sa.column("kind", sa.String),
+    sa.column("subject", sa.String),
+    sa.column("data", sa.LargeBinary),
+)
+_LEAVES_NEW = sa.table("log_leaves_new", *(sa.column(c.name, c.type) for c in _LEAVES.c), sa.column("hashes"))
+# The leaf that completes a subtree is its last one.
+_NODES = sa.text(
+    "SELECT ((position + 1) << level) - 1 AS leaf, level, hash FROM log_nodes ORDER BY leaf, level"
+)
+_BESIDE_THEIR_LEAVES = """
+    UPDATE log_leaves l SET hashes = n.hashes FROM (
+        SELECT ((position + 1) << level) - 1 AS leaf, string_agg(hash, ''::bytea ORDER BY level) AS hashes
+        FROM log_nodes GROUP BY leaf
+    ) n WHERE n.leaf = l.position
+"""
+
+
+def upgrade() -> None:
+    """Replace the indexes, and bring the small tables into their new form; the large ones stay where they are.
+
+    A log that is damaged is so afterwards: a hash that is not there, or is none, is missing.
+    """
+    sqlite = op.get_bind().dialect.name == "sqlite"
+    if not sqlite:
+        op.execute("SET LOCAL statement_timeout = 0")
+    for index, table in _UNASKED:
+        op.drop_index(op.f(index), table_name=table)
+    op.create_index(op.f("ix_decisions_at_admitted_stage"), "decisions", ["at", "admitted", "stage"])
+    for index, table, columns, condition in _OF_SOME:
+        some = sa.text(condition)
+        op.create_index(index, table, columns, sqlite_where=some, postgresql_where=some)
+    # NULL says that the release which issued it kept what it signed.
+    op.add_column("certificates", sa.Column("tbs_digest", sa.String(length=64), nullable=True))
+    if sqlite:
+        _make_leaves_anew()
+        _make_keys_anew()
+    else:
+        op.add_column("log_leaves", sa.Column("hashes", sa.LargeBinary(), nullable=False, server_default=""))
+        op.execute(_BESIDE_THEIR_LEAVES)
+        op.alter_column("log_leaves", "hashes", server_default=None)
+    op.drop_table("log_nodes")
+
+
+def _make_leaves_anew() -> None:
+    op.create_table(
+        "log_leaves_new",
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("subject", sa.String(length=64), nullable=False),
+        sa.Column("data", sa.LargeBinary(), nullable=False),
+        sa.Column("hashes", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("position", name=op.f("pk_log_leaves")),
+        sa.UniqueConstraint("kind", "subject", name=op.f("uq_log_leaves_kind_subject")),
+    )
+    connection = op.get_bind()
+    leaves = connection.execution_options(yield_per=_BATCH).execute(
+        sa.select(_LEAVES).order_by(_LEAVES.c.position)
+    )
+    nodes = connection.execution_options(yield_per=_BATCH).execute(_NODES)
+    completed = _completed((leaf, level, hash_) for leaf, level, hash_ in nodes)
+    last, hashes = next(completed, (None, b""))
+    for some in leaves.mappings().partitions():
+        rows = list[dict[str, object]]()
+        for row in some:
+            while last is not None and last < row["position"]:
+                last, hashes = next(completed, (None, b""))
+            rows.append({**row, "hashes": hashes if last == row["position"] else b""})
+        connection.execute(_LEAVES_NEW.insert(), rows)
+    op.drop_table("log_leaves")
+    op.rename_table("log_leaves_new", "log_leaves")
+
+
+def _completed(nodes: Iterable[tuple[int, int, object]]) -> Iterator[tuple[int, bytes]]:
+    """Leaves with the hashes of what each completes, from its own on without a gap."""
+    for leaf, some in groupby(nodes, key=itemgetter(0)):
+        hashes = b""
+        for _, level, hash_ in some:
+            if len(hashes) != level * _HASH or not isinstance(hash_, bytes) or len(hash_) != _HASH:
+                break
+            hashes += hash_
+        yield leaf, hashes
+
+
+def _make_keys_anew() -> None:
+    """In trees by their keys alone, which SQLite cannot make of tables that it has."""
+    op.create_table(
+        "tpm_keys_new",
+        sa.Column("name", sa.String(length=160), nullable=False),
+        sa.Column("instance_id", sa.Integer(), nullable=False),
+        sa.Column("role", sa.String(length=8), nullable=False),
+        sa.Column("template", sa.String(length=16), nullable=False),
+        sa.ForeignKeyConstraint(["instance_id"], ["instances.id"], name=op.f("fk_tpm_keys_instance_id")),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_tpm_keys")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "key_ids_new",
+        sa.Column("key_id", sa.String(length=64), nullable=False),
+        sa.Column("kbs_id", sa.String(length=256), nullable=False),
+        sa.Column("resource", sa.String(length=256), nullable=False),
+        sa.PrimaryKeyConstraint("key_id", name=op.f("pk_key_ids")),
+        sqlite_with_rowid=False,
+    )
+    for table, columns in (
+        ("tpm_keys", "name, instance_id, role, template"),
+        ("key_ids", "key_id, kbs_id, resource"),
+    ):
+        op.execute(f"INSERT INTO {table}_new ({columns}) SELECT {columns} FROM {table} ORDER BY 1")  # noqa: S608
+        op.drop_table(table)
+        op.rename_table(f"{table}_new", table)
+    op.create_index(op.f("ix_tpm_keys_instance_id"), "tpm_keys", ["instance_id"], unique=False)

@@ -1,6 +1,8 @@
 """The file of an SQLite database: can what is written into it be found again?"""
 
 import os
+import weakref
+from collections.abc import Callable
 
 from ca_service.judgment import Unavailable
 
@@ -18,18 +20,24 @@ class DatabaseFile:
     def __init__(self, path: str | None) -> None:
         self._path = path
         self._opened: tuple[int, int] | None = None
+        self._let_go: Callable[[], object] | None = None
         self._log = ""
 
     def opened(self, *_about: object) -> None:
         """To be called whenever it was opened: the first one counts, until `forget`."""
         if self._path is not None and self._opened is None:
+            # As long as this is held, no file that comes in its place gets its number. With O_PATH, because the end of
+            # any other descriptor would end SQLite's locks.
+            self._let_go = weakref.finalize(self, os.close, os.open(self._path, os.O_PATH | os.O_CLOEXEC))
             self._opened = _identity(self._path)
             # Where a link leads, which is where SQLite keeps it.
             self._log = os.path.realpath(self._path) + "-wal"
 
     def forget(self) -> None:
         """Nobody has it open any more."""
-        self._opened = None
+        if self._let_go is not None:
+            self._let_go()
+        self._opened = self._let_go = None
 
     def check(self) -> None:
         """Whether the file that is open is the one that others find; to be called in a write transaction.

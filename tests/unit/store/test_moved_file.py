@@ -9,6 +9,7 @@ import pytest
 
 from ca_service.judgment import Unavailable
 from ca_service.store import Store, create_store, open_store
+from ca_service.store.file import DatabaseFile
 
 AT = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
@@ -53,8 +54,23 @@ def test_a_moved_database_takes_nothing_until_it_is_back(store: Store, path: Pat
 
 
 def test_a_deleted_database_takes_nothing(store: Store, path: Path):
+    raise_alarm(store, "before")
     path.unlink()
     refuses(store)
+
+
+def test_a_new_file_is_another_one_even_if_nobody_has_the_old_one_open(path: Path):
+    """A file system gives the number of a deleted file to the next one."""
+    for file in (path, path.with_name("ca.sqlite3-wal")):
+        file.touch()
+    known = DatabaseFile(str(path))
+    known.opened()
+    known.check()
+    for _ in range(20):
+        path.unlink()
+        path.touch()
+        with pytest.raises(Unavailable, match="replaced"):
+            known.check()
 
 
 def test_a_copy_in_its_place_is_another_one(store: Store, path: Path):

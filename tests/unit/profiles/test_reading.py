@@ -22,7 +22,7 @@ from ca_service.profiles.encoding import der_value
 from ca_service.profiles.outline import STEADY, outline
 from ca_service.profiles.parts import cut
 from ca_service.profiles.structures import assemble
-from ca_service.profiles.view import AKI, PROVENANCE, SAN
+from ca_service.profiles.view import AKI, PROVENANCE, SAN, OtherNameView
 from vtpm.wire.templates import Role
 
 KINDS = ("RSA-2048", "RSA-3072", "P-256", "P-384", "P-521")
@@ -213,6 +213,52 @@ def test_the_second_reader_looks_at_every_part(drafts):
     parts = cut(draft.tbs)
     with pytest.raises(ValueError, match="has other parts"):
         reader_asn1crypto.read_serial(draft.tbs, parts._replace(subject=parts.issuer))
+
+
+def outcome(read, der):
+    try:
+        return read(der)
+    except ValueError:
+        return None
+
+
+def alternative_names(der):
+    """What a subjectAltName means inside a certificate."""
+    extension = der_value(0x30, bytes.fromhex("0603551d11"), der_value(0x04, der))
+    (found,) = reader_cryptography._certificate_of(extension=extension).extensions
+    return reader_cryptography._extension(found).value
+
+
+def subject(der):
+    """What a name means inside a certificate."""
+    return reader_cryptography._name(reader_cryptography._certificate_of(subject=der).subject)
+
+
+@given(st.data())
+def test_what_has_a_devices_form_is_read_as_everything_else(drafts, data):
+    """Taken out by their structure, a device's names mean what they mean inside a certificate, or nothing."""
+    draft = data.draw(st.sampled_from([draft for draft, _ in drafts if draft.profile in ("iak", "idevid")]))
+    parts = cut(draft.tbs)
+    (names,) = (e for e in map(reader_cryptography.read_extension, parts.extensions) if e.id == SAN)
+    for der, short, general in (
+        (parts.subject, reader_cryptography._device_name, subject),
+        (names.der, reader_cryptography._device_names, alternative_names),
+    ):
+        assert short(der) == general(der)
+        start = data.draw(PLACES) % len(der)
+        other = der[:start] + data.draw(st.binary(max_size=2)) + der[start + data.draw(st.integers(0, 2)) :]
+        assert outcome(short, other) in (None, outcome(general, other))
+
+
+def test_both_readers_see_the_same_in_any_other_name(drafts, changed):
+    """Also in one that no profile has: then a rule says what is wrong, and not that readers differ."""
+    draft, issuer = drafts[3]
+    other = x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.5.6"), bytes.fromhex("0c0178"))
+    named = changed(draft, extensions={SAN: x509.SubjectAlternativeName([other])})
+    assert reading.read_by_parts(named.tbs).extension(SAN).value == (
+        OtherNameView("1.3.6.1.4.1.5.6", bytes.fromhex("0c0178")),
+    )
+    assert judged(named, issuer).refusal.rule == "lint.hardware-module-name"
 
 
 def test_an_extension_that_stands_twice_is_not_read(drafts):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat import asn1
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -248,6 +249,17 @@ def test_what_has_a_devices_form_is_read_as_everything_else(drafts, data):
         start = data.draw(PLACES) % len(der)
         other = der[:start] + data.draw(st.binary(max_size=2)) + der[start + data.draw(st.integers(0, 2)) :]
         assert outcome(short, other) in (None, outcome(general, other))
+
+
+def test_other_names_of_the_same_form_are_no_devices(drafts):
+    """A value with the form of a HardwareModuleName, under another type: each of the readers says what it is."""
+    draft, issuer = drafts[3]
+    module, permanent = (oid.dotted_string for oid in (oids.HARDWARE_MODULE_NAME, oids.PERMANENT_IDENTIFIER))
+    for dotted in (permanent, "1.3.6.1.5.5.7.8.5"):
+        encoded = [asn1.encode_der(x509.ObjectIdentifier(each)) for each in (module, dotted)]
+        assert draft.tbs.count(encoded[0]) == 1
+        renamed = replace(draft, tbs=draft.tbs.replace(*encoded))
+        assert judged(renamed, issuer).refusal.rule in ("lint.readable", "lint.hardware-module-name")
 
 
 def test_both_readers_see_the_same_in_any_other_name(drafts, changed):

@@ -252,13 +252,16 @@ def test_what_has_a_devices_form_is_read_as_everything_else(drafts, data):
 
 
 def test_other_names_of_the_same_form_are_no_devices(drafts):
-    """A value with the form of a HardwareModuleName, under another type: each of the readers says what it is."""
+    """A value with the form of a HardwareModuleName, under another type, is not taken for one."""
     draft, issuer = drafts[3]
     module, permanent = (oid.dotted_string for oid in (oids.HARDWARE_MODULE_NAME, oids.PERMANENT_IDENTIFIER))
     for dotted in (permanent, "1.3.6.1.5.5.7.8.5"):
         encoded = [asn1.encode_der(x509.ObjectIdentifier(each)) for each in (module, dotted)]
         assert draft.tbs.count(encoded[0]) == 1
         renamed = replace(draft, tbs=draft.tbs.replace(*encoded))
+        names = reading.read_by_parts(draft.tbs).extension(SAN).der
+        with pytest.raises(ValueError, match="other names than a device's"):
+            reader_cryptography._device_names(names.replace(*encoded))
         assert judged(renamed, issuer).refusal.rule in ("lint.readable", "lint.hardware-module-name")
 
 

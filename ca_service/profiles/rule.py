@@ -55,7 +55,7 @@ class LintSubject(ContractSubject):
 
     @cached_property
     def key_bits(self) -> bytes:
-        """Its bits in the SubjectPublicKeyInfo: of an elliptic curve the point, of RSA an RSAPublicKey (RFC 8017)."""
+        """That key's bits: the point of an elliptic curve, the RSAPublicKey of RSA (RFC 5480, RFC 8017)."""
         return structures.decode(structures.PublicKeyInfo, self.view.spki).key.as_bytes()
 
     @cached_property

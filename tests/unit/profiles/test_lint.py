@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
-from ca_service.judgment import Conflict, Verdict
+from ca_service.judgment import Conflict, Verdict, judge_all
 from ca_service.profiles import (
     DEVICE_LIFETIME,
     EPHEMERAL_LIMIT,
@@ -28,17 +28,22 @@ from ca_service.profiles import (
     lint,
     new_serial,
     oids,
+    rules,
     structures,
 )
 from ca_service.profiles.extensions import provenance_extension
 from ca_service.profiles.lint import READABLE, READERS_AGREE
-from ca_service.profiles.rules import RULES
+from ca_service.profiles.reading import read_by_parts
+from ca_service.profiles.rule import LintSubject
+from ca_service.profiles.rules import RULES, judge, rules_for
 from ca_service.profiles.structures import assemble
 from ca_service.profiles.view import AIA, AKI, BC, CDP, CP, EKU, KU, NO_CHECK, PROVENANCE, SAN, SDA, SKI
+from vtpm.wire.public_area import parse_public
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role
 
 MUTATIONS = []
+P384_PRIME = 2**384 - 2**128 - 2**96 + 2**32 - 1
 
 
 def mutation(rule, *profiles):
@@ -107,6 +112,26 @@ def test_each_rule_has_a_mutation():
     tried = {parameters.values[0] for parameters in MUTATIONS}
     assert tried | set(UNREACHABLE) == {rule.id for rule in RULES} | {READABLE, READERS_AGREE}
     assert not tried & set(UNREACHABLE)
+
+
+def test_a_draft_passes_exactly_if_all_rules_that_there_are_look_and_find_nothing(drafts, changed, cas):
+    """What is remembered of steady rules, and no finding for those that are content, change no verdict."""
+    for draft, issuer in drafts.values():
+        others = [draft.content] if issuer is None else [d.content for d, _ in drafts.values()]
+        for content in others:
+            subject = LintSubject.of(replace(draft, content=content), read_by_parts(draft.tbs), issuer)
+            trace = judge_all(rules_for(draft.profile), subject)
+            assert judge(subject) == (None if trace.admitted else trace)
+
+
+def test_a_profile_without_rules_lets_nothing_pass(drafts, monkeypatch):
+    draft, issuer = drafts["ek"]
+    monkeypatch.setattr(rules, "RULES", ())
+    for remembered in (rules.rules_for, rules._other_rules, rules._are_steadily_content):
+        monkeypatch.setattr(rules, remembered.__name__, remembered.__wrapped__)
+    trace = judge(LintSubject.of(draft, read_by_parts(draft.tbs), issuer))
+    assert trace is not None
+    assert not trace.admitted
 
 
 def test_each_rule_is_named_once():
@@ -492,6 +517,24 @@ def provenance_is_critical(draft, changed, cas):
 @mutation("lint.key", *ALL)
 def another_key(draft, changed, cas):
     return changed(draft, key=ec.generate_private_key(ec.SECP384R1()).public_key())
+
+
+@mutation("lint.key", *DEVICES)
+def a_key_of_another_kind(draft, changed, cas):
+    return changed(draft, key=rsa.generate_private_key(65537, 2048).public_key())
+
+
+@mutation("lint.key", "ek", *NAMED)
+def a_key_on_another_curve(draft, changed, cas):
+    return changed(draft, key=ec.generate_private_key(ec.SECP256R1()).public_key())
+
+
+@mutation("lint.key", "ek", *NAMED)
+def the_same_point_below_zero(draft, changed, cas):
+    """It has the same x, and a y that is the field's prime less the other one."""
+    numbers = parse_public(draft.content.public).public_key().public_numbers()
+    opposite = ec.EllipticCurvePublicNumbers(numbers.x, P384_PRIME - numbers.y, numbers.curve)
+    return changed(draft, key=opposite.public_key())
 
 
 @mutation("lint.key-kind", *DEVICES)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat import asn1
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from ca_service.profiles.encoding import der_value
 from ca_service.profiles.outline import STEADY, outline
 from ca_service.profiles.parts import cut
 from ca_service.profiles.structures import assemble
-from ca_service.profiles.view import AKI, PROVENANCE, SAN
+from ca_service.profiles.view import AKI, PROVENANCE, SAN, OtherNameView
 from vtpm.wire.templates import Role
 
 KINDS = ("RSA-2048", "RSA-3072", "P-256", "P-384", "P-521")
@@ -213,6 +214,66 @@ def test_the_second_reader_looks_at_every_part(drafts):
     parts = cut(draft.tbs)
     with pytest.raises(ValueError, match="has other parts"):
         reader_asn1crypto.read_serial(draft.tbs, parts._replace(subject=parts.issuer))
+
+
+def outcome(read, der):
+    try:
+        return read(der)
+    except ValueError:
+        return None
+
+
+def alternative_names(der):
+    """What a subjectAltName means inside a certificate."""
+    extension = der_value(0x30, bytes.fromhex("0603551d11"), der_value(0x04, der))
+    (found,) = reader_cryptography._certificate_of(extension=extension).extensions
+    return reader_cryptography._extension(found).value
+
+
+def subject(der):
+    """What a name means inside a certificate."""
+    return reader_cryptography._name(reader_cryptography._certificate_of(subject=der).subject)
+
+
+@given(st.data())
+def test_what_has_a_devices_form_is_read_as_everything_else(drafts, data):
+    """Taken out by their structure, a device's names mean what they mean inside a certificate, or nothing."""
+    draft = data.draw(st.sampled_from([draft for draft, _ in drafts if draft.profile in ("iak", "idevid")]))
+    parts = cut(draft.tbs)
+    (names,) = (e for e in map(reader_cryptography.read_extension, parts.extensions) if e.id == SAN)
+    for der, short, general in (
+        (parts.subject, reader_cryptography._device_name, subject),
+        (names.der, reader_cryptography._device_names, alternative_names),
+    ):
+        assert short(der) == general(der)
+        start = data.draw(PLACES) % len(der)
+        other = der[:start] + data.draw(st.binary(max_size=2)) + der[start + data.draw(st.integers(0, 2)) :]
+        assert outcome(short, other) in (None, outcome(general, other))
+
+
+def test_other_names_of_the_same_form_are_no_devices(drafts):
+    """A value with the form of a HardwareModuleName, under another type, is not taken for one."""
+    draft, issuer = drafts[3]
+    module, permanent = (oid.dotted_string for oid in (oids.HARDWARE_MODULE_NAME, oids.PERMANENT_IDENTIFIER))
+    for dotted in (permanent, "1.3.6.1.5.5.7.8.5"):
+        encoded = [asn1.encode_der(x509.ObjectIdentifier(each)) for each in (module, dotted)]
+        assert draft.tbs.count(encoded[0]) == 1
+        renamed = replace(draft, tbs=draft.tbs.replace(*encoded))
+        names = reading.read_by_parts(draft.tbs).extension(SAN).der
+        with pytest.raises(ValueError, match="other names than a device's"):
+            reader_cryptography._device_names(names.replace(*encoded))
+        assert judged(renamed, issuer).refusal.rule in ("lint.readable", "lint.hardware-module-name")
+
+
+def test_both_readers_see_the_same_in_any_other_name(drafts, changed):
+    """Also in one that no profile has: then a rule says what is wrong, and not that readers differ."""
+    draft, issuer = drafts[3]
+    other = x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.5.6"), bytes.fromhex("0c0178"))
+    named = changed(draft, extensions={SAN: x509.SubjectAlternativeName([other])})
+    assert reading.read_by_parts(named.tbs).extension(SAN).value == (
+        OtherNameView("1.3.6.1.4.1.5.6", bytes.fromhex("0c0178")),
+    )
+    assert judged(named, issuer).refusal.rule == "lint.hardware-module-name"
 
 
 def test_an_extension_that_stands_twice_is_not_read(drafts):

@@ -101,7 +101,7 @@ class _Activation:
 
     def judge(self, subject: Answer) -> Finding:
         wanted, given = (
-            b"".join(hashlib.sha256(secret).digest() for secret in secrets)
+            b"".join([hashlib.sha256(secret).digest() for secret in secrets])
             for secrets in (subject.wanted, subject.given)
         )
         if not hmac.compare_digest(wanted, given):
@@ -330,7 +330,7 @@ class Judge:
             grant_iat=0 if grant is None else grant.claims.iat,
             store_mode="" if store is None else store.mode,
             store_format="" if store is None else store.format,
-            ek_templates=tuple(ek.template for ek in data.tpm.eks),
+            ek_templates=tuple([ek.template for ek in data.tpm.eks]),
             iak_template=data.tpm.iak.template,
             idevid_template=data.tpm.idevid.template,
             profile=data.profile,

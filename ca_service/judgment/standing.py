@@ -41,6 +41,7 @@ class Steps:
         if len(checks) != len(trace.findings):
             raise ValueError("a finding belongs to each check")
         self._trace = trace
+        # `is_timeless`, without a call for each.
         self._again = [(i, n, c) for i, (n, c) in enumerate(checks) if not getattr(c, "timeless", False)]
 
     def all(self, *subjects: object) -> Trace:

@@ -5,6 +5,7 @@ import hmac
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from threading import Lock
 
 from ca_service.audit import Log
@@ -21,7 +22,6 @@ from ca_service.keys import Authority, AuthoritySource, IssuingCa
 from ca_service.policy import PROFILE_ADMITTED, Policy, load
 from ca_service.profiles import Entropy, IssuerRole, Validity
 from ca_service.store import Faults, LedgerQuery, Standing, Store, Transaction, active_key, no_faults
-from vtpm.wire.lazy import cached_property
 from vtpm.wire.templates import Role
 
 SECRET_SIZE = 32

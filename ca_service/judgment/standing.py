@@ -54,7 +54,7 @@ class Steps:
         return Trace(tuple(findings))
 
     def until_failure(self, subject: object) -> Trace:
-        """As `judge_until_failure`, of a single list that was content."""
+        """As `judge_until_failure`, of a single list that was content; what time may change is asked in any case."""
         trace = self.all(subject)
         if trace.refusal is None:
             return trace

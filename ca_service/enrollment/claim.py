@@ -8,7 +8,7 @@ binds nothing for good: weaker evidence must not keep a persistent TPM out.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Self
 
@@ -18,6 +18,7 @@ from ca_service.policy import Policy, kbs_for
 from ca_service.profiles import DEFAULT_PAIR, IssuerRole
 from ca_service.store import LedgerQuery, live_key, spki_digest
 from vtpm.wire.errors import WireError
+from vtpm.wire.lazy import cached_property
 from vtpm.wire.templates import name, parse_public
 
 EPHEMERAL_KBS = "ephemeral:"
@@ -165,8 +166,12 @@ def _keys(submission: Submission, policy: Policy, *, launch: str) -> tuple[KeyCl
     roles = [("ek", "ek", ek) for ek in tpm.eks]
     roles += [("iak", policy.iak_profile, tpm.iak), ("idevid", "idevid", tpm.idevid)]
     return tuple(
-        KeyClaim(role, profile, key.template, key.public, name(key.public).hex(), spki_of(key.public), launch)
-        for role, profile, key in roles
+        [
+            KeyClaim(
+                role, profile, key.template, key.public, name(key.public).hex(), spki_of(key.public), launch
+            )
+            for role, profile, key in roles
+        ]
     )
 
 

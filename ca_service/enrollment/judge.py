@@ -101,7 +101,7 @@ class _Activation:
 
     def judge(self, subject: Answer) -> Finding:
         wanted, given = (
-            b"".join(hashlib.sha256(secret).digest() for secret in secrets)
+            b"".join([hashlib.sha256(secret).digest() for secret in secrets])
             for secrets in (subject.wanted, subject.given)
         )
         if not hmac.compare_digest(wanted, given):
@@ -189,7 +189,9 @@ class Judge:
     def steady(self) -> Self:
         """The same judge with the collateral of this moment, for all that one decision is made of."""
         held = self.collateral()
-        return type(self)(self.ca_id, self.mode, self.roots, lambda: held, self.supply, self.substitutes)
+        steady = object.__new__(type(self))
+        steady.__dict__.update(self.__dict__, collateral=lambda: held)
+        return steady
 
     def evidence(self, submission: Submission, at: datetime) -> SnpEvidence:
         """The submission's report with all that it is judged with."""
@@ -271,17 +273,15 @@ class Judge:
             attest=sent.attest if sent else None,
             signature=sent.signature if sent else None,
         )
-        about_tpm: list[Part] = [(KEY_CHECKS, tpm)]
-        if policy is not None:
-            about_tpm.insert(0, (applicable(about_rest, data), facts))
-        if certify or sent is not None:
-            about_tpm.append((CERTIFY_CHECKS, tpm))
+        certified = certify or sent is not None
+        about_tpm: list[Part] = [] if policy is None else [(applicable(about_rest, data), facts)]
+        about_tpm += [(KEY_CHECKS, tpm), (CERTIFY_CHECKS, tpm)] if certified else [(KEY_CHECKS, tpm)]
         return Trace.joined(
             [
                 self._judge_all(known, "evidence", about_evidence),
                 about_token,
                 self._judge_launch(policy, about_launch, facts.launch),
-                self._judge_all(known, f"tpm in {len(about_tpm)} parts", about_tpm),
+                self._judge_all(known, "tpm, certified" if certified else "tpm", about_tpm),
             ]
         )
 
@@ -330,7 +330,7 @@ class Judge:
             grant_iat=0 if grant is None else grant.claims.iat,
             store_mode="" if store is None else store.mode,
             store_format="" if store is None else store.format,
-            ek_templates=tuple(ek.template for ek in data.tpm.eks),
+            ek_templates=tuple([ek.template for ek in data.tpm.eks]),
             iak_template=data.tpm.iak.template,
             idevid_template=data.tpm.idevid.template,
             profile=data.profile,

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from hashlib import sha256
 
 from ca_service.enrollment.claim import Claim, KeyClaim
 from ca_service.enrollment.ledger_state import LedgerKnown, LedgerState, Occupant
 from ca_service.profiles import DEVICE_LIFETIME
 from ca_service.store import CertificateRow, CertificateState, LedgerView, TpmRow, TpmState, Transaction
+from vtpm.wire.lazy import cached_property
 
 RENEWAL_SHARE = 3
 """A certificate with an end is renewed in the last third of its life."""
@@ -139,7 +139,10 @@ def gather(
         ends: likewise.
         at: now.
     """
-    due = {key for key, row in view.live.items() if is_due(row, given_up, ends, at)}
+    due: frozenset[str] = frozenset()
+    if view.live:
+        ending = {key for key, row in view.live.items() if is_due(row, given_up, ends, at)}
+        due = frozenset(ending | _outlived(claim, view.live))
     return LedgerFacts(
         claim=claim,
         instance_id=view.instance_id,
@@ -147,7 +150,7 @@ def gather(
         key_instances=view.key_instances,
         key_id_owner=view.key_id_owner,
         live=view.live,
-        due=frozenset(due | _outlived(claim, view.live)),
+        due=due,
         revoked=view.revoked,
         blocked=view.blocked,
     )

@@ -16,6 +16,7 @@ from ca_service.judgment import Check, Finding, Unavailable, failed, passed
 from ca_service.store import EpochRow, Store
 from vtpm.wire.encoding import b64url, unb64url
 from vtpm.wire.errors import WireError
+from vtpm.wire.lazy import cached_property
 
 _RANDOM = 16
 _EXPIRY = 8
@@ -120,6 +121,7 @@ class NonceEvidence:
     key: bytes = field(repr=False)
     at: datetime
 
+    @cached_property
     def expiry(self) -> datetime | None:
         """Until when the nonce holds; None if we did not make it for this CA id."""
         try:
@@ -153,7 +155,7 @@ class _Genuine:
     id: str = "nonce.genuine"
 
     def judge(self, subject: NonceEvidence) -> Finding:
-        if subject.expiry() is None:
+        if subject.expiry is None:
             return failed(
                 self,
                 "this CA did not issue the nonce",
@@ -170,7 +172,7 @@ class _Unexpired:
     id: str = "nonce.unexpired"
 
     def judge(self, subject: NonceEvidence) -> Finding:
-        expiry = subject.expiry()
+        expiry = subject.expiry
         if expiry is None or subject.at > expiry:
             return failed(self, "the nonce has expired", expected=f"at most {expiry}", actual=subject.at)
         return passed(self)

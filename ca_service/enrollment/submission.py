@@ -62,11 +62,7 @@ class Submission:
             evidence = request.evidence
             claims = read(evidence)
             report = Report.parse(evidence.report, "evidence.report")
-            table = (
-                certtable.parse_table(evidence.certificates, "evidence.certificates")
-                if evidence.certificates is not None
-                else {}
-            )
+            offered = Collateral() if evidence.certificates is None else _offered(evidence.certificates)
         except WireError as error:
             raise BadRequest(error.path, error.problem) from error
         return cls(
@@ -75,7 +71,7 @@ class Submission:
             request=request,
             claims=claims,
             report=report,
-            offered=Collateral.of_table(table),
+            offered=offered,
         )
 
     def once(self, kind: str, basis: tuple[object, ...], make: Callable[[], T]) -> T:
@@ -119,3 +115,9 @@ class Submission:
     @cached_property
     def _ek_set(self) -> str:
         return hashlib.sha256("\n".join(sorted(self.ek_names())).encode("ascii")).hexdigest()
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _offered(table: bytes) -> Collateral:
+    # A host sends the same along with all its machines.
+    return Collateral.of_table(certtable.parse_table(table, "evidence.certificates"))

@@ -138,6 +138,8 @@ class Trace:
         texts = [
             f'{{"rule":{_quoted(rule)},"verdict":"{verdict}","reason":{_quoted(reason)},'
             f'"expected":{_quoted(expected)},"actual":{_quoted(actual)}}}'
+            if reason or expected or actual
+            else _bare_text(rule, verdict)
             for rule, verdict, reason, expected, actual in self.findings
         ]
         return f"[{','.join(texts)}]"
@@ -151,6 +153,11 @@ class Trace:
                 for f in findings
             )
         )
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _bare_text(rule: str, verdict: Verdict) -> str:
+    return f'{{"rule":{_quoted(rule)},"verdict":"{verdict}","reason":"","expected":"","actual":""}}'
 
 
 def judge_all(checks: Sequence[Check[T]], subject: T) -> Trace:

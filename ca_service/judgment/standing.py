@@ -41,6 +41,7 @@ class Steps:
         if len(checks) != len(trace.findings):
             raise ValueError("a finding belongs to each check")
         self._trace = trace
+        # `is_timeless`, without a call for each.
         self._again = [(i, n, c) for i, (n, c) in enumerate(checks) if not getattr(c, "timeless", False)]
 
     def all(self, *subjects: object) -> Trace:
@@ -53,7 +54,7 @@ class Steps:
         return Trace(tuple(findings))
 
     def until_failure(self, subject: object) -> Trace:
-        """As `judge_until_failure`, of a single list that was content."""
+        """As `judge_until_failure`, of a single list that was content; what time may change is asked in any case."""
         trace = self.all(subject)
         if trace.refusal is None:
             return trace

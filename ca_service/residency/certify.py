@@ -12,7 +12,7 @@ from ca_service.judgment import Check, Finding, Timeless, failed, passed
 from ca_service.residency.attest import ATTEST_CERTIFY, MAGIC, Attest, CertifyInfo
 from ca_service.residency.evidence import TpmEvidence
 from vtpm.wire.errors import WireError
-from vtpm.wire.templates import name, parse_public, qualified_name
+from vtpm.wire.templates import name, qualified_name
 
 _ABSENT = "there is no readable TPM2_Certify structure"
 _READABLE = "a TPMS_ATTEST of type Certify"
@@ -116,7 +116,7 @@ class _Scheme(Timeless):
                 self, "there is no signature of TPM2_Certify", expected="certify.signature", actual="nothing"
             )
         try:
-            own = tuple(parse_public(subject.statement.iak.public).scheme)
+            own = tuple(subject.statement.iak.area.scheme)
         except WireError as error:
             return failed(self, f"the IAK is malformed: {error}", actual=subject.statement.iak.public.hex())
         if subject.signed.scheme != own:
@@ -145,7 +145,7 @@ class _SignatureHolds(Timeless):
                 self, "there is no signature of TPM2_Certify", expected="certify.signature", actual="nothing"
             )
         try:
-            iak = parse_public(subject.statement.iak.public)
+            iak = subject.statement.iak.area
             key = iak.public_key()
         except WireError as error:
             return failed(self, f"the IAK is malformed: {error}", actual=subject.statement.iak.public.hex())

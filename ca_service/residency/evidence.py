@@ -1,11 +1,12 @@
 """What the residency checks look at, and the Names that follow from it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ca_service.residency.attest import Attest, Signature
 from vtpm.wire.lazy import cached_property
-from vtpm.wire.runtime_data import TpmStatement
-from vtpm.wire.templates import name
+from vtpm.wire.runtime_data import KeyStatement, TpmStatement
+from vtpm.wire.templates import Role, name
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,23 @@ class TpmEvidence:
     qualifier: bytes
     attest: bytes | None
     signature: bytes | None
+
+    @cached_property
+    def keys(self) -> Mapping[Role, list[tuple[str, KeyStatement]]]:
+        """The keys of each role, each with its place in the statement."""
+        stated = self.statement
+        return {
+            Role.EK: [(f"ek[{i}]", key) for i, key in enumerate(stated.eks)],
+            Role.IAK: [("iak", stated.iak)],
+            Role.IDEVID: [("idevid", stated.idevid)],
+        }
+
+    @cached_property
+    def templates(self) -> Mapping[Role, str]:
+        """What the keys of each role are said to be, for the operator."""
+        return {
+            role: ", ".join([f"{at}: {key.template}" for at, key in of]) for role, of in self.keys.items()
+        }
 
     @cached_property
     def certified(self) -> Attest | None:

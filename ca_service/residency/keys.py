@@ -13,8 +13,8 @@ from ca_service.residency.evidence import TpmEvidence
 from ca_service.residency.sanity import weakness
 from vtpm.wire.errors import WireError
 from vtpm.wire.public_area import PublicArea
-from vtpm.wire.runtime_data import KeyStatement, TpmStatement
-from vtpm.wire.templates import Role, differences, parse_public, template
+from vtpm.wire.runtime_data import KeyStatement
+from vtpm.wire.templates import Role, differences, template
 
 # TPMA_OBJECT (TPM 2.0 Library, Part 2, section 8.3)
 _ATTRIBUTES = {
@@ -44,13 +44,6 @@ _MUST_BE_CLEAR = {
 }
 
 
-def _stated(statement: TpmStatement, role: Role) -> list[tuple[str, KeyStatement]]:
-    """The keys of a role, each with its place in the statement."""
-    if role is Role.EK:
-        return [(f"ek[{i}]", key) for i, key in enumerate(statement.eks)]
-    return [(role.value, statement.iak if role is Role.IAK else statement.idevid)]
-
-
 @dataclass(frozen=True)
 class _EachKey(Timeless):
     """One rule about every key of a role; `trouble` says what is wrong with a key, "" for nothing."""
@@ -61,9 +54,9 @@ class _EachKey(Timeless):
 
     def judge(self, subject: TpmEvidence) -> Finding:
         """Look at every key of the role and name the first that is wrong."""
-        keys = _stated(subject.statement, self.role)
+        keys = subject.keys[self.role]
         if not keys:
-            return failed(self, f"there is no {self.role.value} key", expected="one at least", actual="none")
+            return failed(self, f"there is no {self.role} key", expected="one at least", actual="none")
         for at, key in keys:
             try:
                 trouble = self.trouble(self.role, key)
@@ -71,7 +64,7 @@ class _EachKey(Timeless):
                 trouble = f"is malformed: {error}"
             if trouble:
                 return failed(self, f"{at} {trouble}", expected=key.template, actual=key.public.hex())
-        return passed(self, actual=", ".join(f"{at}: {key.template}" for at, key in keys))
+        return passed(self, actual=subject.templates[self.role])
 
 
 def _template_trouble(role: Role, key: KeyStatement) -> str:
@@ -88,7 +81,7 @@ _JUDGED_MASK = {role: _SET_MASK[role] | _mask(names) for role, names in _MUST_BE
 
 
 def _attribute_trouble(role: Role, key: KeyStatement) -> str:
-    attributes = parse_public(key.public).attributes
+    attributes = key.area.attributes
     if attributes & _JUDGED_MASK[role] == _SET_MASK[role]:
         return ""
     missing = [name for name in _MUST_BE_SET[role] if not attributes & _ATTRIBUTES[name]]
@@ -101,7 +94,7 @@ def _attribute_trouble(role: Role, key: KeyStatement) -> str:
 
 
 def _key_trouble(_role: Role, key: KeyStatement) -> str:
-    return weakness(parse_public(key.public)) or ""
+    return weakness(key.area) or ""
 
 
 def _identity(area: PublicArea) -> tuple[object, ...]:
@@ -118,10 +111,10 @@ class _KeysDistinct(Timeless):
     def judge(self, subject: TpmEvidence) -> Finding:
         """Compare the keys by their key material, not by Name: attributes do not make another key."""
         seen: dict[tuple[object, ...], str] = {}
-        for role in Role:
-            for at, key in _stated(subject.statement, role):
+        for role, keys in subject.keys.items():
+            for at, key in keys:
                 try:
-                    marks = [_identity(parse_public(key.public))]
+                    marks = [_identity(key.area)]
                 except WireError as error:
                     return failed(self, f"{at} is malformed: {error}", actual=key.public.hex())
                 if role is Role.EK:

@@ -29,7 +29,7 @@ def weakness(area: PublicArea) -> str | None:
 
 def _ecc_weakness(area: PublicArea) -> str | None:
     curve = ECC_CURVES[area.curve]
-    if any(len(coordinate) != curve.size for coordinate in area.unique):
+    if set(map(len, area.unique)) != {curve.size}:
         return f"has coordinates that are not {curve.size} bytes long"
     x, y = area.numbers()
     if max(x, y) >= curve.prime:

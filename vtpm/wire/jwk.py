@@ -8,11 +8,12 @@ from typing import Final, Self
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from vtpm.wire.curves import NIST_CURVES
-from vtpm.wire.encoding import Members, b64url, canonical
+from vtpm.wire.encoding import Members, b64url, canonical, unb64url
 from vtpm.wire.errors import WireError
+from vtpm.wire.lazy import cached_property
 
 REMEMBERED: Final = 512
-"""For how many keys the thumbprint and the loaded key are remembered: a broker's key comes with every machine."""
+"""How many keys that came in messages are remembered: a broker's key comes with every machine."""
 
 _CURVES: Final = {curve.name: curve for curve in NIST_CURVES}
 _NAMES: Final = {curve.group.name: curve.name for curve in NIST_CURVES}
@@ -37,7 +38,7 @@ class EcJwk:
         return cls(crv, point.x.to_bytes(size, "big"), point.y.to_bytes(size, "big"))
 
     @classmethod
-    def parse(cls, value: object, path: str, *, curves: tuple[str, ...], alg: str | None = None) -> Self:
+    def parse(cls, value: object, path: str, *, curves: tuple[str, ...], alg: str | None = None) -> "EcJwk":
         """Read a JWK that has kty, crv, x and y and, if `alg` is given, exactly that alg; nothing else.
 
         Raises:
@@ -46,14 +47,14 @@ class EcJwk:
         members = Members(value, path)
         members.one_of("kty", ("EC",))
         crv = members.one_of("crv", curves)
-        size = _CURVES[crv].size
-        jwk = cls(crv, members.b64url("x", size=size), members.b64url("y", size=size))
+        x, y = members.text("x"), members.text("y")
         if alg is not None:
             members.one_of("alg", (alg,))
         members.end()
-        if not _CURVES[crv].has(*jwk.coordinates()):
-            raise WireError(path, f"the point is not on {crv}")
-        return jwk
+        try:
+            return _known(crv, x, y)
+        except WireError as error:
+            raise error.under(path) from None
 
     def coordinates(self) -> tuple[int, int]:
         """The point as numbers."""
@@ -65,7 +66,11 @@ class EcJwk:
 
     def thumbprint(self) -> str:
         """SHA-256 thumbprint in base64url (RFC 7638)."""
-        return _thumbprint(self)
+        return self._thumbprint
+
+    @cached_property
+    def _thumbprint(self) -> str:
+        return b64url(hashlib.sha256(canonical(self.members())).digest())
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
         """The key as `cryptography` has it.
@@ -73,18 +78,21 @@ class EcJwk:
         Raises:
             ValueError: the point is not on the curve, or a coordinate is not below the field's prime.
         """
-        return _public_key(self)
+        return self._public_key
+
+    @cached_property
+    def _public_key(self) -> ec.EllipticCurvePublicKey:
+        curve, (x, y) = _CURVES[self.crv], self.coordinates()
+        # cryptography takes x + p for x; then one key would have two JWKs and two thumbprints.
+        if max(x, y) >= curve.prime:
+            raise ValueError("a coordinate is not below the prime of the field")
+        return ec.EllipticCurvePublicNumbers(x, y, curve.group).public_key()
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _thumbprint(jwk: EcJwk) -> str:
-    return b64url(hashlib.sha256(canonical(jwk.members())).digest())
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _public_key(jwk: EcJwk) -> ec.EllipticCurvePublicKey:
-    curve, (x, y) = _CURVES[jwk.crv], jwk.coordinates()
-    # cryptography takes x + p for x; then one key would have two JWKs and two thumbprints.
-    if max(x, y) >= curve.prime:
-        raise ValueError("a coordinate is not below the prime of the field")
-    return ec.EllipticCurvePublicNumbers(x, y, curve.group).public_key()
+def _known(crv: str, x: str, y: str) -> EcJwk:
+    curve = _CURVES[crv]
+    jwk = EcJwk(crv, unb64url(x, "x", size=curve.size), unb64url(y, "y", size=curve.size))
+    if not curve.has(*jwk.coordinates()):
+        raise WireError("", f"the point is not on {crv}")
+    return jwk

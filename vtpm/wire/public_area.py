@@ -100,6 +100,7 @@ class PublicArea:
     kdf: Scheme
     unique: tuple[bytes, ...]
 
+    @cached_property
     def frame(self) -> tuple[object, ...]:
         """All fields but `unique`: what the keys of one template have in common."""
         return (
@@ -135,12 +136,12 @@ class PublicArea:
     def _spki(self) -> bytes:
         curve, numbers = ECC_CURVES.get(self.curve), self._numbers
         if self.kind == "ecc" and curve is not None and curve.has(*numbers):
-            return curve.spki_head + b"".join(number.to_bytes(curve.size, "big") for number in numbers)
+            return curve.spki_head + b"".join([number.to_bytes(curve.size, "big") for number in numbers])
         return self._public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     @cached_property
     def _numbers(self) -> tuple[int, ...]:
-        return tuple(int.from_bytes(part, "big") for part in self.unique)
+        return tuple([int.from_bytes(part, "big") for part in self.unique])
 
     @cached_property
     def _public_key(self) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:

@@ -10,7 +10,8 @@ from typing import Self
 from vtpm.wire.encoding import Members, b64url, unb64url
 from vtpm.wire.errors import WireError
 from vtpm.wire.jwk import EcJwk
-from vtpm.wire.public_area import MAX_PUBLIC, parse_public
+from vtpm.wire.lazy import cached_property
+from vtpm.wire.public_area import MAX_PUBLIC, PublicArea, parse_public
 from vtpm.wire.templates import Role, template
 
 MAX_EKS = 4
@@ -67,6 +68,11 @@ class KeyStatement:
 
     template: str
     public: bytes
+
+    @cached_property
+    def area(self) -> PublicArea:
+        """`public`, read; raises `WireError` where nobody has read it yet and it is no TPMT_PUBLIC."""
+        return parse_public(self.public)
 
     def to_json(self) -> dict[str, str]:
         """The members of this object."""

@@ -15,6 +15,7 @@ from enum import Enum, StrEnum
 
 from vtpm.wire import public_area
 from vtpm.wire.errors import WireError
+from vtpm.wire.lazy import cached_property
 from vtpm.wire.policy_digests import (
     HASH_ALGORITHMS,
     iak_branches,
@@ -98,6 +99,11 @@ class Template:
     public: bytes
     nv_index: int
     persistent: int
+
+    @cached_property
+    def area(self) -> PublicArea:
+        """`public`, read."""
+        return parse_public(self.public)
 
 
 DEFAULT_TEMPLATES = {Role.EK: "L-1", Role.IAK: "H-3", Role.IDEVID: "H-3"}
@@ -296,9 +302,8 @@ def differences(public: bytes, template: Template) -> list[str]:
     Raises:
         WireError: `public` is no TPMT_PUBLIC.
     """
-    actual, wanted = parse_public(public), parse_public(template.public)
-    differing = [] if actual.frame() == wanted.frame() else _differing_fields(actual, wanted)
-    size = (wanted.bits + 7) // 8
-    if any(len(part) != size for part in actual.unique):
+    actual, wanted = parse_public(public), template.area
+    differing = [] if actual.frame == wanted.frame else _differing_fields(actual, wanted)
+    if set(map(len, actual.unique)) != {(wanted.bits + 7) // 8}:
         differing.append("unique")
     return differing

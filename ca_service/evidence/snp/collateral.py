@@ -7,7 +7,6 @@ pinned root stands above them, a list once the pinned root has signed it.
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Final, Self, TypeVar
 
 from ca_service.evidence.snp.authorities import Authority, read_authority
@@ -16,6 +15,7 @@ from ca_service.evidence.snp.crl import Crl, read_crl, read_crls
 from ca_service.evidence.snp.leaf import LEAF_NAMES, SPL_OIDS, Leaf, read_leaf
 from vtpm.wire.certtable import CertKind, parse_table
 from vtpm.wire.errors import WireError
+from vtpm.wire.lazy import cached_property
 from vtpm.wire.report import Report
 
 T = TypeVar("T")
@@ -120,4 +120,4 @@ def _part(content: bytes, label: str, read: Callable[[bytes], Sequence[T] | None
 
 
 def _present(values: Iterable[T | None]) -> tuple[T, ...]:
-    return tuple(value for value in values if value is not None)
+    return tuple([value for value in values if value is not None])

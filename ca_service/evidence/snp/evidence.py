@@ -1,6 +1,5 @@
 """The subject of all SNP checks: a report, what may vouch for its key, and what may be trusted when."""
 
-from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
@@ -73,8 +72,8 @@ class SnpEvidence:
         """The same evidence at another time; where it is `settled`, what was looked up comes along."""
         if not self.settled:
             return replace(self, at=at)
-        later = copy(self)
-        object.__setattr__(later, "at", at)
+        later = object.__new__(SnpEvidence)
+        later.__dict__.update(self.__dict__, at=at)
         return later
 
     @property

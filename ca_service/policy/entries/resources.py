@@ -30,7 +30,7 @@ def lookup(patterns: Mapping[Pattern, bool], resource: str) -> bool | None:
     parts = resource.split("/")
     if len(parts) != 3:  # noqa: PLR2004 - repository, type, tag
         return None
-    for candidate in product(*((part, ANY) for part in parts)):
+    for candidate in product(*[(part, ANY) for part in parts]):
         if candidate in patterns:
             return patterns[candidate]
     return None

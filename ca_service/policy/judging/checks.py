@@ -258,8 +258,8 @@ def _template_allowed(policy: Policy, facts: PolicyFacts) -> Outcome:
     return Outcome(
         bool(facts.ek_templates) and not wrong,
         f"keys of this template are not admitted: {', '.join(wrong) or 'no ek'}",
-        "; ".join(f"{role.value}: {listing(ids)}" for role, ids in policy.templates.items()) or "nothing",
-        ", ".join(f"{at}: {i}" for _role, i, at in stated),
+        "; ".join([f"{role}: {listing(ids)}" for role, ids in policy.templates.items()]) or "nothing",
+        ", ".join([f"{at}: {i}" for _role, i, at in stated]),
     )
 
 

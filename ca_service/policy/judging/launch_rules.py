@@ -4,7 +4,6 @@ Sources: AMD 56860, tables ATTESTATION_REPORT and guest policy, and section "ID 
 ID block (GUEST_SVN, FAMILY_ID, IMAGE_ID) is the word of whoever signed it; the firmware has checked that signature.
 """
 
-from dataclasses import replace
 from typing import Final
 
 from ca_service.policy.document.bits import GUEST_POLICY, named
@@ -30,8 +29,7 @@ class _Measurement(Demand[LaunchEntry]):
         if entry is None:
             return Outcome(False, self.reason, "a listed launch, at VMPL 0", actual)
         found = super().outcome(entry, facts)
-        return replace(
-            found,
+        return found._replace(
             holds=found.holds and report.vmpl == 0,
             reason=self.reason,
             expected=f"{found.expected}, at VMPL 0",
@@ -54,7 +52,7 @@ def _author_key(entry: LaunchEntry, facts: LaunchFacts) -> Seen:
     if report.author_key_en:
         return seen
     # Without AUTHOR_KEY_EN nobody has checked a signature of that key.
-    return replace(seen, holds=False, actual=f"{seen.actual}, without AUTHOR_KEY_EN")
+    return seen._replace(holds=False, actual=f"{seen.actual}, without AUTHOR_KEY_EN")
 
 
 def _host_data(entry: LaunchEntry, facts: LaunchFacts) -> Seen:

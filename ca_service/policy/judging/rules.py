@@ -5,7 +5,7 @@ The sentence for the requester never tells what is on the allow-list; what was e
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from ca_service.policy.judging.facts import LaunchFacts
 from vtpm.wire.lazy import cached_property
@@ -17,8 +17,7 @@ NOT_STATED = "the policy does not say"
 _MOST_LISTED: Final = 16
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a rule saw: `holds`, what the requester is told if it does not, and what the operator is told."""
 
     holds: bool
@@ -27,8 +26,7 @@ class Outcome:
     actual: object = ""
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """What one demand of an entry saw in a report; `expected` is None if the entry does not say what it wants."""
 
     expected: str | None

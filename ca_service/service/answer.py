@@ -1,7 +1,7 @@
 """One request through a WSGI application: content in, the bytes of a response out. Nothing is written to a socket.
 
 A response is whole before its first byte is sent, so a failure in the middle of making it becomes a clean 500, and its
-length is known. That leaves of PEP 3333 two things to do, and gunicorn, which would stream, does not do them.
+length is known. That makes the server's side of PEP 3333 short enough to stand here, where gunicorn's would stream.
 """
 
 import io

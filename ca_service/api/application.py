@@ -1,12 +1,16 @@
 """The application factory."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from contextvars import Context
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response
+from flask.sessions import NullSession, SessionInterface
+from werkzeug.routing import MapAdapter
 
 from ca_service.api import browsers, paths, problems
+from ca_service.api.asked import Asked, asked
 from ca_service.api.calls import DOCUMENT
 from ca_service.api.document import document
 from ca_service.api.enrolment import enrolment
@@ -25,9 +29,59 @@ from vtpm.wire.enrollment import MAX_BODY
 _ALWAYS = ("/healthz", "/metrics", DOCUMENT.rule)
 """What is answered even when the database has turned out to be an old one; so is the status page, which says so."""
 
+_COMPLETE = frozenset({HTTPStatus.OK, HTTPStatus.CREATED})
+_NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
+_NOT_KEPT = ("Cache-Control", "no-store")
+
+
+class _Whole(Response):
+    """A response that has its content and length already, and the fields that all of ours have."""
+
+    def get_wsgi_response(
+        self, environ: dict[str, Any]
+    ) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
+        """What is said to the server (PEP 3333)."""
+        chunks: Iterable[bytes]
+        request = asked()
+        if request.varies:
+            self.vary.add("Accept")
+        if self.status_code in _COMPLETE and request.method != "HEAD" and isinstance(self.response, list):
+            chunks, status, fields = self.response, self.status, self.headers.to_wsgi_list()
+        else:
+            chunks, status, fields = super().get_wsgi_response(environ)
+        fields += _NO_SNIFFING, ("X-Request-Id", request.request_id)
+        if all(name != "Cache-Control" for name, _ in fields):
+            fields.append(_NOT_KEPT)
+        return chunks, status, fields
+
+
+class _NoSession(SessionInterface):
+    """No client has a session, whatever cookies it sends."""
+
+    _none = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:  # noqa: ARG002 - Flask's
+        """The one that cannot hold anything."""
+        return self._none
+
 
 class _Application(Flask):
-    """Flask, with an answer to OPTIONS that has no content and says so, and without coroutines."""
+    """Flask, with an answer to OPTIONS that has no content and says so, and without what we have no use for."""
+
+    request_class = Asked
+    response_class = _Whole
+    session_interface = _NoSession()
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """Flask looks at the Host field, too, which clients choose; here the path alone says what is meant."""
+        if request is None:
+            # Nothing is addressed outside of a request.
+            return None
+        return MapAdapter(self.url_map, "localhost", "/", "", "http", request.path, request.method)
+
+    def wsgi_app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        """Answer in a context of its own, so that what the log knows of a request it does not know of the next."""
+        return Context().run(super().wsgi_app, environ, start_response)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Flask asks this before each call of a view or hook, and looks whether it is a coroutine; none of ours is."""
@@ -65,6 +119,7 @@ def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES)
     @app.before_request
     def on_the_present_database() -> None:
         # An old database gives out old lists and certificates as if they were in force.
+        request = asked()
         if request.path not in _ALWAYS and request.blueprint != "page":
             services.enroller.desk.log.check_going()
 
@@ -80,13 +135,5 @@ def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES)
         app.register_blueprint(operator(services))
         app.register_blueprint(metrics(services))
         app.register_blueprint(page(services))
-
-    @app.after_request
-    def common_headers(response: Response) -> Response:
-        response.headers.setdefault("Cache-Control", "no-store")
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        if g.get("varies"):
-            response.vary.add("Accept")
-        return response
 
     return app

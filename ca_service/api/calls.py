@@ -10,8 +10,9 @@ from functools import wraps
 from http import HTTPStatus
 from typing import Any, Final
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response
 
+from ca_service.api.asked import asked
 from ca_service.api.negotiation import check_content, chosen
 from ca_service.api.surfaces import Surface
 
@@ -95,10 +96,11 @@ class Call:
         def add(view: View) -> View:
             @wraps(view)
             def checked(**named: Any) -> Response:
+                request = asked()
                 if self.takes:
                     check_content(request, self.takes, needed=self.needed)
-                g.varies = varies
-                g.form = chosen(request, offered) if self.strict else offered[0]
+                request.varies = varies
+                request.chosen = chosen(request, offered) if self.strict else offered[0]
                 return view(**named)
 
             options: dict[str, Any] = {"defaults": dict(self.defaults)} if self.defaults else {}
@@ -112,8 +114,7 @@ class Call:
 
 def chosen_form() -> str:
     """The media type that the client of this request wants."""
-    form: str = g.form
-    return form
+    return asked().chosen
 
 
 def _json(means: str, message: str, *headers: str) -> Answer:

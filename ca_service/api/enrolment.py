@@ -2,10 +2,11 @@
 
 from http import HTTPStatus
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
+from ca_service.api.asked import asked
 from ca_service.api.calls import ACTIVATION, ENROLLMENTS, JSON, NONCES, STATE
-from ca_service.api.limiting import Room, asker
+from ca_service.api.limiting import asker
 from ca_service.api.services import Services
 from ca_service.enrollment.pace import RateLimit
 from vtpm.wire.encoding import canonical
@@ -14,7 +15,7 @@ from vtpm.wire.enrollment import MAX_BODY
 
 def _body() -> bytes:
     """The request's bytes; their size is bounded before they are read."""
-    return request.get_data(cache=False)
+    return asked().get_data(cache=False)
 
 
 def _json(body: bytes, status: int) -> Response:
@@ -26,10 +27,10 @@ def enrolment(services: Services) -> Blueprint:
     blueprint = Blueprint("enrolment", __name__)
     enroller = services.enroller
     limit = RateLimit(services.limits.requests_per_second, services.limits.burst)
-    room = Room(services.limits.at_work)
 
     @blueprint.before_request
     def bound() -> None:
+        request = asked()
         request.max_content_length = MAX_BODY
         if request.method == "POST":
             limit.spend(asker(request.remote_addr))
@@ -40,16 +41,12 @@ def enrolment(services: Services) -> Blueprint:
 
     @ENROLLMENTS.on(blueprint)
     def enrollments() -> Response:
-        body = _body()
-        with room.place():
-            reply = enroller.enroll(body)
-            return _json(reply.body, reply.status)
+        reply = enroller.enroll(_body())
+        return _json(reply.body, reply.status)
 
     @ACTIVATION.on(blueprint)
     def activation(enrollment_id: str) -> Response:
-        body = _body()
-        with room.place():
-            return _json(enroller.activate(enrollment_id, body), HTTPStatus.OK)
+        return _json(enroller.activate(enrollment_id, _body()), HTTPStatus.OK)
 
     @STATE.on(blueprint)
     def state(enrollment_id: str) -> Response:

@@ -3,33 +3,15 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from ca_service.judgment import Unavailable, VtpmCaError
+from ca_service.judgment import VtpmCaError
 from ca_service.service import client_of
 
 
 def asker(address: str | None) -> str:
     """Whom a request counts for: its client as the listener counts connections; ``local`` on a Unix socket."""
     return client_of(address) if address else "local"
-
-
-class Room:
-    """A bounded number of requests at work; more are sent away rather than queued."""
-
-    def __init__(self, places: int) -> None:
-        self._places = threading.BoundedSemaphore(places)
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Take a place while the block runs; raises `Unavailable` if there is none."""
-        if not self._places.acquire(blocking=False):
-            raise Unavailable("too many requests are at work")
-        try:
-            yield
-        finally:
-            self._places.release()
 
 
 class Remembered:

@@ -40,7 +40,8 @@ def chosen(request: Request, offered: Sequence[str]) -> str:
     Raises:
         NotOffered: it likes none.
     """
-    weights = _weights(request.headers.get("Accept", ""))
+    accept = request.headers.get("Accept")
+    weights = _weights(accept) if accept else {}
     if not weights:
         return offered[0]
     best = max(offered, key=lambda form: _weight(weights, form))

@@ -6,8 +6,9 @@ others these paths do not exist.
 
 import json
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response
 
+from ca_service.api.asked import asked
 from ca_service.api.calls import JSON, OPERATION
 from ca_service.api.problems import respond
 from ca_service.api.services import Services
@@ -23,10 +24,11 @@ def operator(services: Services) -> Blueprint:
 
     @blueprint.before_request
     def only_operators() -> None:
+        request = asked()
         name = request.environ.get(OPERATOR)
         if not isinstance(name, str) or not name:
             raise NotFound("there is nothing here")
-        g.operator = name
+        request.by = name
         request.max_content_length = MAX_REQUEST
 
     @blueprint.errorhandler(VtpmCaError)
@@ -39,11 +41,12 @@ def operator(services: Services) -> Blueprint:
 
     @OPERATION.on(blueprint)
     def operation(name: str) -> Response:
+        request = asked()
         parameters = parse_json(request.get_data(cache=False) or b"{}", most=MAX_REQUEST)
         if not isinstance(parameters, dict):
             raise BadRequest("", "must be a JSON object")
         try:
-            result = services.operations(name, g.operator, parameters)
+            result = services.operations(name, request.by, parameters)
         except BadRequest as error:
             if error.code != NO_OPERATION:
                 raise

@@ -6,9 +6,10 @@ What the table does not know becomes a generic 500: its text goes to the log and
 from http import HTTPStatus
 
 import structlog
-from flask import Flask, Response, g, has_request_context, request
+from flask import Flask, Response, has_request_context
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ca_service.api.asked import asked
 from ca_service.api.journal import KIND
 from ca_service.api.negotiation import NotOffered, NotTaken, methods_of
 from ca_service.judgment import BadRequest, Conflict, NotFound, Refused, TooMany, Unavailable, VtpmCaError
@@ -66,7 +67,7 @@ def _printable(text: str) -> str:
 def _told(error: VtpmCaError) -> str:
     """What lies where on the CA's machine is for its operators to know, and for the log."""
     inside = isinstance(error, Unavailable) and "/" in error.detail
-    if inside and not (has_request_context() and request.environ.get(OPERATOR)):
+    if inside and not (has_request_context() and asked().environ.get(OPERATOR)):
         return "the service cannot do this now; its log says why"
     return error.detail
 
@@ -118,7 +119,7 @@ def respond(error: Exception) -> Response:
         kind = f"request failed {type(error).__name__}"
         _log.error("request failed", exc_info=error, **{KIND: kind})
     if has_request_context():
-        g.problem = _for_the_log(problem, error)
+        asked().problem = _for_the_log(problem, error)
     response = Response(canonical(problem.to_json()), problem.status, mimetype=PROBLEM_MEDIA_TYPE)
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = methods_of(error.valid_methods)

@@ -21,18 +21,16 @@ def no_operations(_name: str, _by: str, _parameters: Mapping[str, object]) -> ob
 
 @dataclass(frozen=True)
 class HttpLimits:
-    """How much the application takes on.
+    """How much the application takes on; how many requests are at work at once is the listener's to bound.
 
     Attributes:
         requests_per_second: of one client address, sustained, for requests that cost work.
         burst: how many of them at once.
-        at_work: enrolments and activations of this process at the same time.
         verdict_s: how long a process goes by what it found when it last asked whether it can issue, in seconds.
     """
 
     requests_per_second: float = 200.0
     burst: int = 1000
-    at_work: int = 128
     verdict_s: float = 2.0
 
 

@@ -4,7 +4,6 @@ A request has an id of our own, also in its answer; what a client calls its requ
 about requests that prove nothing come out of a budget (see `journal`), so a flood fills nothing; the counts have all.
 """
 
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from functools import lru_cache
 from http import HTTPStatus
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response
 
+from ca_service.api.asked import Asked, asked
 from ca_service.api.journal import KIND, UNPROVEN, LineBudget
 from ca_service.api.tally import Tally
 from ca_service.enrollment.observing import Alarmed, Certified, Decided, Enrolled, Event, Unproven
@@ -62,17 +62,14 @@ class Counted:
             case Decided(stage, admitted, rule, decision_id):
                 self.tally.add(DECISIONS, (stage, "admitted" if admitted else "refused", rule))
                 # Now the request has proven something, and what it made the CA store has limits of its own.
-                structlog.contextvars.unbind_contextvars(UNPROVEN)
-                structlog.contextvars.bind_contextvars(decision_id=decision_id)
-                if rule:
-                    structlog.contextvars.bind_contextvars(rule=rule)
+                known = {"rule": rule} if rule else {}
+                structlog.contextvars.bind_contextvars(**{UNPROVEN: False}, decision_id=decision_id, **known)
             case Enrolled(enrollment_id):
                 structlog.contextvars.bind_contextvars(enrollment_id=enrollment_id)
             case Certified(enrollment_id, certificates):
                 for profile, role in certificates:
                     self.tally.add(CERTIFICATES, (profile, role))
-                structlog.contextvars.unbind_contextvars(UNPROVEN)
-                structlog.contextvars.bind_contextvars(enrollment_id=enrollment_id)
+                structlog.contextvars.bind_contextvars(**{UNPROVEN: False}, enrollment_id=enrollment_id)
             case Alarmed(kind):
                 self.tally.add(ALARMS, (kind,))
 
@@ -101,26 +98,23 @@ def watch(app: Flask, tally: Tally, budget: LineBudget) -> None:
 
     @app.before_request
     def begin() -> None:
-        g.begun = time.monotonic()
-        g.request_id = secrets.token_hex(8)
-        structlog.contextvars.clear_contextvars()
+        request = asked()
         # By who asks and not by what for: over TCP, anybody may ask for an operation.
         marks = {} if request.environ.get(OPERATOR) else {UNPROVEN: True}
-        structlog.contextvars.bind_contextvars(request_id=g.request_id, **marks)
+        structlog.contextvars.bind_contextvars(request_id=request.request_id, **marks)
 
     @app.after_request
     def end(response: Response) -> Response:
-        seconds = time.monotonic() - g.get("begun", time.monotonic())
+        request = asked()
+        seconds = time.monotonic() - request.begun
         route = route_of(request.url_rule)
         method = request.method if request.method in _METHODS else OTHER
-        response.headers["X-Request-Id"] = g.get("request_id") or secrets.token_hex(8)
         _count(tally, route, method, response.status_code, seconds)
-        if _is_spoken_of(route, response.status_code):
-            _write(route, method, response.status_code, seconds)
+        if _is_spoken_of(request, route, response.status_code):
+            _write(request, route, method, response.status_code, seconds)
         for kind, number in budget.overdue():
             structlog.contextvars.unbind_contextvars(UNPROVEN)
             _log.info("lines left out", of=kind, suppressed=number)
-        structlog.contextvars.clear_contextvars()
         return response
 
 
@@ -131,13 +125,13 @@ def _count(tally: Tally, route: str, method: str, status: int, seconds: float) -
     tally.add(SECONDS_SUM, (route,), seconds)
 
 
-def _is_spoken_of(route: str, status: int) -> bool:
+def _is_spoken_of(request: Asked, route: str, status: int) -> bool:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return True
     return route == OTHER or request.blueprint in _SPOKEN
 
 
-def _write(route: str, method: str, status: int, seconds: float) -> None:
+def _write(request: Asked, route: str, method: str, status: int, seconds: float) -> None:
     facts: dict[str, object] = {
         "method": method,
         "route": route,
@@ -145,10 +139,10 @@ def _write(route: str, method: str, status: int, seconds: float) -> None:
         "duration_ms": round(seconds * 1000, 1),
         "client": request.remote_addr or "unix",
         **_named(request.view_args or {}),
-        **g.get("problem", {}),
+        **request.problem,
     }
-    if "operator" in g:
-        facts["by"] = g.operator
+    if request.by:
+        facts["by"] = request.by
     bound = structlog.contextvars.get_contextvars()
     say = _log.error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
     kind = f"{route} {status} {facts.get('rule') or bound.get('rule') or facts.get('code', '')}"

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca_service.api import HttpLimits, create_app
-from ca_service.api.limiting import Room
 from ca_service.api.problems import TooMany, problem_of
 from ca_service.enrollment.pace import RateLimit
 from ca_service.evidence.profiles import ISSUED_PROFILES
@@ -280,16 +279,6 @@ class TestLimits:
         limit.spend("a")
         with pytest.raises(TooMany):
             limit.spend("a")
-
-    def test_a_full_house_sends_away(self, services):
-        room = Room(1)
-        with room.place(), pytest.raises(Unavailable), room.place():
-            pass
-        with room.place():
-            pass
-        full = create_app(replace(services, limits=HttpLimits(at_work=0))).test_client()
-        response = full.post("/v1/enrollments", data=b"{}", **JSON)
-        assert (response.status_code, problem(response).retryable) == (503, True)
 
 
 class TestOperator:

@@ -175,6 +175,25 @@ def test_an_answer_wakes_nobody_until_the_client_asks_again(loop, asked):
     assert connection.served == 1
 
 
+def test_who_asks_again_at_once_is_not_taken_for_one_who_does_not_wait(loop, asked):
+    """Both the answer and the next request come while the loop sleeps."""
+    _, client, jobs = asked
+    select = loop.poller.select
+
+    def sleep(_seconds: float) -> list:
+        jobs.pop()()
+        client.sendall(REQUEST)
+        return select(20)
+
+    with (
+        mock.patch.object(loop.poller, "select", sleep),
+        mock.patch.object(loop.poller, "unregister") as left,
+    ):
+        loop._round()
+    left.assert_not_called()
+    assert len(jobs) == 1
+
+
 def test_an_answered_client_who_is_silent_is_waited_for_from_then_on(loop, asked):
     connection, _, jobs = asked
     assert connection.deadline == float("inf")

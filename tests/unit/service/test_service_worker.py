@@ -509,6 +509,21 @@ def test_the_log_says_who_was_turned_away_once_a_minute(serve):
     assert "Traceback" not in server.log.read_text()
 
 
+def test_requests_that_are_not_waited_with_over_tls(serve, authority):
+    """What has been decrypted with the request before no longer makes the socket readable."""
+    ca = authority("server-ca")
+    server = serve(Spec(tls=(*ca.issue("server", dns=["localhost"]), None)))
+    context = ssl.create_default_context(cafile=ca.file)
+    data = GET * 2 + post("/a", b"x" * 20_000) + LAST
+    for cut in (len(data), 10, len(GET), len(GET) + 10, 16384):
+        with connect(server.port) as plain, context.wrap_socket(plain, server_hostname="localhost") as secure:
+            secure.sendall(data[:cut])
+            secure.sendall(data[cut:])
+            answers = rest_of(secure)
+        assert answers.count(b"HTTP/1.1 200 OK") == 4, cut
+        assert b"\r\n\r\n" + b"x" * 20_000 + b"HTTP/1.1" in answers, cut
+
+
 def test_many_at_once_over_tls(serve, authority):
     ca = authority("server-ca")
     server = serve(Spec(tls=(*ca.issue("server", dns=["localhost"]), None)), workers=2)

@@ -1,0 +1,38 @@
+"""The request at work, and what is remembered of it until its line is in the log."""
+
+import os
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from flask import Request, request
+
+
+class Asked(Request):
+    """A request.
+
+    Attributes:
+        begun: when, monotonic seconds.
+        request_id: our own id of it.
+        chosen: media type that the client wants.
+        varies: whether it was asked which one that is.
+        by: name of the operator who asks for an operation; else empty.
+        problem: of a problem document, what the log has of it.
+    """
+
+    chosen = ""
+    varies = False
+    by = ""
+    problem: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        super().__init__(environ)
+        self.begun = time.monotonic()
+        self.request_id = os.urandom(8).hex()
+
+
+def asked() -> Asked:
+    """The request that this thread has at work. Flask's own name for it is looked up anew with each attribute."""
+    found: Asked = request._get_current_object()  # type: ignore[attr-defined] # noqa: SLF001 - documented for this
+    return found

@@ -207,7 +207,8 @@ def _rolled_back(behind: Sequence[str]) -> Unavailable:
     return Unavailable(
         "the database is older than what this CA has done: " + "; ".join(behind[:_MOST_NAMED]) + rest,
         code="rolled-back",
-        remedy="Bring old copies back with `vtpm-ca db restore` only: it keeps revoked what is revoked.",
+        remedy="If the CA has moved to another one, name that: `serve --database`, or VTPM_CA_DATABASE. Bring old "
+        "copies back with `vtpm-ca db restore` only: it keeps revoked what is revoked.",
     )
 
 

@@ -56,7 +56,10 @@ _SQLITE_NAMES = {
     "SQLITE_CANTOPEN": ("its file cannot be opened", "See the file's permissions, and those of its folder."),
     "SQLITE_FULL": ("its disk is full", "Make room on the database's disk."),
     "SQLITE_IOERR": ("its disk fails or is full", "See the disk that it lies on."),
-    "SQLITE_READONLY": ("it is read-only", "See the file's permissions, and those of its folder."),
+    "SQLITE_READONLY": (
+        "it is read-only",
+        "See the permissions of the file, of its folder, and of the -wal and -shm beside it.",
+    ),
 }
 """SQLite's primary result codes (its documentation, "Result and Error Codes") with the same."""
 

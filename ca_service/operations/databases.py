@@ -63,8 +63,8 @@ def require_unicode(url: str) -> None:
 def require_alone(url: str) -> None:
     """Refuse a PostgreSQL database on which another node, or another command, is still at work.
 
-    What that one revoked or issued while a backup takes the database's place would be lost, and it may be of the release
-    before an upgrade. (On SQLite the lock in the CA's directory keeps others out.)
+    What that one revoked or issued while a backup takes the database's place would be lost, and before an upgrade it is
+    of an earlier release. (On SQLite the lock in the CA's directory keeps others out.)
 
     Raises:
         Unavailable: another session of the CA's role is open (code ``busy``), or the database cannot be read.

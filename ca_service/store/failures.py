@@ -47,8 +47,7 @@ another one: then that there is no connection has to do."""
 
 _NO_CONNECTION = (
     "no connection to it comes about",
-    "See that the server runs, and host, port, user, password and name in the database's URL. Its log says why it "
-    "refuses somebody.",
+    "See host, port, user, password and name in the database's URL, and the server's log: it says why it refuses.",
 )
 
 _SQLITE_NAMES = {

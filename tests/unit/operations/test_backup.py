@@ -22,7 +22,7 @@ from ca_service.judgment import BadRequest, Refused, Unavailable
 from ca_service.keys import files, load_public
 from ca_service.operations import backup_file, database_url, ensure_issuers, open_database, upgrade_database
 from ca_service.operations.audit import audit_ca
-from ca_service.operations.backup import as_json, make_backup, plan_restore, restore
+from ca_service.operations.backup import make_backup, plan_restore, restore
 from ca_service.operations.backup_file import MANIFEST, read_manifest
 from ca_service.operations.kept import (
     FOLDER,
@@ -294,8 +294,10 @@ class TestRestore:
 
     def test_the_root_s_list_has_another_place(self, desk, ca, file):
         """Whoever fetches all that was published has it among the others."""
-        with pytest.raises(BadRequest, match="root.crl: is the root's list") as error:
-            plan_restore(ca, desk.world.url, file, {"root.crl": (ca.directory / "crl" / "root.crl").read_bytes()})
+        with pytest.raises(BadRequest, match="is the root's list") as error:
+            plan_restore(
+                ca, desk.world.url, file, {"root.crl": (ca.directory / "crl" / "root.crl").read_bytes()}
+            )
         assert "Leave it out" in error.value.remedy
 
     def test_a_restore_that_fails_leaves_all_as_it_was(self, desk, ca, file, monkeypatch):
@@ -399,7 +401,7 @@ class TestPolicies:
             create_store(desk.world.url).close()
         losses = plan_restore(ca, desk.world.url, file)
         assert (losses.policies, losses.policy_version, losses.policy_lost) == (1, 2, True)
-        assert "NOTHING IS ADMITTED" in as_json(losses)["policy"]
+        assert "NOTHING IS ADMITTED" in losses.to_json()["policy"]
         store = bring_back(desk, ca, file)
         self.refused(desk, store)
         applied = desk("policy-apply", text=desk.world.policy())
@@ -695,7 +697,9 @@ class TestPostgresql:
         server = postgres.url(postgres.new_database())
         node = bring_back(desk, ca, file, server)
         before = rows(node)
-        once_more = partial(restore, ca, server, file, at=desk.world.time, entropy=os.urandom, limits=Limits())
+        once_more = partial(
+            restore, ca, server, file, at=desk.world.time, entropy=os.urandom, limits=Limits()
+        )
         for doing in (once_more, partial(upgrade_database, server)):
             with pytest.raises(Unavailable, match="others still work on the database") as error:
                 doing()
@@ -712,7 +716,10 @@ class TestPostgresql:
         name = f"in_{encoding.lower()}"
         postgres.admin(f"CREATE DATABASE {name} OWNER {ROLE} ENCODING '{encoding}' TEMPLATE template0")
         try:
-            for doing in (plan_restore, partial(restore, at=desk.world.time, entropy=os.urandom, limits=Limits())):
+            for doing in (
+                plan_restore,
+                partial(restore, at=desk.world.time, entropy=os.urandom, limits=Limits()),
+            ):
                 with pytest.raises(Unavailable, match=encoding) as error:
                     doing(ca, postgres.url(name), file)
                 assert error.value.code == "encoding"

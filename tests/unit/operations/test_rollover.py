@@ -237,7 +237,7 @@ class TestTheOrder:
         for days in (-1, 10):
             world.time = now + timedelta(days=days)
             for verb, given in (("issuer-activate", {}), ("issuer-taint", {"active": True})):
-                with pytest.raises(Conflict, match="is valid from .* only") as caught:
+                with pytest.raises(Conflict, match=r"is valid from .* only") as caught:
                     desk(verb, **given)
                 assert caught.value.code == "validity"
         assert states(desk) == before

@@ -104,7 +104,6 @@ def _unreached(doing: str, error: DBAPIError) -> Unavailable:
     if not isinstance(error, OperationalError):
         return Unavailable(
             f"the database cannot be {doing}: its URL has an option that PostgreSQL's driver does not know",
-            code="database",
             remedy="Correct what follows the question mark.",
         )
     said = str(error.orig)

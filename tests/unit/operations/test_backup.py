@@ -806,6 +806,18 @@ class TestRolledBack:
             check_not_rolled_back(ca, store)
         store.close()
 
+    def test_that_of_another_ca_is_named(self, desk, ca):
+        """Two CAs on one machine, and one environment variable."""
+        other = replace(ca, log=replace(ca.log, origin="another/log"))
+        store = create_store(f"sqlite:///{ca.directory / 'other'}")
+        with store.write() as tx:
+            Log(other.log.origin, other.log_key).catch_up(tx, desk.world.time)
+        for attempt in (check_not_rolled_back, keep_state):
+            with pytest.raises(Unavailable, match="none of this CA's log") as error:
+                attempt(ca, store)
+            assert (error.value.code, "VTPM_CA_DATABASE" in error.value.remedy) == ("log", True)
+        store.close()
+
     def test_a_present_one_is_taken_and_remembered(self, desk, ca):
         check_not_rolled_back(ca, desk.store)
         kept = keep_state(ca, desk.store)

@@ -125,6 +125,6 @@ def restore(file: Path, crls: tuple[Path, ...], directory: Path, *, yes: bool, a
             )
         else:
             losses = backups.plan_restore(public, url, file, given)
-    show_fields({**backups.as_json(losses), "done": yes}, as_json=as_json)
+    show_fields({**losses.to_json(), "done": yes}, as_json=as_json)
     if not as_json:
         echo("done" if yes else "dry run: nothing was changed; add --yes to do it")

@@ -142,7 +142,9 @@ def require_private(path: Path) -> None:
         raise BadRequest(str(path), "must be a file or directory, not a link", code="permissions")
     if status.st_mode & 0o077:
         # Who follows that for a folder of the system, in which a key was put by mistake, locks everybody out of it.
-        remedy = f"If it holds nothing else: chmod 700 {path}. Else put the secret into a directory of its own."
+        remedy = (
+            f"If it holds nothing else: chmod 700 {path}. Else put the secret into a directory of its own."
+        )
         raise BadRequest(
             str(path),
             "may be accessed by others than its owner",

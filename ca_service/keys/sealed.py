@@ -22,6 +22,8 @@ _NONCE_SIZE = 12
 _KEY_SIZE = 32
 _TAG_SIZE = 16
 
+_REMEDY = "Name the right file, or bring it back from a copy of the CA's directory."
+
 LOG2_N = 16
 """scrypt cost: 2^16 blocks of 1 KiB, 64 MiB and about 0.2 s; within what OWASP advises for passwords."""
 _BLOCK_SIZE = 8
@@ -79,9 +81,9 @@ class Sealer:
         try:
             header, log2_n, salt, nonce, ciphertext = _parse(data)
         except WireError as error:
-            raise BadRequest(error.path, error.problem) from None
+            raise BadRequest(f"the sealed {purpose}", f"{error.path} {error.problem}", remedy=_REMEDY) from None
         if header["purpose"] != purpose:
-            raise BadRequest("purpose", f"the sealed file is not for {purpose}")
+            raise BadRequest(f"the sealed {purpose}", f"is a file for {header['purpose']}", remedy=_REMEDY)
         try:
             return AESGCM(self._key(salt, log2_n)).decrypt(nonce, ciphertext, canonical(header))
         except InvalidTag:

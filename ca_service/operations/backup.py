@@ -8,9 +8,7 @@ operator hands in goes on the next list. And no nonce of before is good again: a
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -26,12 +24,10 @@ from ca_service.operations.backup_file import Manifest, Scratch, put_in_place, r
 from ca_service.operations.context import instant
 from ca_service.operations.databases import require_alone, require_unicode
 from ca_service.operations.kept import read_state, state_of, write_state
-from ca_service.operations.restored_policies import plan_line
-from ca_service.operations.survivors import Survivors, gather, own_database, readable, settle
+from ca_service.operations.losses import Losses, losses_of
+from ca_service.operations.survivors import gather, settle
 from ca_service.profiles import Entropy
 from ca_service.store import (
-    PolicyRow,
-    RevocationRow,
     Store,
     Transaction,
     clear_rows,
@@ -44,8 +40,6 @@ from ca_service.store import (
 
 _LAST = "last-backup"
 _NO_LISTS: Mapping[str, bytes] = MappingProxyType({})
-_PAGE = 500
-_LOST_POLICY = "NOTHING IS ADMITTED until a policy is applied: what is in force now cannot be read"
 
 
 def make_backup(public: PublicAuthority, store: Store, path: Path, at: datetime) -> Manifest:
@@ -95,37 +89,9 @@ def last_backup(public: PublicAuthority) -> datetime | None:
     return found if found.tzinfo is not None else None
 
 
-@dataclass(frozen=True)
-class Losses:
-    """What a restore does, as far as it can be known before.
-
-    Attributes:
-        manifest: of the backup.
-        present_readable: whether the present database could be read.
-        certificates: how many certificates the present database has that the backup lacks.
-        decisions: the same of decisions.
-        revocations: how many serials come from outside the backup and stay revoked.
-        epoch: the epoch that begins.
-        policies: how many policy versions come after those of the backup.
-        policy_version: the one in force afterwards; 0 for none.
-        policy_lost: whether nothing is admitted until a policy is applied, since the present one is not known.
-        own_database: the database in the CA's directory, if it is there and is not the one that is replaced. It is
-            read as the present ones are, and stays as it is.
-    """
-
-    manifest: Manifest
-    present_readable: bool
-    certificates: int
-    decisions: int
-    revocations: int
-    epoch: int
-    policies: int
-    policy_version: int
-    policy_lost: bool
-    own_database: Path | None
-
-
-def plan_restore(public: PublicAuthority, url: str, path: Path, crls: Mapping[str, bytes] = _NO_LISTS) -> Losses:
+def plan_restore(
+    public: PublicAuthority, url: str, path: Path, crls: Mapping[str, bytes] = _NO_LISTS
+) -> Losses:
     """What a restore would do; nothing is changed.
 
     Raises:
@@ -135,26 +101,7 @@ def plan_restore(public: PublicAuthority, url: str, path: Path, crls: Mapping[st
     require_unicode(url)
     manifest = _read(public, path)
     at = datetime.now(UTC)
-    return _losses(public, url, path, manifest, gather(public, url, manifest.epoch, crls, at), at)
-
-
-def _losses(
-    public: PublicAuthority, url: str, path: Path, manifest: Manifest, survivors: Survivors, at: datetime
-) -> Losses:
-    newest = survivors.newest
-    present = None if newest is None else newest.policies
-    line = plan_line(_policies(path, at), present, current=survivors.current, at=at)
-    return Losses(
-        manifest,
-        newest is not None,
-        *((0, 0) if newest is None else _lost(newest.url, path)),
-        revocations=_new_revocations(path, survivors.revocations),
-        epoch=survivors.epoch,
-        policies=len(line.added),
-        policy_version=line.in_force,
-        policy_lost=line.lost,
-        own_database=own_database(public, url),
-    )
+    return losses_of(public, url, path, manifest, gather(public, url, manifest.epoch, crls, at), at)
 
 
 def restore(
@@ -180,7 +127,7 @@ def restore(
     require_alone(url)
     manifest = _read(authority, path)
     survivors = gather(authority, url, manifest.epoch, crls, at)
-    losses = _losses(authority, url, path, manifest, survivors, at)
+    losses = losses_of(authority, url, path, manifest, survivors, at)
 
     def finish(tx: Transaction) -> None:
         settle(tx, authority, survivors, at, entropy, limits)
@@ -245,83 +192,3 @@ def _load(file: Path, url: str, finish: Callable[[Transaction], None]) -> None:
     finally:
         source.close()
         target.close()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-
-
-def _policies(path: Path, at: datetime) -> list[PolicyRow]:
-    """The versions in a backup; only what a plan needs of them is read."""
-    query = "SELECT version, digest, text, applied_by FROM policies ORDER BY version"
-    with closing(_connect(path)) as backup:
-        return [
-            PolicyRow(version, digest, text, at, by) for version, digest, text, by in backup.execute(query)
-        ]
-
-
-def _lost(url: str, path: Path) -> tuple[int, int]:
-    """How many certificates and decisions of a database the backup lacks."""
-    store = readable(url)
-    if store is None:
-        return 0, 0
-    try:
-        with closing(_connect(path)) as backup, store.read() as tx:
-            return (
-                _missing(
-                    tx,
-                    backup,
-                    "SELECT serial FROM certificates WHERE der IS NOT NULL",
-                    "certificates",
-                    "serial",
-                ),
-                _missing(tx, backup, "SELECT id FROM decisions", "decisions", "id"),
-            )
-    finally:
-        store.close()
-
-
-def _missing(tx: Transaction, backup: sqlite3.Connection, query: str, table: str, key: str) -> int:
-    count = 0
-    rows = tx.connection.execution_options(yield_per=_PAGE).exec_driver_sql(query)
-    for batch in rows.scalars().partitions():
-        marks = ",".join("?" * len(batch))
-        found = backup.execute(f"SELECT count(*) FROM {table} WHERE {key} IN ({marks})", tuple(batch))  # noqa: S608 - constants
-        count += len(batch) - found.fetchone()[0]
-    return count
-
-
-def _new_revocations(path: Path, revocations: Sequence[RevocationRow]) -> int:
-    with closing(_connect(path)) as backup:
-        return sum(
-            backup.execute(
-                "SELECT 1 FROM revocations WHERE issuer = ? AND serial = ?", (row.issuer, row.serial)
-            ).fetchone()
-            is None
-            for row in revocations
-        )
-
-
-def _policy_text(losses: Losses) -> str:
-    if losses.policy_lost:
-        return _LOST_POLICY
-    return "the present one stays in force" if losses.policy_version else "none was ever applied"
-
-
-def as_json(losses: Losses) -> Mapping[str, object]:
-    """The same for scripts."""
-    manifest = losses.manifest
-    return {
-        "made_at": manifest.at,
-        "schema": manifest.schema,
-        "rows": dict(manifest.rows),
-        "present_database": "read" if losses.present_readable else "not readable",
-        "certificates_lost": losses.certificates,
-        "decisions_lost": losses.decisions,
-        "revocations_kept": losses.revocations,
-        "epoch": losses.epoch,
-        "policies_added": losses.policies,
-        "policy_version": losses.policy_version,
-        "policy": _policy_text(losses),
-        "own_database": None if losses.own_database is None else str(losses.own_database),
-    }

@@ -63,8 +63,8 @@ def require_unicode(url: str) -> None:
 def require_alone(url: str) -> None:
     """Refuse a PostgreSQL database on which another node, or another command, is still at work.
 
-    What that one revoked or issued while a backup takes the database's place would be lost. (On SQLite the lock in the
-    CA's directory keeps others out.)
+    What that one revoked or issued while a backup takes the database's place would be lost, and before an upgrade it is
+    of an earlier release. (On SQLite the lock in the CA's directory keeps others out.)
 
     Raises:
         Unavailable: another session of the CA's role is open (code ``busy``), or the database cannot be read.
@@ -92,10 +92,11 @@ def _others(store: Store) -> str:
 
 
 def upgrade_database(url: str) -> None:
-    """Bring a CA's database to this program's schema; raises as `open_database` does.
+    """Bring a CA's database to this program's schema; raises as `open_database` and `require_alone` do.
 
     A database without tables is refused: `init` and a restore make them. An empty one would not know what is revoked.
     """
+    require_alone(url)
     _existing(url, _upgraded).close()
 
 

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from ca_service.judgment import BadRequest, NotFound, Unavailable, VtpmCaError
 from ca_service.keys import sign_and_check
-from ca_service.keys.layout import OFFLINE, PRIVATE, RUN
+from ca_service.keys.layout import OFFLINE, PRIVATE, ROOT_KEY_FILE, RUN
 from ca_service.keys.opening import read_facts
 from ca_service.keys.uri import is_token_uri
 from ca_service.operations.context import instant
@@ -137,6 +137,15 @@ def _root(context: HealthContext, threshold: Threshold | None) -> Iterator[Seen]
     yield graded(threshold, _left(end, context.at), _ends("the root", end, context.at))
 
 
+def _root_key(context: HealthContext, _threshold: Threshold | None) -> Iterator[Seen]:
+    if not (context.public.directory / OFFLINE / ROOT_KEY_FILE).exists():
+        yield Seen(Status.OK, f"no root's key lies in {OFFLINE}/")
+    elif context.public.mode == "simulation":
+        yield Seen(Status.OK, f"the root's key lies in {OFFLINE}/, as it may in a simulation")
+    else:
+        yield Seen(Status.NOTICE, f"the root's key lies in {OFFLINE}/, on the machine that serves")
+
+
 def _keys(context: HealthContext, _threshold: Threshold | None) -> Iterator[Seen]:
     active = [issuer for issuer in context.gauges.issuers if issuer.state is IssuerState.ACTIVE]
     try:
@@ -244,6 +253,12 @@ CHECKS: Final = (
         "Make a new CA in time: all that it has issued ends with its root.",
         _root,
         Threshold(Unit.SECONDS, 365 * _DAY, 90 * _DAY, falling=True),
+    ),
+    HealthCheck(
+        "root-key",
+        "whether the root's key has left offline/ of the CA's directory",
+        "Move it to a medium in a safe: the running CA does not need it, and who steals it takes the whole CA.",
+        _root_key,
     ),
     HealthCheck(
         "keys",

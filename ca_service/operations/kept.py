@@ -119,7 +119,15 @@ def state_of(tx: Transaction, public: PublicAuthority) -> KeptState:
     number = 0 if epoch is None else epoch.number
     if head is None or not head.checkpoint:
         return KeptState(number, crls)
-    size, root = _read_note(head.checkpoint, public)
+    try:
+        size, root = _read_note(head.checkpoint, public)
+    except WireError:
+        raise Unavailable(
+            "the newest checkpoint in the database is none of this CA's log",
+            code="log",
+            remedy="If this is the database of another CA, name the right one: `serve --database`, or "
+            "VTPM_CA_DATABASE. Else it is damaged: bring it back from a backup with `vtpm-ca db restore`.",
+        ) from None
     return KeptState(number, crls, size, root, head.checkpoint)
 
 
@@ -207,7 +215,8 @@ def _rolled_back(behind: Sequence[str]) -> Unavailable:
     return Unavailable(
         "the database is older than what this CA has done: " + "; ".join(behind[:_MOST_NAMED]) + rest,
         code="rolled-back",
-        remedy="Bring old copies back with `vtpm-ca db restore` only: it keeps revoked what is revoked.",
+        remedy="If the CA has moved to another one, name that: `serve --database`, or VTPM_CA_DATABASE. Bring old "
+        "copies back with `vtpm-ca db restore` only: it keeps revoked what is revoked.",
     )
 
 

@@ -5,7 +5,7 @@ transaction, so it comes wholly before or wholly after every issuance.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,7 +14,7 @@ from cryptography import x509
 from ca_service.enrollment import publish_every
 from ca_service.judgment import BadRequest, Conflict, NotFound, Unavailable
 from ca_service.keys import DEFAULT_PAIR, Authority, PublicAuthority, sign_and_check
-from ca_service.operations.context import Json, Operation, OperationContext, note, optional_flag
+from ca_service.operations.context import Json, Operation, OperationContext, instant, note, optional_flag
 from ca_service.operations.issuers import (
     MOST_GENERATION,
     ROLES,
@@ -217,12 +217,7 @@ def _activate(
         )
     revoked = revoked_issuers(context.public)
     for row in candidates:
-        if x509.load_der_x509_certificate(row.certificate).serial_number in revoked:
-            raise Conflict(
-                f"the {change.name(row)} is revoked on the root's list",
-                code="revoked",
-                remedy="Retire it by its generation, and prepare another one.",
-            )
+        _check_good(change, row, revoked)
         try:
             ca = authority.issuer_of(row.skid)
         except NotFound:
@@ -239,6 +234,20 @@ def _activate(
         moved.append(change.move(row, IssuerState.ACTIVE))
     _publish_first(context, change.tx, authority, [row.skid for row in candidates])
     return moved
+
+
+def _check_good(change: Change, row: IssuerRow, revoked: Collection[int]) -> None:
+    """What it signed would count for nobody, while the present one may sign well."""
+    certificate = x509.load_der_x509_certificate(row.certificate)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if certificate.serial_number in revoked:
+        code, fault = "revoked", "is revoked on the root's list"
+    elif not begin <= change.at < end:
+        code, fault = "validity", f"is valid from {instant(begin)} to {instant(end)} only"
+    else:
+        return
+    remedy = "Retire it by its generation, and prepare another one."
+    raise Conflict(f"the {change.name(row)} {fault}", code=code, remedy=remedy)
 
 
 def taint(context: OperationContext, arguments: Members) -> Json:

@@ -47,8 +47,7 @@ another one: then that there is no connection has to do."""
 
 _NO_CONNECTION = (
     "no connection to it comes about",
-    "See that the server runs, and host, port, user, password and name in the database's URL. Its log says why it "
-    "refuses somebody.",
+    "See host, port, user, password and name in the database's URL, and the server's log: it says why it refuses.",
 )
 
 _SQLITE_NAMES = {
@@ -56,7 +55,10 @@ _SQLITE_NAMES = {
     "SQLITE_CANTOPEN": ("its file cannot be opened", "See the file's permissions, and those of its folder."),
     "SQLITE_FULL": ("its disk is full", "Make room on the database's disk."),
     "SQLITE_IOERR": ("its disk fails or is full", "See the disk that it lies on."),
-    "SQLITE_READONLY": ("it is read-only", "See the file's permissions, and those of its folder."),
+    "SQLITE_READONLY": (
+        "it is read-only",
+        "See the permissions of the file, of its folder, and of the -wal and -shm beside it.",
+    ),
 }
 """SQLite's primary result codes (its documentation, "Result and Error Codes") with the same."""
 
@@ -102,7 +104,6 @@ def _unreached(doing: str, error: DBAPIError) -> Unavailable:
     if not isinstance(error, OperationalError):
         return Unavailable(
             f"the database cannot be {doing}: its URL has an option that PostgreSQL's driver does not know",
-            code="database",
             remedy="Correct what follows the question mark.",
         )
     said = str(error.orig)

@@ -31,8 +31,8 @@ SERVED = (
 """Packages whose errors a server may meet."""
 
 FOR_COMMANDS = {
-    "audit", "damaged", "driver", "empty", "exists", "export", "fork", "format", "lint", "lint-token", "other-ca",
-    "output", "passphrase", "permissions", "pin", "policy-layout", "recorded", "replay", "signer", "taken",
+    "audit", "damaged", "driver", "empty", "encoding", "exists", "export", "fork", "format", "lint", "lint-token",
+    "other-ca", "output", "passphrase", "permissions", "pin", "policy-layout", "recorded", "replay", "signer", "taken",
     "unreadable",
 }  # fmt: skip
 """Codes that only commands without a server show, or that become `internal` or `unavailable` in an answer."""

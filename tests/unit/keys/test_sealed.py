@@ -42,8 +42,9 @@ def test_an_empty_passphrase_is_none():
 
 
 def test_another_purpose_does_not(sealed):
-    with pytest.raises(BadRequest, match="not for root key"):
+    with pytest.raises(BadRequest, match="the sealed root key: is a file for nonce key") as caught:
         cheap().unseal(sealed, purpose="root key")
+    assert caught.value.remedy
     renamed = sealed.replace(b"nonce key", b"other key")
     with pytest.raises(BadRequest) as caught:
         cheap().unseal(renamed, purpose="other key")
@@ -78,7 +79,7 @@ def test_no_flipped_bit_opens(sealed):
 )
 def test_other_forms_are_refused_before_any_work(sealed, member, value):
     data = json.dumps(json.loads(sealed) | {member: value}).encode()
-    with pytest.raises(BadRequest):
+    with pytest.raises(BadRequest, match=f"the sealed {PURPOSE}: sealed"):
         cheap().unseal(data, purpose=PURPOSE)
 
 

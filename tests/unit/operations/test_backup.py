@@ -22,7 +22,7 @@ from ca_service.judgment import BadRequest, Refused, Unavailable
 from ca_service.keys import files, load_public
 from ca_service.operations import backup_file, database_url, ensure_issuers, open_database, upgrade_database
 from ca_service.operations.audit import audit_ca
-from ca_service.operations.backup import as_json, make_backup, plan_restore, restore
+from ca_service.operations.backup import make_backup, plan_restore, restore
 from ca_service.operations.backup_file import MANIFEST, read_manifest
 from ca_service.operations.kept import (
     FOLDER,
@@ -294,8 +294,10 @@ class TestRestore:
 
     def test_the_root_s_list_has_another_place(self, desk, ca, file):
         """Whoever fetches all that was published has it among the others."""
-        with pytest.raises(BadRequest, match="root.crl: is the root's list") as error:
-            plan_restore(ca, desk.world.url, file, {"root.crl": (ca.directory / "crl" / "root.crl").read_bytes()})
+        with pytest.raises(BadRequest, match="is the root's list") as error:
+            plan_restore(
+                ca, desk.world.url, file, {"root.crl": (ca.directory / "crl" / "root.crl").read_bytes()}
+            )
         assert "Leave it out" in error.value.remedy
 
     def test_a_restore_that_fails_leaves_all_as_it_was(self, desk, ca, file, monkeypatch):
@@ -399,7 +401,7 @@ class TestPolicies:
             create_store(desk.world.url).close()
         losses = plan_restore(ca, desk.world.url, file)
         assert (losses.policies, losses.policy_version, losses.policy_lost) == (1, 2, True)
-        assert "NOTHING IS ADMITTED" in as_json(losses)["policy"]
+        assert "NOTHING IS ADMITTED" in losses.to_json()["policy"]
         store = bring_back(desk, ca, file)
         self.refused(desk, store)
         applied = desk("policy-apply", text=desk.world.policy())
@@ -695,11 +697,17 @@ class TestPostgresql:
         server = postgres.url(postgres.new_database())
         node = bring_back(desk, ca, file, server)
         before = rows(node)
-        with pytest.raises(Unavailable, match="others still work on the database") as error:
-            restore(ca, server, file, at=desk.world.time, entropy=os.urandom, limits=Limits())
-        assert error.value.code == "busy"
+        once_more = partial(
+            restore, ca, server, file, at=desk.world.time, entropy=os.urandom, limits=Limits()
+        )
+        for doing in (once_more, partial(upgrade_database, server)):
+            with pytest.raises(Unavailable, match="others still work on the database") as error:
+                doing()
+            assert error.value.code == "busy"
         assert rows(node) == before
+        node.close()
         monkeypatch.undo()
+        upgrade_database(server)
         bring_back(desk, ca, file, server)
 
     @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
@@ -708,7 +716,10 @@ class TestPostgresql:
         name = f"in_{encoding.lower()}"
         postgres.admin(f"CREATE DATABASE {name} OWNER {ROLE} ENCODING '{encoding}' TEMPLATE template0")
         try:
-            for doing in (plan_restore, partial(restore, at=desk.world.time, entropy=os.urandom, limits=Limits())):
+            for doing in (
+                plan_restore,
+                partial(restore, at=desk.world.time, entropy=os.urandom, limits=Limits()),
+            ):
                 with pytest.raises(Unavailable, match=encoding) as error:
                     doing(ca, postgres.url(name), file)
                 assert error.value.code == "encoding"
@@ -793,6 +804,18 @@ class TestRolledBack:
         store = open_database(desk.world.url)
         with pytest.raises(Unavailable, match="epoch is 1, 2 was seen"):
             check_not_rolled_back(ca, store)
+        store.close()
+
+    def test_that_of_another_ca_is_named(self, desk, ca):
+        """Two CAs on one machine, and one environment variable."""
+        other = replace(ca, log=replace(ca.log, origin="another/log"))
+        store = create_store(f"sqlite:///{ca.directory / 'other'}")
+        with store.write() as tx:
+            Log(other.log.origin, other.log_key).catch_up(tx, desk.world.time)
+        for attempt in (check_not_rolled_back, keep_state):
+            with pytest.raises(Unavailable, match="none of this CA's log") as error:
+                attempt(ca, store)
+            assert (error.value.code, "VTPM_CA_DATABASE" in error.value.remedy) == ("log", True)
         store.close()
 
     def test_a_present_one_is_taken_and_remembered(self, desk, ca):

@@ -355,6 +355,14 @@ class TestAuthority:
             for days, status in ((warning + 1, OK), (warning - 1, WARNING), (critical - 1, CRITICAL)):
                 assert ask(name, at=end - timedelta(days=days))[0] is status, (name, days)
 
+    def test_the_root_s_key_belongs_into_a_safe(self, desk, ask):
+        assert ask("root-key")[0] is OK, "a simulation's may stay"
+        production = replace(desk.world.authority, mode="production")
+        status, detail = ask("root-key", public=production)
+        assert (status, "on the machine that serves" in detail) == (NOTICE, True)
+        (production.directory / "offline" / "root.sealed").unlink()
+        assert ask("root-key", public=production)[0] is OK
+
     def test_a_key_that_is_not_here(self, desk, ask):
         public = desk.world.authority
         ek = public.issuer("ek")

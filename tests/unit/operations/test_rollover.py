@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 from dataclasses import replace
+from datetime import timedelta
 
 import enrollment_world as w
 import operations_stage as s
@@ -224,6 +225,26 @@ class TestTheOrder:
             with pytest.raises(Unavailable) as lost:
                 rolled(verb, **given)
             assert lost.value.code == "crl"
+
+    def test_one_that_has_ended_or_not_begun_never_takes_over(self, tmp_path):
+        """Prepared long ahead for a theft, and forgotten: to taint what signs cannot be taken back."""
+        rules = "[validity]\nkind = 'bounded'\nroot_days = 30\nissuing_days = 9\ndevice_days = 3\n"
+        fresh = s.new(tmp_path / "new", s.CONFIG + rules)
+        world = s.rolled(fresh, tmp_path / "rolled")
+        desk = Desk(world, open_database(world.url))
+        announce(desk)
+        before, now = states(desk), world.time
+        for days in (-1, 10):
+            world.time = now + timedelta(days=days)
+            for verb, given in (("issuer-activate", {}), ("issuer-taint", {"active": True})):
+                with pytest.raises(Conflict, match=r"is valid from .* only") as caught:
+                    desk(verb, **given)
+                assert caught.value.code == "validity"
+        assert states(desk) == before
+        world.time = now
+        desk("issuer-taint", active=True)
+        assert states(desk)["ek", 2] == "active"
+        desk.store.close()
 
     def test_what_nobody_announced_has_its_crl_when_it_begins_to_sign(self, rolled):
         rolled("issuer-activate")

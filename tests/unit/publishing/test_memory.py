@@ -106,7 +106,9 @@ def test_a_list_that_says_it_is_of_another_place_is_refused(world, store, ca, fi
     elsewhere = f"http://other.test/crl/{revoked.issuer}/1.crl"
     made = build_crl(issuer, [], 9, world.time, end, scope=elsewhere)
     with pytest.raises(BadRequest) as caught:
-        restore(ca, world.url, file, at=world.time, entropy=os.urandom, limits=Limits(), crls={"a list": made})
+        restore(
+            ca, world.url, file, at=world.time, entropy=os.urandom, limits=Limits(), crls={"a list": made}
+        )
     assert caught.value.code == "crl"
 
 

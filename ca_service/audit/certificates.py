@@ -35,15 +35,15 @@ def audit_certificates(tx: Transaction, findings: Findings) -> None:
             if other:
                 detail = f"the row says another {other} than the certificate in it"
                 findings.add("certificate.mismatch", serial, detail)
+        for serial in tx.log.misplaced_certificates(serials):
+            detail = "the certificate counts as another TPM's than the one in the evidence that it rests on"
+            findings.add("certificate.misplaced", serial, detail)
     for serial in tx.log.unfit(BATCH):
         detail = "its state does not fit: the issued and intended certificates are the live ones, and no others are"
         findings.add("certificate.state", serial, detail)
     for serial in tx.log.unreplaced(BATCH):
         detail = "the certificate counts as superseded, and none came in its place"
         findings.add("certificate.state", serial, detail)
-    for serial in tx.log.misplaced_certificates(BATCH):
-        detail = "the certificate counts as another TPM's than the one in the evidence that it rests on"
-        findings.add("certificate.misplaced", serial, detail)
 
 
 def _differing(row: CertificateRow) -> str:

@@ -165,7 +165,14 @@ class Folder:
 
     def _keep_open(self, descriptor: int) -> int:
         self._open.callback(os.close, descriptor)
-        os.fchmod(descriptor, _FOLDER_MODE)
+        try:
+            os.fchmod(descriptor, _FOLDER_MODE)
+        except PermissionError:
+            raise Unavailable(
+                f"{self.path} cannot be kept from others: it is not yours, or its medium knows no permissions",
+                code="export",
+                remedy="Export to a folder of your own on a disk, and pack that (tar) for a medium such as FAT.",
+            ) from None
         return descriptor
 
     def _refuse_links(self, folder: Path) -> None:

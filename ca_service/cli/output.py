@@ -167,4 +167,7 @@ def _fit(widths: list[int], room: int) -> list[int]:
 
 
 def _wrap(text: str, width: int, indent: str = "") -> list[str]:
+    if len(text) <= width:
+        # Most cells, and to wrap one takes longer than all else that is done for it.
+        return [text]
     return textwrap.wrap(text, width, break_on_hyphens=False, subsequent_indent=indent) or [""]

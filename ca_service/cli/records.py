@@ -136,10 +136,12 @@ def alarm() -> None:
 
 
 @alarm.command("list")
+@click.option("--kind", metavar="KIND", help="only alarms of this kind: clone, rollback, renewed")
 @click.option("--limit", type=_LIMIT, default=200, show_default=True, help="how many at most")
 @with_directory
 @with_json
-def list_alarms(limit: int, directory: Path, *, as_json: bool) -> None:
+def list_alarms(kind: str | None, limit: int, directory: Path, *, as_json: bool) -> None:
     """List the newest alarms first."""
     columns = ("id", "at", "kind", "decision_id", "detail")
-    show_rows(run(directory, "alarm-list", limit=limit), columns, as_json=as_json, empty="no alarm")
+    result = run(directory, "alarm-list", limit=limit, kind=kind)
+    show_rows(result, columns, as_json=as_json, empty="no alarm")

@@ -210,7 +210,7 @@ CHECKS: Final = (
     HealthCheck(
         "alarms",
         "alarms of the last 24 hours; that certificates were replaced is a notice",
-        "`vtpm-ca alarm list` says what they are about; a clone or a rollback wants somebody to look.",
+        "`vtpm-ca alarm list --kind clone`, or `rollback`, says what they are about: both want somebody to look.",
         _alarms,
         Threshold(Unit.COUNT, 1, 10),
     ),

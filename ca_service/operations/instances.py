@@ -1,6 +1,7 @@
 """Instances: which TPM lives where, and the reset that ends its life."""
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from ca_service.enrollment import reset_instance
 from ca_service.judgment import NotFound
@@ -32,16 +33,15 @@ def _tpm(row: TpmRow) -> dict[str, Json]:
     }
 
 
-def _instance(tx: Transaction, row: InstanceRow, owners: Mapping[str, str]) -> dict[str, Json]:
-    occupant = tx.ledger.occupant(row.id)
+def _instance(row: InstanceRow, owners: Mapping[str, str], last_at: datetime | None) -> dict[str, Json]:
     return {
         "kbs": row.kbs_id,
         "tenant": owners.get(row.kbs_id),
         "resource": row.resource,
         "salt": row.salt,
         "created_at": instant(row.created_at),
-        "occupied": occupant is not None,
-        "last_at": None if occupant is None else instant(occupant.last_at),
+        "occupied": last_at is not None,
+        "last_at": instant(last_at),
     }
 
 
@@ -62,8 +62,12 @@ def list_(context: OperationContext, arguments: Members) -> Json:
     with context.store.read() as tx:
         owners = tenants(tx, context.clock())
         wanted = brokers_of(tenant, owners) if tenant else None
-        rows = tx.ledger.instances()
-        return [_instance(tx, row, owners) for row in rows if wanted is None or row.kbs_id in wanted]
+        rows, last_seen = tx.ledger.instances(), tx.ledger.last_seen()
+    return [
+        _instance(row, owners, last_seen.get(row.id))
+        for row in rows
+        if wanted is None or row.kbs_id in wanted
+    ]
 
 
 def show(context: OperationContext, arguments: Members) -> Json:
@@ -74,7 +78,7 @@ def show(context: OperationContext, arguments: Members) -> Json:
         occupant = tx.ledger.occupant(row.id)
         certificates = [] if occupant is None else tx.certificates.of_tpm(occupant.id)
         return {
-            **_instance(tx, row, tenants(tx, context.clock())),
+            **_instance(row, tenants(tx, context.clock()), None if occupant is None else occupant.last_at),
             "tpms": [_tpm(tpm) for tpm in tx.ledger.tpms(row.id)],
             "keys": [
                 {"role": role, "template": template, "name": name}

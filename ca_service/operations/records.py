@@ -3,10 +3,14 @@
 import json
 from collections.abc import Mapping
 
+from ca_service.enrollment.issuance import RENEWED
+from ca_service.enrollment.ledger_checks import ALARMS
 from ca_service.operations.context import Json, Operation, OperationContext, instant
 from ca_service.operations.tenants import tenants
 from ca_service.store import DecisionRow
 from vtpm.wire.encoding import Members
+
+_KINDS = (*sorted(set(ALARMS.values())), RENEWED)
 
 
 def decision_row(row: DecisionRow, context: OperationContext, owners: Mapping[str, str]) -> dict[str, Json]:
@@ -40,8 +44,9 @@ def list_decisions(context: OperationContext, arguments: Members) -> Json:
 
 
 def list_alarms(context: OperationContext, arguments: Members) -> Json:
-    """The newest alarms first."""
+    """The newest alarms first; with `kind` those of this kind, which many of another one must not hide."""
     limit = _limit(arguments)
+    kind = arguments.one_of("kind", _KINDS) if arguments.has("kind") else None
     arguments.end()
     with context.store.read() as tx:
         return [
@@ -52,7 +57,7 @@ def list_alarms(context: OperationContext, arguments: Members) -> Json:
                 "decision_id": row.decision_id,
                 "detail": json.loads(row.detail),
             }
-            for row in tx.alarms.latest(limit)
+            for row in tx.alarms.latest(limit, kind)
         ]
 
 

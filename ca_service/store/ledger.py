@@ -36,6 +36,12 @@ class Ledger(Repository):
         """The live TPM of an instance."""
         return self._get(TpmRow, schema.tpms, occupies=instance_id)
 
+    def last_seen(self) -> dict[int, datetime]:
+        """When the live TPM of each occupied instance was seen last, by the instance's number."""
+        tpm = schema.tpms.c
+        query = sa.select(tpm.occupies, tpm.last_at).where(tpm.occupies.is_not(None))
+        return {row.occupies: row.last_at for row in self._connection.execute(query)}
+
     def tpms(self, instance_id: int) -> list[TpmRow]:
         """All TPMs that ever lived in an instance, oldest first."""
         table = schema.tpms

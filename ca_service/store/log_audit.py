@@ -161,8 +161,8 @@ class AuditTables(LogTables):
         query = sa.select(table.c.serial).where(table.c.state == CertificateState.SUPERSEDED, ~replacing)
         return list(self._connection.execute(query.order_by(table.c.serial).limit(count)).scalars())
 
-    def misplaced_certificates(self, count: int) -> list[str]:
-        """Serials of certificates that count as another TPM's than the one in the evidence that they rest on.
+    def misplaced_certificates(self, serials: Collection[str]) -> list[str]:
+        """Those of the serials whose certificates count as another TPM's than the one in the evidence they rest on.
 
         What is revoked by its cause is found over the TPM. Decisions of the first releases have no salt, and evidence
         that could not be read says nothing of EKs.
@@ -183,8 +183,8 @@ class AuditTables(LogTables):
             sa.and_(decision.salt != "", instance.salt != decision.salt),
             tpm.ek_set != evidence.ek_set,
         )
-        query = sa.select(certificate.serial).select_from(rows).where(other)
-        return list(self._connection.execute(query.order_by(certificate.serial).limit(count)).scalars())
+        query = sa.select(certificate.serial).select_from(rows).where(certificate.serial.in_(serials), other)
+        return list(self._connection.execute(query.order_by(certificate.serial)).scalars())
 
     def revoking_issuers(self) -> list[str]:
         """Subject key ids of the issuers that have revoked anything."""

@@ -17,10 +17,11 @@ class Alarms(Repository):
         values = {"kind": kind, "decision_id": decision_id, "detail": detail, "at": at}
         return self._insert_numbered(schema.alarms, values)
 
-    def latest(self, limit: int = PAGE) -> list[AlarmRow]:
-        """The newest alarms first."""
+    def latest(self, limit: int = PAGE, kind: str | None = None) -> list[AlarmRow]:
+        """The newest alarms first; of one kind, if it is given."""
         table = schema.alarms
-        return self._all(AlarmRow, sa.select(table).order_by(table.c.id.desc()).limit(limit))
+        query = sa.select(table).order_by(table.c.id.desc()).limit(limit)
+        return self._all(AlarmRow, query if kind is None else query.where(table.c.kind == kind))
 
     def count_since(self, since: datetime) -> dict[str, int]:
         """How many alarms there were from then on, by kind; however many came of one kind, none hides another."""

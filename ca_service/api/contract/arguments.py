@@ -70,7 +70,7 @@ EXAMPLES: Final[Mapping[str, tuple[dict[str, object], ...]]] = {
     "decision-list": ({"limit": 200},),
     "decision-show": ({"id": "ZGVjaXNpb24tMQ"},),
     "decision-record": ({"id": "ZGVjaXNpb24tMQ"},),
-    "alarm-list": ({"limit": 200},),
+    "alarm-list": ({"limit": 200, "kind": "clone"},),
     "issuer-list": ({},),
     "issuer-certificates": ({},),
     "issuer-preparable": (_CHOICE,),

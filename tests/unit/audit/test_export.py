@@ -1,6 +1,7 @@
 """The auditor's folder: complete, incremental, whole after any interruption, and verified without the CA."""
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -139,6 +140,17 @@ def test_a_ca_without_a_log_exports_nothing(stage, dest):
     with pytest.raises(Unavailable):
         export(stage, dest)
     assert not dest.exists()
+
+
+def test_a_medium_without_permissions(filled, dest, monkeypatch):
+    def as_on_fat(_descriptor, _mode):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchmod", as_on_fat)
+    with pytest.raises(Unavailable, match="kept from others") as error:
+        export(filled, dest)
+    assert "tar" in error.value.remedy
+    assert not (dest / "checkpoint").exists()
 
 
 @pytest.fixture

@@ -523,6 +523,9 @@ class TestStreams:
         store.close()
         out = here("alarm", "list", "--dir", ca).out
         assert "newcomer (kbs a, salt -), holders (kbs b), (kbs c)" in out
+        assert here("alarm", "list", "--kind", "clone", "--dir", ca).out == out
+        assert here("alarm", "list", "--kind", "rollback", "--dir", ca).out == "no alarm\n"
+        assert here("alarm", "list", "--kind", "clones", "--dir", ca).code == 2
 
 
 def test_usage_errors(here):

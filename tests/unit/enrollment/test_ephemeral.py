@@ -15,6 +15,7 @@ from ca_service.enrollment.claim import spki_of
 from ca_service.enrollment.submission import Submission
 from ca_service.evidence.snp import simulated_roots
 from ca_service.judgment import BadRequest, Record, Refused, Trace, UnsafeSkip, Verdict
+from ca_service.operations.audit import audit_ca
 from ca_service.policy import load
 from ca_service.profiles import oids, serial_hex, structures
 from ca_service.store import BlockedKeyRow, check_invariants
@@ -135,6 +136,10 @@ class TestWhatIsIssued:
             life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
             assert life == timedelta(days=DAYS)
             assert certificate.not_valid_before_utc == world.time
+
+    def test_an_audit_finds_it_in_order(self, world, store, enrol):
+        enrol()
+        assert audit_ca(world.authority, store).counts == {}
 
     @one_way
     @pytest.mark.parametrize("days", [1, 7])

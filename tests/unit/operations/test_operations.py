@@ -335,6 +335,13 @@ class TestRecords:
     def test_alarms(self, desk):
         (row,) = desk("alarm-list")
         assert (row["kind"], row["detail"]["rule"]) == ("clone", "ledger.counter")
+        with desk.context.store.write() as tx:
+            tx.alarms.add("renewed", "x", "{}", desk.context.clock())
+        assert desk("alarm-list", kind="clone", limit=1) == [row]
+        assert [one["kind"] for one in desk("alarm-list", kind="renewed")] == ["renewed"]
+        assert len(desk("alarm-list")) == 2
+        with pytest.raises(BadRequest, match="clone, rollback, renewed"):
+            desk("alarm-list", kind="clones")
 
 
 class TestDatabase:

@@ -88,6 +88,7 @@ class Frontier:
             if position & 1:
                 row.insert(0, left.pop())
                 places = [place + 1 for place in places]
+            # Who stands last and alone has no sibling, and goes up as he is.
             for path, place in zip(paths, places, strict=True):
                 path.extend(row[place ^ 1 : (place ^ 1) + 1])
             last = row[len(row) & ~1 :]

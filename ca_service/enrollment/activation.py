@@ -248,16 +248,16 @@ class Activation:
         self, intent: IntentRow, plan_: Plan, facts: LedgerFacts, signed: Mapping[str, Issued]
     ) -> bytes:
         """Transaction T3; the answer may leave the process when this returns."""
-        desk = self._desk
+        desk, at = self._desk, self._desk.now()
+        # Other writers wait while the transaction is open, so what the log says is put into words before it begins.
+        leaves = leaves_of(plan_, signed, intent.decision_id, at)
         with desk.store.write() as tx:
-            at = desk.now()
             if tx.views.spoilt(intent.tpm_id, facts.claim.query().spkis):
                 raise Unavailable(
                     "an operator has revoked a certificate or blocked a key of this TPM meanwhile"
                 )
             if not store_signed(tx, intent.id, plan_, signed, at):
                 raise Unavailable("the issuance was abandoned meanwhile")
-            leaves = leaves_of(plan_, signed, intent.decision_id, at)
             logged = log_certificates(desk, tx, leaves, tuple(plan_.kept.values()))
             reply = reply_bytes(desk, intent.enrollment_id, intent.decision_id, facts, signed, logged)
             if not tx.enrollments.move(

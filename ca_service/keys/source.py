@@ -103,14 +103,13 @@ class AuthoritySource:
             Unavailable: the directory does not have it (code ``issuer``); the log says what to copy.
         """
         authority = self.current()
-        if _holds(authority, skid):
-            return authority
-        with contextlib.suppress(VtpmCaError, OSError):
-            authority = self.fresh()
-        if _holds(authority, skid):
-            return authority
-        self._complain(skid)
-        raise _lacking()
+        if not _holds(authority, skid):
+            with contextlib.suppress(VtpmCaError, OSError):
+                authority = self.fresh()
+        if not _holds(authority, skid):
+            self._complain(skid)
+            raise _lacking()
+        return authority
 
     def _look(self) -> _Signature:
         status = self._facts.stat()

@@ -196,9 +196,10 @@ class CertificatesReply:
             f'"id":{quoted(self.id)},"idevid":{self.idevid.text()}}}'
         )
 
-    def to_json(self) -> Any:
-        """The message, as `to_bytes` has it."""
-        return json.loads(self.to_bytes())
+    def to_json(self) -> dict[str, Any]:
+        """The message."""
+        message: dict[str, Any] = json.loads(self.to_bytes())
+        return message
 
     @classmethod
     def parse(cls, data: bytes) -> Self:

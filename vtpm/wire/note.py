@@ -27,6 +27,7 @@ _KEY_ID: Final = 4
 _MARK: Final = "\N{EM DASH} "
 _HEX_ID: Final = re.compile(r"[0-9a-f]{8}\Z")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
+_NOT_IN_NAMES: Final = re.compile(r"[\s+\x00-\x1f\ud800-\udfff]")
 
 
 def check_key_name(name: str, path: str = "name") -> str:
@@ -37,7 +38,7 @@ def check_key_name(name: str, path: str = "name") -> str:
     """
     if not 1 <= len(name) <= MAX_KEY_NAME:
         raise WireError(path, f"must be 1 to {MAX_KEY_NAME} characters long")
-    if "+" in name or any(c.isspace() or c < " " or "\ud800" <= c <= "\udfff" for c in name):
+    if _NOT_IN_NAMES.search(name):
         raise WireError(path, "must have no spaces, no plus, and nothing but text")
     return name
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from types import ModuleType
 
 import pytest
 
-from ca_service.enrollment import recording
+from ca_service.enrollment import issuance, recording
 from ca_service.judgment import Refused
 from ca_service.store import Store
 
@@ -15,20 +16,20 @@ def writing(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[bool]]:
     """Whether a write transaction was open whenever something was put into words."""
     now, seen = [False], dict[str, list[bool]]()
 
-    def noted(name: str) -> None:
-        real: Callable[..., object] = getattr(recording, name)
+    def noted(module: ModuleType, name: str) -> None:
+        real: Callable[..., object] = getattr(module, name)
 
-        def made(*arguments: object) -> object:
+        def made(*arguments: object, **named: object) -> object:
             seen.setdefault(name, []).append(now[0])
-            return real(*arguments)
+            return real(*arguments, **named)
 
-        monkeypatch.setattr(recording, name, made)
+        monkeypatch.setattr(module, name, made)
 
     write = Store.write
 
     @contextmanager
-    def noticed(store: Store):
-        with write(store) as tx:
+    def noticed(store: Store, **how: bool):
+        with write(store, **how) as tx:
             now[0] = True
             try:
                 yield tx
@@ -36,8 +37,9 @@ def writing(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[bool]]:
                 now[0] = False
 
     monkeypatch.setattr(Store, "write", noticed)
-    noted("Record")
-    noted("decision_leaf")
+    noted(recording, "Record")
+    noted(recording, "decision_leaf")
+    noted(issuance, "certificate_leaf")
     return seen
 
 
@@ -45,7 +47,11 @@ def test_of_a_new_tpm_and_of_a_known_one(world, enroller, tpms, helpers, writing
     helpers.issue(world, enroller, tpms(0))
     reply = enroller.enroll(world.body(enroller.new_nonce().nonce, tpms(0)))
     assert reply.status == 200
-    assert writing == {"Record": [False] * 2, "decision_leaf": [False] * 2}
+    assert writing == {
+        "Record": [False] * 2,
+        "decision_leaf": [False] * 2,
+        "certificate_leaf": [False] * 3,
+    }
 
 
 def test_of_a_refusal(world, enroller, tpms, helpers, writing):

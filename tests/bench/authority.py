@@ -15,10 +15,10 @@ from pathlib import Path
 
 import driver
 import enrollment_world as w
-from cryptography import x509
 import enrolment_load as load
 import operations_stage as stage
 from alembic.script import ScriptDirectory
+from cryptography import x509
 from filling import fill
 from metered import MeteredStore
 from service import Caller, Site, cpu_s, empty_application, serving, temporary_site

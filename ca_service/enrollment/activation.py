@@ -104,10 +104,10 @@ class Activation:
 
     def _open(self, enrollment_id: str) -> tuple[EnrollmentRow, Submission]:
         with self._desk.store.read() as tx:
-            row = tx.enrollments.get(enrollment_id)
-            body = None if row is None else tx.decisions.evidence(row.evidence_digest)
-        if row is None:
+            found = tx.enrollments.with_evidence(enrollment_id)
+        if found is None:
             raise NotFound("there is no such enrolment")
+        row, body = found
         if body is None:
             raise VtpmCaError("the evidence of an enrolment is not stored", code="store")
         return row, Submission.parse(body)

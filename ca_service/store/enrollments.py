@@ -34,6 +34,17 @@ _EVIDENCE = Statement(
     sa.select(schema.evidence.c.body).where(schema.evidence.c.digest == sa.bindparam("digest"))
 )
 
+_WITH_EVIDENCE = Statement(
+    sa.select(schema.enrollments, schema.evidence.c.body)
+    .join_from(
+        schema.enrollments,
+        schema.evidence,
+        schema.evidence.c.digest == schema.enrollments.c.evidence_digest,
+        isouter=True,
+    )
+    .where(schema.enrollments.c.id == sa.bindparam("id"))
+)
+
 _KEEP_COLLATERAL = Statement(
     sa.text(
         "INSERT INTO collateral (name, body) VALUES (:name, :body) ON CONFLICT (name) DO NOTHING"
@@ -155,6 +166,14 @@ class Enrollments(Repository):
     def get(self, enrollment_id: str) -> EnrollmentRow | None:
         """The enrolment with this id."""
         return self._get(EnrollmentRow, schema.enrollments, id=enrollment_id)
+
+    def with_evidence(self, enrollment_id: str) -> tuple[EnrollmentRow, bytes | None] | None:
+        """The enrolment with this id, and the request body that it rests on; None for the body if that is gone."""
+        names, rows = self._session.rows(_WITH_EVIDENCE, {"id": enrollment_id})
+        if not rows:
+            return None
+        body = rows[0][-1]
+        return self._reader(EnrollmentRow, names)(rows[0]), None if body is None else bytes(body)
 
     def move(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -45,9 +46,9 @@ class Intents(Repository):
         return self._get(IntentRow, schema.intents, id=intent_id)
 
     def open(self) -> list[IntentRow]:
-        """All intents that are neither issued nor abandoned."""
-        table = schema.intents
-        return self._all(IntentRow, sa.select(table).where(OPEN).order_by(table.c.id))
+        """All intents that are neither issued nor abandoned, by id."""
+        # Put in order here: to have them in order, SQLite would look at every intent that there ever was.
+        return sorted(self._all(IntentRow, sa.select(schema.intents).where(OPEN)), key=attrgetter("id"))
 
     def open_of(self, enrollment_id: str) -> list[IntentRow]:
         """The open intent of an enrolment, if it has one."""

@@ -125,7 +125,7 @@ def _binder(compiled: SQLCompiler, dialect: sa.Dialect) -> Callable[[Mapping[str
         return convert(pick({**constants, **values} if constants else values))
 
     if compiled.positional:
-        return positional
+        return pick if convert is _as_they_are and not constants else positional
     return lambda values: dict(zip(names, positional(values), strict=True))
 
 
@@ -133,11 +133,15 @@ def _only(key: str) -> Callable[[Mapping[str, object]], Sequence[Any]]:
     return lambda values: (values[key],)
 
 
+def _as_they_are(row: Sequence[Any]) -> Sequence[Any]:
+    return row
+
+
 def _converter(processors: Sequence[_Convert | None]) -> Callable[[Sequence[Any]], Sequence[Any]]:
     """Applies to each place its own conversion; most places need none."""
     needed = tuple((place, convert) for place, convert in enumerate(processors) if convert is not None)
     if not needed:
-        return lambda row: row
+        return _as_they_are
 
     def convert_all(row: Sequence[Any]) -> Sequence[Any]:
         values = list(row)

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from ca_service.store import (
     BlockedKeyRow,
@@ -14,8 +15,11 @@ from ca_service.store import (
     LedgerQuery,
     Store,
     create_store,
+    issuance,
     open_store,
+    publication,
 )
+from ca_service.store.statements import prepare
 
 
 class TestLook:
@@ -104,3 +108,44 @@ class TestLog:
         with pytest.raises(TypeError), store.read() as tx:
             tx.log.nodes([(0, 0)])
         store.close()
+
+
+def test_indexes_of_some_rows_serve_what_is_asked_about_those(tmp_path: Path, at: datetime):
+    """SQLite takes one only for a statement that says in the same words which rows it wants."""
+    plans: list[str] = []
+
+    def explain(_connection, cursor, statement, parameters, *_rest):
+        cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
+        plans.extend(row[3] for row in cursor.fetchall())
+
+    store = create_store(f"sqlite:///{tmp_path}/a.sqlite3")
+    with store.read() as tx:
+        sa.event.listen(tx.connection, "before_cursor_execute", explain)
+        tx.intents.open()
+        tx.issuers.live_counts(at)
+        tx.issuers.resting(["aa", "bb"], at)
+        tx.issuers.signing(["aa"])
+        sa.event.remove(tx.connection, "before_cursor_execute", explain)
+        for statement in (
+            issuance._OPEN_OF,
+            issuance._OF_INTENT,
+            publication._ANY_EXPIRED,
+            publication._EXPIRED,
+        ):
+            prepared = prepare(statement, tx.connection.dialect)
+            asked = "EXPLAIN QUERY PLAN " + prepared.sql.replace("?", "'x'")
+            plans += [row[3] for row in tx.connection.exec_driver_sql(asked)]
+    store.close()
+    assert [plan for plan in plans if "TEMP B-TREE" not in plan] == [
+        "SCAN intents USING INDEX ix_intents_open",
+        "SCAN certificates USING COVERING INDEX ix_certificates_settled",
+        "SEARCH certificates USING INDEX ix_certificates_settled (issuer=? AND state=?)",
+        "SCAN intents USING INDEX ix_intents_open",
+        "SEARCH certificates USING INDEX ix_certificates_tpm_id (tpm_id=?)",
+        "SEARCH intents USING INDEX ix_intents_open (enrollment_id=?)",
+        "SEARCH intents USING INDEX sqlite_autoindex_intents_1 (id=?)",
+        "SEARCH certificates USING INDEX ix_certificates_tpm_id (tpm_id=?)",
+        "SEARCH certificates USING INDEX ix_certificates_settled (issuer=? AND state=? AND not_after<?)",
+        "SEARCH certificates USING INDEX ix_certificates_settled (issuer=? AND state=? AND not_after<?)",
+        "SEARCH revocations USING INDEX sqlite_autoindex_revocations_1 (issuer=? AND serial=?)",
+    ]

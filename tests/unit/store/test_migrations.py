@@ -1,5 +1,6 @@
 """Databases of every released version come to this program's schema, whole or not at all, and keep all rows."""
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -15,6 +16,7 @@ from asn1crypto.x509 import Certificate, TbsCertificate
 from databases import Databases
 from old_releases import FIRST_SCHEMA, RELEASES, Release
 
+from ca_service.audit.merkle import Frontier, leaf_hash
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import Unavailable
 from ca_service.store import create_store, open_store, read_schedule
@@ -417,3 +419,101 @@ def test_a_later_schema_is_refused_and_left_alone(latest):
         assert caught.value.code == "schema"
     assert "later" in caught.value.remedy
     assert content(url, ["alembic_version"])["alembic_version"] == [{"version_num": "0099"}]
+
+
+def old_log(url, count):
+    """Give a database of release 0.6 a log of so many leaves; returns each with the hashes of what it completes."""
+    engine, tree, beside = sa.create_engine(parse_url(url)), Frontier(), []
+    leaves = sa.table(
+        "log_leaves",
+        *(sa.column(name) for name in ("position", "kind", "subject")),
+        sa.column("data", sa.LargeBinary),
+    )
+    nodes = sa.table(
+        "log_nodes", sa.column("level"), sa.column("position"), sa.column("hash", sa.LargeBinary)
+    )
+    with engine.begin() as connection:
+        for table in (leaves, nodes):
+            connection.execute(table.delete())
+        for position in range(count):
+            tree, completed = tree.append(leaf_hash(b"%d" % position))
+            beside.append((b"%d" % position, [hash_ for _, _, hash_ in completed]))
+            rows = [{"level": level, "position": at, "hash": hash_} for level, at, hash_ in completed]
+            connection.execute(nodes.insert(), rows)
+        rows = [
+            {"position": position, "kind": "decision", "subject": f"s{position}", "data": data}
+            for position, (data, _) in enumerate(beside)
+        ]
+        if rows:
+            connection.execute(leaves.insert(), rows)
+    return engine, beside
+
+
+def leaves_of(url):
+    rows = content(url, ["log_leaves"])["log_leaves"]
+    return {row["position"]: (bytes(row["data"]), bytes(row["hashes"])) for row in rows}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2100])
+def test_the_hashes_of_the_log_stand_beside_their_leaves(put, count):
+    """More leaves than are read at once, too."""
+    _, url = put("0.6")
+    engine, beside = old_log(url, count)
+    engine.dispose()
+    create_store(url).close()
+    assert leaves_of(url) == {i: (data, b"".join(hashes)) for i, (data, hashes) in enumerate(beside)}
+    assert "log_nodes" not in names(url)
+
+
+def test_a_damaged_log_does_not_stop_an_upgrade_and_lacks_what_it_lacked(put):
+    _, url = put("0.6")
+    engine, beside = old_log(url, 20)
+    with engine.begin() as connection:
+        # Of leaf 3 what lies over it; leaf 7 itself; leaf 12 and its hash; and hashes of leaves that are not there.
+        connection.exec_driver_sql("DELETE FROM log_nodes WHERE level = 2 AND position = 0")
+        connection.exec_driver_sql("DELETE FROM log_leaves WHERE position IN (7, 12)")
+        connection.exec_driver_sql("DELETE FROM log_nodes WHERE level = 0 AND position IN (12, 19)")
+        connection.exec_driver_sql(
+            "INSERT INTO log_nodes SELECT 3, 9, hash FROM log_nodes WHERE level = 3 LIMIT 1"
+        )
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("UPDATE log_nodes SET hash = 'text' WHERE level = 1 AND position = 4")
+    engine.dispose()
+    create_store(url).close()
+    expected = {i: [data, *hashes] for i, (data, hashes) in enumerate(beside) if i not in {7, 12}}
+    del expected[3][3:]
+    if url.startswith("sqlite:"):
+        del expected[9][2:]
+    del expected[19][1:]
+    assert leaves_of(url) == {i: (data, b"".join(hashes)) for i, (data, *hashes) in expected.items()}
+
+
+def test_a_leaf_that_stands_nowhere_stops_an_upgrade(put):
+    """SQLite took it; there is no place for it any more, and to drop it would hide it."""
+    _, url = put("0.6")
+    if not url.startswith("sqlite:"):
+        pytest.skip("PostgreSQL has never taken it")
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+        database.execute("INSERT INTO log_leaves VALUES ('x', 'decision', 'x', x'00')")
+        database.commit()
+    before = names(url), content(url, ["log_leaves", "log_nodes", "tpm_keys"])
+    with pytest.raises(Unavailable, match="a position that is no number"):
+        create_store(url)
+    assert (names(url), content(url, ["log_leaves", "log_nodes", "tpm_keys"])) == before
+
+
+def test_only_what_is_small_is_copied(put):
+    """SQLite has no other way to change some tables; evidence, decisions and certificates stay where they are."""
+    _, url = put("0.6")
+    if not url.startswith("sqlite:"):
+        pytest.skip("PostgreSQL changes tables in place")
+    places = (
+        "SELECT name, rootpage FROM sqlite_master WHERE name IN ('evidence', 'decisions', 'certificates')"
+    )
+    found = []
+    for _ in range(2):
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+            found.append(sorted(database.execute(places)))
+        create_store(url).close()
+    assert found[0] == found[1]
+    assert len(found[0]) == 3

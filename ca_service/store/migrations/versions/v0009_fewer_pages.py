@@ -7,6 +7,8 @@ from operator import itemgetter
 import sqlalchemy as sa
 from alembic import op
 
+from ca_service.judgment import Unavailable
+
 revision = "0009"
 down_revision = "0008"
 branch_labels = None
@@ -39,16 +41,22 @@ _LEAVES = sa.table(
     sa.column("data", sa.LargeBinary),
 )
 _LEAVES_NEW = sa.table("log_leaves_new", *(sa.column(c.name, c.type) for c in _LEAVES.c), sa.column("hashes"))
+_ALL_LEAVES = sa.select(_LEAVES).order_by(_LEAVES.c.position).execution_options(yield_per=_BATCH)
 # The leaf that completes a subtree is its last one.
 _NODES = sa.text(
     "SELECT ((position + 1) << level) - 1 AS leaf, level, hash FROM log_nodes ORDER BY leaf, level"
-)
-_BESIDE_THEIR_LEAVES = """
+).execution_options(yield_per=_BATCH)
+# As `_completed` does it: what stands behind a gap has a level that is not its rank.
+_BESIDE_THEIR_LEAVES = f"""
     UPDATE log_leaves l SET hashes = n.hashes FROM (
-        SELECT ((position + 1) << level) - 1 AS leaf, string_agg(hash, ''::bytea ORDER BY level) AS hashes
-        FROM log_nodes GROUP BY leaf
+        SELECT leaf, string_agg(hash, ''::bytea ORDER BY level) AS hashes FROM (
+            SELECT leaf, level, hash, row_number() OVER (PARTITION BY leaf ORDER BY level) - 1 AS rank FROM (
+                SELECT ((position + 1) << level) - 1 AS leaf, level, hash FROM log_nodes
+                WHERE octet_length(hash) = {_HASH}
+            ) placed
+        ) ranked WHERE rank = level GROUP BY leaf
     ) n WHERE n.leaf = l.position
-"""
+"""  # noqa: S608 - our own words
 
 
 def upgrade() -> None:
@@ -89,21 +97,31 @@ def _make_leaves_anew() -> None:
         sa.UniqueConstraint("kind", "subject", name=op.f("uq_log_leaves_kind_subject")),
     )
     connection = op.get_bind()
-    leaves = connection.execution_options(yield_per=_BATCH).execute(
-        sa.select(_LEAVES).order_by(_LEAVES.c.position)
-    )
-    nodes = connection.execution_options(yield_per=_BATCH).execute(_NODES)
+    leaves = connection.execute(_ALL_LEAVES)
+    nodes = connection.execute(_NODES)
     completed = _completed((leaf, level, hash_) for leaf, level, hash_ in nodes)
     last, hashes = next(completed, (None, b""))
     for some in leaves.mappings().partitions():
         rows = list[dict[str, object]]()
         for row in some:
+            if not isinstance(row["position"], int):
+                raise _no_position()
             while last is not None and last < row["position"]:
                 last, hashes = next(completed, (None, b""))
             rows.append({**row, "hashes": hashes if last == row["position"] else b""})
         connection.execute(_LEAVES_NEW.insert(), rows)
+    # Hashes of leaves that are not there are left over, and SQLite drops no table that is still read.
+    nodes.close()
     op.drop_table("log_leaves")
     op.rename_table("log_leaves_new", "log_leaves")
+
+
+def _no_position() -> Unavailable:
+    return Unavailable(
+        "the database cannot be upgraded: the log is damaged, a leaf stands at a position that is no number",
+        code="log",
+        remedy="Look at it with `vtpm-ca audit verify` of the release before, or restore a backup.",
+    )
 
 
 def _completed(nodes: Iterable[tuple[int, int, object]]) -> Iterator[tuple[int, bytes]]:

@@ -1,0 +1,245 @@
+"""Who writes: one transaction at a time, and one flush for those that follow each other at once.
+
+A flush takes as long for many transactions as for one. So a thread that has written, and sees another one of its
+process wait for the turn, hands the open transaction on to that one and waits for the commit; who has nobody behind
+him commits for all. Each but the first writes behind a savepoint: one that fails takes nothing of the others with it.
+Nobody waits for company: a writer alone commits at once.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from ca_service.judgment import Unavailable
+from ca_service.store.backends import BUSY_TIMEOUT_MS
+from ca_service.store.sessions import Faults, Session, Sessions
+from ca_service.store.statements import opening
+from ca_service.store.turns import Turns
+
+MOST: Final = 8
+"""Transactions in one commit: the first of them waits for all."""
+
+_LOOK_AGAIN_S: Final = 0.05
+"""A thread to which a transaction was handed on may have given up waiting just then."""
+
+
+class _Batch:
+    """An open transaction, and those whose writes it holds. All but `wait` is for the thread whose turn it is."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.size = 0
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+
+    def join(self) -> Session:
+        """A session for one more, good until `keep` or `undo`; raises `DBAPIError`."""
+        if self.size:
+            self.session.control("SAVEPOINT joined")
+        self.size += 1
+        return self.session.lend()
+
+    def keep(self, lent: Session) -> None:
+        """Let what was written with the session be committed with the rest; raises `DBAPIError`."""
+        lent.withdraw()
+        if self.size > 1:
+            self.session.control("RELEASE SAVEPOINT joined")
+
+    def undo(self, lent: Session) -> None:
+        """Take back what was written with the session, and nothing else; raises `DBAPIError`."""
+        lent.withdraw()
+        if self.size > 1:
+            self.session.control("ROLLBACK TO SAVEPOINT joined")
+            self.session.control("RELEASE SAVEPOINT joined")
+        self.size -= 1
+
+    def end(self, error: BaseException | None) -> None:
+        """The disk has it, or there was an error: tell those who wait."""
+        self._error = error
+        self._ended.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end, and say whether it came in that time.
+
+        Raises:
+            DBAPIError: nothing was written, or the commit is in doubt.
+            Unavailable: nothing was written.
+        """
+        if not self._ended.wait(seconds):
+            return False
+        if isinstance(self._error, DBAPIError) and not isinstance(self._error, IntegrityError):
+            raise self._error
+        if self._error is not None:
+            # What another one met is no answer to this one.
+            raise Unavailable("the database cannot be written now")
+        return True
+
+
+class Writers:
+    """The threads of a process that write. Safe for threads; not to be used after a fork.
+
+    Args:
+        sessions: the process's sessions.
+        begin: SQL that begins a transaction for writing.
+        turns: shared with other processes; None if the database wakes who waits for it.
+        faults: what goes wrong around the beginning; only tests hand something in.
+    """
+
+    def __init__(self, sessions: Sessions, begin: str, turns: Turns | None, faults: Faults) -> None:
+        self._sessions = sessions
+        self._sql = begin
+        self._turns = turns
+        self._faults = faults
+        # A database's own waiting polls or costs a connection; within one process a lock does not.
+        self._turn = threading.Lock()
+        # By who has the turn: what the one before him has left open.
+        self._handed_on: _Batch | None = None
+        # One element for each that would join; a number could not be changed by threads at the same time.
+        self._waiting: deque[None] = deque()
+
+    @contextmanager
+    def alone(self) -> Iterator[Session]:
+        """A session for whoever commits himself; what he has not committed at the end is rolled back.
+
+        Raises:
+            Unavailable: another writer holds the database too long.
+            DBAPIError: it cannot be reached.
+        """
+        deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        while batch := self._take(deadline):
+            self._commit(batch)
+        session = self._begin(deadline)
+        try:
+            yield session
+        finally:
+            self._end(session)
+
+    @contextmanager
+    def together(self) -> Iterator[Session]:
+        """A session whose writes are committed, perhaps with others', when the block ends without an exception.
+
+        Raises:
+            Unavailable: another writer holds the database too long; nothing was written.
+            DBAPIError: nothing was written, or the commit is in doubt.
+        """
+        deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        self._waiting.append(None)
+        try:
+            batch = self._take(deadline)
+        finally:
+            self._waiting.pop()
+        if batch is None:
+            batch = _Batch(self._begin(deadline))
+        try:
+            lent = batch.join()
+        except BaseException as error:
+            self._fail(batch, error)
+            raise
+        try:
+            yield lent
+            batch.keep(lent)
+        except BaseException as error:
+            self._undo(batch, lent, error)
+            raise
+        if not self._hand_on(batch):
+            self._commit(batch)
+        self._await(batch)
+
+    def _take(self, deadline: float) -> _Batch | None:
+        """Wait until no other thread of this process writes; gives what the one before has left open."""
+        if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise _busy()
+        batch, self._handed_on = self._handed_on, None
+        return batch
+
+    def _begin(self, deadline: float) -> Session:
+        """Begin a transaction when none of the processes that share `Turns` writes; ends the turn if that fails."""
+        turns, came = self._turns, False
+        try:
+            came = turns is None or turns.take(deadline - time.monotonic())
+        finally:
+            if not came:
+                self._turn.release()
+        if not came:
+            raise _busy()
+        session, point = None, opening(self._sql)
+        try:
+            self._faults("before " + point)
+            session = self._sessions.begin(self._sql)
+            self._faults("after " + point)
+        except BaseException:
+            self._end(session)
+            raise
+        return session
+
+    def _end(self, session: Session | None) -> None:
+        """End the transaction, and the turn."""
+        try:
+            if session is not None:
+                self._sessions.end(session)
+        finally:
+            if self._turns is not None:
+                self._turns.give()
+            self._turn.release()
+
+    def _hand_on(self, batch: _Batch) -> bool:
+        """Let the next one go on with the batch, if one waits."""
+        if batch.size >= MOST or not self._waiting:
+            return False
+        self._handed_on = batch
+        self._turn.release()
+        return True
+
+    def _commit(self, batch: _Batch) -> None:
+        """Commit for all, and end the turn. Errors are for `_Batch.wait`."""
+        error: BaseException | None = None
+        try:
+            batch.session.commit()
+        except Exception as failed:  # noqa: BLE001 - it is each one's who waits
+            error = failed
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            try:
+                self._end(batch.session)
+            finally:
+                batch.end(error)
+
+    def _fail(self, batch: _Batch, error: BaseException) -> None:
+        """Nothing of the batch is written; end the turn."""
+        try:
+            self._end(batch.session)
+        finally:
+            batch.end(error)
+
+    def _undo(self, batch: _Batch, lent: Session, error: BaseException) -> None:
+        """End the turn of one who failed: the others go on without him."""
+        try:
+            batch.undo(lent)
+        except DBAPIError:
+            # Some errors end the whole transaction.
+            self._fail(batch, error)
+            return
+        if not batch.size:
+            self._fail(batch, error)
+        elif not self._hand_on(batch):
+            self._commit(batch)
+
+    def _await(self, batch: _Batch) -> None:
+        while not batch.wait(_LOOK_AGAIN_S):
+            if self._turn.acquire(blocking=False):
+                if self._handed_on is batch:
+                    self._handed_on = None
+                    self._commit(batch)
+                else:
+                    self._turn.release()
+
+
+def _busy() -> Unavailable:
+    return Unavailable("the database cannot be written now: another writer holds it too long")

@@ -139,13 +139,11 @@ class Session:
         except self._error as error:
             self._fail(sql, error)
 
-    def lend(self) -> "Session":
-        """The same connection and transaction, for one who writes in it until `withdraw`."""
-        return copy(self)
-
-    def withdraw(self) -> None:
-        """Whoever was lent this has no more to write with it."""
+    def hand_on(self) -> "Session":
+        """The same connection and transaction in other hands; with this one nothing can be done any more."""
+        other = copy(self)
         self._begun = False
+        return other
 
     def commit(self) -> None:
         """Make the transaction durable; raises `DBAPIError`."""

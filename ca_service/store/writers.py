@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -33,35 +33,37 @@ class _Batch:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.size = 0
+        self.size = 1
         self._error: BaseException | None = None
-        self._ended = threading.Event()
+        self._ended: threading.Event | None = None
 
-    def join(self) -> Session:
-        """A session for one more, good until `keep` or `undo`; raises `DBAPIError`."""
-        if self.size:
-            self.session.control("SAVEPOINT joined")
+    def join(self) -> None:
+        """One more writes in it; raises `DBAPIError`."""
+        self.session.control("SAVEPOINT joined")
         self.size += 1
-        return self.session.lend()
 
-    def keep(self, lent: Session) -> None:
-        """Let what was written with the session be committed with the rest; raises `DBAPIError`."""
-        lent.withdraw()
+    def keep(self) -> None:
+        """What the last one wrote is committed with the rest; raises `DBAPIError`."""
         if self.size > 1:
             self.session.control("RELEASE SAVEPOINT joined")
 
-    def undo(self, lent: Session) -> None:
-        """Take back what was written with the session, and nothing else; raises `DBAPIError`."""
-        lent.withdraw()
+    def undo(self) -> None:
+        """Take back what the last one wrote, and nothing else; raises `DBAPIError`."""
         if self.size > 1:
             self.session.control("ROLLBACK TO SAVEPOINT joined")
             self.session.control("RELEASE SAVEPOINT joined")
         self.size -= 1
 
+    def hand_on(self) -> None:
+        """Make it fit for other hands: whoever wrote in it cannot any more, and may `wait`."""
+        self.session = self.session.hand_on()
+        self._ended = self._ended or threading.Event()
+
     def end(self, error: BaseException | None) -> None:
         """The disk has it, or there was an error: tell those who wait."""
         self._error = error
-        self._ended.set()
+        if self._ended is not None:
+            self._ended.set()
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end, and say whether it came in that time.
@@ -70,7 +72,7 @@ class _Batch:
             DBAPIError: nothing was written, or the commit is in doubt.
             Unavailable: nothing was written.
         """
-        if not self._ended.wait(seconds):
+        if self._ended is not None and not self._ended.wait(seconds):
             return False
         if isinstance(self._error, DBAPIError) and not isinstance(self._error, IntegrityError):
             raise self._error
@@ -112,12 +114,12 @@ class Writers:
         """
         deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
         while batch := self._take(deadline):
-            self._commit(batch)
+            self._commit_for_others(batch)
         session = self._begin(deadline)
         try:
             yield session
         finally:
-            self._end(session)
+            self._leave(session)
 
     @contextmanager
     def together(self) -> Iterator[Session]:
@@ -135,20 +137,22 @@ class Writers:
             self._waiting.pop()
         if batch is None:
             batch = _Batch(self._begin(deadline))
+        else:
+            try:
+                batch.join()
+            except BaseException as error:
+                self._end(batch, error)
+                raise
         try:
-            lent = batch.join()
+            yield batch.session
+            batch.keep()
         except BaseException as error:
-            self._fail(batch, error)
+            self._undo(batch, error)
             raise
-        try:
-            yield lent
-            batch.keep(lent)
-        except BaseException as error:
-            self._undo(batch, lent, error)
-            raise
-        if not self._hand_on(batch):
+        if self._hand_on(batch):
+            self._await(batch)
+        else:
             self._commit(batch)
-        self._await(batch)
 
     def _take(self, deadline: float) -> _Batch | None:
         """Wait until no other thread of this process writes; gives what the one before has left open."""
@@ -173,11 +177,11 @@ class Writers:
             session = self._sessions.begin(self._sql)
             self._faults("after " + point)
         except BaseException:
-            self._end(session)
+            self._leave(session)
             raise
         return session
 
-    def _end(self, session: Session | None) -> None:
+    def _leave(self, session: Session | None) -> None:
         """End the transaction, and the turn."""
         try:
             if session is not None:
@@ -187,49 +191,50 @@ class Writers:
                 self._turns.give()
             self._turn.release()
 
-    def _hand_on(self, batch: _Batch) -> bool:
-        """Let the next one go on with the batch, if one waits."""
-        if batch.size >= MOST or not self._waiting:
-            return False
-        self._handed_on = batch
-        self._turn.release()
-        return True
+    def _end(self, batch: _Batch, error: BaseException | None) -> None:
+        """End the batch, and the turn; with an error, nothing of it was written."""
+        try:
+            self._leave(batch.session)
+        finally:
+            batch.end(error)
 
     def _commit(self, batch: _Batch) -> None:
-        """Commit for all, and end the turn. Errors are for `_Batch.wait`."""
+        """Commit for all, and end the turn; raises `DBAPIError`."""
         error: BaseException | None = None
         try:
             batch.session.commit()
-        except Exception as failed:  # noqa: BLE001 - it is each one's who waits
-            error = failed
         except BaseException as failed:
             error = failed
             raise
         finally:
-            try:
-                self._end(batch.session)
-            finally:
-                batch.end(error)
+            self._end(batch, error)
 
-    def _fail(self, batch: _Batch, error: BaseException) -> None:
-        """Nothing of the batch is written; end the turn."""
-        try:
-            self._end(batch.session)
-        finally:
-            batch.end(error)
+    def _commit_for_others(self, batch: _Batch) -> None:
+        with suppress(Exception):
+            # Whoever waits for it is told.
+            self._commit(batch)
 
-    def _undo(self, batch: _Batch, lent: Session, error: BaseException) -> None:
+    def _hand_on(self, batch: _Batch) -> bool:
+        """Let the next one go on with the batch, if one waits."""
+        if not self._waiting or batch.size >= MOST:
+            return False
+        batch.hand_on()
+        self._handed_on = batch
+        self._turn.release()
+        return True
+
+    def _undo(self, batch: _Batch, error: BaseException) -> None:
         """End the turn of one who failed: the others go on without him."""
         try:
-            batch.undo(lent)
+            batch.undo()
         except DBAPIError:
             # Some errors end the whole transaction.
-            self._fail(batch, error)
+            self._end(batch, error)
             return
         if not batch.size:
-            self._fail(batch, error)
+            self._end(batch, error)
         elif not self._hand_on(batch):
-            self._commit(batch)
+            self._commit_for_others(batch)
 
     def _await(self, batch: _Batch) -> None:
         while not batch.wait(_LOOK_AGAIN_S):
@@ -237,8 +242,8 @@ class Writers:
                 if self._handed_on is batch:
                     self._handed_on = None
                     self._commit(batch)
-                else:
-                    self._turn.release()
+                    return
+                self._turn.release()
 
 
 def _busy() -> Unavailable:

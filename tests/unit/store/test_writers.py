@@ -181,30 +181,24 @@ def test_a_commit_that_fails_fails_for_all(stage: Stage, monkeypatch: pytest.Mon
     assert stage.stored() == {"c"}
 
 
-def test_a_transaction_that_is_gone_is_gone_for_all(stage: Stage):
+def test_a_transaction_that_is_gone_is_gone_for_all(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     """As SQLite does it when a disk is full, and PostgreSQL when a connection is cut."""
     first, go = stage.first("a")
 
     def lose() -> None:
-        lost[0]._driver.rollback()
+        lost[-1]._driver.rollback()
         stumble()
 
     lost: list[Session] = []
-    lend = Session.lend
-
-    def lend_and_note(session: Session) -> Session:
-        lost[:] = [session]
-        return lend(session)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Session, "lend", lend_and_note)
-        second = stage.block("b", lose)
-        stage.waiting(1)
-        go.set()
-        with pytest.raises(KeyError, match="a fault"):
-            second.result(LONG_S)
-        with pytest.raises(Unavailable, match="cannot be written"):
-            first.result(LONG_S)
+    hand_on = Session.hand_on
+    monkeypatch.setattr(Session, "hand_on", lambda session: (lost.append(hand_on(session)), lost[-1])[1])
+    second = stage.block("b", lose)
+    stage.waiting(1)
+    go.set()
+    with pytest.raises(KeyError, match="a fault"):
+        second.result(LONG_S)
+    with pytest.raises(Unavailable, match="cannot be written"):
+        first.result(LONG_S)
     assert stage.stored() == set()
 
 

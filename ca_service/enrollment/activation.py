@@ -158,7 +158,7 @@ class Activation:
     def _refuse(self, row: EnrollmentRow, decision: Decision) -> Refused:
         """End the enrolment by a decision of its own."""
         decision.write_out()
-        with self._desk.store.write() as tx:
+        with self._desk.store.write(together=True) as tx:
             keep_and_log(self._desk, tx, decision)
             tx.enrollments.move(
                 row.id, EnrollmentState.PENDING, EnrollmentState.FAILED, decision_id=decision.id
@@ -173,7 +173,7 @@ class Activation:
         desk, decision_id, at = self._desk, self._desk.new_id(), self._desk.now()
         if row.state is not EnrollmentState.PENDING:
             return row.decision_id
-        with desk.store.write() as tx:
+        with desk.store.write(together=True) as tx:
             now = tx.enrollments.get(row.id)
             if now is None or now.state is not EnrollmentState.PENDING:
                 return row.decision_id
@@ -197,7 +197,7 @@ class Activation:
             raise self._refuse(row, replace(decision, trace=decision.trace + error.trace)) from error
         intent_id = desk.new_id()
         try:
-            with desk.store.write() as tx:
+            with desk.store.write(together=True) as tx:
                 if desk.view(tx, submission, at, view) != view:
                     return None
                 if again:
@@ -251,7 +251,7 @@ class Activation:
         desk, at = self._desk, self._desk.now()
         # Other writers wait while the transaction is open, so what the log says is put into words before it begins.
         leaves = leaves_of(plan_, signed, intent.decision_id, at)
-        with desk.store.write() as tx:
+        with desk.store.write(together=True) as tx:
             if tx.views.spoilt(intent.tpm_id, facts.claim.query().spkis):
                 raise Unavailable(
                     "an operator has revoked a certificate or blocked a key of this TPM meanwhile"

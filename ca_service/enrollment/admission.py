@@ -177,7 +177,7 @@ def _refuse(desk: Desk, decision: Decision) -> Reply | None:
         raise VtpmCaError("an admission is no refusal", code="internal")
     error = refused(decision.trace.refusal, decision.id)
     decision.write_out()
-    with desk.store.write() as tx:
+    with desk.store.write(together=True) as tx:
         if desk.view(tx, decision.submission, decision.at, decision.view) != decision.view:
             return None
         _consume(desk, tx, decision, Reply(FORBIDDEN, _refusal_bytes(error)))
@@ -189,7 +189,7 @@ def _challenge(desk: Desk, decision: Decision) -> Reply | None:
     enrollment_id, expires = desk.new_id(), decision.at + desk.limits.pending_lifetime
     reply = Reply(CREATED, _challenges(desk, decision.submission, enrollment_id, expires))
     decision.write_out()
-    with desk.store.write() as tx:
+    with desk.store.write(together=True) as tx:
         if desk.view(tx, decision.submission, decision.at, decision.view) != decision.view:
             return None
         _consume(desk, tx, decision, reply)
@@ -204,7 +204,7 @@ def _return_known(desk: Desk, decision: Decision) -> Reply | None:
     if facts is None:
         raise VtpmCaError("a known TPM has no claim", code="internal")
     decision.write_out()
-    with desk.store.write() as tx:
+    with desk.store.write(together=True) as tx:
         if desk.view(tx, decision.submission, decision.at, decision.view) != decision.view:
             return None
         settle(tx, facts, decision.at)

@@ -7,7 +7,6 @@ reads is what it overwrites, across threads, processes and nodes: there is one w
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,13 +15,14 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from ca_service.judgment import Unavailable
-from ca_service.store.backends import BUSY_TIMEOUT_MS, backend_of, parse_url
+from ca_service.store.backends import backend_of, parse_url
 from ca_service.store.failures import failure
 from ca_service.store.file import DatabaseFile
 from ca_service.store.sessions import Faults, Session, Sessions
 from ca_service.store.statements import changes, opening
 from ca_service.store.transaction import Transaction
 from ca_service.store.turns import Turns
+from ca_service.store.writers import Writers
 
 
 def no_faults(point: str) -> None:
@@ -72,8 +72,9 @@ class Store:
             event.listen(self._engine, "before_cursor_execute", self._before_statement)
             event.listen(self._engine, "after_cursor_execute", self._after_statement)
         self._sessions = Sessions(self._engine, faults)
-        # A database's own waiting polls or costs a connection; within one process a lock does not.
-        self._turn = threading.Lock()
+        self._writers = Writers(
+            self._sessions, self._backend.begin_writing, self._turns, self._faults, self._file.check
+        )
         # Last: another thread goes by it.
         self._pid = os.getpid()
 
@@ -91,7 +92,7 @@ class Store:
         with self._forked:
             if self._pid != os.getpid():
                 # A database connection must not be used on both sides of a fork, and to let go of it would be a use.
-                self._inherited.append((self._engine, self._sessions))
+                self._inherited.append((self._engine, self._sessions, self._writers))
                 self._connect()
 
     @contextmanager
@@ -113,21 +114,32 @@ class Store:
             raise failure("read", error) from None
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
+    def write(self, *, together: bool = False) -> Iterator[Transaction]:
         """One durable transaction: when the block ends without an exception, the disk has it.
+
+        Args:
+            together: a flush may be shared with other threads that write so. It is for transactions that take
+                milliseconds, because each may wait for a few others.
 
         Raises:
             Taken: a constraint does not allow it; nothing was written.
             Unavailable: the database is busy or cannot be reached; nothing was written, unless the connection was
                 lost while the commit was under way: then one must look.
         """
+        self._own()
         try:
-            with self._exclusive() as session:
-                tx = Transaction(session)
-                yield tx
-                self._faults("before commit")
-                session.commit()
-                tx.committed()
+            if together:
+                with self._writers.together() as session:
+                    tx = Transaction(session)
+                    yield tx
+                    self._faults("before commit")
+            else:
+                with self._writers.alone() as session:
+                    tx = Transaction(session)
+                    yield tx
+                    self._faults("before commit")
+                    session.commit()
+            tx.committed()
             self._faults("after commit")
         except DBAPIError as error:
             raise failure("written", error) from None
@@ -136,35 +148,8 @@ class Store:
     def _exclusive(self) -> Iterator[Session]:
         """A session for writing; what was not committed at the end is rolled back."""
         self._own()
-        sessions = self._sessions
-        with self._in_turn():
-            point = opening(self._backend.begin_writing)
-            self._faults("before " + point)
-            session = sessions.begin(self._backend.begin_writing)
-            try:
-                self._faults("after " + point)
-                self._file.check()
-                yield session
-            finally:
-                sessions.end(session)
-
-    @contextmanager
-    def _in_turn(self) -> Iterator[None]:
-        """Wait until no other thread of this process writes, and none of the processes that share `Turns`."""
-        turn, turns, patience = self._turn, self._turns, BUSY_TIMEOUT_MS / 1000
-        deadline = time.monotonic() + patience
-        if not turn.acquire(timeout=patience):
-            raise _busy()
-        try:
-            if turns is not None and not turns.take(deadline - time.monotonic()):
-                raise _busy()
-            try:
-                yield
-            finally:
-                if turns is not None:
-                    turns.give()
-        finally:
-            turn.release()
+        with self._writers.alone() as session:
+            yield session
 
     def check(self) -> None:
         """Whether the database has this program's schema.
@@ -275,10 +260,6 @@ def _opened(store: Store, prepare: Callable[[Store], None]) -> Store:
         store.close()
         raise
     return store
-
-
-def _busy() -> Unavailable:
-    return Unavailable("the database cannot be written now: another writer holds it too long")
 
 
 def _later_schema() -> Unavailable:

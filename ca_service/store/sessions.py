@@ -7,6 +7,7 @@ it, and a session that may not be as it was is closed instead of being used agai
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from operator import attrgetter, methodcaller
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
@@ -128,11 +129,21 @@ class Session:
 
     def begin(self, sql: str) -> None:
         """Begin a transaction; raises `DBAPIError`."""
+        self.control(sql)
+        self._begun = True
+
+    def control(self, sql: str) -> None:
+        """Run a statement about the transaction itself; raises `DBAPIError`."""
         try:
             self._driver.cursor().execute(sql)
         except self._error as error:
             self._fail(sql, error)
-        self._begun = True
+
+    def hand_on(self) -> "Session":
+        """The same connection and transaction in other hands; with this one nothing can be done any more."""
+        other = copy(self)
+        self._begun = False
+        return other
 
     def commit(self) -> None:
         """Make the transaction durable; raises `DBAPIError`."""

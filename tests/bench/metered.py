@@ -67,8 +67,8 @@ class MeteredStore:
         yield from self._metered(self._store.read())
 
     @contextmanager
-    def write(self) -> Iterator[Any]:
-        yield from self._metered(self._store.write())
+    def write(self, *, together: bool = False) -> Iterator[Any]:
+        yield from self._metered(self._store.write(together=together))
 
     def _metered(self, context: Any) -> Iterator[Any]:
         self.meter.start()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ca_service.judgment import Unavailable
-from ca_service.store import Store, create_store, database, turns
+from ca_service.store import Store, create_store, turns, writers
 from ca_service.store.turns import Turns
 
 FORK = multiprocessing.get_context("fork")
@@ -128,7 +128,7 @@ def test_one_at_a_time():
 
 def test_workers_of_one_server_take_turns_at_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The parent never gets as far as SQLite, which would let it wait by its own rules."""
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(writers, "BUSY_TIMEOUT_MS", 20)
     store = create_store(f"sqlite:///{tmp_path}/a.sqlite3")
     store.close()
 

@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtensionOID
 from ca_service.profiles import oids, structures
 from ca_service.profiles.contract_subject import key_kind
 from ca_service.profiles.encoding import der_value
+from ca_service.profiles.own_forms import device_name, device_names, provenance
 from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
     AccessView,
@@ -34,7 +35,6 @@ from ca_service.profiles.view import (
     OtherNameView,
     PermanentIdentifierView,
     PoliciesView,
-    ProvenanceView,
     SpecificationView,
 )
 
@@ -46,7 +46,6 @@ _NAME_KINDS: dict[type[x509.GeneralName], str] = {
     x509.RFC822Name: "rfc822_name",
     x509.UniformResourceIdentifier: "uniform_resource_identifier",
 }
-_DEVICE_NAMES = oids.HARDWARE_MODULE_NAME, oids.PERMANENT_IDENTIFIER
 _ALGORITHMS = {"1.2.840.10045.4.3.3": structures.ECDSA_WITH_SHA384}
 
 _SEQUENCE, _EXTENSIONS = 0x30, 0xA3
@@ -63,42 +62,6 @@ T = TypeVar("T")
 class _UncriticalExtension:
     id: x509.ObjectIdentifier
     value: bytes
-
-
-@asn1.sequence
-class _HardwareName:
-    id: x509.ObjectIdentifier
-    value: Annotated[structures.HardwareModuleName, asn1.Explicit(0)]
-
-
-@asn1.sequence
-class _PermanentName:
-    id: x509.ObjectIdentifier
-    value: Annotated[structures.PermanentIdentifier, asn1.Explicit(0)]
-
-
-@asn1.sequence
-class _DeviceNames:
-    hardware: Annotated[_HardwareName, asn1.Implicit(0)]
-    permanent: Annotated[_PermanentName, asn1.Implicit(0)]
-
-
-@asn1.sequence
-class _CommonName:
-    id: x509.ObjectIdentifier
-    text: str
-
-
-@asn1.sequence
-class _SerialNumber:
-    id: x509.ObjectIdentifier
-    text: asn1.PrintableString
-
-
-@asn1.sequence
-class _DeviceName:
-    common_name: asn1.SetOf[_CommonName]
-    serial_number: asn1.SetOf[_SerialNumber]
 
 
 @asn1.sequence
@@ -164,7 +127,7 @@ def read_serial(tbs: bytes, parts: Parts) -> int:
 def read_name(der: bytes) -> NameView:
     """Read a name alone; raises as `read`."""
     try:
-        return _device_name(der)
+        return device_name(der)
     except ValueError:
         return _name(_certificate_of(subject=der).subject)
 
@@ -308,63 +271,8 @@ def _own(value: x509.UnrecognizedExtension) -> ExtensionValue:
             attributes.specification.type.dotted_string, spec.family, spec.level, spec.revision
         )
     if value.oid in (oids.PROVENANCE, oids.FORMER_PROVENANCE):
-        return _provenance(value.value)
+        return provenance(value.value)
     return value.value
-
-
-def _provenance(der: bytes) -> ProvenanceView:
-    for read_version in (_granted, _ungranted, _brief):
-        try:
-            return read_version(der)
-        except ValueError:
-            continue
-    raise ValueError("the provenance has another form than this CA's")
-
-
-def _granted(der: bytes) -> ProvenanceView:
-    v = structures.decode(structures.ProvenanceValue, der)
-    return ProvenanceView(
-        v.version,
-        v.evidence_profile,
-        v.kbs_thumbprint,
-        v.resource,
-        v.measurement,
-        v.policy_digest,
-        v.decision_id,
-    )
-
-
-def _ungranted(der: bytes) -> ProvenanceView:
-    v = structures.decode(structures.UngrantedProvenanceValue, der)
-    return ProvenanceView(
-        v.version, v.evidence_profile, None, None, v.measurement, v.policy_digest, v.decision_id
-    )
-
-
-def _brief(der: bytes) -> ProvenanceView:
-    v = structures.decode(structures.BriefProvenanceValue, der)
-    return ProvenanceView(
-        v.version, v.evidence_profile, v.kbs_thumbprint, None, v.measurement, v.policy_digest, None
-    )
-
-
-def _device_name(der: bytes) -> NameView:
-    name = asn1.decode_der(_DeviceName, der)
-    (common,), (serial,) = name.common_name.as_list(), name.serial_number.as_list()
-    rdns = ((common.id.dotted_string, common.text),), ((serial.id.dotted_string, serial.text.as_str()),)
-    return NameView(asn1.encode_der(name), rdns)
-
-
-def _device_names(der: bytes) -> tuple[GeneralNameView, ...]:
-    names = asn1.decode_der(_DeviceNames, der)
-    hardware, permanent = names.hardware, names.permanent
-    if (hardware.id, permanent.id) != _DEVICE_NAMES or asn1.encode_der(names) != der:
-        raise ValueError("has other names than a device's")
-    module, identifier = hardware.value, permanent.value
-    return (
-        HardwareModuleView(module.hw_type.dotted_string, module.hw_serial_num),
-        PermanentIdentifierView(identifier.identifier_value, identifier.assigner.dotted_string),
-    )
 
 
 def _octets(der: bytes) -> bytes:
@@ -373,8 +281,8 @@ def _octets(der: bytes) -> bytes:
 
 _OWN: Final[dict[x509.ObjectIdentifier, Callable[[bytes], ExtensionValue]]] = {
     ExtensionOID.SUBJECT_KEY_IDENTIFIER: _octets,
-    ExtensionOID.SUBJECT_ALTERNATIVE_NAME: _device_names,
-    oids.PROVENANCE: _provenance,
+    ExtensionOID.SUBJECT_ALTERNATIVE_NAME: device_names,
+    oids.PROVENANCE: provenance,
 }
 """Extensions that are new in nearly every certificate, if they are not critical, and have the form of a device's: they
 need no certificate around them to be read, as all others do."""

@@ -14,6 +14,7 @@ from ca_service.profiles import (
     LintPassed,
     lint,
     oids,
+    own_forms,
     reader_asn1crypto,
     reader_cryptography,
     reading,
@@ -242,8 +243,8 @@ def test_what_has_a_devices_form_is_read_as_everything_else(drafts, data):
     parts = cut(draft.tbs)
     (names,) = (e for e in map(reader_cryptography.read_extension, parts.extensions) if e.id == SAN)
     for der, short, general in (
-        (parts.subject, reader_cryptography._device_name, subject),
-        (names.der, reader_cryptography._device_names, alternative_names),
+        (parts.subject, own_forms.device_name, subject),
+        (names.der, own_forms.device_names, alternative_names),
     ):
         assert short(der) == general(der)
         start = data.draw(PLACES) % len(der)
@@ -261,7 +262,7 @@ def test_other_names_of_the_same_form_are_no_devices(drafts):
         renamed = replace(draft, tbs=draft.tbs.replace(*encoded))
         names = reading.read_by_parts(draft.tbs).extension(SAN).der
         with pytest.raises(ValueError, match="other names than a device's"):
-            reader_cryptography._device_names(names.replace(*encoded))
+            own_forms.device_names(names.replace(*encoded))
         assert judged(renamed, issuer).refusal.rule in ("lint.readable", "lint.hardware-module-name")
 
 

@@ -48,7 +48,8 @@ def visible_only(text):
 
 def certificate(subject):
     """DER of a certificate with this text as its subject's name."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject[:40], _validate=False)])
+    short = subject[:40].encode()[:64].decode(errors="ignore")
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, short, _validate=False)])
     at = datetime(2026, 11, 1, tzinfo=UTC)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(KEY.public_key())
     builder = builder.serial_number(1).not_valid_before(at).not_valid_after(at + timedelta(days=99))

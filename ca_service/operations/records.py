@@ -44,7 +44,7 @@ def list_decisions(context: OperationContext, arguments: Members) -> Json:
 
 
 def list_alarms(context: OperationContext, arguments: Members) -> Json:
-    """The newest alarms first; with `kind` those of this kind, which many of another one must not hide."""
+    """The newest alarms first; with `kind` only those of this kind, so that no others hide them."""
     limit = _limit(arguments)
     kind = arguments.one_of("kind", _KINDS) if arguments.has("kind") else None
     arguments.end()

@@ -22,6 +22,7 @@ class DatabaseFile:
         self._opened: tuple[int, int] | None = None
         self._let_go: Callable[[], object] | None = None
         self._log = ""
+        self._logged = False
 
     def opened(self, *_about: object) -> None:
         """To be called whenever it was opened: the first one counts, until `forget`."""
@@ -29,15 +30,16 @@ class DatabaseFile:
             # As long as this is held, no file that comes in its place gets its number. With O_PATH, because the end of
             # any other descriptor would end SQLite's locks.
             self._let_go = weakref.finalize(self, os.close, os.open(self._path, os.O_PATH | os.O_CLOEXEC))
-            self._opened = _identity(self._path)
             # Where a link leads, which is where SQLite keeps it.
             self._log = os.path.realpath(self._path) + "-wal"
+            # Last: other threads go by it.
+            self._opened = _identity(self._path)
 
     def forget(self) -> None:
         """Nobody has it open any more."""
         if self._let_go is not None:
             self._let_go()
-        self._opened = self._let_go = None
+        self._opened, self._logged, self._let_go = None, False, None
 
     def check(self) -> None:
         """Whether the file that is open is the one that others find; to be called in a write transaction.
@@ -47,13 +49,16 @@ class DatabaseFile:
         """
         if self._path is None or self._opened is None:
             return
-        if _identity(self._path) != self._opened or _identity(self._log) is None:
+        logged = _identity(self._log) is not None
+        # Where SQLite cannot have a log, it goes without: then none is missed.
+        if _identity(self._path) != self._opened or (self._logged and not logged):
             raise Unavailable(
                 "the database cannot be written now: its file was moved, deleted or replaced while it was open",
                 code="moved",
                 remedy="Put back the file, with its -wal and -shm; or end the server, and bring the database back "
                 "with `vtpm-ca db restore`.",
             )
+        self._logged = logged
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -135,11 +135,12 @@ class Trace:
 
     def text(self) -> str:
         """The JSON text of `to_json`, in ASCII and without spaces: what is stored."""
+        content = Verdict.PASSED
         texts = [
             f'{{"rule":{_quoted(rule)},"verdict":"{verdict}","reason":{_quoted(reason)},'
             f'"expected":{_quoted(expected)},"actual":{_quoted(actual)}}}'
-            if reason or expected or actual
-            else _bare_text(rule, verdict)
+            if reason or expected or actual or verdict is not content
+            else _content_text(rule)
             for rule, verdict, reason, expected, actual in self.findings
         ]
         return f"[{','.join(texts)}]"
@@ -156,8 +157,8 @@ class Trace:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _bare_text(rule: str, verdict: Verdict) -> str:
-    return f'{{"rule":{_quoted(rule)},"verdict":"{verdict}","reason":"","expected":"","actual":""}}'
+def _content_text(rule: str) -> str:
+    return f'{{"rule":{_quoted(rule)},"verdict":"passed","reason":"","expected":"","actual":""}}'
 
 
 def judge_all(checks: Sequence[Check[T]], subject: T) -> Trace:

@@ -65,6 +65,8 @@ def test_base64_round_trips(data):
 @example("ÄÄÄÄ")
 @example("\ud800")
 @example("\u0660\u0660")
+@example("00 00")
+@example("0A")
 def test_each_text_decodes_in_one_way_or_not_at_all(text):
     for decode, encode in ((unb64url, b64url), (unb64std, b64std), (unhex, bytes.hex)):
         try:
@@ -229,6 +231,7 @@ ASCII_JSON = st.recursive(
 
 @given(ASCII_JSON | JSON)
 @example({'\x7f\x00\n"\\/': ["\x1f\t", -0, 2**53 - 1]})
+@example({"a": [{"b": 1.0}, 1e21]})
 def test_the_fast_way_to_the_canonical_form_ends_where_the_slow_one_does(value):
     assert canonical(value) == rfc8785.dumps(value)
 
@@ -265,6 +268,8 @@ def test_canonical_form_of_the_standards_example():
         float("inf"),
         b"bytes",
         {1: 2},
+        [{"a": [2**53]}],
+        [{"a": {1: 2}}],
         pytest.param(object(), id="object"),
         "\ud800",
         {"\ud800": 1},

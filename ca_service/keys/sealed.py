@@ -81,7 +81,9 @@ class Sealer:
         try:
             header, log2_n, salt, nonce, ciphertext = _parse(data)
         except WireError as error:
-            raise BadRequest(f"the sealed {purpose}", f"{error.path} {error.problem}", remedy=_REMEDY) from None
+            raise BadRequest(
+                f"the sealed {purpose}", f"{error.path} {error.problem}", remedy=_REMEDY
+            ) from None
         if header["purpose"] != purpose:
             raise BadRequest(f"the sealed {purpose}", f"is a file for {header['purpose']}", remedy=_REMEDY)
         try:

@@ -19,6 +19,7 @@ from ca_service.judgment import BadRequest, VtpmCaError
 from ca_service.keys import Authority, PublicAuthority
 from ca_service.keys.layout import LISTS, ROOT_LIST_FILE
 from ca_service.operations.databases import database_url
+from ca_service.operations.issuers import require_own
 from ca_service.operations.kept import (
     KeptState,
     check_crl,
@@ -28,7 +29,6 @@ from ca_service.operations.kept import (
     shard_of,
     state_of,
 )
-from ca_service.operations.issuers import require_own
 from ca_service.operations.log_identity import log_key
 from ca_service.operations.restored_policies import PolicyLine, plan_line, read_line, take_up
 from ca_service.operations.versions import read_policy

@@ -35,14 +35,8 @@ def unknown_issuers(public: PublicAuthority, rows: Sequence[IssuerRow], at: date
         Conflict: one of the directory has the name of another that the database knows (``issuer-name``): relying
             parties could not tell them apart.
     """
+    require_own(public, rows)
     known = {row.skid for row in rows}
-    if rows and not any(ca.skid in known for ca in public.issuers):
-        raise BadRequest(
-            "database",
-            "is the one of another CA: it knows none of the issuing CAs in this directory",
-            code="authority",
-            remedy="Name the database of this CA, or the directory of that one.",
-        )
     if unknown := [ca for ca in public.issuers if ca.skid not in known]:
         _check_names(unknown, rows)
     found: list[IssuerRow] = []
@@ -65,6 +59,18 @@ def unknown_issuers(public: PublicAuthority, rows: Sequence[IssuerRow], at: date
                 )
             )
     return found
+
+
+def require_own(public: PublicAuthority, rows: Sequence[IssuerRow]) -> None:
+    """Refuse a database that knows issuing CAs, but none of this directory; raises BadRequest (code ``authority``)."""
+    known = {row.skid for row in rows}
+    if rows and not any(ca.skid in known for ca in public.issuers):
+        raise BadRequest(
+            "database",
+            "is the one of another CA: it knows none of the issuing CAs in this directory",
+            code="authority",
+            remedy="Name the database of this CA, or the directory of that one.",
+        )
 
 
 def _check_names(issuers: Iterable[PublicIssuer], rows: Iterable[IssuerRow]) -> None:

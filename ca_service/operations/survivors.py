@@ -19,6 +19,7 @@ from ca_service.judgment import BadRequest, VtpmCaError
 from ca_service.keys import Authority, PublicAuthority
 from ca_service.keys.layout import LISTS, ROOT_LIST_FILE
 from ca_service.operations.databases import database_url
+from ca_service.operations.issuers import require_own
 from ca_service.operations.kept import (
     KeptState,
     check_crl,
@@ -139,7 +140,7 @@ def gather(
         at: now; the policy that is in force at this moment is the present one.
 
     Raises:
-        BadRequest: a list is none of this CA's.
+        BadRequest: a list is none of this CA's, or a database is another CA's: to replace it would destroy that one.
         Unavailable: what the CA remembers cannot be read, or a database fails meanwhile.
     """
     kept = read_state(public)
@@ -182,6 +183,8 @@ def _look(public: PublicAuthority, url: str, at: datetime) -> Present | None:
         return None
     try:
         with store.read() as tx:
+            issuers = tx.issuers.all()
+            require_own(public, issuers)
             epoch = tx.epochs.current()
             lists = tx.crls.newest([issuer.skid for issuer in public.issuers])
             return Present(
@@ -192,7 +195,7 @@ def _look(public: PublicAuthority, url: str, at: datetime) -> Present | None:
                     row for issuer in public.issuers for row in tx.revocations.of_issuer(issuer.skid)
                 ],
                 crls=list(lists.values()),
-                issuers=tx.issuers.all(),
+                issuers=issuers,
                 blocked=tx.blocked_keys.all(),
                 policies=read_line(tx, at),
             )

@@ -155,7 +155,7 @@ def test_secrets_that_are_swapped_do_not_open(ca):
     first, second = one.read_bytes(), other.read_bytes()
     one.write_bytes(second)
     other.write_bytes(first)
-    assert "not for" in str(refusal(ca))
+    assert "the sealed nonce key: is a file for activation key" in str(refusal(ca))
 
 
 def test_a_secret_of_another_kind_is_refused(ca):

@@ -300,6 +300,19 @@ class TestRestore:
             )
         assert "Leave it out" in error.value.remedy
 
+    def test_another_ca_s_database_is_not_replaced(self, desk, ca, file):
+        """Two CAs on one server, and the wrong name in the environment: PostgreSQL keeps no copy of what was there."""
+        with desk.store.write() as tx:
+            tx.connection.exec_driver_sql("UPDATE issuers SET skid = substr('ff' || skid, 1, 40)")
+        before = rows(desk.store)
+        for doing in (
+            plan_restore,
+            partial(restore, at=desk.world.time, entropy=os.urandom, limits=Limits()),
+        ):
+            with pytest.raises(BadRequest, match="is the one of another CA"):
+                doing(ca, desk.world.url, file)
+        assert rows(desk.store) == before
+
     def test_a_restore_that_fails_leaves_all_as_it_was(self, desk, ca, file, monkeypatch):
         before = rows(desk.store)
         monkeypatch.setattr("ca_service.operations.survivors.publish_every", _fail)

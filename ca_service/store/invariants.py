@@ -82,7 +82,8 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant(
         "certificate.to-be-signed",
         "what was to be signed is on record: itself until it is issued, and its digest or itself afterwards",
-        "SELECT serial FROM certificates WHERE length(tbs) = 0 AND (der IS NULL OR tbs_digest IS NULL)",
+        "SELECT serial FROM certificates WHERE length(tbs) = 0 AND"
+        " (tbs_digest IS NULL OR state IN ('intended', 'abandoned'))",
     ),
     Invariant(
         "certificate.intent",

@@ -243,8 +243,6 @@ tpm_keys = Table(
     Column("instance_id", Integer, ForeignKey("instances.id"), nullable=False, index=True),
     Column("role", String(8), nullable=False),
     Column("template", String(16), nullable=False),
-    # Rows that are little more than their key lie in its tree themselves.
-    sqlite_with_rowid=False,
 )
 
 key_ids = Table(
@@ -254,7 +252,6 @@ key_ids = Table(
     Column("key_id", String(64), primary_key=True),
     Column("kbs_id", _TEXT, nullable=False),
     Column("resource", _TEXT, nullable=False),
-    sqlite_with_rowid=False,
 )
 
 intents = Table(

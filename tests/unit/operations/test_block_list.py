@@ -116,9 +116,10 @@ def test_a_certificate_that_is_just_being_issued_is_told(desk):
     digest = digest_of(desk, "idevid")
     with desk.store.write() as tx:
         serial = certificates(desk)["idevid"]
+        signed = x509.load_der_x509_certificate(tx.certificates.get(serial).der).tbs_certificate_bytes
         tx.connection.exec_driver_sql(
-            "UPDATE certificates SET state = ?, der = NULL WHERE serial = ?",
-            (CertificateState.INTENDED.value, serial),
+            "UPDATE certificates SET state = ?, tbs = ?, der = NULL WHERE serial = ?",
+            (CertificateState.INTENDED.value, signed, serial),
         )
     result = desk("key-block", digest=digest, cause="known", revoke=True, yes=True)
     assert result["certificates"] == []

@@ -60,7 +60,7 @@ _BESIDE_THEIR_LEAVES = f"""
 
 
 def upgrade() -> None:
-    """Replace the indexes, and bring the small tables into their new form; the large ones stay where they are.
+    """Replace the indexes, and bring the log into its new form; the large tables stay where they are.
 
     A log that is damaged is so afterwards: a hash that is not there, or is none, is missing.
     """
@@ -77,7 +77,6 @@ def upgrade() -> None:
     op.add_column("certificates", sa.Column("tbs_digest", sa.String(length=64), nullable=True))
     if sqlite:
         _make_leaves_anew()
-        _make_keys_anew()
     else:
         op.add_column("log_leaves", sa.Column("hashes", sa.LargeBinary(), nullable=False, server_default=""))
         op.execute(_BESIDE_THEIR_LEAVES)
@@ -133,33 +132,3 @@ def _completed(nodes: Iterable[tuple[int, int, object]]) -> Iterator[tuple[int, 
                 break
             hashes += hash_
         yield leaf, hashes
-
-
-def _make_keys_anew() -> None:
-    """In trees by their keys alone, which SQLite cannot make of tables that it has."""
-    op.create_table(
-        "tpm_keys_new",
-        sa.Column("name", sa.String(length=160), nullable=False),
-        sa.Column("instance_id", sa.Integer(), nullable=False),
-        sa.Column("role", sa.String(length=8), nullable=False),
-        sa.Column("template", sa.String(length=16), nullable=False),
-        sa.ForeignKeyConstraint(["instance_id"], ["instances.id"], name=op.f("fk_tpm_keys_instance_id")),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_tpm_keys")),
-        sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "key_ids_new",
-        sa.Column("key_id", sa.String(length=64), nullable=False),
-        sa.Column("kbs_id", sa.String(length=256), nullable=False),
-        sa.Column("resource", sa.String(length=256), nullable=False),
-        sa.PrimaryKeyConstraint("key_id", name=op.f("pk_key_ids")),
-        sqlite_with_rowid=False,
-    )
-    for table, columns in (
-        ("tpm_keys", "name, instance_id, role, template"),
-        ("key_ids", "key_id, kbs_id, resource"),
-    ):
-        op.execute(f"INSERT INTO {table}_new ({columns}) SELECT {columns} FROM {table} ORDER BY 1")  # noqa: S608
-        op.drop_table(table)
-        op.rename_table(f"{table}_new", table)
-    op.create_index(op.f("ix_tpm_keys_instance_id"), "tpm_keys", ["instance_id"], unique=False)

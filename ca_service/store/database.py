@@ -119,7 +119,7 @@ class Store:
 
         Args:
             together: a flush may be shared with other threads that write so. It is for transactions that take
-                milliseconds, because each may wait for a few others.
+                milliseconds, because each may wait for a few others; nobody may hold a lock that one of those needs.
 
         Raises:
             Taken: a constraint does not allow it; nothing was written.

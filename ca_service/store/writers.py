@@ -237,10 +237,12 @@ class Writers:
         """End the turn of one who failed: the others go on without him."""
         try:
             batch.undo()
-        except DBAPIError:
+        except BaseException as lost:
             # Some errors end the whole transaction.
             self._end(batch, error)
-            return
+            if isinstance(lost, DBAPIError):
+                return
+            raise
         if not batch.size:
             self._end(batch, error)
         elif not self._hand_on(batch):

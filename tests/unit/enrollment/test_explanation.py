@@ -204,5 +204,5 @@ def test_the_document_names_every_member(tpms, refused):
 
 def test_nothing_is_written_by_it(world, store, tpms, refused, helpers, monkeypatch):
     shown = refused(tpms(0), resource="x/y/z")
-    monkeypatch.setattr(Store, "write", lambda _self: pytest.fail("it wrote"))
+    monkeypatch.setattr(Store, "write", lambda *_, **_how: pytest.fail("it wrote"))
     assert helpers.operate(world, store, "decision-show", id=shown["id"]) == shown

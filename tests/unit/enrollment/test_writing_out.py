@@ -28,8 +28,8 @@ def writing(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[bool]]:
     write = Store.write
 
     @contextmanager
-    def noticed(store: Store, **how: bool):
-        with write(store, **how) as tx:
+    def noticed(store: Store, *, together: bool = False):
+        with write(store, together=together) as tx:
             now[0] = True
             try:
                 yield tx

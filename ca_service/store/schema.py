@@ -95,6 +95,10 @@ def literally(value: str) -> ColumnElement[str]:
 
 metadata = MetaData(naming_convention=NAMING)
 
+WHERE = "where"
+"""In the `info` of an index: of which rows it is. The migration makes it so; as an option of the index it would load
+PostgreSQL's dialect at each start."""
+
 _ID = String(64)
 _HEX = String(160)
 _TEXT = String(256)
@@ -157,7 +161,7 @@ decisions = Table(
 REFUSED = decisions.c.admitted == literal_column("0")
 """Whether a decision is a refusal. So it must be asked for where the index of refusals is to serve."""
 # Refusals by time without a look at each admission.
-Index("ix_decisions_refused", decisions.c.at, sqlite_where=REFUSED, postgresql_where=REFUSED)
+Index("ix_decisions_refused", decisions.c.at, info={WHERE: REFUSED})
 
 evidence = Table(
     "evidence",
@@ -268,12 +272,7 @@ intents = Table(
     Column("created_at", Instant, nullable=False),
     Column("closed_at", Instant, nullable=True),
 )
-Index(
-    "ix_intents_open",
-    intents.c.enrollment_id,
-    sqlite_where=intents.c.state == literally("open"),
-    postgresql_where=intents.c.state == literally("open"),
-)
+Index("ix_intents_open", intents.c.enrollment_id, info={WHERE: intents.c.state == literally("open")})
 
 certificates = Table(
     "certificates",
@@ -309,8 +308,7 @@ Index(
     certificates.c.issuer,
     certificates.c.state,
     certificates.c.not_after,
-    sqlite_where=SETTLED,
-    postgresql_where=SETTLED,
+    info={WHERE: SETTLED},
 )
 
 responders = Table(

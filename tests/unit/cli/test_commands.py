@@ -49,7 +49,7 @@ class TestInit:
         assert here("audit", "verify", "--dir", tmp_path / "ca").code == 0
         again = here("init", tmp_path / "ca", "--config", config)
         assert (again.code, again.out) == (1, "")
-        assert "not empty" in again.err
+        assert "no empty directory" in again.err
 
     def test_json(self, here, tmp_path, config):
         transcript = rows(here, "init", tmp_path / "ca", "--config", config)

@@ -194,6 +194,22 @@ def test_who_asks_again_at_once_is_not_taken_for_one_who_does_not_wait(loop, ask
     assert len(jobs) == 1
 
 
+def test_who_was_given_back_as_the_loop_left_him_is_watched_before_it_sleeps(loop, asked):
+    """The thread still saw him watched, and so woke nobody."""
+    connection, _, jobs = asked
+    jobs.pop()()
+    loop._watch(connection, 0)
+    watched = []
+
+    def sleep(_seconds: float) -> list:
+        watched.append(connection.events)
+        return []
+
+    with mock.patch.object(loop.poller, "select", sleep):
+        loop._round()
+    assert watched == [selectors.EVENT_READ]
+
+
 def test_an_answered_client_who_is_silent_is_waited_for_from_then_on(loop, asked):
     connection, _, jobs = asked
     assert connection.deadline == float("inf")

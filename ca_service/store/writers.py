@@ -29,11 +29,17 @@ _LOOK_AGAIN_S: Final = 0.05
 
 
 class _Batch:
-    """An open transaction, and those whose writes it holds. All but `wait` is for the thread whose turn it is."""
+    """An open transaction, and those whose writes it holds. All but `wait` is for the thread whose turn it is.
+
+    Attributes:
+        session: the transaction.
+        size: how many have written in it, those left out who failed.
+        joined: how many with those.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.size = 1
+        self.size = self.joined = 1
         self._error: BaseException | None = None
         self._ended: threading.Event | None = None
 
@@ -41,6 +47,7 @@ class _Batch:
         """One more writes in it; raises `DBAPIError`."""
         self.session.control("SAVEPOINT joined")
         self.size += 1
+        self.joined += 1
 
     def keep(self) -> None:
         """What the last one wrote is committed with the rest; raises `DBAPIError`."""
@@ -226,7 +233,7 @@ class Writers:
 
     def _hand_on(self, batch: _Batch) -> bool:
         """Let the next one go on with the batch, if one waits."""
-        if not self._waiting or batch.size >= MOST:
+        if not self._waiting or batch.joined >= MOST:
             return False
         batch.hand_on()
         self._handed_on = batch
@@ -245,7 +252,11 @@ class Writers:
             raise
         if not batch.size:
             self._end(batch, error)
-        elif not self._hand_on(batch):
+        elif self._hand_on(batch):
+            # What he met may be a write that is not committed yet: who heard of it now would look for it in vain.
+            with suppress(Exception):
+                self._await(batch)
+        else:
             self._commit_for_others(batch)
 
     def _await(self, batch: _Batch) -> None:

@@ -163,6 +163,46 @@ def test_a_constraint_is_the_affair_of_him_who_broke_it(stage: Stage):
     assert stage.stored() == {"a", "c"}
 
 
+def test_who_finds_a_thing_taken_finds_it_stored(stage: Stage):
+    """Whoever hears of it looks what is there; before the commit he would find nothing, and try again and again."""
+    first, go = stage.first("a")
+    second = stage.block("a")
+    stage.waiting(1)
+    inside, go_on = threading.Event(), threading.Event()
+    third = stage.block("c", lambda: (inside.set(), go_on.wait(LONG_S))[0])
+    stage.waiting(2)
+    go.set()
+    assert inside.wait(LONG_S)
+    with pytest.raises(TimeoutError):
+        second.result(0.2)
+    go_on.set()
+    with pytest.raises(Taken):
+        second.result(LONG_S)
+    assert stage.stored() == {"a", "c"}
+    for future in (first, third):
+        future.result(LONG_S)
+
+
+def test_those_who_fail_keep_no_commit_open(stage: Stage):
+    first, go = stage.first("a")
+    others = []
+    for i in range(1, writers.MOST):
+        others.append(stage.block("a"))
+        stage.waiting(i)
+    inside, go_on = threading.Event(), threading.Event()
+    last = stage.block("c", lambda: (inside.set(), go_on.wait(LONG_S))[0])
+    stage.waiting(writers.MOST)
+    go.set()
+    assert inside.wait(LONG_S)
+    first.result(LONG_S)
+    for future in others:
+        with pytest.raises(Taken):
+            future.result(LONG_S)
+    assert stage.stored() == {"a"}
+    go_on.set()
+    last.result(LONG_S)
+
+
 def test_a_commit_that_fails_fails_for_all(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     def fail(_session: Session) -> None:
         raise OperationalError("COMMIT", None, Exception("no"))

@@ -20,6 +20,7 @@ import operations_stage as stage
 from alembic.script import ScriptDirectory
 from cryptography import x509
 from filling import fill
+from floors import flush_ms
 from metered import MeteredStore
 from service import Caller, Site, cpu_s, empty_application, serving, temporary_site
 from serving import Nursery
@@ -35,7 +36,7 @@ REQUESTS, COMMITS = 3, 3
 
 LOAD, CLIENTS, PROCESSES = 300, 8, 2
 SMALL, LARGE, PAIRS = 1_000, 1_000_000, 60
-FLUSHES = 300
+BARE = 300
 
 
 def in_process(folder: Path, bare: Callable[[], None], own: Callable[[], None]) -> dict[str, float]:
@@ -156,17 +157,6 @@ def enrolment_cpu(nursery: Nursery, bare: Callable[[], None]) -> dict[str, float
     return result | {"ratio": statistics.median(ratios)}
 
 
-def flushes_per_s(folder: Path) -> float:
-    """How many writes of 4 KiB with fdatasync the disk takes in a second, one after the other."""
-    with (folder / "flushes").open("wb") as file:
-        begun = time.perf_counter()
-        for _ in range(FLUSHES):
-            file.write(bytes(4096))
-            file.flush()
-            os.fdatasync(file.fileno())
-        return FLUSHES / (time.perf_counter() - begun)
-
-
 def throughput(nursery: Nursery, bare: Callable[[], None]) -> dict[str, float]:
     """Durable enrolments per second with two workers and load generator on this machine, and how fast it is.
 
@@ -175,7 +165,7 @@ def throughput(nursery: Nursery, bare: Callable[[], None]) -> dict[str, float]:
         enrolment takes here, in milliseconds.
     """
     with temporary_site() as site:
-        flushes = flushes_per_s(site.folder)
+        flushes = 1000 / flush_ms(site.folder)
         with serving(nursery, site, 2) as node:
             habits = load.Habits(again=0.0, replay=0.0)
             load.Load(
@@ -193,7 +183,7 @@ def throughput(nursery: Nursery, bare: Callable[[], None]) -> dict[str, float]:
         "rate": len(times) / seconds,
         "flushes": flushes,
         "latency": statistics.median(times) * 1000,
-        "bare": statistics.median(_cpu_ms(bare) for _ in range(FLUSHES)),
+        "bare": statistics.median(_cpu_ms(bare) for _ in range(BARE)),
     }
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from flask import Request, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 
 class Asked(Request):
@@ -30,6 +31,17 @@ class Asked(Request):
         super().__init__(environ)
         self.begun = time.monotonic()
         self.request_id = os.urandom(8).hex()
+
+    def content(self, most: int) -> bytes:
+        """The content, which our server has read before it asks the application; once only.
+
+        Raises:
+            RequestEntityTooLarge: it has more than `most` bytes.
+        """
+        found: bytes = self.environ["wsgi.input"].read(most + 1)
+        if len(found) > most:
+            raise RequestEntityTooLarge
+        return found
 
 
 def asked() -> Asked:

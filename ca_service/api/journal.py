@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -37,7 +38,7 @@ KIND_PER_SECOND: Final = 1.0
 """The same for each kind of such lines, so that one kind does not hide the others."""
 
 UNPROVEN: Final = "_unproven"
-"""Context variable that stands while a request has proven nothing; such lines come out of the budget."""
+"""Noted while a request has proven nothing; its lines come out of the budget."""
 
 KIND: Final = "_kind"
 """Under this name a line says of which kind it is, if that is not its event; it is not written."""
@@ -50,6 +51,24 @@ _ROOT: Final = Path(__file__).parents[2]
 _OUR_OWN: Final = ("ca_service", "vtpm")
 
 Line = MutableMapping[str, Any]
+
+_noted: ContextVar[dict[str, Any] | None] = ContextVar("noted", default=None)
+
+
+def begin(**facts: object) -> None:
+    """A request is at work in this context: what its lines say besides what each has to say."""
+    _noted.set(facts)
+
+
+def note(**facts: object) -> None:
+    """Let the lines of the request at work say this, too. Nothing is kept of what happens outside of one."""
+    noted().update(facts)
+
+
+def noted() -> dict[str, Any]:
+    """What the lines of the request at work say besides."""
+    found = _noted.get()
+    return {} if found is None else found
 
 
 class LineBudget:
@@ -64,6 +83,7 @@ class LineBudget:
         self._guard = threading.Lock()
         self._all = _Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
         self._kinds: OrderedDict[str, _Allowance] = OrderedDict()
+        self._owing = False
 
     def take(self, kind: str, *, grave: bool = False) -> int | None:
         """Ask for a line of this kind: None if it must not be written, else how many were left out before it.
@@ -78,6 +98,7 @@ class LineBudget:
                 self._kinds.popitem(last=False)
             if not (one.may(now) and (grave or self._all.may(now))):
                 one.leave_out(now)
+                self._owing = True
                 return None
             one.spend(now)
             if not grave:
@@ -86,13 +107,17 @@ class LineBudget:
 
     def overdue(self) -> list[tuple[str, int]]:
         """Kinds of which lines were left out a while ago and no line has said so yet, with how many; each once."""
+        if not self._owing:
+            return []
         now = self._monotonic()
         with self._guard:
-            return [
+            found = [
                 (kind, one.report())
                 for kind, one in self._kinds.items()
                 if one.left_out and now - one.since >= _OVERDUE_S
             ]
+            self._owing = any(one.left_out for one in self._kinds.values())
+            return found
 
 
 class _Allowance:
@@ -122,10 +147,10 @@ class _Allowance:
 
 def configure(stream: TextIO, budget: LineBudget | None = None) -> LineBudget:
     """Let all logging of this process go to a stream, as this module says. Returns the budget, for `overdue`."""
-    limit = budget or LineBudget()
+    limit, lines = budget or LineBudget(), _Lines(stream)
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            add_noted,
             Limited(limit),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
@@ -134,7 +159,7 @@ def configure(stream: TextIO, budget: LineBudget | None = None) -> LineBudget:
         ],
         # Said in full: what is left out here would stay as somebody else has set it.
         wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
-        logger_factory=lambda *_: _Lines(stream),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -162,6 +187,13 @@ class _Lines:
             return
 
     debug = info = warning = error = critical = exception = log = msg
+
+
+def add_noted(_logger: object, _method: str, line: Line) -> Line:
+    """Add what was noted of the request at work; what the line itself says goes first."""
+    for name, value in noted().items():
+        line.setdefault(name, value)
+    return line
 
 
 class Limited:

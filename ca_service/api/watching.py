@@ -5,6 +5,7 @@ about requests that prove nothing come out of a budget (see `journal`), so a flo
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ from http import HTTPStatus
 import structlog
 from flask import Flask, Response
 
+from ca_service.api import journal
 from ca_service.api.asked import Asked, asked
 from ca_service.api.journal import KIND, UNPROVEN, LineBudget
 from ca_service.api.tally import Tally
@@ -32,6 +34,8 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the classes of durations, in seconds; what takes longer is in the last class."""
 
 LONGER = "+Inf"
+
+_CLASSES = (*map(str, BOUNDS), LONGER)
 
 OTHER = "other"
 """The route of everything that leads nowhere, and the method of everything that we do not know."""
@@ -58,18 +62,17 @@ class Counted:
         match event:
             case Unproven(rule):
                 self.tally.add(REFUSALS, (rule,))
-                structlog.contextvars.bind_contextvars(rule=rule)
+                journal.note(rule=rule)
             case Decided(stage, admitted, rule, decision_id):
                 self.tally.add(DECISIONS, (stage, "admitted" if admitted else "refused", rule))
                 # Now the request has proven something, and what it made the CA store has limits of its own.
                 known = {"rule": rule} if rule else {}
-                structlog.contextvars.bind_contextvars(**{UNPROVEN: False}, decision_id=decision_id, **known)
+                journal.note(**{UNPROVEN: False}, decision_id=decision_id, **known)
             case Enrolled(enrollment_id):
-                structlog.contextvars.bind_contextvars(enrollment_id=enrollment_id)
+                journal.note(enrollment_id=enrollment_id)
             case Certified(enrollment_id, certificates):
-                for profile, role in certificates:
-                    self.tally.add(CERTIFICATES, (profile, role))
-                structlog.contextvars.bind_contextvars(**{UNPROVEN: False}, enrollment_id=enrollment_id)
+                self.tally.add_all((CERTIFICATES, each, 1.0) for each in certificates)
+                journal.note(**{UNPROVEN: False}, enrollment_id=enrollment_id)
             case Alarmed(kind):
                 self.tally.add(ALARMS, (kind,))
 
@@ -101,7 +104,7 @@ def watch(app: Flask, tally: Tally, budget: LineBudget) -> None:
         request = asked()
         # By who asks and not by what for: over TCP, anybody may ask for an operation.
         marks = {} if request.environ.get(OPERATOR) else {UNPROVEN: True}
-        structlog.contextvars.bind_contextvars(request_id=request.request_id, **marks)
+        journal.begin(request_id=request.request_id, **marks)
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -113,16 +116,19 @@ def watch(app: Flask, tally: Tally, budget: LineBudget) -> None:
         if _is_spoken_of(request, route, response.status_code):
             _write(request, route, method, response.status_code, seconds)
         for kind, number in budget.overdue():
-            structlog.contextvars.unbind_contextvars(UNPROVEN)
+            journal.note(**{UNPROVEN: False})
             _log.info("lines left out", of=kind, suppressed=number)
         return response
 
 
 def _count(tally: Tally, route: str, method: str, status: int, seconds: float) -> None:
-    tally.add(REQUESTS, (route, method, str(status)))
-    bound = next((str(bound) for bound in BOUNDS if seconds <= bound), LONGER)
-    tally.add(SECONDS, (route, bound))
-    tally.add(SECONDS_SUM, (route,), seconds)
+    tally.add_all(
+        [
+            (REQUESTS, (route, method, str(status)), 1.0),
+            (SECONDS, (route, _CLASSES[bisect_left(BOUNDS, seconds)]), 1.0),
+            (SECONDS_SUM, (route,), seconds),
+        ]
+    )
 
 
 def _is_spoken_of(request: Asked, route: str, status: int) -> bool:
@@ -143,9 +149,8 @@ def _write(request: Asked, route: str, method: str, status: int, seconds: float)
     }
     if request.by:
         facts["by"] = request.by
-    bound = structlog.contextvars.get_contextvars()
     say = _log.error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
-    kind = f"{route} {status} {facts.get('rule') or bound.get('rule') or facts.get('code', '')}"
+    kind = f"{route} {status} {facts.get('rule') or journal.noted().get('rule') or facts.get('code', '')}"
     say("request", **{KIND: kind}, **facts)
 
 

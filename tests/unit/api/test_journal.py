@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from contextvars import Context
 
 import structlog
 from hypothesis import given, settings
@@ -42,6 +43,27 @@ def test_a_line_says_when_how_bad_and_what(stream):
         "warning", "something", 1, None, True,
     )  # fmt: skip
     assert line["time"].endswith("Z")
+
+
+def test_what_is_noted_stands_in_the_lines_of_that_request_and_of_no_other(stream):
+    configure(stream)
+    log = structlog.get_logger("x")
+
+    def request(name: str) -> None:
+        journal.begin(request_id=name)
+        journal.note(noted=name, said="noted")
+        log.info("e", said="by the line")
+
+    for name in "ab":
+        Context().run(request, name)
+    journal.note(nobody="hears it")
+    log.info("e")
+    said = [{key: value for key, value in line.items() if key != "time"} for line in lines(stream)]
+    first = {"level": "info", "event": "e"}
+    assert said == [
+        *(first | {"request_id": name, "said": "by the line", "noted": name} for name in "ab"),
+        first,
+    ]
 
 
 TEXTS = st.text(max_size=600) | st.text(st.characters(codec="latin-1"), min_size=300, max_size=5000)
@@ -148,9 +170,13 @@ class TestBudget:
         log = structlog.get_logger("x")
         for _ in range(100):
             log.info("proven")
-        with structlog.contextvars.bound_contextvars(**{UNPROVEN: True}):
+
+        def unproven() -> None:
+            journal.begin(**{UNPROVEN: True})
             for _ in range(100):
                 log.info("unproven", **{KIND: "k"})
+
+        Context().run(unproven)
         events = [line["event"] for line in lines(stream)]
         assert (events.count("proven"), events.count("unproven")) == (100, KIND_AT_ONCE)
         assert not any({UNPROVEN, KIND} & set(line) for line in lines(stream))

@@ -21,7 +21,7 @@ def ask(app):
     def asked(path: str, method: str = "GET", *fields: str) -> tuple[http.client.HTTPResponse, bytes]:
         lines = (f"{method} {path} HTTP/1.1", "Host: localhost", *fields, "", "")
         head = read_head(bytearray("\r\n".join(lines).encode()), 0)
-        found = answer(app, head.request, b"", Client(None, "alice", secure=False), lambda: False)
+        found = answer(app, head, b"", Client(None, "alice", secure=False), lambda: False)
         response = http.client.HTTPResponse(_Stream(b"".join(found.parts)), method=method)
         response.begin()
         assert found.keep

@@ -19,12 +19,14 @@ class Asked(Request):
         chosen: media type that the client wants.
         varies: whether it was asked which one that is.
         by: name of the operator who asks for an operation; else empty.
+        let_in: whether an operator is known to ask for a page.
         problem: of a problem document, what the log has of it.
     """
 
     chosen = ""
     varies = False
     by = ""
+    let_in = False
     problem: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, environ: dict[str, Any]) -> None:

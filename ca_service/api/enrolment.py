@@ -8,13 +8,14 @@ from ca_service.api.asked import asked
 from ca_service.api.calls import ACTIVATION, ENROLLMENTS, JSON, NONCES, STATE
 from ca_service.api.limiting import asker
 from ca_service.api.services import Services
+from ca_service.api.whole import Whole
 from ca_service.enrollment.pace import RateLimit
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import MAX_BODY
 
 
 def _json(body: bytes, status: int) -> Response:
-    return Response(body, status, mimetype=JSON)
+    return Whole(body, status, content_type=JSON)
 
 
 def enrolment(services: Services) -> Blueprint:

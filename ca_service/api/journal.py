@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -62,13 +62,14 @@ def begin(**facts: object) -> None:
 
 def note(**facts: object) -> None:
     """Let the lines of the request at work say this, too. Nothing is kept of what happens outside of one."""
-    noted().update(facts)
+    noted = _noted.get()
+    if noted is not None:
+        noted.update(facts)
 
 
-def noted() -> dict[str, Any]:
+def noted() -> Mapping[str, Any]:
     """What the lines of the request at work say besides."""
-    found = _noted.get()
-    return {} if found is None else found
+    return _noted.get() or {}
 
 
 class LineBudget:
@@ -83,7 +84,7 @@ class LineBudget:
         self._guard = threading.Lock()
         self._all = _Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
         self._kinds: OrderedDict[str, _Allowance] = OrderedDict()
-        self._owing = False
+        self._due_at = math.inf
 
     def take(self, kind: str, *, grave: bool = False) -> int | None:
         """Ask for a line of this kind: None if it must not be written, else how many were left out before it.
@@ -98,7 +99,7 @@ class LineBudget:
                 self._kinds.popitem(last=False)
             if not (one.may(now) and (grave or self._all.may(now))):
                 one.leave_out(now)
-                self._owing = True
+                self._due_at = min(self._due_at, one.since + _OVERDUE_S)
                 return None
             one.spend(now)
             if not grave:
@@ -107,16 +108,17 @@ class LineBudget:
 
     def overdue(self) -> list[tuple[str, int]]:
         """Kinds of which lines were left out a while ago and no line has said so yet, with how many; each once."""
-        if not self._owing:
-            return []
         now = self._monotonic()
+        if now < self._due_at:
+            return []
         with self._guard:
             found = [
                 (kind, one.report())
                 for kind, one in self._kinds.items()
                 if one.left_out and now - one.since >= _OVERDUE_S
             ]
-            self._owing = any(one.left_out for one in self._kinds.values())
+            owing = (one.since for one in self._kinds.values() if one.left_out)
+            self._due_at = min(owing, default=math.inf) + _OVERDUE_S
             return found
 
 

@@ -40,6 +40,7 @@ _CLASSES = (*map(str, BOUNDS), LONGER)
 OTHER = "other"
 """The route of everything that leads nowhere, and the method of everything that we do not know."""
 
+_BROKEN = HTTPStatus.INTERNAL_SERVER_ERROR
 _METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 _SPOKEN = frozenset({"enrolment", "operator"})
 """Blueprints of which each request is logged. All else is asked all the time, or by everybody: only what fails is."""
@@ -132,7 +133,7 @@ def _count(tally: Tally, route: str, method: str, status: int, seconds: float) -
 
 
 def _is_spoken_of(request: Asked, route: str, status: int) -> bool:
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status >= _BROKEN:
         return True
     return route == OTHER or request.blueprint in _SPOKEN
 
@@ -149,7 +150,7 @@ def _write(request: Asked, route: str, method: str, status: int, seconds: float)
     }
     if request.by:
         facts["by"] = request.by
-    say = _log.error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
+    say = _log.error if status >= _BROKEN else _log.info
     kind = f"{route} {status} {facts.get('rule') or journal.noted().get('rule') or facts.get('code', '')}"
     say("request", **{KIND: kind}, **facts)
 

@@ -151,6 +151,22 @@ class TestBudget:
         assert budget.overdue() == [("a", 17)]
         assert budget.overdue() == []
 
+    def test_each_kind_is_overdue_in_its_own_time(self):
+        now = 0.0
+        budget = LineBudget(lambda: now)
+        for kind in "ab":
+            for _ in range(KIND_AT_ONCE + 1):
+                budget.take(kind)
+            now += 5.0
+        now = 61.0
+        assert budget.overdue() == [("a", 1)]
+        now = 64.0
+        assert budget.overdue() == []
+        now = 66.0
+        assert budget.overdue() == [("b", 1)]
+        now = 1000.0
+        assert budget.overdue() == []
+
     def test_one_kind_does_not_hide_another(self):
         budget = LineBudget(lambda: 0.0)
         for _ in range(1000):

@@ -15,6 +15,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -154,8 +155,7 @@ def configure(stream: TextIO, budget: LineBudget | None = None) -> LineBudget:
         processors=[
             add_noted,
             Limited(limit),
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            stamped,
             frames_only,
             render,
         ],
@@ -215,6 +215,13 @@ class Limited:
         if before:
             line["suppressed"] = before
         return line
+
+
+def stamped(_logger: object, method: str, line: Line) -> Line:
+    """Add when it is, and how bad: the filtering logger calls its methods by the names of levels."""
+    line["time"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line["level"] = method
+    return line
 
 
 def frames_only(_logger: object, _method: str, line: Line) -> Line:

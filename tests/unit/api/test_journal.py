@@ -45,6 +45,26 @@ def test_a_line_says_when_how_bad_and_what(stream):
     assert line["time"].endswith("Z")
 
 
+def test_each_way_to_say_it_is_one_of_the_levels(stream):
+    configure(stream)
+    log = structlog.get_logger("x")
+    for say in (
+        log.debug,
+        log.info,
+        log.warn,
+        log.warning,
+        log.error,
+        log.exception,
+        log.critical,
+        log.fatal,
+    ):
+        say("e")
+    log.log(logging.WARNING, "e")
+    assert [line["level"] for line in lines(stream)] == [
+        *("debug", "info", "warning", "warning", "error", "error", "critical", "critical", "warning"),
+    ]
+
+
 def test_what_is_noted_stands_in_the_lines_of_that_request_and_of_no_other(stream):
     configure(stream)
     log = structlog.get_logger("x")

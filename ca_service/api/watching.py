@@ -110,12 +110,12 @@ def watch(app: Flask, tally: Tally, budget: LineBudget) -> None:
     @app.after_request
     def end(response: Response) -> Response:
         request = asked()
-        seconds = time.monotonic() - request.begun
+        seconds, status = time.monotonic() - request.begun, response.status_code
         route = route_of(request.url_rule)
         method = request.method if request.method in _METHODS else OTHER
-        _count(tally, route, method, response.status_code, seconds)
-        if _is_spoken_of(request, route, response.status_code):
-            _write(request, route, method, response.status_code, seconds)
+        _count(tally, route, method, status, seconds)
+        if _is_spoken_of(request, route, status):
+            _write(request, route, method, status, seconds)
         for kind, number in budget.overdue():
             journal.note(**{UNPROVEN: False})
             _log.info("lines left out", of=kind, suppressed=number)

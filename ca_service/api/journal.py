@@ -13,13 +13,14 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import structlog
+
+from ca_service.api.noting import noted
 
 MAX_VALUE: Final = 240
 """Longest text in a line, in characters; a longer one is cut."""
@@ -52,25 +53,6 @@ _ROOT: Final = Path(__file__).parents[2]
 _OUR_OWN: Final = ("ca_service", "vtpm")
 
 Line = MutableMapping[str, Any]
-
-_noted: ContextVar[dict[str, Any] | None] = ContextVar("noted", default=None)
-
-
-def begin(**facts: object) -> None:
-    """A request is at work in this context: what its lines say besides what each has to say."""
-    _noted.set(facts)
-
-
-def note(**facts: object) -> None:
-    """Let the lines of the request at work say this, too. Nothing is kept of what happens outside of one."""
-    noted = _noted.get()
-    if noted is not None:
-        noted.update(facts)
-
-
-def noted() -> Mapping[str, Any]:
-    """What the lines of the request at work say besides."""
-    return _noted.get() or {}
 
 
 class LineBudget:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 import structlog
 from flask import Flask, Response
 
-from ca_service.api import journal
+from ca_service.api import noting
 from ca_service.api.asked import Asked, asked
 from ca_service.api.journal import KIND, UNPROVEN, LineBudget
 from ca_service.api.tally import Tally
@@ -63,17 +63,17 @@ class Counted:
         match event:
             case Unproven(rule):
                 self.tally.add(REFUSALS, (rule,))
-                journal.note(rule=rule)
+                noting.note(rule=rule)
             case Decided(stage, admitted, rule, decision_id):
                 self.tally.add(DECISIONS, (stage, "admitted" if admitted else "refused", rule))
                 # Now the request has proven something, and what it made the CA store has limits of its own.
                 known = {"rule": rule} if rule else {}
-                journal.note(**{UNPROVEN: False}, decision_id=decision_id, **known)
+                noting.note(**{UNPROVEN: False}, decision_id=decision_id, **known)
             case Enrolled(enrollment_id):
-                journal.note(enrollment_id=enrollment_id)
+                noting.note(enrollment_id=enrollment_id)
             case Certified(enrollment_id, certificates):
                 self.tally.add_all((CERTIFICATES, each, 1.0) for each in certificates)
-                journal.note(**{UNPROVEN: False}, enrollment_id=enrollment_id)
+                noting.note(**{UNPROVEN: False}, enrollment_id=enrollment_id)
             case Alarmed(kind):
                 self.tally.add(ALARMS, (kind,))
 
@@ -105,7 +105,7 @@ def watch(app: Flask, tally: Tally, budget: LineBudget) -> None:
         request = asked()
         # By who asks and not by what for: over TCP, anybody may ask for an operation.
         marks = {} if request.environ.get(OPERATOR) else {UNPROVEN: True}
-        journal.begin(request_id=request.request_id, **marks)
+        noting.begin(request_id=request.request_id, **marks)
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -117,7 +117,7 @@ def watch(app: Flask, tally: Tally, budget: LineBudget) -> None:
         if _is_spoken_of(request, route, status):
             _write(request, route, method, status, seconds)
         for kind, number in budget.overdue():
-            journal.note(**{UNPROVEN: False})
+            noting.note(**{UNPROVEN: False})
             _log.info("lines left out", of=kind, suppressed=number)
         return response
 
@@ -151,7 +151,7 @@ def _write(request: Asked, route: str, method: str, status: int, seconds: float)
     if request.by:
         facts["by"] = request.by
     say = _log.error if status >= _BROKEN else _log.info
-    kind = f"{route} {status} {facts.get('rule') or journal.noted().get('rule') or facts.get('code', '')}"
+    kind = f"{route} {status} {facts.get('rule') or noting.noted().get('rule') or facts.get('code', '')}"
     say("request", **{KIND: kind}, **facts)
 
 

@@ -9,7 +9,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ca_service.api import journal
+from ca_service.api import journal, noting
 from ca_service.api.journal import (
     KIND,
     KIND_AT_ONCE,
@@ -70,13 +70,13 @@ def test_what_is_noted_stands_in_the_lines_of_that_request_and_of_no_other(strea
     log = structlog.get_logger("x")
 
     def request(name: str) -> None:
-        journal.begin(request_id=name)
-        journal.note(noted=name, said="noted")
+        noting.begin(request_id=name)
+        noting.note(noted=name, said="noted")
         log.info("e", said="by the line")
 
     for name in "ab":
         Context().run(request, name)
-    journal.note(nobody="hears it")
+    noting.note(nobody="hears it")
     log.info("e")
     said = [{key: value for key, value in line.items() if key != "time"} for line in lines(stream)]
     first = {"level": "info", "event": "e"}
@@ -208,7 +208,7 @@ class TestBudget:
             log.info("proven")
 
         def unproven() -> None:
-            journal.begin(**{UNPROVEN: True})
+            noting.begin(**{UNPROVEN: True})
             for _ in range(100):
                 log.info("unproven", **{KIND: "k"})
 

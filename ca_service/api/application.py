@@ -1,6 +1,6 @@
 """The application factory."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextvars import Context
 from http import HTTPStatus
 from typing import Any
@@ -24,35 +24,11 @@ from ca_service.api.publication import publication
 from ca_service.api.services import Services
 from ca_service.api.surfaces import ALL_SURFACES, Surface
 from ca_service.api.watching import watch
+from ca_service.api.whole import Whole
 from vtpm.wire.enrollment import MAX_BODY
 
 _ALWAYS = ("/healthz", "/metrics", DOCUMENT.rule)
 """What is answered even when the database has turned out to be an old one; so is the status page, which says so."""
-
-_COMPLETE = frozenset({HTTPStatus.OK, HTTPStatus.CREATED})
-_NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
-_NOT_KEPT = ("Cache-Control", "no-store")
-
-
-class _Whole(Response):
-    """A response that has its content and length already, and the fields that all of ours have."""
-
-    def get_wsgi_response(
-        self, environ: dict[str, Any]
-    ) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
-        """What is said to the server (PEP 3333)."""
-        chunks: Iterable[bytes]
-        request = asked()
-        if request.varies:
-            self.vary.add("Accept")
-        if self.status_code in _COMPLETE and request.method != "HEAD" and isinstance(self.response, list):
-            chunks, status, fields = self.response, self.status, self.headers.to_wsgi_list()
-        else:
-            chunks, status, fields = super().get_wsgi_response(environ)
-        fields += _NO_SNIFFING, ("X-Request-Id", request.request_id)
-        if all(name != "Cache-Control" for name, _ in fields):
-            fields.append(_NOT_KEPT)
-        return chunks, status, fields
 
 
 class _NoSession(SessionInterface):
@@ -65,12 +41,24 @@ class _NoSession(SessionInterface):
         return self._none
 
 
+class _NothingShared:
+    """Flask's `g`, which here would be that of all requests: nothing can be put into it."""
+
+    __slots__ = ()
+
+
 class _Application(Flask):
     """Flask, with an answer to OPTIONS that has no content and says so, and without what we have no use for."""
 
     request_class = Asked
-    response_class = _Whole
+    response_class = Whole
     session_interface = _NoSession()
+    app_ctx_globals_class = _NothingShared  # type: ignore[assignment] # Flask asks nothing else of it
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, static_folder=None)
+        self._begun = Context()
+        self._begun.run(lambda: self.app_context().push())
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Flask looks at the Host field, too, which clients choose; here the path alone says what is meant."""
@@ -80,8 +68,24 @@ class _Application(Flask):
         return MapAdapter(self.url_map, "localhost", "/", "", "http", request.path, request.method)
 
     def wsgi_app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        """Answer in a context of its own, so that what the log knows of a request it does not know of the next."""
-        return Context().run(super().wsgi_app, environ, start_response)
+        """Answer in a context of its own, so that what the log knows of a request it does not know of the next.
+
+        The application is there already, so Flask need not make a context of it for each request.
+        """
+        return self._begun.copy().run(super().wsgi_app, environ, start_response)
+
+    def full_dispatch_request(self) -> Response:
+        """Flask's steps from a request to its response, without signals: nobody listens to them here."""
+        try:
+            found = self.preprocess_request()
+            if found is None:
+                found = self.dispatch_request()
+        except Exception as error:  # noqa: BLE001 - whatever it is has an answer
+            found = self.handle_user_exception(error)
+        return self.process_response(self.make_response(found))
+
+    def do_teardown_request(self, exc: BaseException | None = None) -> None:
+        """Nothing: no request of ours leaves anything open."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Flask asks this before each call of a view or hook, and looks whether it is a coroutine; none of ours is."""
@@ -103,7 +107,7 @@ def create_app(services: Services, surfaces: Collection[Surface] = ALL_SURFACES)
 
     The caller runs `Enroller.recover` first: a process that serves has closed what a dead one left open.
     """
-    app = _Application("ca_service", static_folder=None)
+    app = _Application("ca_service")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.config["MAX_FORM_MEMORY_SIZE"] = 0
     app.config["PROPAGATE_EXCEPTIONS"] = False

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from flask import Request, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 
 class Asked(Request):
@@ -18,18 +19,31 @@ class Asked(Request):
         chosen: media type that the client wants.
         varies: whether it was asked which one that is.
         by: name of the operator who asks for an operation; else empty.
+        let_in: whether an operator is known to ask for a page.
         problem: of a problem document, what the log has of it.
     """
 
     chosen = ""
     varies = False
     by = ""
+    let_in = False
     problem: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, environ: dict[str, Any]) -> None:
         super().__init__(environ)
         self.begun = time.monotonic()
         self.request_id = os.urandom(8).hex()
+
+    def content(self, most: int) -> bytes:
+        """The content, which our server has read before it asks the application; once only.
+
+        Raises:
+            RequestEntityTooLarge: it has more than `most` bytes.
+        """
+        found: bytes = self.environ["wsgi.input"].read(most + 1)
+        if len(found) > most:
+            raise RequestEntityTooLarge
+        return found
 
 
 def asked() -> Asked:

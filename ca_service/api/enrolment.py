@@ -8,18 +8,14 @@ from ca_service.api.asked import asked
 from ca_service.api.calls import ACTIVATION, ENROLLMENTS, JSON, NONCES, STATE
 from ca_service.api.limiting import asker
 from ca_service.api.services import Services
+from ca_service.api.whole import Whole
 from ca_service.enrollment.pace import RateLimit
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import MAX_BODY
 
 
-def _body() -> bytes:
-    """The request's bytes; their size is bounded before they are read."""
-    return asked().get_data(cache=False)
-
-
 def _json(body: bytes, status: int) -> Response:
-    return Response(body, status, mimetype=JSON)
+    return Whole(body, status, content_type=JSON)
 
 
 def enrolment(services: Services) -> Blueprint:
@@ -31,7 +27,6 @@ def enrolment(services: Services) -> Blueprint:
     @blueprint.before_request
     def bound() -> None:
         request = asked()
-        request.max_content_length = MAX_BODY
         if request.method == "POST":
             limit.spend(asker(request.remote_addr))
 
@@ -41,12 +36,12 @@ def enrolment(services: Services) -> Blueprint:
 
     @ENROLLMENTS.on(blueprint)
     def enrollments() -> Response:
-        reply = enroller.enroll(_body())
+        reply = enroller.enroll(asked().content(MAX_BODY))
         return _json(reply.body, reply.status)
 
     @ACTIVATION.on(blueprint)
     def activation(enrollment_id: str) -> Response:
-        return _json(enroller.activate(enrollment_id, _body()), HTTPStatus.OK)
+        return _json(enroller.activate(enrollment_id, asked().content(MAX_BODY)), HTTPStatus.OK)
 
     @STATE.on(blueprint)
     def state(enrollment_id: str) -> Response:

@@ -14,10 +14,13 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import structlog
+
+from ca_service.api.noting import noted
 
 MAX_VALUE: Final = 240
 """Longest text in a line, in characters; a longer one is cut."""
@@ -37,7 +40,7 @@ KIND_PER_SECOND: Final = 1.0
 """The same for each kind of such lines, so that one kind does not hide the others."""
 
 UNPROVEN: Final = "_unproven"
-"""Context variable that stands while a request has proven nothing; such lines come out of the budget."""
+"""Noted while a request has proven nothing; its lines come out of the budget."""
 
 KIND: Final = "_kind"
 """Under this name a line says of which kind it is, if that is not its event; it is not written."""
@@ -64,6 +67,7 @@ class LineBudget:
         self._guard = threading.Lock()
         self._all = _Allowance(LINES_PER_SECOND, LINES_AT_ONCE)
         self._kinds: OrderedDict[str, _Allowance] = OrderedDict()
+        self._due_at = math.inf
 
     def take(self, kind: str, *, grave: bool = False) -> int | None:
         """Ask for a line of this kind: None if it must not be written, else how many were left out before it.
@@ -78,6 +82,7 @@ class LineBudget:
                 self._kinds.popitem(last=False)
             if not (one.may(now) and (grave or self._all.may(now))):
                 one.leave_out(now)
+                self._due_at = min(self._due_at, one.since + _OVERDUE_S)
                 return None
             one.spend(now)
             if not grave:
@@ -87,12 +92,17 @@ class LineBudget:
     def overdue(self) -> list[tuple[str, int]]:
         """Kinds of which lines were left out a while ago and no line has said so yet, with how many; each once."""
         now = self._monotonic()
+        if now < self._due_at:
+            return []
         with self._guard:
-            return [
+            found = [
                 (kind, one.report())
                 for kind, one in self._kinds.items()
                 if one.left_out and now - one.since >= _OVERDUE_S
             ]
+            owing = (one.since for one in self._kinds.values() if one.left_out)
+            self._due_at = min(owing, default=math.inf) + _OVERDUE_S
+            return found
 
 
 class _Allowance:
@@ -122,19 +132,18 @@ class _Allowance:
 
 def configure(stream: TextIO, budget: LineBudget | None = None) -> LineBudget:
     """Let all logging of this process go to a stream, as this module says. Returns the budget, for `overdue`."""
-    limit = budget or LineBudget()
+    limit, lines = budget or LineBudget(), _Lines(stream)
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            add_noted,
             Limited(limit),
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            stamped,
             frames_only,
             render,
         ],
         # Said in full: what is left out here would stay as somebody else has set it.
         wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
-        logger_factory=lambda *_: _Lines(stream),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -164,6 +173,13 @@ class _Lines:
     debug = info = warning = error = critical = exception = log = msg
 
 
+def add_noted(_logger: object, _method: str, line: Line) -> Line:
+    """Add what was noted of the request at work; what the line itself says goes first."""
+    for name, value in noted().items():
+        line.setdefault(name, value)
+    return line
+
+
 class Limited:
     """Leaves out lines about unproven requests that are too many, and says on the next one how many there were."""
 
@@ -181,6 +197,13 @@ class Limited:
         if before:
             line["suppressed"] = before
         return line
+
+
+def stamped(_logger: object, method: str, line: Line) -> Line:
+    """Add when it is, and how bad: the filtering logger calls its methods by the names of levels."""
+    line["time"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line["level"] = method
+    return line
 
 
 def frames_only(_logger: object, _method: str, line: Line) -> Line:

@@ -40,7 +40,7 @@ def chosen(request: Request, offered: Sequence[str]) -> str:
     Raises:
         NotOffered: it likes none.
     """
-    accept = request.headers.get("Accept")
+    accept = request.environ.get("HTTP_ACCEPT")
     weights = _weights(accept) if accept else {}
     if not weights:
         return offered[0]
@@ -84,7 +84,8 @@ def check_content(request: Request, taken: str, *, needed: bool = True) -> None:
     Raises:
         NotTaken: it has another one, or does not say.
     """
-    if not needed and not request.content_length and not request.content_type:
+    said = request.environ.get("CONTENT_TYPE")
+    if said == taken or (not needed and not request.content_length and not said):
         return
     charset = request.mimetype_params.get("charset", "").lower()
     if request.mimetype != taken or charset not in _TEXT_CHARSETS:

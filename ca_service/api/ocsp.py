@@ -9,9 +9,10 @@ import binascii
 import hashlib
 
 import structlog
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 from werkzeug.exceptions import HTTPException
 
+from ca_service.api.asked import asked
 from ca_service.api.calls import OCSP_GET, OCSP_GET_FROM, OCSP_POST, OCSP_POST_TO, OCSP_RESPONSE
 from ca_service.api.limiting import asker
 from ca_service.api.problems import respond
@@ -36,8 +37,7 @@ def ocsp(services: Services) -> Blueprint:
 
     @blueprint.before_request
     def bound() -> None:
-        request.max_content_length = MAX_REQUEST
-        limit.spend(asker(request.remote_addr))
+        limit.spend(asker(asked().remote_addr))
 
     @blueprint.errorhandler(Exception)
     def failed(error: Exception) -> Response:
@@ -48,7 +48,7 @@ def ocsp(services: Services) -> Blueprint:
     @OCSP_POST.on(blueprint)
     @OCSP_POST_TO.on(blueprint)
     def posted(skid: str | None) -> Response:
-        return _answer(_reply(services, request.get_data(cache=False), skid).der)
+        return _answer(_reply(services, asked().content(MAX_REQUEST), skid).der)
 
     # What is asked is in Base64, whose slashes may come in pairs.
     @OCSP_GET.on(blueprint)
@@ -64,9 +64,9 @@ def ocsp(services: Services) -> Blueprint:
 
 
 def _reply(services: Services, der: bytes, skid: str | None) -> Reply:
-    asked = parse_request(der)
+    question = parse_request(der)
     with services.store.read() as tx:
-        return reply_to(tx, services.authority, asked, services.enroller.desk.now(), skid)
+        return reply_to(tx, services.authority, question, services.enroller.desk.now(), skid)
 
 
 def _failure(error: Exception) -> Failure:

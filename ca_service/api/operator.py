@@ -29,7 +29,6 @@ def operator(services: Services) -> Blueprint:
         if not isinstance(name, str) or not name:
             raise NotFound("there is nothing here")
         request.by = name
-        request.max_content_length = MAX_REQUEST
 
     @blueprint.errorhandler(VtpmCaError)
     def explain(error: VtpmCaError) -> Response:
@@ -42,7 +41,7 @@ def operator(services: Services) -> Blueprint:
     @OPERATION.on(blueprint)
     def operation(name: str) -> Response:
         request = asked()
-        parameters = parse_json(request.get_data(cache=False) or b"{}", most=MAX_REQUEST)
+        parameters = parse_json(request.content(MAX_REQUEST) or b"{}", most=MAX_REQUEST)
         if not isinstance(parameters, dict):
             raise BadRequest("", "must be a JSON object")
         try:

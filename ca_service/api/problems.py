@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from ca_service.api.asked import asked
 from ca_service.api.journal import KIND
 from ca_service.api.negotiation import NotOffered, NotTaken, methods_of
+from ca_service.api.whole import Whole
 from ca_service.judgment import BadRequest, Conflict, NotFound, Refused, TooMany, Unavailable, VtpmCaError
 from ca_service.service import OPERATOR
 from ca_service.store import Taken
@@ -120,7 +121,7 @@ def respond(error: Exception) -> Response:
         _log.error("request failed", exc_info=error, **{KIND: kind})
     if has_request_context():
         asked().problem = _for_the_log(problem, error)
-    response = Response(canonical(problem.to_json()), problem.status, mimetype=PROBLEM_MEDIA_TYPE)
+    response = Whole(canonical(problem.to_json()), problem.status, content_type=PROBLEM_MEDIA_TYPE)
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = methods_of(error.valid_methods)
     if isinstance(error, NotTaken):

@@ -12,7 +12,7 @@ import os
 import struct
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,9 @@ SERIES: Final = 4096
 
 _ENTRY: Final = 160
 _HEAD: Final = struct.Struct("dH")
-_VALUE: Final = struct.Struct("d")
+_VALUE: Final = 8
+"""Bytes of a number; each entry begins with one, at a multiple of this."""
+
 _LENGTH: Final = struct.Struct("H")
 _LONGEST: Final = _ENTRY - _HEAD.size
 _SLAB: Final = SERIES * _ENTRY
@@ -52,31 +54,36 @@ class Tally:
         weakref.finalize(self, os.close, self._file)
         os.ftruncate(self._file, self._slabs * _SLAB)
         self._memory = mmap.mmap(self._file, self._slabs * _SLAB)
+        self._values = memoryview(self._memory).cast("d")
         self._guard = threading.Lock()
         self._pid = 0
         self._start: int | None = None
         self._places: dict[tuple[str, tuple[str, ...]], int] = {}
         self._used = 0
 
-    def add(self, name: str, labels: Sequence[str] = (), amount: float = 1.0) -> None:
+    def add(self, name: str, labels: tuple[str, ...] = (), amount: float = 1.0) -> None:
         """Add to a count, which begins at 0. Never raises for want of room."""
-        key = (name, tuple(labels))
+        self.add_all([(name, labels, amount)])
+
+    def add_all(self, counted: Iterable[tuple[str, tuple[str, ...], float]]) -> None:
+        """Add to several counts, each given by name, labels and amount."""
         with self._guard:
             if self._pid != os.getpid():
                 self._claim()
             if self._start is None:
                 return
-            place = self._places.get(key)
-            if place is None:
-                place = self._new(key, self._start)
-            _VALUE.pack_into(self._memory, place, _VALUE.unpack_from(self._memory, place)[0] + amount)
+            for name, labels, amount in counted:
+                place = self._places.get((name, labels))
+                if place is None:
+                    place = self._new((name, labels), self._start)
+                self._values[place // _VALUE] += amount
 
     def read(self) -> list[Count]:
         """All counts, those of all processes together, by name and labels."""
         found: dict[tuple[str, tuple[str, ...]], float] = {}
         for slab in range(self._slabs):
             for key, place in self._entries(slab * _SLAB):
-                found[key] = found.get(key, 0.0) + _VALUE.unpack_from(self._memory, place)[0]
+                found[key] = found.get(key, 0.0) + self._values[place // _VALUE]
         return [Count(name, labels, value) for (name, labels), value in sorted(found.items())]
 
     def _claim(self) -> None:
@@ -100,11 +107,11 @@ class Tally:
         if self._used == SERIES or len(text) > _LONGEST:
             return self._places[LOST, ()]
         place = start + self._used * _ENTRY
-        _VALUE.pack_into(self._memory, place, 0.0)
+        self._values[place // _VALUE] = 0.0
         begin = place + _HEAD.size
         self._memory[begin : begin + len(text)] = text
         # Last: an entry without a length is none, should the process end before this.
-        _LENGTH.pack_into(self._memory, place + _VALUE.size, len(text))
+        _LENGTH.pack_into(self._memory, place + _VALUE, len(text))
         self._places[key] = place
         self._used += 1
         return place
@@ -112,7 +119,7 @@ class Tally:
     def _entries(self, start: int) -> list[tuple[tuple[str, tuple[str, ...]], int]]:
         found = []
         for place in range(start, start + _SLAB, _ENTRY):
-            (length,) = _LENGTH.unpack_from(self._memory, place + _VALUE.size)
+            (length,) = _LENGTH.unpack_from(self._memory, place + _VALUE)
             if not length:
                 break
             begin = place + _HEAD.size

@@ -5,6 +5,7 @@ about requests that prove nothing come out of a budget (see `journal`), so a flo
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ from http import HTTPStatus
 import structlog
 from flask import Flask, Response
 
+from ca_service.api import noting
 from ca_service.api.asked import Asked, asked
 from ca_service.api.journal import KIND, UNPROVEN, LineBudget
 from ca_service.api.tally import Tally
@@ -33,9 +35,12 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 LONGER = "+Inf"
 
+_CLASSES = (*map(str, BOUNDS), LONGER)
+
 OTHER = "other"
 """The route of everything that leads nowhere, and the method of everything that we do not know."""
 
+_BROKEN = HTTPStatus.INTERNAL_SERVER_ERROR
 _METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 _SPOKEN = frozenset({"enrolment", "operator"})
 """Blueprints of which each request is logged. All else is asked all the time, or by everybody: only what fails is."""
@@ -58,18 +63,17 @@ class Counted:
         match event:
             case Unproven(rule):
                 self.tally.add(REFUSALS, (rule,))
-                structlog.contextvars.bind_contextvars(rule=rule)
+                noting.note(rule=rule)
             case Decided(stage, admitted, rule, decision_id):
                 self.tally.add(DECISIONS, (stage, "admitted" if admitted else "refused", rule))
                 # Now the request has proven something, and what it made the CA store has limits of its own.
                 known = {"rule": rule} if rule else {}
-                structlog.contextvars.bind_contextvars(**{UNPROVEN: False}, decision_id=decision_id, **known)
+                noting.note(**{UNPROVEN: False}, decision_id=decision_id, **known)
             case Enrolled(enrollment_id):
-                structlog.contextvars.bind_contextvars(enrollment_id=enrollment_id)
+                noting.note(enrollment_id=enrollment_id)
             case Certified(enrollment_id, certificates):
-                for profile, role in certificates:
-                    self.tally.add(CERTIFICATES, (profile, role))
-                structlog.contextvars.bind_contextvars(**{UNPROVEN: False}, enrollment_id=enrollment_id)
+                self.tally.add_all((CERTIFICATES, each, 1.0) for each in certificates)
+                noting.note(**{UNPROVEN: False}, enrollment_id=enrollment_id)
             case Alarmed(kind):
                 self.tally.add(ALARMS, (kind,))
 
@@ -101,32 +105,35 @@ def watch(app: Flask, tally: Tally, budget: LineBudget) -> None:
         request = asked()
         # By who asks and not by what for: over TCP, anybody may ask for an operation.
         marks = {} if request.environ.get(OPERATOR) else {UNPROVEN: True}
-        structlog.contextvars.bind_contextvars(request_id=request.request_id, **marks)
+        noting.begin(request_id=request.request_id, **marks)
 
     @app.after_request
     def end(response: Response) -> Response:
         request = asked()
-        seconds = time.monotonic() - request.begun
+        seconds, status = time.monotonic() - request.begun, response.status_code
         route = route_of(request.url_rule)
         method = request.method if request.method in _METHODS else OTHER
-        _count(tally, route, method, response.status_code, seconds)
-        if _is_spoken_of(request, route, response.status_code):
-            _write(request, route, method, response.status_code, seconds)
+        _count(tally, route, method, status, seconds)
+        if _is_spoken_of(request, route, status):
+            _write(request, route, method, status, seconds)
         for kind, number in budget.overdue():
-            structlog.contextvars.unbind_contextvars(UNPROVEN)
+            noting.note(**{UNPROVEN: False})
             _log.info("lines left out", of=kind, suppressed=number)
         return response
 
 
 def _count(tally: Tally, route: str, method: str, status: int, seconds: float) -> None:
-    tally.add(REQUESTS, (route, method, str(status)))
-    bound = next((str(bound) for bound in BOUNDS if seconds <= bound), LONGER)
-    tally.add(SECONDS, (route, bound))
-    tally.add(SECONDS_SUM, (route,), seconds)
+    tally.add_all(
+        [
+            (REQUESTS, (route, method, str(status)), 1.0),
+            (SECONDS, (route, _CLASSES[bisect_left(BOUNDS, seconds)]), 1.0),
+            (SECONDS_SUM, (route,), seconds),
+        ]
+    )
 
 
 def _is_spoken_of(request: Asked, route: str, status: int) -> bool:
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status >= _BROKEN:
         return True
     return route == OTHER or request.blueprint in _SPOKEN
 
@@ -143,9 +150,8 @@ def _write(request: Asked, route: str, method: str, status: int, seconds: float)
     }
     if request.by:
         facts["by"] = request.by
-    bound = structlog.contextvars.get_contextvars()
-    say = _log.error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
-    kind = f"{route} {status} {facts.get('rule') or bound.get('rule') or facts.get('code', '')}"
+    say = _log.error if status >= _BROKEN else _log.info
+    kind = f"{route} {status} {facts.get('rule') or noting.noted().get('rule') or facts.get('code', '')}"
     say("request", **{KIND: kind}, **facts)
 
 

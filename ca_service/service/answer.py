@@ -14,12 +14,11 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 import structlog
 
 from ca_service.service.listeners import OPERATOR, Wsgi
-from ca_service.service.request import BROKEN
+from ca_service.service.request import BROKEN, Head
 
 _NAME: Final = "vtpm-ca"
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -64,59 +63,38 @@ class Answer:
     keep: bool
 
 
-def answer(
-    application: Wsgi, request: Any, content: bytes, client: Client, last: Callable[[], bool]
-) -> Answer:
+def answer(application: Wsgi, head: Head, content: bytes, client: Client, last: Callable[[], bool]) -> Answer:
     """Let the application answer a request.
 
     Args:
         application: of WSGI.
-        request: of gunicorn.
+        head: of the request.
         content: the request's.
         client: who asks.
         last: whether the connection is to close after this response; asked as late as possible.
     """
     try:
-        status, fields, body = _run(application, _environ(request, content, client))
-        keep = not (last() or request.should_close())
-        return Answer(_whole(request, status, fields, body, keep=keep), keep)
+        status, fields, body = _run(application, _environ(head, content, client))
+        keep = not (last() or head.request.should_close())
+        return Answer(_whole(head.request, status, fields, body, keep=keep), keep)
     except Exception as error:  # noqa: BLE001 - a thread that dies would be missed
         # The application answers its own errors, so this is a fault of this program.
         _log.exception("request failed", error=type(error).__name__)
         return Answer((BROKEN.response(),), keep=False)
 
 
-def _environ(request: Any, content: bytes, client: Client) -> dict[str, Any]:
+def _environ(head: Head, content: bytes, client: Client) -> dict[str, Any]:
     """What PEP 3333 has an application know of a request."""
-    major, minor = request.version
-    # An operator's path names no host; an application that asks gets names that nobody chose.
     environ: dict[str, Any] = {
-        "REQUEST_METHOD": request.method,
-        "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(request.path).decode("latin-1"),
-        "QUERY_STRING": request.query,
-        "SERVER_NAME": "localhost",
-        "SERVER_PORT": "0",
-        "SERVER_PROTOCOL": f"HTTP/{major}.{minor}",
+        **head.environ,
         "REMOTE_ADDR": "",
-        "wsgi.version": (1, 0),
         "wsgi.url_scheme": "https" if client.secure else "http",
         "wsgi.input": io.BytesIO(content),
-        "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
         OPERATOR: client.operator,
     }
     if client.address is not None:
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client.address[0], str(client.address[1])
-    # The parser leaves no name with an underscore, so no two names become one.
-    for name, value in request.headers:
-        key = name.replace("-", "_")
-        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            key = "HTTP_" + key
-        environ[key] = f"{environ[key]},{value}" if key in environ else value
     return environ
 
 

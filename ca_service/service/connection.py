@@ -7,7 +7,7 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Iterable
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,8 @@ _RESET = struct.pack("ii", 1, 0)
 _IPV6_HOST = 64
 
 
-class Phase(Enum):
-    """What a connection is waiting for."""
+class Phase(IntEnum):
+    """What a connection is waiting for. Numbers, which are looked up in a table without a call of Python."""
 
     SHAKING = auto()
     """The client's part of the TLS handshake."""
@@ -109,7 +109,7 @@ class Connection:
     @property
     def waiting_out(self) -> int:
         """Bytes of the response that the client has not taken yet."""
-        return sum(len(part) for part in self.outbox)
+        return sum(map(len, self.outbox))
 
     @property
     def ahead(self) -> bool:
@@ -148,7 +148,7 @@ class Connection:
         if self.secure:
             # A record of TLS each; so head and a small body share one.
             parts = (b"".join(parts),)
-        self.outbox.extend(memoryview(part) for part in parts if part)
+        self.outbox.extend(map(memoryview, filter(None, parts)))
 
     def send(self) -> Wait | None:
         """Send what the client takes now: what to wait for, or None when all is sent; raises `Gone`."""

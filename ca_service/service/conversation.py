@@ -14,7 +14,7 @@ import structlog
 
 from ca_service.service.answer import answer
 from ca_service.service.connection import Connection, Gone, Phase, Wait
-from ca_service.service.request import FULL, NOT_AN_OPERATOR, Refusal, read_head
+from ca_service.service.request import FULL, NOT_AN_OPERATOR, Head, Refusal, read_head
 
 _READ: Final = selectors.EVENT_READ
 _EVENTS: Final = {Wait.READ: selectors.EVENT_READ, Wait.WRITE: selectors.EVENT_WRITE}
@@ -151,13 +151,11 @@ class Conversations:
             return
         self._watch(connection, _EVENTS[wait])
 
-    def _work(self, connection: Connection, request: Any, content: bytes) -> None:
+    def _work(self, connection: Connection, head: Head, content: bytes) -> None:
         """In a thread: the application, and as much of the response as the client takes at once."""
         listener = connection.gate.listener
         connection.served += 1
-        found = answer(
-            listener.application, request, content, connection.who, partial(self._last, connection)
-        )
+        found = answer(listener.application, head, content, connection.who, partial(self._last, connection))
         connection.keep = found.keep
         connection.put(found.parts)
         wait = connection.send()
@@ -215,7 +213,7 @@ class Conversations:
         content = bytes(connection.inbox[: head.length])
         del connection.inbox[: head.length]
         connection.head = None
-        self._hand_over(connection, self._work, head.request, content)
+        self._hand_over(connection, self._work, head, content)
         return True
 
     def _fits(self, connection: Connection) -> bool:

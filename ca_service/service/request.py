@@ -4,9 +4,12 @@ gunicorn's parser reads the lines; what is decided here is when it may, and what
 request says its length beforehand (RFC 9112, section 6.3: 411 otherwise), so nothing is read whose end is not known.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 from gunicorn.config import Config
 from gunicorn.http.errors import (
@@ -28,6 +31,11 @@ MOST_FIELDS: Final = 64
 MOST_FIELD: Final = 8190
 MOST_HEAD: Final = 16 << 10
 """Bytes of request line and header fields together."""
+
+_REMEMBERED: Final = 128
+_SHORT: Final = 1 << 10
+"""Clients of one program send the same head again and again. What the bytes of so many mean is remembered, if they are
+not more than this each; so whoever sends others only makes the next one be read again."""
 
 _END = b"\r\n\r\n"
 _LENGTH_REQUIRED: Final = 411
@@ -120,14 +128,16 @@ class Head:
     """A request whose content may not have come yet.
 
     Attributes:
-        request: of gunicorn, still without content.
+        request: of gunicorn, still without content. Nobody changes it: one object may stand for many requests.
         length: bytes of content.
         expects: whether the client waits for 100 (Continue) before it sends them.
+        environ: what PEP 3333 has an application know of it.
     """
 
     request: Any
     length: int
     expects: bool
+    environ: Mapping[str, object] = field(repr=False)
 
 
 def read_head(inbox: bytearray, most_body: int) -> Head | Refusal | None:
@@ -142,13 +152,22 @@ def read_head(inbox: bytearray, most_body: int) -> Head | Refusal | None:
         return _unfinished(inbox)
     if end > MOST_HEAD:
         return LONG_HEAD
-    source = IterUnreader([bytes(inbox[: end + len(_END)])])
+    head = bytes(inbox[: end + len(_END)])
     del inbox[: end + len(_END)]
+    return (_read_before if len(head) <= _SHORT else _read)(head, most_body)
+
+
+def _read(head: bytes, most_body: int) -> Head | Refusal:
+    """What a head means follows from its bytes and the bound alone."""
+    source = IterUnreader([head])
     try:
         request = Request(_RULES, source, _NO_PEER)
     except (ParseException, OSError, StopIteration) as error:
         return next((refusal for kind, refusal in _OF_ERRORS if isinstance(error, kind)), MALFORMED)
     return MALFORMED if source.take_buffered() else _judged(request, most_body)
+
+
+_read_before = lru_cache(maxsize=_REMEMBERED)(_read)
 
 
 def _unfinished(inbox: bytearray) -> Refusal | None:
@@ -178,7 +197,33 @@ def _judged(request: Any, most_body: int) -> Head | Refusal:
     expects = bool(request._expected_100_continue)  # noqa: SLF001 - gunicorn has no public name for it
     # Who waits is answered here, not by gunicorn, which would write to the socket.
     request._expected_100_continue = False  # noqa: SLF001
-    return Head(request, length, expects and length > 0)
+    return Head(request, length, expects and length > 0, _environ(request))
+
+
+def _environ(request: Any) -> dict[str, object]:
+    major, minor = request.version
+    # An operator's path names no host; an application that asks gets names that nobody chose.
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(request.path).decode("latin-1"),
+        "QUERY_STRING": request.query,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "0",
+        "SERVER_PROTOCOL": f"HTTP/{major}.{minor}",
+        "wsgi.version": (1, 0),
+        "wsgi.input_terminated": True,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    # The parser leaves no name with an underscore, so no two names become one.
+    for name, value in request.headers:
+        key = name.replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = "HTTP_" + key
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    return environ
 
 
 def _tokens(request: Any, field: str) -> set[str]:

@@ -122,7 +122,7 @@ class ServiceWorker(Conversations, ThreadWorker):  # type: ignore[misc] # gunico
             self._look_at_the_time(now)
 
     def _write_up(self) -> None:
-        self.board.write(self.place, (len(gate.connections) for gate in self._gates))
+        self.board.write(self.place, [len(gate.connections) for gate in self._gates])
 
     def _look_at_the_time(self, now: float) -> None:
         for gate in self._gates:

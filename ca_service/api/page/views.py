@@ -6,8 +6,9 @@ from datetime import datetime
 from importlib.resources import files
 from typing import Any, Final
 
-from flask import Blueprint, Response, g, redirect, request, url_for
+from flask import Blueprint, Response, redirect, request, url_for
 
+from ca_service.api.asked import asked
 from ca_service.api.page.rendering import environment, headline
 from ca_service.api.problems import problem_of, respond
 from ca_service.api.services import Services
@@ -48,7 +49,7 @@ def page(services: Services) -> Blueprint:
     def only_operators() -> None:
         if not request.environ.get(OPERATOR):
             raise NotFound("there is nothing here")
-        g.let_in = True
+        asked().let_in = True
 
     @blueprint.after_request
     def headers(response: Response) -> Response:
@@ -57,7 +58,7 @@ def page(services: Services) -> Blueprint:
 
     @blueprint.errorhandler(VtpmCaError)
     def explain(error: VtpmCaError) -> Response:
-        if "let_in" not in g:
+        if not asked().let_in:
             # Whoever was turned away at the door does not even see whose it is.
             return respond(error)
         problem = problem_of(error)

@@ -70,5 +70,4 @@ def stream():
     handlers = list(logging.getLogger().handlers)
     yield made
     structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
     logging.getLogger().handlers = handlers

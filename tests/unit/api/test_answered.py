@@ -4,6 +4,7 @@ import http.client
 import io
 
 import pytest
+from flask import g, signals
 
 from ca_service.service.answer import Client, answer
 from ca_service.service.request import read_head
@@ -21,7 +22,7 @@ def ask(app):
     def asked(path: str, method: str = "GET", *fields: str) -> tuple[http.client.HTTPResponse, bytes]:
         lines = (f"{method} {path} HTTP/1.1", "Host: localhost", *fields, "", "")
         head = read_head(bytearray("\r\n".join(lines).encode()), 0)
-        found = answer(app, head.request, b"", Client(None, "alice", secure=False), lambda: False)
+        found = answer(app, head, b"", Client(None, "alice", secure=False), lambda: False)
         response = http.client.HTTPResponse(_Stream(b"".join(found.parts)), method=method)
         response.begin()
         assert found.keep
@@ -78,3 +79,18 @@ def test_other_outcomes(ask, path, method, status):
     assert response.headers["Cache-Control"] == "no-store"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert len(response.headers["X-Request-Id"]) == 16
+
+
+def test_what_flask_would_keep_for_one_request_is_not_kept_for_all(app):
+    """Its context of the application is one for all requests here."""
+    with app.test_request_context("/"), pytest.raises(AttributeError):
+        g.let_in = True
+
+
+def test_nobody_waits_for_the_end_of_a_request(app):
+    """Nobody would be told."""
+    assert (dict(app.teardown_request_funcs), app.teardown_appcontext_funcs) == ({}, [])
+    assert not any(
+        each.receivers
+        for each in (signals.request_started, signals.request_finished, signals.request_tearing_down)
+    )

@@ -3,12 +3,13 @@
 import io
 import json
 import logging
+from contextvars import Context
 
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ca_service.api import journal
+from ca_service.api import journal, noting
 from ca_service.api.journal import (
     KIND,
     KIND_AT_ONCE,
@@ -42,6 +43,47 @@ def test_a_line_says_when_how_bad_and_what(stream):
         "warning", "something", 1, None, True,
     )  # fmt: skip
     assert line["time"].endswith("Z")
+
+
+def test_each_way_to_say_it_is_one_of_the_levels(stream):
+    configure(stream)
+    log = structlog.get_logger("x")
+    for say in (
+        log.debug,
+        log.info,
+        log.warn,
+        log.warning,
+        log.error,
+        log.exception,
+        log.critical,
+        log.fatal,
+    ):
+        say("e")
+    log.log(logging.WARNING, "e")
+    assert [line["level"] for line in lines(stream)] == [
+        *("debug", "info", "warning", "warning", "error", "error", "critical", "critical", "warning"),
+    ]
+
+
+def test_what_is_noted_stands_in_the_lines_of_that_request_and_of_no_other(stream):
+    configure(stream)
+    log = structlog.get_logger("x")
+
+    def request(name: str) -> None:
+        noting.begin(request_id=name)
+        noting.note(noted=name, said="noted")
+        log.info("e", said="by the line")
+
+    for name in "ab":
+        Context().run(request, name)
+    noting.note(nobody="hears it")
+    log.info("e")
+    said = [{key: value for key, value in line.items() if key != "time"} for line in lines(stream)]
+    first = {"level": "info", "event": "e"}
+    assert said == [
+        *(first | {"request_id": name, "said": "by the line", "noted": name} for name in "ab"),
+        first,
+    ]
 
 
 TEXTS = st.text(max_size=600) | st.text(st.characters(codec="latin-1"), min_size=300, max_size=5000)
@@ -129,6 +171,22 @@ class TestBudget:
         assert budget.overdue() == [("a", 17)]
         assert budget.overdue() == []
 
+    def test_each_kind_is_overdue_in_its_own_time(self):
+        now = 0.0
+        budget = LineBudget(lambda: now)
+        for kind in "ab":
+            for _ in range(KIND_AT_ONCE + 1):
+                budget.take(kind)
+            now += 5.0
+        now = 61.0
+        assert budget.overdue() == [("a", 1)]
+        now = 64.0
+        assert budget.overdue() == []
+        now = 66.0
+        assert budget.overdue() == [("b", 1)]
+        now = 1000.0
+        assert budget.overdue() == []
+
     def test_one_kind_does_not_hide_another(self):
         budget = LineBudget(lambda: 0.0)
         for _ in range(1000):
@@ -148,9 +206,13 @@ class TestBudget:
         log = structlog.get_logger("x")
         for _ in range(100):
             log.info("proven")
-        with structlog.contextvars.bound_contextvars(**{UNPROVEN: True}):
+
+        def unproven() -> None:
+            noting.begin(**{UNPROVEN: True})
             for _ in range(100):
                 log.info("unproven", **{KIND: "k"})
+
+        Context().run(unproven)
         events = [line["event"] for line in lines(stream)]
         assert (events.count("proven"), events.count("unproven")) == (100, KIND_AT_ONCE)
         assert not any({UNPROVEN, KIND} & set(line) for line in lines(stream))

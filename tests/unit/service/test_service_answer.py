@@ -19,7 +19,7 @@ def say(status: str, fields: list, *chunks: bytes, line: str = "GET / HTTP/1.1",
         start_response(status, fields)
         return chunks
 
-    return answer(application, head(line=line).request, b"", ANYBODY, lambda: last)
+    return answer(application, head(line=line), b"", ANYBODY, lambda: last)
 
 
 def heard(*fields: str, client: Client = ANYBODY, content: bytes = b"") -> dict:
@@ -31,7 +31,7 @@ def heard(*fields: str, client: Client = ANYBODY, content: bytes = b"") -> dict:
         start_response("204 No Content", [])
         return []
 
-    answer(application, head(*fields).request, content, client, lambda: False)
+    answer(application, head(*fields), content, client, lambda: False)
     return found
 
 
@@ -136,7 +136,7 @@ def test_an_application_that_says_nothing_has_failed_and_the_last_word_counts():
         start_response("500 Internal Server Error", [])(b"first ")
         return [b"then"]
 
-    asked = [answer(one, head().request, b"", ANYBODY, lambda: False) for one in (silent, wavering)]
+    asked = [answer(one, head(), b"", ANYBODY, lambda: False) for one in (silent, wavering)]
     assert asked[0].parts == (BROKEN.response(),)
     assert asked[1].parts[0].startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert asked[1].parts[1] == b"first then"

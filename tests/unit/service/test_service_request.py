@@ -7,7 +7,16 @@ from gunicorn.http.message import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ca_service.service.request import _RULES, MOST_HEAD, Head, Refusal, read_head
+from ca_service.service.request import (
+    _REMEMBERED,
+    _RULES,
+    _SHORT,
+    MOST_HEAD,
+    Head,
+    Refusal,
+    _read_before,
+    read_head,
+)
 
 MOST_BODY = 1000
 
@@ -113,7 +122,33 @@ def test_a_parser_that_reads_less_than_the_head_is_not_trusted(monkeypatch):
             return b""
 
     monkeypatch.setattr("ca_service.service.request.Request", Short)
-    assert read(request())[0].status == 400
+    assert read(request("X: never read before"))[0].status == 400
+
+
+def test_what_is_remembered_is_bounded_in_number_and_in_bytes():
+    def remembered() -> int:
+        return _read_before.cache_info().currsize
+
+    _read_before.cache_clear()
+    filler = _SHORT - len(request("X: "))
+    read(request("X: " + "y" * (filler + 1)))
+    assert remembered() == 0
+    read(request("X: " + "y" * filler))
+    assert remembered() == 1
+    for number in range(2 * _REMEMBERED):
+        read(request(f"X: {number}"))
+    assert remembered() == _REMEMBERED
+
+
+def test_the_same_head_is_read_once_for_each_bound_and_means_the_same():
+    data = request("Content-Length: 3", "X: z", line="POST /a?b HTTP/1.1")
+    first, again = (read_head(bytearray(data), 3) for _ in range(2))
+    assert first is again
+    assert read_head(bytearray(data), 2).status == 413
+    assert (
+        read_head(bytearray(request("Content-Length: 4", "X: z", line="POST /a?b HTTP/1.1")), 3).status == 413
+    )
+    assert first.environ["HTTP_X"] == "z"
 
 
 def test_a_refusal_is_a_problem_document():

@@ -8,15 +8,15 @@ Source: RFC 5280, section 4.1.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat import asn1
 
 from ca_service.profiles.model import Validity
+from ca_service.profiles.parts import Parts
 from ca_service.profiles.structures import ECDSA_WITH_SHA384
 
 REMEMBERED: Final = 256
@@ -29,8 +29,7 @@ _LONG_FORM = 0x80
 _FIRST_GENERALIZED = 2050
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """What a certificate has besides its extensions: DER of subject, SubjectPublicKeyInfo and issuer, and the rest."""
 
     subject: bytes
@@ -40,15 +39,14 @@ class Frame:
     issuer: bytes
 
 
-def tbs_certificate(frame: Frame, extensions: Sequence[bytes]) -> bytes:
-    """DER of a TBSCertificate of version 3, to be signed by ECDSA with SHA-384.
+def parts_of(frame: Frame, extensions: Sequence[bytes]) -> Parts:
+    """The parts of a TBSCertificate of version 3, to be signed by ECDSA with SHA-384.
 
     Args:
         frame: what stands before the extensions.
         extensions: DER of each, in their order; see `encoded`.
     """
-    return der_value(
-        _SEQUENCE,
+    return Parts(
         _V3,
         _integer(frame.serial),
         ECDSA_WITH_SHA384,
@@ -57,7 +55,13 @@ def tbs_certificate(frame: Frame, extensions: Sequence[bytes]) -> bytes:
         frame.subject,
         frame.spki,
         der_value(_EXTENSIONS, der_value(_SEQUENCE, *extensions)),
+        tuple(extensions),
     )
+
+
+def tbs_certificate(parts: Parts) -> bytes:
+    """DER of the TBSCertificate that is made of these parts."""
+    return der_value(_SEQUENCE, *parts[:-1])
 
 
 def encoded(value: x509.ExtensionType, critical: bool) -> bytes:

@@ -55,7 +55,8 @@ def lint(draft: Draft, issuer: IssuerInfo | None) -> LintPassed:
     Raises:
         LintFailed: a rule says no.
     """
-    view = read_by_parts(draft.tbs) or _read_whole(draft)
+    known = None if draft.parts is None else read_by_parts(draft.tbs, draft.parts)
+    view = known or _read_whole(draft)
     trace = judge(LintSubject.of(draft, view, issuer))
     if trace is not None:
         raise LintFailed(draft.profile, trace)

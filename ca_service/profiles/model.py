@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca_service.judgment import BadRequest, Unavailable
+from ca_service.profiles.parts import Parts
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role
 
@@ -299,6 +300,7 @@ class Draft:
             known yet.
         serial: the serial number in `tbs`.
         content: what the certificate shall say, for the lint to compare with.
+        parts: the parts that `tbs` was made of, if they are known; the lint believes nothing of it.
     """
 
     profile: Profile
@@ -306,3 +308,4 @@ class Draft:
     slot: int | None
     serial: int
     content: Content = field(repr=False)
+    parts: Parts | None = field(default=None, repr=False, compare=False)

@@ -124,10 +124,10 @@ def read(der: bytes) -> CertificateView:
 
 @_as_documented
 def read_serial(tbs: bytes, parts: Parts) -> int:
-    """The serial number; raises ValueError if a TBSCertificate or its extensions are not just what was cut out of them.
+    """The serial number; raises ValueError if a TBSCertificate or its extensions are not just what they are said to be.
 
     Wherever each of two values alone is one value to this parser, it finds the same two one after the other: where a
-    value ends, its head says. So it agrees on the cut if it reads every part alone.
+    value ends, its head says. So it agrees on the parts if it reads every one alone.
     """
     extensions = inside(parts.extension_list, _EXPLICIT_3, _SEQUENCE)
     if inside(tbs, _SEQUENCE) != b"".join(parts[:-1]) or extensions != b"".join(parts.extensions):

@@ -116,7 +116,10 @@ def read(der: bytes) -> CertificateView:
 
 
 def read_serial(tbs: bytes, parts: Parts) -> int:
-    """The serial number; raises ValueError if a TBSCertificate has not just as many parts as were cut out of it."""
+    """The serial number; raises ValueError if a TBSCertificate has not just as many parts as it is said to have.
+
+    All lengths on the way to them are definite and in their shortest form, or `cryptography` does not read it.
+    """
     frame = asn1.decode_der(_Frame, tbs)
     if len(frame.extensions) != len(parts.extensions):
         raise ValueError("has other extensions")

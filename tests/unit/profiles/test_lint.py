@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+from tbs_parts import by_parts
 
 from ca_service.judgment import Conflict, Verdict, judge_all
 from ca_service.profiles import (
@@ -33,7 +34,6 @@ from ca_service.profiles import (
 )
 from ca_service.profiles.extensions import provenance_extension
 from ca_service.profiles.lint import READABLE, READERS_AGREE
-from ca_service.profiles.reading import read_by_parts
 from ca_service.profiles.rule import LintSubject
 from ca_service.profiles.rules import RULES, judge, rules_for
 from ca_service.profiles.structures import assemble
@@ -119,7 +119,7 @@ def test_a_draft_passes_exactly_if_all_rules_that_there_are_look_and_find_nothin
     for draft, issuer in drafts.values():
         others = [draft.content] if issuer is None else [d.content for d, _ in drafts.values()]
         for content in others:
-            subject = LintSubject.of(replace(draft, content=content), read_by_parts(draft.tbs), issuer)
+            subject = LintSubject.of(replace(draft, content=content), by_parts(draft.tbs), issuer)
             trace = judge_all(rules_for(draft.profile), subject)
             assert judge(subject) == (None if trace.admitted else trace)
 
@@ -129,7 +129,7 @@ def test_a_profile_without_rules_lets_nothing_pass(drafts, monkeypatch):
     monkeypatch.setattr(rules, "RULES", ())
     for remembered in (rules.rules_for, rules._other_rules, rules._are_steadily_content):
         monkeypatch.setattr(rules, remembered.__name__, remembered.__wrapped__)
-    trace = judge(LintSubject.of(draft, read_by_parts(draft.tbs), issuer))
+    trace = judge(LintSubject.of(draft, by_parts(draft.tbs), issuer))
     assert trace is not None
     assert not trace.admitted
 

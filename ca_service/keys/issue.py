@@ -8,7 +8,7 @@ from cryptography.x509.oid import SignatureAlgorithmOID
 
 from ca_service.judgment import VtpmCaError
 from ca_service.keys.signer import Signer, sign_and_check
-from ca_service.profiles.structures import assemble, issuer_name
+from ca_service.profiles.structures import assemble
 from ca_service.profiles.token import LintPassed
 
 
@@ -23,16 +23,15 @@ def sign_certificate(
     """Sign to-be-signed bytes that have passed the lint.
 
     Args:
-        tbs: DER of the TBSCertificate; if the draft had a slot, with the slot filled.
+        tbs: the draft's DER of the TBSCertificate.
         token: what the lint gave for the draft; used up, also by a failure.
         signer: the issuer's key.
         issuer: the issuer's certificate; None for a self-signed root.
-        ek_certificate: DER of the signed EK certificate, if the draft had a slot; its digest must be what
-            fills it.
+        ek_certificate: DER of the signed EK certificate, if the draft has a slot for its digest.
 
     Returns:
-        The DER of the certificate. Its signature was verified over `tbs`, and certificate and issuer were read once
-        more: these bytes, this signature, this issuer's name and key.
+        The DER of the certificate: of the draft, with its slot filled. Its signature was verified, and certificate and
+        issuer were read once more: these bytes, this signature, this issuer's name and key.
 
     Raises:
         Conflict: the token is used up, or was given for other bytes or another issuer (code ``lint-token``).
@@ -40,7 +39,7 @@ def sign_certificate(
             (``signer``).
     """
     key = signer.public_key()
-    token.redeem(tbs, key, ek_certificate=ek_certificate)
+    tbs = token.redeem(tbs, key, ek_certificate=ek_certificate)
     signature = sign_and_check(signer, tbs)
     der = assemble(tbs, signature)
     certificate = x509.load_der_x509_certificate(der)
@@ -50,7 +49,7 @@ def sign_certificate(
         certificate.tbs_certificate_bytes != tbs
         or certificate.signature != signature
         or certificate.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384
-        or (issuer_name(tbs), key) != _name_and_key(above)
+        or (token.issuer_name, key) != _name_and_key(above)
     ):
         raise VtpmCaError("signer, issuer and certificate do not belong together", code="signer")
     return der

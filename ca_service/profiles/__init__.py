@@ -14,8 +14,6 @@ from ca_service.profiles.device import (
     draft_devid,
     draft_ek,
     draft_iak_webauthn,
-    fill_slot,
-    filled,
     find_slot,
     patch_slot,
 )
@@ -84,8 +82,6 @@ __all__ = [
     "draft_issuing",
     "draft_ocsp",
     "draft_root",
-    "fill_slot",
-    "filled",
     "find_slot",
     "hardware_serial",
     "key_kind",

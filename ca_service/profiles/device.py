@@ -7,7 +7,6 @@ lower-case hex.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from cryptography import x509
 
@@ -36,6 +35,7 @@ DIGEST_DIGITS = 64
 EMPTY_SLOT = b"0" * DIGEST_DIGITS
 """What stands in the place of the EK certificate's digest until that certificate is signed."""
 
+_HEX_DIGITS = frozenset("0123456789abcdef")
 _PROFILE_OF_ROLE: dict[Role, Profile] = {Role.IAK: "iak", Role.IDEVID: "idevid"}
 
 
@@ -213,37 +213,13 @@ def draft_iak_webauthn(
     return _identity("iak-webauthn", frame, extensions, content)
 
 
-def fill_slot(draft: Draft, digest_hex: str) -> bytes:
-    """The draft's to-be-signed bytes with the EK certificate's digest in the slot; no other byte changes.
-
-    Args:
-        draft: a draft with a slot.
-        digest_hex: SHA-256 of the EK certificate's DER, 64 lower-case hex digits.
-
-    Raises:
-        BadRequest: the draft has no slot, or the digest has another form.
-    """
-    if draft.slot is None:
-        raise BadRequest("draft", "has no slot to fill")
-    return patch_slot(draft.tbs, draft.slot, digest_hex)
-
-
-def filled(draft: Draft, digest_hex: str) -> Draft:
-    """The draft as if it had been made with the digest known; raises as `fill_slot`."""
-    tbs = fill_slot(draft, digest_hex)
-    if not isinstance(draft.content, DevidContent):
-        raise BadRequest("draft", "only IAK and IDevID name an EK certificate")
-    content = replace(draft.content, ek_digest=digest_hex)
-    return replace(draft, tbs=tbs, slot=None, content=content, parts=None)
-
-
 def patch_slot(tbs: bytes, slot: int, digest_hex: str) -> bytes:
-    """Put a digest into the slot at offset `slot` of stored to-be-signed bytes.
+    """Put an EK certificate's digest into the slot at offset `slot` of to-be-signed bytes; no other byte changes.
 
     Raises:
         BadRequest: there is no empty slot at that offset, or the digest is not 64 lower-case hex digits.
     """
-    if len(digest_hex) != DIGEST_DIGITS or not set(digest_hex) <= set("0123456789abcdef"):
+    if len(digest_hex) != DIGEST_DIGITS or not _HEX_DIGITS.issuperset(digest_hex):
         raise BadRequest("digest", "must be 64 lower-case hexadecimal digits")
     if slot < 0 or tbs[slot : slot + DIGEST_DIGITS] != EMPTY_SLOT:
         raise BadRequest("slot", "holds no zeros to replace")

@@ -68,7 +68,13 @@ def lint(draft: Draft, issuer: IssuerInfo | None) -> LintPassed:
         issuer_key = draft.content.public_key
     else:
         issuer_key = issuer.public_key()
-    return mint(profile=draft.profile, tbs=draft.tbs, slot=draft.slot, issuer_key=issuer_key)
+    return mint(
+        profile=draft.profile,
+        tbs=draft.tbs,
+        slot=draft.slot,
+        issuer_key=issuer_key,
+        issuer_name=view.issuer.der,
+    )
 
 
 def _read_whole(draft: Draft) -> CertificateView:

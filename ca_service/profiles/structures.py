@@ -182,15 +182,6 @@ def certified_key(tbs: bytes) -> bytes:
     return asn1.encode_der(asn1.decode_der(_TbsCertificate, tbs).subject_public_key_info)
 
 
-def issuer_name(tbs: bytes) -> bytes:
-    """DER of the issuer's name in a TBSCertificate, as `certified_key`.
-
-    Raises:
-        ValueError: `tbs` is none.
-    """
-    return asn1.encode_der(asn1.decode_der(_TbsCertificate, tbs).issuer)
-
-
 KeyUsageName = Literal[
     "digital_signature",
     "content_commitment",

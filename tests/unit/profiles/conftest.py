@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from tbs_parts import parts_or_none
+from draft_bytes import with_tbs
 
 from ca_service.profiles import (
     IssuerInfo,
@@ -229,7 +229,7 @@ def changed():
                 wanted[oid] = (new, wanted[oid][1] if oid in wanted else False)
         for value, critical in wanted.values():
             builder = builder.add_extension(value, critical)
-        tbs = builder.sign(ec.generate_private_key(curve()), digest()).tbs_certificate_bytes
-        return replace(draft, tbs=tbs, parts=parts_or_none(tbs))
+        signed = builder.sign(ec.generate_private_key(curve()), digest())
+        return with_tbs(draft, signed.tbs_certificate_bytes)
 
     return change

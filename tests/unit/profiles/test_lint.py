@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
-from tbs_parts import by_parts
+from draft_bytes import by_parts, filled, with_tbs
 
 from ca_service.judgment import Conflict, Verdict, judge_all
 from ca_service.profiles import (
@@ -23,12 +23,11 @@ from ca_service.profiles import (
     draft_issuing,
     draft_ocsp,
     draft_root,
-    fill_slot,
-    filled,
     hardware_serial,
     lint,
     new_serial,
     oids,
+    patch_slot,
     rules,
     structures,
 )
@@ -841,7 +840,7 @@ def slot_is_forgotten(draft, changed, cas):
 
 @mutation("lint.slot", *IDENTITIES)
 def slot_is_filled(draft, changed, cas):
-    return replace(draft, tbs=fill_slot(draft, "ab" * 32))
+    return with_tbs(draft, patch_slot(draft.tbs, draft.slot, "ab" * 32))
 
 
 @mutation("lint.slot", *IDENTITIES)
@@ -1065,19 +1064,20 @@ class TestToken:
         with pytest.raises(Conflict, match="issuer"):
             lint(draft, cas.ek.info).redeem(draft.tbs, cas.devid.info.public_key())
 
-    def test_knows_the_ek_certificate_that_fills_the_slot(self, make_devid, cas):
+    def test_gives_out_the_linted_bytes(self, make_ek, cas):
+        draft = make_ek()
+        assert lint(draft, cas.ek.info).redeem(draft.tbs, cas.ek.info.public_key()) == draft.tbs
+
+    def test_fills_the_slot_by_the_ek_certificate(self, make_devid, cas):
         draft, key, ek = make_devid(), cas.devid.info.public_key(), b"DER of an EK certificate"
-        right, wrong = (fill_slot(draft, hashlib.sha256(c).hexdigest()) for c in (ek, b"another"))
-        lint(draft, cas.devid.info).redeem(right, key, ek_certificate=ek)
-        for tbs, certificate in (
-            (wrong, ek),
-            (right, b"another"),
-            (draft.tbs, ek),
-            (right, None),
-            (right + b"\0", ek),
-        ):
+        wanted = patch_slot(draft.tbs, draft.slot, hashlib.sha256(ek).hexdigest())
+        assert lint(draft, cas.devid.info).redeem(draft.tbs, key, ek_certificate=ek) == wanted
+        for tbs, certificate in ((wanted, ek), (draft.tbs, None), (draft.tbs + b"\0", ek)):
             with pytest.raises(Conflict):
                 lint(draft, cas.devid.info).redeem(tbs, key, ek_certificate=certificate)
+
+    def test_names_the_issuer_that_stands_in_the_bytes(self, make_ek, cas):
+        assert lint(make_ek(), cas.ek.info).issuer_name == cas.ek.info.certificate.subject.public_bytes()
 
     def test_wants_no_ek_certificate_without_a_slot(self, make_devid, cas):
         draft = make_devid(ek_digest="ab" * 32)
@@ -1086,7 +1086,14 @@ class TestToken:
 
     def test_cannot_be_made_by_hand(self, cas):
         with pytest.raises(TypeError):
-            LintPassed(object(), profile="ek", tbs=b"", slot=None, issuer_key=cas.ek.info.public_key())
+            LintPassed(
+                object(),
+                profile="ek",
+                tbs=b"",
+                slot=None,
+                issuer_key=cas.ek.info.public_key(),
+                issuer_name=b"",
+            )
 
     def test_shows_a_digest_only(self, make_ek, cas):
         draft = make_ek()

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from cryptography import x509
 from cryptography.hazmat import asn1
+from draft_bytes import by_parts, cut, with_tbs
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tbs_parts import by_parts, cut, parts_or_none
 
 from ca_service.profiles import (
     LintFailed,
@@ -60,11 +60,6 @@ def forget():
         rules_of_the_lint._are_steadily_content,
     ):
         remembered.cache_clear()
-
-
-def with_tbs(draft, tbs):
-    """A draft of other bytes, whose parts are named rightly."""
-    return replace(draft, tbs=tbs, parts=parts_or_none(tbs))
 
 
 def judged(draft, issuer):

@@ -1,9 +1,14 @@
-"""A TBSCertificate cut into its parts by a walk of its own: what a draft says of its bytes is held against it.
+"""What a draft's bytes are made of, found by a walk of its own, and drafts of other bytes.
+
+What a draft says of its parts is held against them.
 
 The walk is strict: tags of one octet, definite lengths in their shortest form, and nothing before, between or after
 the parts (ITU-T X.690, sections 8.1 and 10.1). So the parts, one after the other under their heads, are the very bytes.
 """
 
+from dataclasses import replace
+
+from ca_service.profiles import Draft, patch_slot
 from ca_service.profiles.parts import Parts
 from ca_service.profiles.reading import read_by_parts
 from ca_service.profiles.view import CertificateView
@@ -12,6 +17,17 @@ _SEQUENCE, _EXTENSIONS = 0x30, 0xA3
 _TAG_GOES_ON = 0x1F
 _LONG_FORM = 0x80
 _CUT_OFF = "ends before its contents"
+
+
+def with_tbs(draft: Draft, tbs: bytes) -> Draft:
+    """A draft of other bytes, whose parts are named rightly."""
+    return replace(draft, tbs=tbs, parts=parts_or_none(tbs))
+
+
+def filled(draft: Draft, digest: str) -> Draft:
+    """The draft as if it had been made with the EK certificate's digest known."""
+    done = with_tbs(draft, patch_slot(draft.tbs, draft.slot, digest))
+    return replace(done, slot=None, content=replace(draft.content, ek_digest=digest))
 
 
 def by_parts(tbs: bytes) -> CertificateView | None:

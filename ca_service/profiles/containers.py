@@ -37,6 +37,18 @@ def fields(contents: bytes, *heads: int) -> list[bytes]:
     return found
 
 
+def series(contents: bytes, head: int) -> list[bytes]:
+    """As `fields`, of as many values as there are, which all have this head."""
+    found = []
+    while contents:
+        *_, start, inner, end = parser.parse(contents)
+        if start[0] != head:
+            raise _another(start[0], head)
+        found.append(inner)
+        contents = contents[len(start) + len(inner) + len(end) :]
+    return found
+
+
 def elements(contents: bytes) -> list[bytes]:
     """The values that stand one after the other, each with tag and length; raises ValueError if one is cut off."""
     found = []

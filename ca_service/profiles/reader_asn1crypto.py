@@ -12,7 +12,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from asn1crypto import core
 from asn1crypto import x509 as asn1
 
-from ca_service.profiles.containers import elements, fields, inside
+from ca_service.profiles.containers import elements, fields, inside, series
 from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
     AccessView,
@@ -138,8 +138,8 @@ def read_serial(tbs: bytes, parts: Parts) -> int:
 @_as_documented
 def read_name(der: bytes) -> NameView:
     """Read a name alone; raises as `read`."""
-    rdns = [inside(rdn, _SET) for rdn in elements(inside(der, _SEQUENCE))]
-    return NameView(der, tuple([tuple(map(_attribute, elements(rdn))) for rdn in rdns]))
+    rdns = series(inside(der, _SEQUENCE), _SET)
+    return NameView(der, tuple([tuple(map(_attribute, series(rdn, _SEQUENCE))) for rdn in rdns]))
 
 
 @_as_documented
@@ -194,18 +194,17 @@ def _octets(der: bytes) -> bytes:
     return inside(der, _OCTETS)
 
 
-def _attribute(der: bytes) -> Attribute:
-    contents = inside(der, _SEQUENCE)
+def _attribute(contents: bytes) -> Attribute:
     if contents.startswith(_SERIAL_NUMBER):
         # A device's: the one attribute that is new in nearly every certificate.
         kind, value = fields(contents, _OID, _PRINTABLE)
         return _dotted(kind), value.decode("ascii")
-    return _known_attribute(der)
+    return _known_attribute(contents)
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _known_attribute(der: bytes) -> Attribute:
-    attribute = asn1.NameTypeAndValue.load(der, strict=True)
+def _known_attribute(contents: bytes) -> Attribute:
+    attribute = asn1.NameTypeAndValue(contents=contents)
     return attribute["type"].dotted, attribute["value"].native
 
 

@@ -47,10 +47,8 @@ def _read(tbs: bytes, parts: Parts) -> CertificateView:
     extensions = tuple(map(_extension, parts.extensions))
     if parts.version != _V3_DER or parts.algorithm != ECDSA_WITH_SHA384 or serial <= 0:
         raise ValueError("has another frame")
-    if len({extension.id for extension in extensions}) != len(extensions):
-        raise ValueError("has an extension twice")
     not_before, not_after = _validity(parts.validity)
-    return CertificateView(
+    view = CertificateView(
         version=_V3,
         serial=serial,
         signature_algorithm=parts.algorithm,
@@ -61,6 +59,9 @@ def _read(tbs: bytes, parts: Parts) -> CertificateView:
         spki=_same(first.read_key(parts.spki)[1], second.read_key(parts.spki)),
         extensions=extensions,
     )
+    if len(view.by_id) != len(extensions):
+        raise ValueError("has an extension twice")
+    return view
 
 
 def _same(one: T, other: T) -> T:

@@ -546,6 +546,12 @@ def an_odd_exponent(draft, changed, cas):
     return changed(draft, key=rsa.generate_private_key(3, 2048).public_key())
 
 
+@mutation("lint.key-kind", "ek")
+def an_odd_exponent_of_the_same_length(draft, changed, cas):
+    modulus = rsa.generate_private_key(65537, 2048).public_key().public_numbers().n
+    return changed(draft, key=rsa.RSAPublicNumbers(65539, modulus).public_key())
+
+
 @mutation("compat.keylime.key", *DEVICES)
 @mutation("lint.key-kind", *DEVICES)
 def an_odd_curve(draft, changed, cas):

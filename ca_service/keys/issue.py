@@ -8,7 +8,7 @@ from cryptography.x509.oid import SignatureAlgorithmOID
 
 from ca_service.judgment import VtpmCaError
 from ca_service.keys.signer import Signer, sign_and_check
-from ca_service.profiles.structures import assemble
+from ca_service.profiles.encoding import assemble
 from ca_service.profiles.token import LintPassed
 
 

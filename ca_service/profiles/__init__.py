@@ -17,6 +17,7 @@ from ca_service.profiles.device import (
     find_slot,
     patch_slot,
 )
+from ca_service.profiles.encoding import assemble
 from ca_service.profiles.lint import LintFailed, lint
 from ca_service.profiles.model import (
     DEVICE_LIFETIME,
@@ -45,7 +46,7 @@ from ca_service.profiles.naming import (
     read_ca_name,
 )
 from ca_service.profiles.responder import draft_ocsp
-from ca_service.profiles.structures import assemble, certified_key
+from ca_service.profiles.structures import certified_key
 from ca_service.profiles.token import LintPassed
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The to-be-signed bytes of a device's certificate, put together from their parts.
+"""The to-be-signed bytes of a device's certificate, put together from their parts, and the frame of what is signed.
 
 `cryptography` encodes the parts, names, keys and extensions; here they are only framed. Its builder gives out the same
 bytes (a test holds the two against each other), but only inside a certificate that some key has signed. A part that is
@@ -24,7 +24,9 @@ REMEMBERED: Final = 256
 
 _BOOLEAN_TRUE = bytes.fromhex("0101ff")
 _V3 = bytes.fromhex("a003020102")
-_INTEGER, _OCTETS, _UTC_TIME, _GENERALIZED_TIME, _SEQUENCE, _EXTENSIONS = 0x02, 0x04, 0x17, 0x18, 0x30, 0xA3
+_NO_UNUSED_BITS = b"\x00"
+_INTEGER, _BITS, _OCTETS, _UTC_TIME, _GENERALIZED_TIME = 0x02, 0x03, 0x04, 0x17, 0x18
+_SEQUENCE, _EXTENSIONS = 0x30, 0xA3
 _LONG_FORM = 0x80
 _FIRST_GENERALIZED = 2050
 
@@ -62,6 +64,19 @@ def parts_of(frame: Frame, extensions: Sequence[bytes]) -> Parts:
 def tbs_certificate(parts: Parts) -> bytes:
     """DER of the TBSCertificate that is made of these parts."""
     return der_value(_SEQUENCE, *parts[:-1])
+
+
+def assemble(tbs: bytes, signature: bytes) -> bytes:
+    """Put to-be-signed bytes and a signature together to a signed object (Certificate or CertificateList).
+
+    Args:
+        tbs: DER of the TBSCertificate or TBSCertList; it names ecdsa-with-SHA384.
+        signature: DER of the ECDSA-Sig-Value over `tbs` with SHA-384.
+
+    Returns:
+        The DER of the signed object (RFC 5280, section 4.1).
+    """
+    return der_value(_SEQUENCE, tbs, ECDSA_WITH_SHA384, der_value(_BITS, _NO_UNUSED_BITS, signature))
 
 
 def encoded(value: x509.ExtensionType, critical: bool) -> bytes:

@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from ca_service.judgment import Finding, Trace, Verdict, VtpmCaError
 from ca_service.profiles import reader_asn1crypto, reader_cryptography
+from ca_service.profiles.encoding import assemble
 from ca_service.profiles.model import CaContent, Draft, IssuerInfo
 from ca_service.profiles.reading import read_by_parts
 from ca_service.profiles.rule import LintSubject
 from ca_service.profiles.rules import judge
-from ca_service.profiles.structures import assemble
 from ca_service.profiles.token import LintPassed, mint
 from ca_service.profiles.view import CertificateView
 

@@ -83,6 +83,6 @@ def outline(
         version=view.version,
         signature_algorithm=view.signature_algorithm,
         key_kind=key_kind,
-        present=tuple([(extension.id, extension.critical) for extension in view.extensions]),
+        present=tuple([extension[:2] for extension in view.extensions]),
         extensions=tuple([extension for extension in view.extensions if extension.id in STEADY]),
     )

@@ -167,7 +167,7 @@ def read_extension(der: bytes) -> ExtensionView:
 
 
 @_as_documented
-def read_key(spki: bytes) -> bytes:
+def read_spki(spki: bytes) -> bytes:
     """A SubjectPublicKeyInfo as it stands; raises ValueError if it is not one sequence."""
     inside(spki, _SEQUENCE)
     return spki

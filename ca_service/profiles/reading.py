@@ -56,7 +56,7 @@ def _read(tbs: bytes, parts: Parts) -> CertificateView:
         not_before=not_before,
         not_after=not_after,
         subject=_name(parts.subject),
-        spki=_same(first.read_key(parts.spki)[1], second.read_key(parts.spki)),
+        spki=_same(first.read_spki(parts.spki), second.read_spki(parts.spki)),
         extensions=extensions,
     )
     if len(view.by_id) != len(extensions):

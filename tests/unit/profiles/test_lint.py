@@ -31,11 +31,11 @@ from ca_service.profiles import (
     rules,
     structures,
 )
+from ca_service.profiles.encoding import assemble
 from ca_service.profiles.extensions import provenance_extension
 from ca_service.profiles.lint import READABLE, READERS_AGREE
 from ca_service.profiles.rule import LintSubject
 from ca_service.profiles.rules import RULES, judge, rules_for
-from ca_service.profiles.structures import assemble
 from ca_service.profiles.view import AIA, AKI, BC, CDP, CP, EKU, KU, NO_CHECK, PROVENANCE, SAN, SDA, SKI
 from vtpm.wire.public_area import parse_public
 from vtpm.wire.runtime_data import TpmSpec
@@ -1021,7 +1021,7 @@ def test_a_leaf_never_outlives_its_issuer(cas, make_ek, serial, changed):
         validity=Validity(start, start + timedelta(days=30)),
         issuer=cas.root.info,
     )
-    der = structures.assemble(draft.tbs, cas.root.key.sign(draft.tbs, ec.ECDSA(hashes.SHA384())))
+    der = assemble(draft.tbs, cas.root.key.sign(draft.tbs, ec.ECDSA(hashes.SHA384())))
     issuer = replace(cas.ek.info, certificate=x509.load_der_x509_certificate(der))
     assert failures(make_ek(issuer=issuer), issuer) == {"lint.validity"}
     lint(make_ek(issuer=issuer, validity=issuer.validity), issuer)

@@ -21,10 +21,9 @@ from ca_service.profiles import (
     reading,
 )
 from ca_service.profiles import rules as rules_of_the_lint
-from ca_service.profiles.encoding import der_value
+from ca_service.profiles.encoding import assemble, der_value
 from ca_service.profiles.outline import STEADY, outline
 from ca_service.profiles.parts import Parts
-from ca_service.profiles.structures import assemble
 from ca_service.profiles.view import AKI, PROVENANCE, SAN, OtherNameView
 from vtpm.wire.templates import Role
 
@@ -313,6 +312,32 @@ def test_both_readers_see_the_same_in_any_other_name(drafts, changed):
         OtherNameView("1.3.6.1.4.1.5.6", bytes.fromhex("0c0178")),
     )
     assert judged(named, issuer).refusal.rule == "lint.hardware-module-name"
+
+
+@given(st.data())
+def test_a_key_is_read_as_the_library_loads_it(drafts, data):
+    """Also one whose point was found by the curve's equation alone."""
+    spki = cut(data.draw(st.sampled_from(drafts))[0].tbs).spki
+    assert reader_cryptography.read_spki(spki) == reader_cryptography.read_key(spki)[1] == spki
+    place = data.draw(PLACES) % len(spki)
+    for other in (
+        spki[:place] + data.draw(st.binary(max_size=2)) + spki[place + 1 :],
+        spki[:-1],
+        spki + b"\0",
+        spki[:-2] + spki[-1:] + spki[-2:-1],
+    ):
+        loaded = outcome(reader_cryptography.read_key, other)
+        assert outcome(reader_cryptography.read_spki, other) == (None if loaded is None else loaded[1])
+
+
+@pytest.mark.parametrize("place", [3, 4])
+def test_a_key_that_is_no_point_is_not_read(drafts, place):
+    draft, issuer = drafts[8 + place]
+    spki = cut(draft.tbs).spki
+    off = with_tbs(draft, draft.tbs.replace(spki, spki[:-1] + bytes([spki[-1] ^ 1])))
+    assert reader_cryptography.key_kind(spki).startswith("P-")
+    assert by_parts(off.tbs) is None
+    assert judged(off, issuer).refusal.rule == "lint.readable"
 
 
 def test_an_extension_that_stands_twice_is_not_read(drafts):

@@ -1,9 +1,6 @@
 """The one way to a signature on a certificate: with the lint's token in hand."""
 
-from functools import lru_cache
-
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import SignatureAlgorithmOID
 
 from ca_service.judgment import VtpmCaError
@@ -30,31 +27,24 @@ def sign_certificate(
         ek_certificate: DER of the signed EK certificate, if the draft has a slot for its digest.
 
     Returns:
-        The DER of the certificate: of the draft, with its slot filled. Its signature was verified, and certificate and
-        issuer were read once more: these bytes, this signature, this issuer's name and key.
+        The DER of the certificate: of the draft, with its slot filled. Its signature was verified, and it was read once
+        more: these bytes, this signature. The issuer is the one by whose name and key the lint has judged.
 
     Raises:
         Conflict: the token is used up, or was given for other bytes or another issuer (code ``lint-token``).
         VtpmCaError: signer and issuer do not belong together, or the signer made a bad signature
             (``signer``).
     """
-    key = signer.public_key()
-    tbs = token.redeem(tbs, key, ek_certificate=ek_certificate)
+    tbs = token.redeem(tbs, signer.public_key(), ek_certificate=ek_certificate)
     signature = sign_and_check(signer, tbs)
     der = assemble(tbs, signature)
     certificate = x509.load_der_x509_certificate(der)
-    above = certificate if issuer is None else issuer
-    # The signature holds for `tbs` under `key`; so it holds for the certificate if it is made of these very parts.
+    # The signature holds for `tbs`; so it holds for the certificate if it is made of these very parts.
     if (
         certificate.tbs_certificate_bytes != tbs
         or certificate.signature != signature
         or certificate.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384
-        or (token.issuer_name, key) != _name_and_key(above)
+        or issuer != token.issuer
     ):
         raise VtpmCaError("signer, issuer and certificate do not belong together", code="signer")
     return der
-
-
-@lru_cache(maxsize=64)
-def _name_and_key(issuer: x509.Certificate) -> tuple[bytes, CertificatePublicKeyTypes]:
-    return issuer.subject.public_bytes(), issuer.public_key()

@@ -73,7 +73,7 @@ def lint(draft: Draft, issuer: IssuerInfo | None) -> LintPassed:
         tbs=draft.tbs,
         slot=draft.slot,
         issuer_key=issuer_key,
-        issuer_name=view.issuer.der,
+        issuer=None if issuer is None else issuer.certificate,
     )
 
 

@@ -217,6 +217,10 @@ class Provenance:
     profile: str
     ephemeral: bool = False
 
+    def __hash__(self) -> int:
+        """By what tells decisions apart; equality is about all of it."""
+        return hash(self.decision_id)
+
     def __post_init__(self) -> None:
         """Refuse half a grant."""
         if (self.kbs_thumbprint is None) != (self.resource is None):

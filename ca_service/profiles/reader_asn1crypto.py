@@ -7,12 +7,13 @@ part of a certificate alone; `reading` says when which.
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache, wraps
+from itertools import starmap
 from typing import Any, Final, ParamSpec, TypeVar
 
 from asn1crypto import core
 from asn1crypto import x509 as asn1
 
-from ca_service.profiles.containers import elements, fields, inside, series
+from ca_service.profiles.containers import elements, fields, inside, opened, series
 from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
     AccessView,
@@ -265,13 +266,13 @@ def _distribution(points: Any) -> DistributionView:
 
 
 def _alternative_names(der: bytes) -> tuple[GeneralNameView, ...]:
-    return tuple(map(_alternative_name, elements(inside(der, _SEQUENCE))))
+    return tuple(starmap(_alternative_name, opened(inside(der, _SEQUENCE))))
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _alternative_name(der: bytes) -> GeneralNameView:
+def _alternative_name(der: bytes, contents: bytes) -> GeneralNameView:
     if der[0] == _EXPLICIT_0:  # otherName; its value is under such a tag again
-        kind, value = fields(inside(der, _EXPLICIT_0), _OID, _EXPLICIT_0)
+        kind, value = fields(contents, _OID, _EXPLICIT_0)
         read_value = _OTHER_NAMES.get(_dotted(kind))
         if read_value is not None:
             return read_value(inside(value, _SEQUENCE))

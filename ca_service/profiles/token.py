@@ -3,6 +3,7 @@
 import hashlib
 import threading
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca_service.judgment import Conflict
@@ -19,7 +20,7 @@ class LintPassed:
 
     Attributes:
         profile: of the draft.
-        issuer_name: DER of the issuer's name, as it stands in the bytes.
+        issuer: the issuer's certificate, by whose name and key the draft was judged; None for a self-signed root.
     """
 
     def __init__(
@@ -30,15 +31,15 @@ class LintPassed:
         tbs: bytes,
         slot: int | None,
         issuer_key: ec.EllipticCurvePublicKey,
-        issuer_name: bytes,
+        issuer: x509.Certificate | None,
     ) -> None:
         if mint is not _MINT:
             raise TypeError("only the lint can say that a draft has passed")
         self.profile = profile
-        self.issuer_name = issuer_name
+        self.issuer = issuer
         self._tbs = tbs
         self._slot = slot
-        self._issuer = issuer_key
+        self._issuer_key = issuer_key
         self._used = False
         self._lock = threading.Lock()
 
@@ -66,7 +67,7 @@ class LintPassed:
             used, self._used = self._used, True
         if used:
             raise Conflict("the lint's token was used already", code="lint-token")
-        if issuer_key != self._issuer:
+        if issuer_key != self._issuer_key:
             raise Conflict("the lint's token is for another issuer", code="lint-token")
         if tbs != self._tbs:
             raise Conflict("the bytes to be signed are not those that passed the lint", code="lint-token")
@@ -85,9 +86,7 @@ def mint(
     tbs: bytes,
     slot: int | None,
     issuer_key: ec.EllipticCurvePublicKey,
-    issuer_name: bytes,
+    issuer: x509.Certificate | None,
 ) -> LintPassed:
     """Make a token; for the lint alone."""
-    return LintPassed(
-        _MINT, profile=profile, tbs=tbs, slot=slot, issuer_key=issuer_key, issuer_name=issuer_name
-    )
+    return LintPassed(_MINT, profile=profile, tbs=tbs, slot=slot, issuer_key=issuer_key, issuer=issuer)

@@ -241,12 +241,7 @@ def find_slot(tbs: bytes, digest_hex: str) -> int:
     return tbs.index(frame) + frame.index(digest_hex.encode("ascii"))
 
 
-def _identity(
-    profile: Profile,
-    frame: Frame,
-    extensions: Sequence[bytes],
-    content: DevidContent,
-) -> Draft:
+def _identity(profile: Profile, frame: Frame, extensions: Sequence[bytes], content: DevidContent) -> Draft:
     """With the whole provenance if there is room for it, else with what the EK certificate does not say.
 
     The EK certificate, which has room for everything, is named by its digest.

@@ -31,7 +31,6 @@ from ca_service.profiles import (
     draft_devid,
     draft_ek,
     draft_iak_webauthn,
-    fill_slot,
     lint,
     serial_hex,
 )
@@ -268,12 +267,9 @@ def sign(plan_: Plan, faults: Faults) -> dict[str, Issued]:
     signed = dict(plan_.kept)
     for piece in plan_.pieces:
         naming = signed[plan_.naming_ek].der if piece.draft.slot is not None else None
-        tbs = (
-            piece.draft.tbs if naming is None else fill_slot(piece.draft, hashlib.sha256(naming).hexdigest())
-        )
         faults(f"before signing {piece.key.role}")
         der = sign_certificate(
-            tbs, piece.token, piece.issuer.signer, piece.issuer.certificate, ek_certificate=naming
+            piece.draft.tbs, piece.token, piece.issuer.signer, piece.issuer.certificate, ek_certificate=naming
         )
         signed[piece.key.live] = Issued(piece.serial, piece.issuer.skid, der)
         faults(f"after signing {piece.key.role}")

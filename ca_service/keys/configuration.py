@@ -1,6 +1,7 @@
 """What the operator wants a new CA to be: the ceremony's configuration. It holds no secret."""
 
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -55,16 +56,17 @@ class ValidityRule(Strict):
 
     def issuing(self, at: datetime, issuer: Validity) -> Validity:
         """Validity of an issuing CA made at `at`, within the root's."""
-        return _validity(at, self.issuing_days, issuer)
+        return _validity(at, self.issuing_days, issuer.not_after)
 
     def device(self, at: datetime, issuer: Validity, most_days: int | None = None) -> Validity:
         """Validity of a device certificate made at `at`, within its issuer's; with `most_days` not longer than that."""
         days = [each for each in (self.device_days, most_days) if each is not None]
-        return _validity(at, min(days, default=None), issuer)
+        return _validity(at, min(days, default=None), issuer.not_after)
 
 
-def _validity(at: datetime, days: int | None, issuer: Validity | None = None) -> Validity:
-    end = DEVICE_LIFETIME if issuer is None else issuer.not_after
+@lru_cache(maxsize=16)
+def _validity(at: datetime, days: int | None, end: datetime = DEVICE_LIFETIME) -> Validity:
+    """All certificates of a TPM have the same, or two at most."""
     return Validity.device_lifetime(at, end) if days is None else Validity.bounded(at, days, end)
 
 

@@ -106,9 +106,9 @@ class AuthoritySource:
         if not _holds(authority, skid):
             with contextlib.suppress(VtpmCaError, OSError):
                 authority = self.fresh()
-        if not _holds(authority, skid):
-            self._complain(skid)
-            raise _lacking()
+            if not _holds(authority, skid):
+                self._complain(skid)
+                raise _lacking()
         return authority
 
     def _look(self) -> _Signature:

@@ -14,11 +14,10 @@ from ca_service.profiles.device import (
     draft_devid,
     draft_ek,
     draft_iak_webauthn,
-    fill_slot,
-    filled,
     find_slot,
     patch_slot,
 )
+from ca_service.profiles.encoding import assemble
 from ca_service.profiles.lint import LintFailed, lint
 from ca_service.profiles.model import (
     DEVICE_LIFETIME,
@@ -47,7 +46,7 @@ from ca_service.profiles.naming import (
     read_ca_name,
 )
 from ca_service.profiles.responder import draft_ocsp
-from ca_service.profiles.structures import assemble, certified_key
+from ca_service.profiles.structures import certified_key
 from ca_service.profiles.token import LintPassed
 
 __all__ = [
@@ -84,8 +83,6 @@ __all__ = [
     "draft_issuing",
     "draft_ocsp",
     "draft_root",
-    "fill_slot",
-    "filled",
     "find_slot",
     "hardware_serial",
     "key_kind",

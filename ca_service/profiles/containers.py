@@ -37,12 +37,27 @@ def fields(contents: bytes, *heads: int) -> list[bytes]:
     return found
 
 
+def series(contents: bytes, head: int) -> list[bytes]:
+    """As `fields`, of as many values as there are, which all have this head."""
+    found = opened(contents)
+    for der, _ in found:
+        if der[0] != head:
+            raise _another(der[0], head)
+    return [inner for _, inner in found]
+
+
 def elements(contents: bytes) -> list[bytes]:
     """The values that stand one after the other, each with tag and length; raises ValueError if one is cut off."""
+    return [der for der, _ in opened(contents)]
+
+
+def opened(contents: bytes) -> list[tuple[bytes, bytes]]:
+    """As `elements`, each with its contents beside it."""
     found = []
     while contents:
-        size = parser.peek(contents)
-        found.append(contents[:size])
+        *_, start, inner, end = parser.parse(contents)
+        size = len(start) + len(inner) + len(end)
+        found.append((contents[:size], inner))
         contents = contents[size:]
     return found
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ca_service.judgment import BadRequest, Finding, Trace, Verdict, failed, judge_all, passed
-from ca_service.profiles import reader_cryptography, structures
+from ca_service.profiles import encoding, reader_cryptography
 from ca_service.profiles.contract_subject import ContractSubject
 from ca_service.profiles.model import Draft, Profile
 from ca_service.profiles.outline import Outline
@@ -147,7 +147,7 @@ def report(
 def _subject(certificate: Draft | bytes, profile: Profile | None) -> ContractSubject:
     if isinstance(certificate, Draft):
         # The signature is no part of the view; any will do to have the bytes read.
-        der = structures.assemble(certificate.tbs, bytes(LONGEST_SIGNATURE))
+        der = encoding.assemble(certificate.tbs, bytes(LONGEST_SIGNATURE))
         return ContractSubject(certificate.profile, _read(der), signed_size(certificate.tbs))
     view = _read(certificate)
     return ContractSubject(profile or profile_of(view), view, len(certificate))

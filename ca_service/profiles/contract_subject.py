@@ -8,25 +8,24 @@ from ca_service.profiles.view import SAN, CertificateView, ExtensionValue, Gener
 from vtpm.wire.lazy import cached_property
 
 _SPKI_HEADS = {
-    "RSA-2048": "30820122300d06092a864886f70d01010105000382010f003082010a0282010100",
-    "RSA-3072": "308201a2300d06092a864886f70d01010105000382018f003082018a0282018100",
-    "P-256": "3059301306072a8648ce3d020106082a8648ce3d03010703420004",
-    "P-384": "3076301006072a8648ce3d020106052b8104002203620004",
-    "P-521": "30819b301006072a8648ce3d020106052b810400230381860004",
+    ("RSA-2048", 294): "30820122300d06092a864886f70d01010105000382010f003082010a0282010100",
+    ("RSA-3072", 422): "308201a2300d06092a864886f70d01010105000382018f003082018a0282018100",
+    ("P-256", 91): "3059301306072a8648ce3d020106082a8648ce3d03010703420004",
+    ("P-384", 120): "3076301006072a8648ce3d020106052b8104002203620004",
+    ("P-521", 158): "30819b301006072a8648ce3d020106052b810400230381860004",
 }
-_HEADS = tuple((bytes.fromhex(head), kind) for kind, head in _SPKI_HEADS.items())
+"""By the kind, and by the octets that the SubjectPublicKeyInfo then has, as the lengths in its head say."""
+_BY_SIZE = {size: (bytes.fromhex(head), kind) for (kind, size), head in _SPKI_HEADS.items()}
 
 
 def key_kind(spki: bytes) -> str:
-    """The kind of a key by the head of its DER SubjectPublicKeyInfo: ``RSA-2048``, ``P-384``; empty for others.
+    """The kind of a key by size and head of its DER SubjectPublicKeyInfo: ``RSA-2048``, ``P-384``; empty for others.
 
     RSA keys are those under rsaEncryption (RFC 3279, section 2.3.1), ECC keys those on named curves with uncompressed
     points (RFC 5480, section 2).
     """
-    for head, kind in _HEADS:
-        if spki.startswith(head):
-            return kind
-    return ""
+    head, kind = _BY_SIZE.get(len(spki), (b"", ""))
+    return kind if spki.startswith(head) else ""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ lower-case hex.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from cryptography import x509
 
@@ -15,7 +14,7 @@ from ca_service.judgment import BadRequest
 from ca_service.profiles import device_parts as parts
 from ca_service.profiles import oids
 from ca_service.profiles.contract_subject import key_kind
-from ca_service.profiles.encoding import Frame, encoded, tbs_certificate
+from ca_service.profiles.encoding import Frame, encoded, parts_of, tbs_certificate
 from ca_service.profiles.extensions import brief_provenance_extension
 from ca_service.profiles.model import (
     DevidContent,
@@ -36,6 +35,7 @@ DIGEST_DIGITS = 64
 EMPTY_SLOT = b"0" * DIGEST_DIGITS
 """What stands in the place of the EK certificate's digest until that certificate is signed."""
 
+_HEX_DIGITS = frozenset("0123456789abcdef")
 _PROFILE_OF_ROLE: dict[Role, Profile] = {Role.IAK: "iak", Role.IDEVID: "idevid"}
 
 
@@ -82,8 +82,8 @@ def draft_ek(
         *parts.publication(issuer.certificate_url, issuer.crl_url(serial), issuer.ocsp_url),
         parts.provenance(provenance),
     ]
-    tbs = tbs_certificate(Frame(parts.subject(None), spki, serial, validity, issuer.name), extensions)
-    return Draft("ek", tbs, None, serial, content)
+    made = parts_of(Frame(parts.subject(None), spki, serial, validity, issuer.name), extensions)
+    return Draft("ek", tbs_certificate(made), None, serial, content, made)
 
 
 def draft_devid(
@@ -137,14 +137,9 @@ def draft_devid(
     ]
     if role is Role.IAK:
         extensions.append(parts.purpose(oids.AIK_CERTIFICATE))
+    extensions += parts.publication(issuer.certificate_url, issuer.crl_url(serial), issuer.ocsp_url)
     frame = Frame(parts.subject(ek_name), spki, serial, validity, issuer.name)
-    tbs = _identity_tbs(
-        frame,
-        [*extensions, *parts.publication(issuer.certificate_url, issuer.crl_url(serial), issuer.ocsp_url)],
-        provenance,
-    )
-    slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
-    return Draft(_PROFILE_OF_ROLE[role], tbs, slot, serial, content)
+    return _identity(_PROFILE_OF_ROLE[role], frame, extensions, content)
 
 
 def draft_iak_webauthn(
@@ -214,43 +209,17 @@ def draft_iak_webauthn(
         parts.purpose(oids.AIK_CERTIFICATE),
         *parts.publication(issuer.certificate_url, issuer.crl_url(serial), issuer.ocsp_url),
     ]
-    tbs = _identity_tbs(
-        Frame(parts.subject(None), spki, serial, validity, issuer.name), extensions, provenance
-    )
-    slot = find_slot(tbs, EMPTY_SLOT.decode()) if ek_digest is None else None
-    return Draft("iak-webauthn", tbs, slot, serial, content)
-
-
-def fill_slot(draft: Draft, digest_hex: str) -> bytes:
-    """The draft's to-be-signed bytes with the EK certificate's digest in the slot; no other byte changes.
-
-    Args:
-        draft: a draft with a slot.
-        digest_hex: SHA-256 of the EK certificate's DER, 64 lower-case hex digits.
-
-    Raises:
-        BadRequest: the draft has no slot, or the digest has another form.
-    """
-    if draft.slot is None:
-        raise BadRequest("draft", "has no slot to fill")
-    return patch_slot(draft.tbs, draft.slot, digest_hex)
-
-
-def filled(draft: Draft, digest_hex: str) -> Draft:
-    """The draft as if it had been made with the digest known; raises as `fill_slot`."""
-    tbs = fill_slot(draft, digest_hex)
-    if not isinstance(draft.content, DevidContent):
-        raise BadRequest("draft", "only IAK and IDevID name an EK certificate")
-    return replace(draft, tbs=tbs, slot=None, content=replace(draft.content, ek_digest=digest_hex))
+    frame = Frame(parts.subject(None), spki, serial, validity, issuer.name)
+    return _identity("iak-webauthn", frame, extensions, content)
 
 
 def patch_slot(tbs: bytes, slot: int, digest_hex: str) -> bytes:
-    """Put a digest into the slot at offset `slot` of stored to-be-signed bytes.
+    """Put an EK certificate's digest into the slot at offset `slot` of to-be-signed bytes; no other byte changes.
 
     Raises:
         BadRequest: there is no empty slot at that offset, or the digest is not 64 lower-case hex digits.
     """
-    if len(digest_hex) != DIGEST_DIGITS or not set(digest_hex) <= set("0123456789abcdef"):
+    if len(digest_hex) != DIGEST_DIGITS or not _HEX_DIGITS.issuperset(digest_hex):
         raise BadRequest("digest", "must be 64 lower-case hexadecimal digits")
     if slot < 0 or tbs[slot : slot + DIGEST_DIGITS] != EMPTY_SLOT:
         raise BadRequest("slot", "holds no zeros to replace")
@@ -272,12 +241,16 @@ def find_slot(tbs: bytes, digest_hex: str) -> int:
     return tbs.index(frame) + frame.index(digest_hex.encode("ascii"))
 
 
-def _identity_tbs(frame: Frame, extensions: Sequence[bytes], origin: Provenance) -> bytes:
+def _identity(profile: Profile, frame: Frame, extensions: Sequence[bytes], content: DevidContent) -> Draft:
     """With the whole provenance if there is room for it, else with what the EK certificate does not say.
 
     The EK certificate, which has room for everything, is named by its digest.
     """
-    tbs = tbs_certificate(frame, [*extensions, parts.provenance(origin)])
-    if origin.resource is None or signed_size(tbs) < identity_room(key_kind(frame.spki)):
-        return tbs
-    return tbs_certificate(frame, [*extensions, encoded(*brief_provenance_extension(origin))])
+    origin = content.provenance
+    made = parts_of(frame, [*extensions, parts.provenance(origin)])
+    tbs = tbs_certificate(made)
+    if origin.resource is not None and signed_size(tbs) >= identity_room(key_kind(frame.spki)):
+        made = parts_of(frame, [*extensions, encoded(*brief_provenance_extension(origin))])
+        tbs = tbs_certificate(made)
+    slot = find_slot(tbs, EMPTY_SLOT.decode()) if content.ek_digest is None else None
+    return Draft(profile, tbs, slot, content.serial, content, made)

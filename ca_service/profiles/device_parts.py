@@ -71,6 +71,7 @@ def purpose(oid: x509.ObjectIdentifier, *, critical: bool = False) -> bytes:
     return encoded(x509.ExtendedKeyUsage([oid]), critical)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def subject(ek_name: bytes | None) -> bytes:
     """The subject of a device's identity; the empty name without an EK Name."""
     return _NO_NAME if ek_name is None else _NAME_HEAD + device_serial(ek_name).encode("ascii")

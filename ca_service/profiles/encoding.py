@@ -1,4 +1,4 @@
-"""The to-be-signed bytes of a device's certificate, put together from their parts.
+"""The to-be-signed bytes of a device's certificate, put together from their parts, and the frame of what is signed.
 
 `cryptography` encodes the parts, names, keys and extensions; here they are only framed. Its builder gives out the same
 bytes (a test holds the two against each other), but only inside a certificate that some key has signed. A part that is
@@ -8,15 +8,15 @@ Source: RFC 5280, section 4.1.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat import asn1
 
 from ca_service.profiles.model import Validity
+from ca_service.profiles.parts import Parts
 from ca_service.profiles.structures import ECDSA_WITH_SHA384
 
 REMEMBERED: Final = 256
@@ -24,13 +24,14 @@ REMEMBERED: Final = 256
 
 _BOOLEAN_TRUE = bytes.fromhex("0101ff")
 _V3 = bytes.fromhex("a003020102")
-_INTEGER, _OCTETS, _UTC_TIME, _GENERALIZED_TIME, _SEQUENCE, _EXTENSIONS = 0x02, 0x04, 0x17, 0x18, 0x30, 0xA3
+_NO_UNUSED_BITS = b"\x00"
+_INTEGER, _BITS, _OCTETS, _UTC_TIME, _GENERALIZED_TIME = 0x02, 0x03, 0x04, 0x17, 0x18
+_SEQUENCE, _EXTENSIONS = 0x30, 0xA3
 _LONG_FORM = 0x80
 _FIRST_GENERALIZED = 2050
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """What a certificate has besides its extensions: DER of subject, SubjectPublicKeyInfo and issuer, and the rest."""
 
     subject: bytes
@@ -40,15 +41,14 @@ class Frame:
     issuer: bytes
 
 
-def tbs_certificate(frame: Frame, extensions: Sequence[bytes]) -> bytes:
-    """DER of a TBSCertificate of version 3, to be signed by ECDSA with SHA-384.
+def parts_of(frame: Frame, extensions: Sequence[bytes]) -> Parts:
+    """The parts of a TBSCertificate of version 3, to be signed by ECDSA with SHA-384.
 
     Args:
         frame: what stands before the extensions.
         extensions: DER of each, in their order; see `encoded`.
     """
-    return der_value(
-        _SEQUENCE,
+    return Parts(
         _V3,
         _integer(frame.serial),
         ECDSA_WITH_SHA384,
@@ -57,7 +57,26 @@ def tbs_certificate(frame: Frame, extensions: Sequence[bytes]) -> bytes:
         frame.subject,
         frame.spki,
         der_value(_EXTENSIONS, der_value(_SEQUENCE, *extensions)),
+        tuple(extensions),
     )
+
+
+def tbs_certificate(parts: Parts) -> bytes:
+    """DER of the TBSCertificate that is made of these parts."""
+    return der_value(_SEQUENCE, *parts[:-1])
+
+
+def assemble(tbs: bytes, signature: bytes) -> bytes:
+    """Put to-be-signed bytes and a signature together to a signed object (Certificate or CertificateList).
+
+    Args:
+        tbs: DER of the TBSCertificate or TBSCertList; it names ecdsa-with-SHA384.
+        signature: DER of the ECDSA-Sig-Value over `tbs` with SHA-384.
+
+    Returns:
+        The DER of the signed object (RFC 5280, section 4.1).
+    """
+    return der_value(_SEQUENCE, tbs, ECDSA_WITH_SHA384, der_value(_BITS, _NO_UNUSED_BITS, signature))
 
 
 def encoded(value: x509.ExtensionType, critical: bool) -> bytes:

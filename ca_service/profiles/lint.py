@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from ca_service.judgment import Finding, Trace, Verdict, VtpmCaError
 from ca_service.profiles import reader_asn1crypto, reader_cryptography
+from ca_service.profiles.encoding import assemble
 from ca_service.profiles.model import CaContent, Draft, IssuerInfo
 from ca_service.profiles.reading import read_by_parts
 from ca_service.profiles.rule import LintSubject
 from ca_service.profiles.rules import judge
-from ca_service.profiles.structures import assemble
 from ca_service.profiles.token import LintPassed, mint
 from ca_service.profiles.view import CertificateView
 
@@ -55,7 +55,8 @@ def lint(draft: Draft, issuer: IssuerInfo | None) -> LintPassed:
     Raises:
         LintFailed: a rule says no.
     """
-    view = read_by_parts(draft.tbs) or _read_whole(draft)
+    known = None if draft.parts is None else read_by_parts(draft.tbs, draft.parts)
+    view = known or _read_whole(draft)
     trace = judge(LintSubject.of(draft, view, issuer))
     if trace is not None:
         raise LintFailed(draft.profile, trace)
@@ -67,7 +68,13 @@ def lint(draft: Draft, issuer: IssuerInfo | None) -> LintPassed:
         issuer_key = draft.content.public_key
     else:
         issuer_key = issuer.public_key()
-    return mint(profile=draft.profile, tbs=draft.tbs, slot=draft.slot, issuer_key=issuer_key)
+    return mint(
+        profile=draft.profile,
+        tbs=draft.tbs,
+        slot=draft.slot,
+        issuer_key=issuer_key,
+        issuer=None if issuer is None else issuer.certificate,
+    )
 
 
 def _read_whole(draft: Draft) -> CertificateView:

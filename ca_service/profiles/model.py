@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca_service.judgment import BadRequest, Unavailable
+from ca_service.profiles.parts import Parts
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role
 
@@ -216,6 +217,10 @@ class Provenance:
     profile: str
     ephemeral: bool = False
 
+    def __hash__(self) -> int:
+        """By what tells decisions apart; equality is about all of it."""
+        return hash(self.decision_id)
+
     def __post_init__(self) -> None:
         """Refuse half a grant."""
         if (self.kbs_thumbprint is None) != (self.resource is None):
@@ -299,6 +304,7 @@ class Draft:
             known yet.
         serial: the serial number in `tbs`.
         content: what the certificate shall say, for the lint to compare with.
+        parts: the parts that `tbs` was made of, if they are known; the lint believes nothing of it.
     """
 
     profile: Profile
@@ -306,3 +312,4 @@ class Draft:
     slot: int | None
     serial: int
     content: Content = field(repr=False)
+    parts: Parts | None = field(default=None, repr=False, compare=False)

@@ -4,8 +4,7 @@ Issuer and profile fix most of what a certificate says. Rules about that are *st
 else, so what they find is a function of it, and may be remembered by it.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ca_service.profiles.model import CaRole, Content, IssuerInfo, Profile
 from ca_service.profiles.view import (
@@ -20,15 +19,13 @@ from ca_service.profiles.view import (
     ExtensionValue,
     ExtensionView,
 )
-from vtpm.wire.lazy import cached_property
 from vtpm.wire.templates import Role
 
 STEADY: Final = frozenset({AKI, KU, BC, EKU, SDA, CP, AIA})
 """Extensions that are the same in many certificates; the others are new in nearly every one."""
 
 
-@dataclass(frozen=True)
-class Outline:
+class Outline(NamedTuple):
     """The part of a draft, or of a certificate, that is seldom new.
 
     Attributes:
@@ -55,7 +52,7 @@ class Outline:
         """By what is hashed fast and tells most outlines apart; equality is about all of it."""
         return hash((self.profile, self.key_kind))
 
-    @cached_property
+    @property
     def critical(self) -> frozenset[str]:
         """Ids of the critical extensions."""
         return frozenset(dotted for dotted, critical in self.present if critical)
@@ -86,6 +83,6 @@ def outline(
         version=view.version,
         signature_algorithm=view.signature_algorithm,
         key_kind=key_kind,
-        present=tuple([(extension.id, extension.critical) for extension in view.extensions]),
+        present=tuple([extension[:2] for extension in view.extensions]),
         extensions=tuple([extension for extension in view.extensions if extension.id in STEADY]),
     )

@@ -7,12 +7,13 @@ part of a certificate alone; `reading` says when which.
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache, wraps
+from itertools import starmap
 from typing import Any, Final, ParamSpec, TypeVar
 
 from asn1crypto import core
 from asn1crypto import x509 as asn1
 
-from ca_service.profiles.containers import elements, fields, inside
+from ca_service.profiles.containers import elements, fields, inside, opened, series
 from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import (
     AccessView,
@@ -124,10 +125,10 @@ def read(der: bytes) -> CertificateView:
 
 @_as_documented
 def read_serial(tbs: bytes, parts: Parts) -> int:
-    """The serial number; raises ValueError if a TBSCertificate or its extensions are not just what was cut out of them.
+    """The serial number; raises ValueError if a TBSCertificate or its extensions are not just what they are said to be.
 
     Wherever each of two values alone is one value to this parser, it finds the same two one after the other: where a
-    value ends, its head says. So it agrees on the cut if it reads every part alone.
+    value ends, its head says. So it agrees on the parts if it reads every one alone.
     """
     extensions = inside(parts.extension_list, _EXPLICIT_3, _SEQUENCE)
     if inside(tbs, _SEQUENCE) != b"".join(parts[:-1]) or extensions != b"".join(parts.extensions):
@@ -138,8 +139,8 @@ def read_serial(tbs: bytes, parts: Parts) -> int:
 @_as_documented
 def read_name(der: bytes) -> NameView:
     """Read a name alone; raises as `read`."""
-    rdns = [inside(rdn, _SET) for rdn in elements(inside(der, _SEQUENCE))]
-    return NameView(der, tuple([tuple(map(_attribute, elements(rdn))) for rdn in rdns]))
+    rdns = series(inside(der, _SEQUENCE), _SET)
+    return NameView(der, tuple([tuple(map(_attribute, series(rdn, _SEQUENCE))) for rdn in rdns]))
 
 
 @_as_documented
@@ -167,7 +168,7 @@ def read_extension(der: bytes) -> ExtensionView:
 
 
 @_as_documented
-def read_key(spki: bytes) -> bytes:
+def read_spki(spki: bytes) -> bytes:
     """A SubjectPublicKeyInfo as it stands; raises ValueError if it is not one sequence."""
     inside(spki, _SEQUENCE)
     return spki
@@ -194,18 +195,17 @@ def _octets(der: bytes) -> bytes:
     return inside(der, _OCTETS)
 
 
-def _attribute(der: bytes) -> Attribute:
-    contents = inside(der, _SEQUENCE)
+def _attribute(contents: bytes) -> Attribute:
     if contents.startswith(_SERIAL_NUMBER):
         # A device's: the one attribute that is new in nearly every certificate.
         kind, value = fields(contents, _OID, _PRINTABLE)
         return _dotted(kind), value.decode("ascii")
-    return _known_attribute(der)
+    return _known_attribute(contents)
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _known_attribute(der: bytes) -> Attribute:
-    attribute = asn1.NameTypeAndValue.load(der, strict=True)
+def _known_attribute(contents: bytes) -> Attribute:
+    attribute = asn1.NameTypeAndValue(contents=contents)
     return attribute["type"].dotted, attribute["value"].native
 
 
@@ -266,13 +266,13 @@ def _distribution(points: Any) -> DistributionView:
 
 
 def _alternative_names(der: bytes) -> tuple[GeneralNameView, ...]:
-    return tuple(map(_alternative_name, elements(inside(der, _SEQUENCE))))
+    return tuple(starmap(_alternative_name, opened(inside(der, _SEQUENCE))))
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _alternative_name(der: bytes) -> GeneralNameView:
+def _alternative_name(der: bytes, contents: bytes) -> GeneralNameView:
     if der[0] == _EXPLICIT_0:  # otherName; its value is under such a tag again
-        kind, value = fields(inside(der, _EXPLICIT_0), _OID, _EXPLICIT_0)
+        kind, value = fields(contents, _OID, _EXPLICIT_0)
         read_value = _OTHER_NAMES.get(_dotted(kind))
         if read_value is not None:
             return read_value(inside(value, _SEQUENCE))

@@ -37,6 +37,7 @@ from ca_service.profiles.view import (
     PoliciesView,
     SpecificationView,
 )
+from vtpm.wire.curves import NIST_CURVES
 
 REMEMBERED_KEYS: Final = 64
 """How many keys are remembered: the lint's rules look at the key that was read before."""
@@ -46,6 +47,8 @@ _NAME_KINDS: dict[type[x509.GeneralName], str] = {
     x509.RFC822Name: "rfc822_name",
     x509.UniformResourceIdentifier: "uniform_resource_identifier",
 }
+_CURVES = {curve.name: curve for curve in NIST_CURVES}
+"""By the `key_kind` of keys on them."""
 _ALGORITHMS = {"1.2.840.10045.4.3.3": structures.ECDSA_WITH_SHA384}
 
 _SEQUENCE, _EXTENSIONS = 0x30, 0xA3
@@ -116,7 +119,10 @@ def read(der: bytes) -> CertificateView:
 
 
 def read_serial(tbs: bytes, parts: Parts) -> int:
-    """The serial number; raises ValueError if a TBSCertificate has not just as many parts as were cut out of it."""
+    """The serial number; raises ValueError if a TBSCertificate has not just as many parts as it is said to have.
+
+    All lengths on the way to them are definite and in their shortest form, or `cryptography` does not read it.
+    """
     frame = asn1.decode_der(_Frame, tbs)
     if len(frame.extensions) != len(parts.extensions):
         raise ValueError("has other extensions")
@@ -149,6 +155,21 @@ def read_extension(der: bytes) -> ExtensionView:
         (extension,) = _certificate_of(extension=der).extensions
         return _extension(extension)
     return ExtensionView(plain.id.dotted_string, critical=False, der=plain.value, value=value)
+
+
+def read_spki(spki: bytes) -> bytes:
+    """A SubjectPublicKeyInfo, encoded anew; raises as `read`.
+
+    After the head of its curve an uncompressed point has one encoding. Whether it is a point, the curve's equation
+    says; to load it as a key takes longer than to read all the rest of a certificate.
+    """
+    curve = _CURVES.get(key_kind(spki))
+    if curve is None:
+        return read_key(spki)[1]
+    x, y = spki[-2 * curve.size : -curve.size], spki[-curve.size :]
+    if not curve.has(int.from_bytes(x, "big"), int.from_bytes(y, "big")):
+        raise ValueError("the key is no point of its curve")
+    return spki
 
 
 @lru_cache(maxsize=REMEMBERED_KEYS)

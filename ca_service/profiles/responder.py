@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from ca_service.profiles import device_parts as parts
 from ca_service.profiles import oids
-from ca_service.profiles.encoding import Frame, encoded, tbs_certificate
+from ca_service.profiles.encoding import Frame, encoded, parts_of, tbs_certificate
 from ca_service.profiles.extensions import subject_key_id
 from ca_service.profiles.model import Draft, IssuerInfo, OcspContent, Validity
 
@@ -42,5 +42,6 @@ def draft_ocsp(
         encoded(x509.OCSPNoCheck(), critical=False),
     ]
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, RESPONDER_NAME)]).public_bytes()
-    tbs = tbs_certificate(Frame(name, spki, serial, validity, issuer.name), extensions)
-    return Draft("ocsp", tbs, None, serial, OcspContent(public_key, serial, validity))
+    made = parts_of(Frame(name, spki, serial, validity, issuer.name), extensions)
+    content = OcspContent(public_key, serial, validity)
+    return Draft("ocsp", tbs_certificate(made), None, serial, content, made)

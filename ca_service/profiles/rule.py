@@ -10,7 +10,16 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from ca_service.judgment import Finding, failed, passed
 from ca_service.profiles import structures
 from ca_service.profiles.contract_subject import ContractSubject
-from ca_service.profiles.model import Content, Draft, EkContent, IssuerInfo, OcspContent, Profile
+from ca_service.profiles.model import (
+    Content,
+    DevidContent,
+    Draft,
+    EkContent,
+    IssuerInfo,
+    OcspContent,
+    Profile,
+    Provenance,
+)
 from ca_service.profiles.outline import Outline, outline
 from ca_service.profiles.reader_cryptography import read_key
 from ca_service.profiles.sizes import signed_size
@@ -47,6 +56,12 @@ class LintSubject(ContractSubject):
     def content(self) -> Content:
         """What the certificate shall say."""
         return self.draft.content
+
+    @cached_property
+    def origin(self) -> Provenance | None:
+        """What vouched for the certified key; None if it is no device's."""
+        content = self.content
+        return content.provenance if isinstance(content, EkContent | DevidContent) else None
 
     @cached_property
     def certified(self) -> PublicKeyTypes:

@@ -124,9 +124,9 @@ def _ephemeral(s: LintSubject) -> str | None:
 
     Relying parties look at the issuer alone, so this rule is what keeps the issuers apart.
     """
-    if isinstance(s.content, CaContent | OcspContent) or s.issuer is None:
+    origin = s.origin
+    if origin is None or s.issuer is None:
         return "is no device's content"
-    origin = s.content.provenance
     if origin.profile != PERSISTENT_EVIDENCE and not origin.ephemeral:
         return f"evidence of profile {origin.profile} deserves an ephemeral certificate at most"
     if origin.ephemeral != (s.issuer.role == "ephemeral"):

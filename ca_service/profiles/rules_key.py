@@ -2,9 +2,7 @@
 
 import hashlib
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
-from ca_service.profiles.model import CaContent, DevidContent, OcspContent
+from ca_service.profiles.model import CaContent, OcspContent
 from ca_service.profiles.outline import Outline
 from ca_service.profiles.rule import CAS, IDENTITIES, LintSubject, RuleBook, differs
 from ca_service.profiles.view import BC, CP, EKU, KU, SKI, BasicConstraintsView, PoliciesView
@@ -12,9 +10,8 @@ from vtpm.wire.public_area import ECC_CURVES, PublicArea, parse_public
 
 KEYS = RuleBook()
 
-_CURVES = {"secp256r1", "secp384r1", "secp521r1"}
-_RSA_BITS = {2048, 3072}
-_RSA_EXPONENT = 65537
+_RSA_EXPONENT = bytes.fromhex("0203010001")
+"""65537, the last member of an RSAPublicKey; the head of its kind leaves room for three octets, and no others."""
 
 
 @KEYS.rule("key")
@@ -27,27 +24,23 @@ def _key(s: LintSubject) -> str | None:
 
 
 def _is_key_of(area: PublicArea, s: LintSubject) -> bool:
-    key, curve = s.certified, ECC_CURVES.get(area.curve)
+    curve = ECC_CURVES.get(area.curve)
     if curve is None:
-        return key == area.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != curve.group.name:
-        return False
+        return s.certified == area.public_key()
     # The point in its one uncompressed form; a key made from its coordinates costs more than all other rules.
-    return s.key_bits == b"\x04" + b"".join([part.rjust(curve.size, b"\0") for part in area.unique])
+    point = b"\x04" + b"".join([part.rjust(curve.size, b"\0") for part in area.unique])
+    return s.key == f"P-{curve.bits}" and s.key_bits == point
 
 
 @KEYS.rule("key-kind")
 def _key_kind(s: LintSubject) -> str | None:
-    key = s.certified
-    if isinstance(s.content, CaContent | OcspContent):
-        curve, name = ("secp384r1", "P-384") if isinstance(s.content, CaContent) else ("secp256r1", "P-256")
-        good = isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == curve
-        return None if good else f"must be {name}"
-    if isinstance(key, rsa.RSAPublicKey):
-        good = key.key_size in _RSA_BITS and key.public_numbers().e == _RSA_EXPONENT
-    else:
-        good = isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES
-    return None if good else "must be RSA-2048 or RSA-3072 with exponent 65537, or on P-256, P-384 or P-521"
+    if isinstance(s.content, CaContent):
+        return None if s.key == "P-384" else "must be P-384"
+    if isinstance(s.content, OcspContent):
+        return None if s.key == "P-256" else "must be P-256"
+    if s.key.startswith("P-") or (s.key and s.key_bits.endswith(_RSA_EXPONENT)):
+        return None
+    return "must be RSA-2048 or RSA-3072 with exponent 65537, or on P-256, P-384 or P-521"
 
 
 @KEYS.rule("subject-key-id")
@@ -55,15 +48,14 @@ def _subject_key_id(s: LintSubject) -> str | None:
     return differs("subjectKeyIdentifier", hashlib.sha256(s.key_bits).digest()[:20], s.value(SKI))
 
 
-@KEYS.rule("key-usage")
-def _key_usage(s: LintSubject) -> str | None:
-    if isinstance(s.content, CaContent):
+@KEYS.steady_rule("key-usage")
+def _key_usage(s: Outline) -> str | None:
+    if s.profile in CAS:
         wanted = {"key_cert_sign", "crl_sign"}
-    elif isinstance(s.content, DevidContent | OcspContent):
+    elif s.profile != "ek":
         wanted = {"digital_signature"}
     else:
-        is_rsa = isinstance(s.certified, rsa.RSAPublicKey)
-        wanted = {"key_encipherment"} if is_rsa else {"key_agreement"}
+        wanted = {"key_encipherment" if s.key_kind.startswith("RSA") else "key_agreement"}
     return differs("keyUsage", frozenset(wanted), s.value(KU))
 
 

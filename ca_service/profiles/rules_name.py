@@ -12,7 +12,6 @@ from ca_service.profiles.model import (
     CaContent,
     DevidContent,
     EkContent,
-    OcspContent,
     Provenance,
     WebauthnContent,
 )
@@ -151,9 +150,9 @@ def _slot(s: LintSubject) -> str | None:
 
 @NAMES.rule("provenance", *DEVICES)
 def _provenance(s: LintSubject) -> str | None:
-    if isinstance(s.content, CaContent | OcspContent):
+    if s.origin is None:
         return "is no device's content"
-    wanted = _wanted_provenance(s.content.provenance, brief=_wants_room(s))
+    wanted = _wanted_provenance(s.origin, brief=_wants_room(s))
     return wanted if isinstance(wanted, str) else differs("the provenance", wanted, s.value(PROVENANCE))
 
 
@@ -180,13 +179,10 @@ def _wanted_provenance(origin: Provenance, *, brief: bool) -> ProvenanceView | s
 
 def _wants_room(s: LintSubject) -> bool:
     """Whether an identity's certificate would be too large with the whole provenance."""
-    found, origin = (
-        s.value(PROVENANCE),
-        s.content.provenance if not isinstance(s.content, CaContent | OcspContent) else None,
-    )
+    origin = s.origin
     if s.profile not in IDENTITIES or origin is None or origin.resource is None:
         return False
-    size = s.size
+    found, size = s.value(PROVENANCE), s.size
     if isinstance(found, ProvenanceView) and found.resource is None:
         # Two heads of two octets; that of the whole extension and of the sequence may grow as well.
         size += len(origin.resource) + len(origin.decision_id) + _HEADS

@@ -4,7 +4,7 @@ Sources: HardwareModuleName RFC 4108 section 5, PermanentIdentifier RFC 4043 sec
 EK Credential Profile section 3.1, SubjectDirectoryAttributes RFC 5280 section 4.2.1.8.
 """
 
-from typing import Final, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier
@@ -13,8 +13,6 @@ T = TypeVar("T")
 
 ECDSA_WITH_SHA384 = bytes.fromhex("300a06082a8648ce3d040303")
 """AlgorithmIdentifier of ecdsa-with-SHA384, parameters absent (RFC 5758, section 3.2)."""
-
-_ALGORITHM: Final = asn1.decode_der(asn1.TLV, ECDSA_WITH_SHA384)
 
 
 @asn1.sequence
@@ -138,30 +136,8 @@ def set_of(value: T) -> asn1.SetOf[T]:
     return asn1.SetOf([value])
 
 
-def assemble(tbs: bytes, signature: bytes) -> bytes:
-    """Put to-be-signed bytes and a signature together to a signed object (Certificate or CertificateList).
-
-    Args:
-        tbs: DER of the TBSCertificate or TBSCertList; it names ecdsa-with-SHA384.
-        signature: DER of the ECDSA-Sig-Value over `tbs` with SHA-384.
-
-    Returns:
-        The DER of the signed object (RFC 5280, section 4.1).
-
-    Raises:
-        ValueError: `tbs` is not one DER value.
-    """
-    return asn1.encode_der(
-        _Signed(
-            tbs=asn1.decode_der(asn1.TLV, tbs),
-            algorithm=_ALGORITHM,
-            signature=asn1.BitString(data=signature, padding_bits=0),
-        )
-    )
-
-
 def take_apart(der: bytes) -> tuple[bytes, bytes]:
-    """What `assemble` put together, octet for octet: the to-be-signed bytes and the signature.
+    """What `encoding.assemble` put together, octet for octet: the to-be-signed bytes and the signature.
 
     Raises:
         ValueError: `der` is no signed object, or signed by another algorithm than ECDSA with SHA-384.
@@ -180,15 +156,6 @@ def certified_key(tbs: bytes) -> bytes:
         ValueError: `tbs` is none.
     """
     return asn1.encode_der(asn1.decode_der(_TbsCertificate, tbs).subject_public_key_info)
-
-
-def issuer_name(tbs: bytes) -> bytes:
-    """DER of the issuer's name in a TBSCertificate, as `certified_key`.
-
-    Raises:
-        ValueError: `tbs` is none.
-    """
-    return asn1.encode_der(asn1.decode_der(_TbsCertificate, tbs).issuer)
 
 
 KeyUsageName = Literal[

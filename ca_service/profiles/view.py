@@ -7,6 +7,7 @@ code.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from ca_service.profiles import oids
 from vtpm.wire.lazy import cached_property
@@ -136,8 +137,7 @@ ExtensionValue = (
 subjectKeyIdentifier and what is unknown are bytes."""
 
 
-@dataclass(frozen=True)
-class ExtensionView:
+class ExtensionView(NamedTuple):
     """One extension: its dotted id, criticality, the DER inside the OCTET STRING, and what that means."""
 
     id: str
@@ -171,7 +171,7 @@ class CertificateView:
         """
         if self.extension(_FORMER_PROVENANCE) is None or self.extension(PROVENANCE) is not None:
             return self
-        renamed = [replace(e, id=PROVENANCE) if e.id == _FORMER_PROVENANCE else e for e in self.extensions]
+        renamed = [e._replace(id=PROVENANCE) if e.id == _FORMER_PROVENANCE else e for e in self.extensions]
         return replace(self, extensions=tuple(renamed))
 
     @cached_property

@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from draft_bytes import with_tbs
 
 from ca_service.profiles import (
     IssuerInfo,
@@ -228,8 +229,7 @@ def changed():
                 wanted[oid] = (new, wanted[oid][1] if oid in wanted else False)
         for value, critical in wanted.values():
             builder = builder.add_extension(value, critical)
-        return replace(
-            draft, tbs=builder.sign(ec.generate_private_key(curve()), digest()).tbs_certificate_bytes
-        )
+        signed = builder.sign(ec.generate_private_key(curve()), digest())
+        return with_tbs(draft, signed.tbs_certificate_bytes)
 
     return change

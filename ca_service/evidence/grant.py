@@ -10,15 +10,13 @@ from datetime import datetime
 from typing import Final
 
 from ca_service.judgment import Check, Finding, Timeless, failed, passed
-from vtpm.wire.encoding import unb64url
+from vtpm.wire.encoding import check_digest
 from vtpm.wire.errors import WireError
 from vtpm.wire.grant import Grant
 from vtpm.wire.jwk import EcJwk
 
 _SKEW_S: Final = 60
 """How far ahead of ours a KBS's clock may be, in seconds."""
-
-_THUMBPRINT: Final = 32
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class _Thumbprints(Timeless):
         claims, own = subject.grant.claims, subject.grant.jwk.thumbprint()
         try:
             for text in (claims.epk_jkt, claims.tee_jkt):
-                unb64url(text, "", size=_THUMBPRINT)
+                check_digest(text, "")
         except WireError:
             return failed(
                 self,

@@ -23,7 +23,7 @@ T_contra = TypeVar("T_contra", contravariant=True)
 T = TypeVar("T")
 
 REMEMBERED: Final = 1024
-"""How many findings without details are remembered; there are some 300 checks."""
+"""How many findings without details are remembered, and how many findings' texts; there are some 300 checks."""
 
 
 class Verdict(StrEnum):
@@ -113,12 +113,15 @@ class Trace:
         return bool(self.findings) and self.refusal is None
 
     def __add__(self, other: "Trace") -> "Trace":
-        return Trace(self.findings + other.findings)
+        return Trace.joined((self, other))
 
     @classmethod
-    def joined(cls, traces: Iterable["Trace"]) -> "Trace":
+    def joined(cls, traces: Sequence["Trace"]) -> "Trace":
         """The findings of all of them, in their order."""
-        return cls(tuple([finding for trace in traces for finding in trace.findings]))
+        whole = cls(tuple([finding for trace in traces for finding in trace.findings]))
+        # Each part is looked through once, however often what it goes into is asked.
+        whole.__dict__["refusal"] = next(filter(None, [trace.refusal for trace in traces]), None)
+        return whole
 
     def to_json(self) -> list[dict[str, str]]:
         """The findings as plain values, for storage and `decision show`."""
@@ -135,14 +138,7 @@ class Trace:
 
     def text(self) -> str:
         """The JSON text of `to_json`, in ASCII and without spaces: what is stored."""
-        texts = [
-            f'{{"rule":{_quoted(rule)},"verdict":"{verdict}","reason":{_quoted(reason)},'
-            f'"expected":{_quoted(expected)},"actual":{_quoted(actual)}}}'
-            if reason or expected or actual
-            else f'{{"rule":{_quoted(rule)},"verdict":"{verdict}","reason":"","expected":"","actual":""}}'
-            for rule, verdict, reason, expected, actual in self.findings
-        ]
-        return f"[{','.join(texts)}]"
+        return f"[{','.join(map(_text, self.findings))}]"
 
     @classmethod
     def from_json(cls, findings: Iterable[Mapping[str, str]]) -> "Trace":
@@ -153,6 +149,13 @@ class Trace:
                 for f in findings
             )
         )
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _text(finding: Finding) -> str:
+    # Two of three findings of an enrolment are those of the last one of the same image on the same host.
+    rule, verdict, reason, expected, actual = map(_quoted, finding)
+    return f'{{"rule":{rule},"verdict":{verdict},"reason":{reason},"expected":{expected},"actual":{actual}}}'
 
 
 def judge_all(checks: Sequence[Check[T]], subject: T) -> Trace:

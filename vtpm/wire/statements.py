@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from vtpm.wire.encoding import Members, b64url, unb64url
+from vtpm.wire.encoding import Members, b64url, check_digest
 from vtpm.wire.errors import WireError
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.lazy import cached_property
@@ -49,9 +49,7 @@ def _counter(members: Members) -> int:
 
 def parse_key_id(members: Members) -> str:
     """The member `key_id`: base64url of 32 bytes."""
-    text = members.text("key_id", most=43)
-    unb64url(text, members.at("key_id"), size=32)
-    return text
+    return check_digest(members.text("key_id", most=43), members.at("key_id"))
 
 
 def parse_compact_jws(members: Members, name: str, most: int = 4096) -> str:

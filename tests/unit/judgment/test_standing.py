@@ -107,6 +107,18 @@ def known_after(check):
     return not known._lists["list"]._again
 
 
+def test_a_sum_is_refused_by_its_first_refusal():
+    content, other = (Trace((Finding(rule, Verdict.PASSED),)) for rule in ("a.b", "a.c"))
+    first, second = (Trace((Finding(rule, Verdict.FAILED, "no"),)) for rule in ("b.b", "b.c"))
+    for parts in ((), (content,), (content, other), (first, content), (content, second, first, other)):
+        added = sum(parts, Trace())
+        whole = Trace(tuple(finding for part in parts for finding in part.findings))
+        assert added == Trace.joined(parts) == whole
+        assert added.refusal == Trace.joined(parts).refusal == whole.refusal
+        assert added.admitted == Trace.joined(parts).admitted == whole.admitted
+    assert (content + second + first).refusal == second.findings[0]
+
+
 def test_a_finding_is_json_text_of_its_own():
     findings = (
         Finding("a.b", Verdict.PASSED),

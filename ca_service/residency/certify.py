@@ -53,7 +53,7 @@ class _Form(Timeless):
                 expected="one TPMS_ATTEST of type Certify",
                 actual=_sent(subject.attest),
             )
-        if subject.signed is None or subject.signed.parsed is None:
+        if subject.signed is None or not subject.signed.numbers:
             return failed(
                 self,
                 "certify.signature is no TPMT_SIGNATURE of an IAK, or not exactly one",

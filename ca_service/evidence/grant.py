@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from ca_service.judgment import Check, Finding, Timeless, failed, passed
+from ca_service.judgment import Checks, Finding, Timeless, failed, passed
 from vtpm.wire.encoding import check_digest
 from vtpm.wire.errors import WireError
 from vtpm.wire.grant import Grant
@@ -170,13 +170,15 @@ class _Thumbprints(Timeless):
         return passed(self)
 
 
-GRANT_CHECKS: tuple[Check[GrantEvidence], ...] = (
-    _Signature(),
-    _Key(),
-    _IssuedAt(),
-    _Expiry(),
-    _ReportId(),
-    _KeyId(),
-    _Thumbprints(),
+GRANT_CHECKS: Checks[GrantEvidence] = Checks(
+    (
+        _Signature(),
+        _Key(),
+        _IssuedAt(),
+        _Expiry(),
+        _ReportId(),
+        _KeyId(),
+        _Thumbprints(),
+    )
 )
 """Run them with `judge_all`, on a report that is authentic."""

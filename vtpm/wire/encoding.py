@@ -300,7 +300,7 @@ def _is_plain(value: object) -> bool:
         if type(member) is dict:
             if not _TEXT.issuperset(map(type, member)):
                 return False
-            rest += member.values()
+            rest += [inner for inner in member.values() if type(inner) is not str]
         elif type(member) is list:
             rest += member
         elif type(member) is int:

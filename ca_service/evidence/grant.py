@@ -12,6 +12,7 @@ from typing import Final
 from ca_service.judgment import Checks, Finding, Timeless, failed, passed
 from vtpm.wire.encoding import check_digest
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.grant import Grant
 from vtpm.wire.jwk import EcJwk
 
@@ -19,7 +20,7 @@ _SKEW_S: Final = 60
 """How far ahead of ours a KBS's clock may be, in seconds."""
 
 
-@dataclass(frozen=True)
+@frozen
 class GrantEvidence:
     """A grant and what the rest of the evidence says about the same things.
 

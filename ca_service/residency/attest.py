@@ -8,7 +8,7 @@ Structures: TPM 2.0 Library, Part 2, sections 10.12.12 (TPMS_ATTEST), 10.12.3 (T
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Self
 
 # libtss2 writes a line to stderr for each malformed structure: a way for strangers to fill the log. It takes its
@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from tpm2_pytss import TPMT_SIGNATURE, TSS2_Exception
+
+from vtpm.wire.frozen import frozen
 
 MAGIC = 0xFF544347
 """TPM_GENERATED_VALUE: restricted keys sign nothing that begins so unless the TPM made it."""
@@ -52,7 +54,7 @@ _MAX_NUMBER: Final = {ALG_RSAPSS: 512, ALG_ECDSA: 128}
 _NOT_READABLE = (TSS2_Exception, ValueError, TypeError, OverflowError, MemoryError)
 
 
-@dataclass(frozen=True)
+@frozen
 class CertifyInfo:
     """The inside of a TPMS_ATTEST of type Certify.
 
@@ -78,7 +80,7 @@ def head_of(raw: bytes) -> tuple[int | None, int | None]:
     return magic, type_
 
 
-@dataclass(frozen=True)
+@frozen
 class Attest:
     """A TPMS_ATTEST: the bytes, the two fields in front, and the rest if it is a well-formed Certify structure.
 
@@ -98,7 +100,7 @@ class Attest:
         return cls(raw, magic, type_, _certify_info(raw) if of_certify else None)
 
 
-@dataclass(frozen=True)
+@frozen
 class Signature:
     """A TPMT_SIGNATURE: the bytes, the scheme and hash that stand in front, and the rest if it is well-formed.
 

@@ -9,7 +9,7 @@ policy `policy`. Whether the signer is to be trusted is not decided here.
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Final, Self
 
@@ -31,6 +31,7 @@ from vtpm.wire.encoding import (
     unhex,
 )
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.jwk import EcJwk
 
 GRANT_TYP: Final = "svsm-kbs-grant+jwt"
@@ -87,7 +88,7 @@ def key_id(secret: bytes) -> str:
     return b64url(hmac.digest(secret, _KEY_ID_LABEL, "sha256"))
 
 
-@dataclass(frozen=True)
+@frozen
 class GrantClaims:
     """What a KBS states about one key exchange.
 
@@ -170,7 +171,7 @@ def _policy(members: Members) -> str:
     return text
 
 
-@dataclass(frozen=True)
+@frozen
 class Grant:
     """A grant as received; `signature_holds` and every judgement are still to come.
 

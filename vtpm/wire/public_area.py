@@ -5,7 +5,6 @@ section 12.2; Names: Part 1, section 16.
 """
 
 import struct
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from vtpm.wire.curves import P256, P384, P521, Curve
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 from vtpm.wire.policy_digests import HASH_ALGORITHMS, digest
 
@@ -73,7 +73,7 @@ class Scheme(NamedTuple):
     hash_algorithm: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class PublicArea:
     """A decoded TPMT_PUBLIC.
 

@@ -7,11 +7,12 @@ ATTESTATION_REPORT.
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Final, Self
 
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 
 REPORT_SIZE: Final = 1184
@@ -91,7 +92,7 @@ _BODY: Final = struct.Struct("<IIQ16s16sII8sQI4x64s48s32s48s48s32s32s8s3B21x64s8
 """The fields of a report in front of its signature, in the order of `Report`; versions are written build first."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Report:
     """One attestation report, decoded: byte strings as they stand, numbers from little endian.
 
@@ -184,10 +185,7 @@ class Report:
             int.from_bytes(raw[0x2A0:0x2E8], "little"),
             int.from_bytes(raw[0x2E8:0x330], "little"),
         )
-        # One call in the place of thirty, each of which would freeze a field.
-        report = object.__new__(cls)
-        report.__dict__.update(zip(_FIELDS, in_order, strict=True))
-        return report
+        return cls(*in_order)
 
     @property
     def signed_bytes(self) -> bytes:
@@ -252,9 +250,6 @@ class Report:
         if self.key_flags >> 5:
             names.insert(0, "0x048 bits 31:5")
         return names
-
-
-_FIELDS: Final = tuple(field.name for field in fields(Report))
 
 
 def pack_report(

@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 from typing import Final
 
 from ca_service.evidence.snp import Authority, Collateral, Crl, Leaf, read_authority, read_crl, read_leaf
 from ca_service.evidence.snp.certificates import MAX_CERTIFICATE
 from ca_service.evidence.snp.crl import MAX_CRL
 from vtpm.wire.certtable import CertKind
+from vtpm.wire.lazy import cached_property
 
 _NAME: Final = re.compile(r"(vcek|vlek|ask|asvk|crl)-([0-9a-f]{64})\.der\Z")
 

@@ -31,6 +31,7 @@ from ca_service.evidence.snp import (
 )
 from ca_service.judgment import (
     Check,
+    Checks,
     Finding,
     Part,
     Standing,
@@ -113,7 +114,7 @@ _ABOUT_GRANTS = ("kbs.", "grant.")
 _ABOUT_STORES = ("store.", "grant.key-id")
 
 
-def applicable(checks_: Sequence[Check[T]], claims: Claims) -> tuple[Check[T], ...]:
+def applicable(checks_: Checks[T], claims: Claims) -> Checks[T]:
     """The checks that have something to look at.
 
     Evidence without a grant or without a store is not asked about them: a finding about what nobody stated would be
@@ -121,8 +122,8 @@ def applicable(checks_: Sequence[Check[T]], claims: Claims) -> tuple[Check[T], .
     """
     left_out = (() if claims.grant else _ABOUT_GRANTS) + (() if claims.store else _ABOUT_STORES)
     if not left_out:
-        return tuple(checks_)
-    return tuple(check for check in checks_ if not check.id.startswith(left_out))
+        return checks_
+    return Checks(check for check in checks_ if not check.id.startswith(left_out))
 
 
 BINDING_CHECKS: tuple[Check[Binding], ...] = (_ReportData(),)

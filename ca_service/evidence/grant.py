@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from ca_service.judgment import Check, Finding, Timeless, failed, passed
-from vtpm.wire.encoding import unb64url
+from ca_service.judgment import Checks, Finding, Timeless, failed, passed
+from vtpm.wire.encoding import check_digest
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.grant import Grant
 from vtpm.wire.jwk import EcJwk
 
 _SKEW_S: Final = 60
 """How far ahead of ours a KBS's clock may be, in seconds."""
 
-_THUMBPRINT: Final = 32
 
-
-@dataclass(frozen=True)
+@frozen
 class GrantEvidence:
     """A grant and what the rest of the evidence says about the same things.
 
@@ -154,7 +153,7 @@ class _Thumbprints(Timeless):
         claims, own = subject.grant.claims, subject.grant.jwk.thumbprint()
         try:
             for text in (claims.epk_jkt, claims.tee_jkt):
-                unb64url(text, "", size=_THUMBPRINT)
+                check_digest(text, "")
         except WireError:
             return failed(
                 self,
@@ -172,13 +171,15 @@ class _Thumbprints(Timeless):
         return passed(self)
 
 
-GRANT_CHECKS: tuple[Check[GrantEvidence], ...] = (
-    _Signature(),
-    _Key(),
-    _IssuedAt(),
-    _Expiry(),
-    _ReportId(),
-    _KeyId(),
-    _Thumbprints(),
+GRANT_CHECKS: Checks[GrantEvidence] = Checks(
+    (
+        _Signature(),
+        _Key(),
+        _IssuedAt(),
+        _Expiry(),
+        _ReportId(),
+        _KeyId(),
+        _Thumbprints(),
+    )
 )
 """Run them with `judge_all`, on a report that is authentic."""

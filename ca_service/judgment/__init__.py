@@ -22,11 +22,12 @@ from ca_service.judgment.errors import (
     VtpmCaError,
 )
 from ca_service.judgment.record import Record
-from ca_service.judgment.standing import Part, Standing, Steps, Timeless, is_timeless
+from ca_service.judgment.standing import Checks, Part, Standing, Steps, Timeless, is_timeless
 
 __all__ = [
     "BadRequest",
     "Check",
+    "Checks",
     "Conflict",
     "Finding",
     "NotFound",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from itertools import chain
 from json.encoder import encode_basestring_ascii
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -23,7 +24,7 @@ T_contra = TypeVar("T_contra", contravariant=True)
 T = TypeVar("T")
 
 REMEMBERED: Final = 1024
-"""How many findings without details are remembered; there are some 300 checks."""
+"""How many findings without details are remembered, and how many findings' texts; there are some 300 checks."""
 
 
 class Verdict(StrEnum):
@@ -32,6 +33,11 @@ class Verdict(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     UNSAFE_SKIPPED = "unsafe-skipped"
+
+
+# An enrolment needs them some hundred times, and to look one up in its class takes ten times as long.
+_PASSED: Final = Verdict.PASSED
+_FAILED: Final = Verdict.FAILED
 
 
 class Finding(NamedTuple):
@@ -67,18 +73,18 @@ def passed(check: "Check[Any]", *, expected: object = "", actual: object = "") -
     """The finding of a check that is content."""
     if expected == "" == actual:
         return _content(check.id)
-    return Finding(check.id, Verdict.PASSED, "", str(expected), str(actual))
+    return Finding(check.id, _PASSED, "", str(expected), str(actual))
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _content(rule: str) -> Finding:
     # Most checks say no more than this, and an enrolment has hundreds of findings.
-    return Finding(rule, Verdict.PASSED)
+    return Finding(rule, _PASSED)
 
 
 def failed(check: "Check[Any]", reason: str, *, expected: object = "", actual: object = "") -> Finding:
     """The finding of a check that says no, with the sentence for the requester."""
-    return Finding(check.id, Verdict.FAILED, reason, str(expected), str(actual))
+    return Finding(check.id, _FAILED, reason, str(expected), str(actual))
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class Trace:
     def refusal(self) -> Finding | None:
         """The first finding that says no, if any does."""
         verdicts = list(map(_verdict, self.findings))
-        return self.findings[verdicts.index(Verdict.FAILED)] if Verdict.FAILED in verdicts else None
+        return self.findings[verdicts.index(_FAILED)] if _FAILED in verdicts else None
 
     @property
     def admitted(self) -> bool:
@@ -113,12 +119,15 @@ class Trace:
         return bool(self.findings) and self.refusal is None
 
     def __add__(self, other: "Trace") -> "Trace":
-        return Trace(self.findings + other.findings)
+        return Trace.joined((self, other))
 
     @classmethod
-    def joined(cls, traces: Iterable["Trace"]) -> "Trace":
+    def joined(cls, traces: Sequence["Trace"]) -> "Trace":
         """The findings of all of them, in their order."""
-        return cls(tuple([finding for trace in traces for finding in trace.findings]))
+        whole = cls(tuple(chain.from_iterable([trace.findings for trace in traces])))
+        # Each part is looked through once, however often what it goes into is asked.
+        whole.__dict__["refusal"] = next(filter(None, [trace.refusal for trace in traces]), None)
+        return whole
 
     def to_json(self) -> list[dict[str, str]]:
         """The findings as plain values, for storage and `decision show`."""
@@ -135,14 +144,7 @@ class Trace:
 
     def text(self) -> str:
         """The JSON text of `to_json`, in ASCII and without spaces: what is stored."""
-        texts = [
-            f'{{"rule":{_quoted(rule)},"verdict":"{verdict}","reason":{_quoted(reason)},'
-            f'"expected":{_quoted(expected)},"actual":{_quoted(actual)}}}'
-            if reason or expected or actual
-            else f'{{"rule":{_quoted(rule)},"verdict":"{verdict}","reason":"","expected":"","actual":""}}'
-            for rule, verdict, reason, expected, actual in self.findings
-        ]
-        return f"[{','.join(texts)}]"
+        return f"[{','.join(map(_text, self.findings))}]"
 
     @classmethod
     def from_json(cls, findings: Iterable[Mapping[str, str]]) -> "Trace":
@@ -155,6 +157,13 @@ class Trace:
         )
 
 
+@lru_cache(maxsize=REMEMBERED)
+def _text(finding: Finding) -> str:
+    # Two of three findings of an enrolment are those of the last one of the same image on the same host.
+    rule, verdict, reason, expected, actual = map(_quoted, finding)
+    return f'{{"rule":{rule},"verdict":{verdict},"reason":{reason},"expected":{expected},"actual":{actual}}}'
+
+
 def judge_all(checks: Sequence[Check[T]], subject: T) -> Trace:
     """Let every check look, also after a failure: the operator wants to see all that is wrong."""
     return Trace(tuple([check.judge(subject) for check in checks]))
@@ -164,8 +173,9 @@ def judge_until_failure(checks: Sequence[Check[T]], subject: T) -> Trace:
     """Stop at the first failure: for checks whose successors would work on unauthenticated bytes."""
     findings: list[Finding] = []
     for check in checks:
-        findings.append(check.judge(subject))
-        if findings[-1].verdict is Verdict.FAILED:
+        finding = check.judge(subject)
+        findings.append(finding)
+        if finding.verdict is _FAILED:
             break
     return Trace(tuple(findings))
 

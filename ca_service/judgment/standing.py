@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from ca_service.judgment.checks import Check, Trace, judge_until_failure
+from vtpm.wire.lazy import cached_property
 
 T = TypeVar("T")
 
@@ -26,7 +27,16 @@ def is_timeless(check: Check[Any]) -> bool:
     return bool(getattr(check, "timeless", False))
 
 
-Part: TypeAlias = tuple[Sequence[Check[Any]], Any]
+class Checks(tuple[Check[T], ...]):  # noqa: SLOT001 - it keeps what it has found out about itself
+    """A list of checks that knows which of them have to look again as time goes by."""
+
+    @cached_property
+    def timed(self) -> tuple[int, ...]:
+        """Places of those that are not timeless."""
+        return tuple([at for at, check in enumerate(self) if not is_timeless(check)])
+
+
+Part: TypeAlias = tuple[Checks[Any], Any]
 """Checks, and the subject that they look at."""
 
 
@@ -35,14 +45,16 @@ class Steps:
 
     __slots__ = ("_again", "_trace")
 
-    def __init__(self, lists: Iterable[Sequence[Check[Any]]], trace: Trace) -> None:
+    def __init__(self, lists: Iterable[Checks[Any]], trace: Trace) -> None:
         """Keep what of `trace`, in which all checks of the lists have looked one after another, holds at any time."""
-        checks = [(n, check) for n, checks in enumerate(lists) for check in checks]
-        if len(checks) != len(trace.findings):
-            raise ValueError("a finding belongs to each check")
         self._trace = trace
-        # `is_timeless`, without a call for each.
-        self._again = [(i, n, c) for i, (n, c) in enumerate(checks) if not getattr(c, "timeless", False)]
+        self._again: list[tuple[int, int, Check[Any]]] = []
+        start = 0
+        for n, checks in enumerate(lists):
+            self._again += [(start + at, n, checks[at]) for at in checks.timed]
+            start += len(checks)
+        if start != len(trace.findings):
+            raise ValueError("a finding belongs to each check")
 
     def all(self, *subjects: object) -> Trace:
         """As `judge_all` with a subject for each list."""
@@ -81,7 +93,7 @@ class Standing:
         self._lists[name] = Steps([checks for checks, _ in parts], trace)
         return trace
 
-    def judge_until_failure(self, name: str, checks: Sequence[Check[T]], subject: T) -> Trace:
+    def judge_until_failure(self, name: str, checks: Checks[T], subject: T) -> Trace:
         """As `judge_until_failure`; of a list that was not gone through to its end nothing is kept."""
         known = self._lists.get(name)
         if known is not None:

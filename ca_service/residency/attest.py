@@ -1,12 +1,15 @@
-"""TPMS_ATTEST and TPMT_SIGNATURE as tpm2-pytss reads them, under the roof of "never raises".
+"""TPMS_ATTEST of type Certify and TPMT_SIGNATURE, by a reader of our own that takes what libtss2 does and never raises.
+
+Each enrolment brings both, and the way through libtss2 costs as much as a signature on P-256. Only a well-formed
+signature by RSASSA-PSS still goes there, to be verified by tpm2-pytss.
 
 Structures: TPM 2.0 Library, Part 2, sections 10.12.12 (TPMS_ATTEST), 10.12.3 (TPMS_CERTIFY_INFO) and 11.3.4
 (TPMT_SIGNATURE).
 """
 
 import os
-from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from dataclasses import field
+from typing import Final, Self
 
 # libtss2 writes a line to stderr for each malformed structure: a way for strangers to fill the log. It takes its
 # level from the environment at the first line, so this must stand before its import. An operator's setting counts.
@@ -16,7 +19,9 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from tpm2_pytss import TPMS_ATTEST, TPMT_SIGNATURE, TSS2_Exception
+from tpm2_pytss import TPMT_SIGNATURE, TSS2_Exception
+
+from vtpm.wire.frozen import frozen
 
 MAGIC = 0xFF544347
 """TPM_GENERATED_VALUE: restricted keys sign nothing that begins so unless the TPM made it."""
@@ -26,9 +31,6 @@ HEAD: Final = 6
 
 ATTEST_CERTIFY = 0x8017
 """TPM_ST_ATTEST_CERTIFY."""
-
-MAX_SIZE = 1024
-"""Largest structure that is looked at, in bytes; TPM2_Certify makes some 300, an RSA-4096 signature 518."""
 
 ALG_RSAPSS = 0x0016
 ALG_ECDSA = 0x0018
@@ -40,15 +42,19 @@ _HASHES: Final[dict[int, hashes.HashAlgorithm]] = {
 }
 """By TPM_ALG_ID, those that the TCG's templates sign ECDSA with."""
 
-_ATTEST_HEAD: Final = 6
 _CLOCK_INFO: Final = 17
 _FIRMWARE: Final = 8
 _SIGNATURE_HEAD: Final = 4
 
+# Longest TPM2B of each kind, in octets, as libtss2 has them.
+_MAX_NAME: Final = 68
+_MAX_DATA: Final = 64
+_MAX_NUMBER: Final = {ALG_RSAPSS: 512, ALG_ECDSA: 128}
+
 _NOT_READABLE = (TSS2_Exception, ValueError, TypeError, OverflowError, MemoryError)
 
 
-@dataclass(frozen=True)
+@frozen
 class CertifyInfo:
     """The inside of a TPMS_ATTEST of type Certify.
 
@@ -74,7 +80,7 @@ def head_of(raw: bytes) -> tuple[int | None, int | None]:
     return magic, type_
 
 
-@dataclass(frozen=True)
+@frozen
 class Attest:
     """A TPMS_ATTEST: the bytes, the two fields in front, and the rest if it is a well-formed Certify structure.
 
@@ -88,38 +94,35 @@ class Attest:
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
-        """Read whatever is there; bytes of another type than Certify never reach the C library."""
+        """Read whatever is there."""
         magic, type_ = head_of(raw)
-        info = None
-        if magic == MAGIC and type_ == ATTEST_CERTIFY:
-            info = None if _unmarshal(TPMS_ATTEST, raw) is None else _certify_info(raw)
-        return cls(raw, magic, type_, info)
+        of_certify = magic == MAGIC and type_ == ATTEST_CERTIFY
+        return cls(raw, magic, type_, _certify_info(raw) if of_certify else None)
 
 
-@dataclass(frozen=True)
+@frozen
 class Signature:
-    """A TPMT_SIGNATURE: the scheme and hash that stand in front, and the rest if it is well-formed.
+    """A TPMT_SIGNATURE: the bytes, the scheme and hash that stand in front, and the rest if it is well-formed.
 
     `scheme` is a pair of TPM_ALG_ID, None where the bytes end before it. `numbers` are r and s of ECDSA, or the one
-    number of RSASSA-PSS, as they stand.
+    number of RSASSA-PSS, as they stand; none if this is no signature of an IAK.
     """
 
+    raw: bytes = field(repr=False)
     scheme: tuple[int, int] | None
-    parsed: Any = field(repr=False)  # a tpm2_pytss.TPMT_SIGNATURE, which has no types, or None
     numbers: tuple[bytes, ...] = field(default=(), repr=False)
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
-        """Read whatever is there; schemes that no IAK has never reach the C library."""
-        if len(raw) < 4:  # noqa: PLR2004 - two TPM_ALG_ID
-            return cls(None, None)
+        """Read whatever is there."""
+        if len(raw) < _SIGNATURE_HEAD:
+            return cls(raw, None)
         scheme = (int.from_bytes(raw[:2], "big"), int.from_bytes(raw[2:4], "big"))
-        parsed = _unmarshal(TPMT_SIGNATURE, raw) if scheme[0] in (ALG_RSAPSS, ALG_ECDSA) else None
-        return cls(scheme, parsed, () if parsed is None else _numbers(raw, scheme[0]))
+        return cls(raw, scheme, _numbers(raw, scheme[0]) if scheme[0] in _MAX_NUMBER else ())
 
     def fits(self, key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> bool:
         """Whether the signature's numbers have a length that the key can make."""
-        if self.scheme is None or self.parsed is None:
+        if self.scheme is None or not self.numbers:
             return False
         size = (key.key_size + 7) // 8
         if isinstance(key, rsa.RSAPublicKey):
@@ -136,47 +139,43 @@ class Signature:
                 r, s = (int.from_bytes(number, "big") for number in self.numbers)
                 key.verify(encode_dss_signature(r, s), signed, ec.ECDSA(algorithm))
             else:
-                self.parsed.verify_signature(key, signed)
+                TPMT_SIGNATURE.unmarshal(self.raw)[0].verify_signature(key, signed)
         except (InvalidSignature, UnsupportedAlgorithm, *_NOT_READABLE):
             return False
         return True
 
 
-def _unmarshal(structure: Any, raw: bytes) -> Any:
-    """The structure if `raw` is exactly its one encoding, else None."""
-    if len(raw) > MAX_SIZE:
-        return None
-    try:
-        parsed, consumed = structure.unmarshal(raw)
-        exact = consumed == len(raw) and parsed.marshal() == raw
-    except _NOT_READABLE:
-        return None
-    return parsed if exact else None
-
-
-def _sized(raw: bytes, at: int) -> tuple[bytes, int]:
-    """The TPM2B at an offset, and where it ends."""
+def _sized(raw: bytes, at: int, most: int) -> tuple[bytes, int]:
+    """The TPM2B at an offset, and where it ends: behind `raw` if it is cut off. Raises ValueError if it is too long."""
     start = at + 2
     end = start + int.from_bytes(raw[at:start], "big")
+    if end - start > most:
+        raise ValueError("is longer than may be")
     return raw[start:end], end
 
 
-# tpm2-pytss has judged the whole form, byte for byte, before the following take the fields from where they then stand:
-# its own way to a field costs as much as a signature on P-256.
-
-
 def _certify_info(raw: bytes) -> CertifyInfo | None:
-    """The fields of a well-formed TPMS_ATTEST of type Certify."""
-    signer, at = _sized(raw, _ATTEST_HEAD)
-    extra_data, at = _sized(raw, at)
-    at += _CLOCK_INFO
-    firmware = int.from_bytes(raw[at : at + _FIRMWARE], "big")
-    name, at = _sized(raw, at + _FIRMWARE)
-    qualified_name, at = _sized(raw, at)
+    """The fields of a TPMS_ATTEST of type Certify; None if it is not well-formed to the last byte."""
+    try:
+        signer, at = _sized(raw, HEAD, _MAX_NAME)
+        extra_data, at = _sized(raw, at, _MAX_DATA)
+        at += _CLOCK_INFO
+        firmware = int.from_bytes(raw[at : at + _FIRMWARE], "big")
+        name, at = _sized(raw, at + _FIRMWARE, _MAX_NAME)
+        qualified_name, at = _sized(raw, at, _MAX_NAME)
+    except ValueError:
+        return None
     return CertifyInfo(signer, extra_data, firmware, name, qualified_name) if at == len(raw) else None
 
 
 def _numbers(raw: bytes, algorithm: int) -> tuple[bytes, ...]:
-    """The numbers of a well-formed TPMT_SIGNATURE."""
-    first, at = _sized(raw, _SIGNATURE_HEAD)
-    return (first,) if algorithm == ALG_RSAPSS else (first, _sized(raw, at)[0])
+    """The numbers of a TPMT_SIGNATURE of this algorithm; none if it is not well-formed to the last byte."""
+    most = _MAX_NUMBER[algorithm]
+    numbers, at = [], _SIGNATURE_HEAD
+    try:
+        for _ in range(2 if algorithm == ALG_ECDSA else 1):
+            number, at = _sized(raw, at, most)
+            numbers.append(number)
+    except ValueError:
+        return ()
+    return tuple(numbers) if at == len(raw) else ()

@@ -8,7 +8,7 @@ afterwards by TPM2_ActivateCredential; until then its word counts for nothing.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ca_service.judgment import Check, Finding, Timeless, failed, passed
+from ca_service.judgment import Checks, Finding, Timeless, failed, passed
 from ca_service.residency.attest import ATTEST_CERTIFY, MAGIC, Attest, CertifyInfo
 from ca_service.residency.evidence import TpmEvidence
 from vtpm.wire.errors import WireError
@@ -53,7 +53,7 @@ class _Form(Timeless):
                 expected="one TPMS_ATTEST of type Certify",
                 actual=_sent(subject.attest),
             )
-        if subject.signed is None or subject.signed.parsed is None:
+        if subject.signed is None or not subject.signed.numbers:
             return failed(
                 self,
                 "certify.signature is no TPMT_SIGNATURE of an IAK, or not exactly one",
@@ -159,44 +159,49 @@ class _SignatureHolds(Timeless):
         return passed(self)
 
 
-CERTIFY_CHECKS: tuple[Check[TpmEvidence], ...] = (
-    _Present(),
-    _Form(),
-    _Head("certify.magic", MAGIC, lambda attest: attest.magic, "the structure was not made by a TPM"),
-    _Head(
-        "certify.type", ATTEST_CERTIFY, lambda attest: attest.type, "the structure is not one of TPM2_Certify"
-    ),
-    _Field(
-        "certify.qualifier",
-        lambda subject: subject.qualifier.hex(),
-        lambda info: info.extra_data.hex(),
-        "the structure was not made for these runtime data",
-    ),
-    _Field(
-        "certify.name",
-        lambda subject: name(subject.statement.idevid.public).hex(),
-        lambda info: info.name.hex(),
-        "the certified key is not the IDevID",
-    ),
-    _Field(
-        "certify.qualified-name",
-        lambda subject: qualified_name(subject.statement.idevid.public).hex(),
-        lambda info: info.qualified_name.hex(),
-        "the IDevID is no primary key of the endorsement hierarchy",
-    ),
-    _Field(
-        "certify.signer",
-        lambda subject: qualified_name(subject.statement.iak.public).hex(),
-        lambda info: info.qualified_signer.hex(),
-        "the signer is not the IAK, or no primary key of the endorsement hierarchy",
-    ),
-    _Field(
-        "certify.firmware",
-        lambda subject: subject.statement.firmware,
-        lambda info: f"{info.firmware:016x}",
-        "the TPM's firmware version is not the stated one",
-    ),
-    _Scheme(),
-    _SignatureHolds(),
+CERTIFY_CHECKS: Checks[TpmEvidence] = Checks(
+    (
+        _Present(),
+        _Form(),
+        _Head("certify.magic", MAGIC, lambda attest: attest.magic, "the structure was not made by a TPM"),
+        _Head(
+            "certify.type",
+            ATTEST_CERTIFY,
+            lambda attest: attest.type,
+            "the structure is not one of TPM2_Certify",
+        ),
+        _Field(
+            "certify.qualifier",
+            lambda subject: subject.qualifier.hex(),
+            lambda info: info.extra_data.hex(),
+            "the structure was not made for these runtime data",
+        ),
+        _Field(
+            "certify.name",
+            lambda subject: name(subject.statement.idevid.public).hex(),
+            lambda info: info.name.hex(),
+            "the certified key is not the IDevID",
+        ),
+        _Field(
+            "certify.qualified-name",
+            lambda subject: qualified_name(subject.statement.idevid.public).hex(),
+            lambda info: info.qualified_name.hex(),
+            "the IDevID is no primary key of the endorsement hierarchy",
+        ),
+        _Field(
+            "certify.signer",
+            lambda subject: qualified_name(subject.statement.iak.public).hex(),
+            lambda info: info.qualified_signer.hex(),
+            "the signer is not the IAK, or no primary key of the endorsement hierarchy",
+        ),
+        _Field(
+            "certify.firmware",
+            lambda subject: subject.statement.firmware,
+            lambda info: f"{info.firmware:016x}",
+            "the TPM's firmware version is not the stated one",
+        ),
+        _Scheme(),
+        _SignatureHolds(),
+    )
 )
 """All that is demanded of the proof by TPM2_Certify; new certificates need it."""

@@ -1,15 +1,15 @@
 """What the residency checks look at, and the Names that follow from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ca_service.residency.attest import Attest, Signature
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 from vtpm.wire.runtime_data import KeyStatement, TpmStatement
 from vtpm.wire.templates import Role, name
 
 
-@dataclass(frozen=True)
+@frozen
 class TpmEvidence:
     """The SVSM's statement about its TPM, and what the TPM itself signed.
 
@@ -53,7 +53,7 @@ class TpmEvidence:
         return None if self.signature is None else Signature.read(self.signature)
 
 
-@dataclass(frozen=True)
+@frozen
 class Names:
     """TPM Names, nameAlg || H(TPMT_PUBLIC): of each EK in the statement's order, of IAK and IDevID."""
 

@@ -8,7 +8,7 @@ each of them is what makes a key fit for its role.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ca_service.judgment import Check, Finding, Timeless, failed, passed
+from ca_service.judgment import Checks, Finding, Timeless, failed, passed
 from ca_service.residency.evidence import TpmEvidence
 from ca_service.residency.sanity import weakness
 from vtpm.wire.errors import WireError
@@ -131,10 +131,12 @@ class _KeysDistinct(Timeless):
         return passed(self)
 
 
-KEY_CHECKS: tuple[Check[TpmEvidence], ...] = (
-    *(_EachKey(f"tpm.{role.value}-template", role, _template_trouble) for role in Role),
-    *(_EachKey(f"tpm.{role.value}-attributes", role, _attribute_trouble) for role in Role),
-    *(_EachKey(f"tpm.{role.value}-key", role, _key_trouble) for role in Role),
-    _KeysDistinct(),
+KEY_CHECKS: Checks[TpmEvidence] = Checks(
+    (
+        *(_EachKey(f"tpm.{role.value}-template", role, _template_trouble) for role in Role),
+        *(_EachKey(f"tpm.{role.value}-attributes", role, _attribute_trouble) for role in Role),
+        *(_EachKey(f"tpm.{role.value}-key", role, _key_trouble) for role in Role),
+        _KeysDistinct(),
+    )
 )
 """All that is demanded of the keys in a statement, whether or not a proof of residency comes with them."""

@@ -43,7 +43,10 @@ def _rsa_weakness(area: PublicArea) -> str | None:
         return f"has a modulus that is not exactly {area.bits} bits long"
     if area.exponent not in (0, 65537):
         return "has an exponent other than 65537"
-    return next((text for is_weak, text in _WEAK_MODULI if is_weak(modulus)), None)
+    for is_weak, text in _WEAK_MODULI:
+        if is_weak(modulus):
+            return text
+    return None
 
 
 def _primes_below(limit: int) -> list[int]:

@@ -39,7 +39,7 @@ def _check_size(data: bytes, path: str, size: int | None, most: int | None) -> b
 
 def b64url(data: bytes) -> str:
     """Encode as base64url without padding (RFC 7515, section 2)."""
-    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
 def b64url_array(items: tuple[bytes, ...]) -> str:
@@ -69,6 +69,20 @@ def unb64url(text: str, path: str, *, size: int | None = None, most: int | None 
     if text and text[-1] not in _LAST[len(data) % 3]:
         raise WireError(path, "must be base64url without padding, in its canonical form")
     return data if len(data) == size else _check_size(data, path, size, most)
+
+
+_DIGEST = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]\Z")
+
+
+def check_digest(text: str, path: str) -> str:
+    """The base64url text of 32 bytes, such as a thumbprint, unchanged: most digests are compared as texts.
+
+    Raises:
+        WireError: as `unb64url`.
+    """
+    if not _DIGEST.match(text):
+        unb64url(text, path, size=32)  # which says what is wrong
+    return text
 
 
 def b64std(data: bytes) -> str:
@@ -286,7 +300,7 @@ def _is_plain(value: object) -> bool:
         if type(member) is dict:
             if not _TEXT.issuperset(map(type, member)):
                 return False
-            rest += member.values()
+            rest += [inner for inner in member.values() if type(inner) is not str]
         elif type(member) is list:
             rest += member
         elif type(member) is int:
@@ -297,7 +311,7 @@ def _is_plain(value: object) -> bool:
     return True
 
 
-_ascii_form = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_ascii_form = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False).encode
 """The canonical form of a plain value that has no DEL; that one, and all beyond ASCII, it writes as ``\\u....``."""
 
 
@@ -399,8 +413,9 @@ class Members:
 
     def one_of(self, name: str, choices: tuple[str, ...]) -> str:
         """A string out of a closed set."""
-        value = self.value(name)
+        value = self._values.get(name)
         if isinstance(value, str) and value in choices:
+            self._left.discard(name)
             return value
         self.text(name, least=0)
         raise WireError(self.at(name), "must be one of " + ", ".join(choices))

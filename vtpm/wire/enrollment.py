@@ -6,7 +6,6 @@ digests lower-case hex, times RFC 3339 in UTC. Every parser refuses unknown memb
 `problem`; this module is the face of all three.
 """
 
-from dataclasses import dataclass
 from typing import Self
 
 from vtpm.wire.amd_evidence import AMD_PROFILES, AmdBody
@@ -19,6 +18,7 @@ from vtpm.wire.enrollment_replies import (
     EnrollmentState,
     NonceReply,
 )
+from vtpm.wire.frozen import frozen
 from vtpm.wire.message_fields import (
     MAX_BODY,
     bytes_element,
@@ -71,7 +71,7 @@ MAX_SIGNATURE = 1024
 MAX_ACTIVATION_SECRET = 64
 
 
-@dataclass(frozen=True)
+@frozen
 class Evidence:
     """What an SVSM shows of itself.
 
@@ -133,7 +133,7 @@ class Evidence:
         return evidence
 
 
-@dataclass(frozen=True)
+@frozen
 class Certify:
     """TPM2_Certify of the IDevID by the IAK: TPMS_ATTEST and TPMT_SIGNATURE, both without size prefix."""
 
@@ -154,7 +154,7 @@ class Certify:
         return certify
 
 
-@dataclass(frozen=True)
+@frozen
 class EnrollmentRequest:
     """Body of ``POST /v1/enrollments``; `certify` may be missing for a TPM that the CA knows already."""
 
@@ -180,7 +180,7 @@ class EnrollmentRequest:
         return request
 
 
-@dataclass(frozen=True)
+@frozen
 class ActivationRequest:
     """Body of ``POST /v1/enrollments/{id}/activation``.
 

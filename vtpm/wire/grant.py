@@ -9,7 +9,7 @@ policy `policy`. Whether the signer is to be trusted is not decided here.
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Final, Self
 
@@ -20,8 +20,18 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from joserfc import jws
 from joserfc.jwk import ECKey
 
-from vtpm.wire.encoding import Members, b64url, canonical, parse_json, unb64std, unb64url, unhex
+from vtpm.wire.encoding import (
+    Members,
+    b64url,
+    canonical,
+    check_digest,
+    parse_json,
+    unb64std,
+    unb64url,
+    unhex,
+)
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.jwk import EcJwk
 
 GRANT_TYP: Final = "svsm-kbs-grant+jwt"
@@ -35,7 +45,8 @@ LEAST_SECRET: Final = 32
 """Bytes that a secret needs for a key id: the id is public, so a guessable secret must not get one."""
 
 REMEMBERED: Final = 256
-"""For how many grants it is remembered whether the signature holds: an enrolment is judged twice."""
+"""For how many grants it is remembered whether the signature holds: an enrolment is judged twice. How many headers are
+remembered: all grants of a broker have the same."""
 
 _KEY_ID_LABEL: Final = b"svsm-kbs-key-id/1"
 _ALGS: Final = {"P-256": "ES256", "P-384": "ES384"}
@@ -77,7 +88,7 @@ def key_id(secret: bytes) -> str:
     return b64url(hmac.digest(secret, _KEY_ID_LABEL, "sha256"))
 
 
-@dataclass(frozen=True)
+@frozen
 class GrantClaims:
     """What a KBS states about one key exchange.
 
@@ -145,9 +156,7 @@ class GrantClaims:
 
 
 def _digest(members: Members, name: str) -> str:
-    text = members.text(name)
-    unb64url(text, members.at(name), size=_DIGEST)
-    return text
+    return check_digest(members.text(name), members.at(name))
 
 
 def _nonce(members: Members) -> str:
@@ -162,7 +171,7 @@ def _policy(members: Members) -> str:
     return text
 
 
-@dataclass(frozen=True)
+@frozen
 class Grant:
     """A grant as received; `signature_holds` and every judgement are still to come.
 
@@ -196,11 +205,10 @@ class Grant:
             raise WireError(path, "must be a compact JWS")
         names = ("header", "claims", "signature")
         raw = [unb64url(part, f"{path}.{name}") for part, name in zip(parts, names, strict=True)]
-        header = Members(parse_json(raw[0], f"{path}.header", most=MAX_GRANT), f"{path}.header")
-        header.one_of("typ", (GRANT_TYP,))
-        jwk = EcJwk.parse(header.value("jwk"), header.at("jwk"), curves=tuple(_ALGS))
-        alg = header.one_of("alg", (_ALGS[jwk.crv],))
-        header.end()
+        try:
+            alg, jwk = _header(raw[0])
+        except WireError as error:
+            raise error.under(f"{path}.header") from None
         if len(raw[2]) != _SIGNATURE[alg]:
             raise WireError(f"{path}.signature", f"must be {_SIGNATURE[alg]} bytes, is {len(raw[2])}")
         payload = parse_json(raw[1], f"{path}.claims", most=MAX_GRANT)
@@ -209,6 +217,16 @@ class Grant:
     def signature_holds(self) -> bool:
         """Whether the signature verifies under the grant's own `jwk`. Whose key that is, is not asked."""
         return _signature_holds(self.compact, self.alg, self.jwk)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _header(data: bytes) -> tuple[str, EcJwk]:
+    header = Members(parse_json(data, most=MAX_GRANT))
+    header.one_of("typ", (GRANT_TYP,))
+    jwk = EcJwk.parse(header.value("jwk"), header.at("jwk"), curves=tuple(_ALGS))
+    alg = header.one_of("alg", (_ALGS[jwk.crv],))
+    header.end()
+    return alg, jwk
 
 
 @lru_cache(maxsize=REMEMBERED)

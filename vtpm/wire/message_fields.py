@@ -17,7 +17,7 @@ _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 def time_text(moment: datetime) -> str:
     """A moment as RFC 3339 in UTC, in whole seconds; `moment` must be aware."""
-    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def parse_time(text: str, path: str) -> datetime:

@@ -5,8 +5,7 @@ section 12.2; Names: Part 1, section 16.
 """
 
 import struct
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from vtpm.wire.curves import P256, P384, P521, Curve
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 from vtpm.wire.policy_digests import HASH_ALGORITHMS, digest
 
@@ -52,6 +52,9 @@ _KDF_SCHEMES = (0x0007, 0x0020, 0x0021, 0x0022)
 _MIN_RSA_BITS = 1024
 _MAX_RSA_BITS = 4096
 _DEFAULT_EXPONENT = 65537
+_USUAL_EXPONENT = bytes.fromhex("0203010001")
+"""The default exponent as it stands at the end of a SubjectPublicKeyInfo."""
+
 _RH_ENDORSEMENT = struct.pack(">I", 0x4000000B)
 
 
@@ -70,7 +73,7 @@ class Scheme(NamedTuple):
     hash_algorithm: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class PublicArea:
     """A decoded TPMT_PUBLIC.
 
@@ -137,7 +140,18 @@ class PublicArea:
         curve, numbers = ECC_CURVES.get(self.curve), self._numbers
         if self.kind == "ecc" and curve is not None and curve.has(*numbers):
             return curve.spki_head + b"".join([number.to_bytes(curve.size, "big") for number in numbers])
+        if self.kind == "rsa" and self._is_usual_rsa:
+            return _rsa_spki_head(self.bits) + self.unique[0] + _USUAL_EXPONENT
         return self._public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def _is_usual_rsa(self) -> bool:
+        """Whether the modulus has its full length in bits, and the exponent is the default one."""
+        (modulus,) = self._numbers
+        return (
+            self.exponent in (0, _DEFAULT_EXPONENT)
+            and modulus.bit_length() == len(self.unique[0]) * 8 == self.bits
+        )
 
     @cached_property
     def _numbers(self) -> tuple[int, ...]:
@@ -152,6 +166,14 @@ class PublicArea:
             return ec.EllipticCurvePublicNumbers(x, y, ECC_CURVES[self.curve].group).public_key()
         except ValueError as error:
             raise WireError("unique", f"is no {self.bits}-bit {self.kind.upper()} public key") from error
+
+
+@cache
+def _rsa_spki_head(bits: int) -> bytes:
+    """What stands before the modulus in the DER of the SubjectPublicKeyInfo (RFC 3279) of every usual key of a size."""
+    some_key = rsa.RSAPublicNumbers(_DEFAULT_EXPONENT, 1 << bits - 1 | 1).public_key()
+    spki = some_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return spki[: -len(_USUAL_EXPONENT) - bits // 8]
 
 
 class _Reader:

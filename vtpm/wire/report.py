@@ -7,11 +7,12 @@ ATTESTATION_REPORT.
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Final, Self
 
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 
 REPORT_SIZE: Final = 1184
@@ -91,7 +92,7 @@ _BODY: Final = struct.Struct("<IIQ16s16sII8sQI4x64s48s32s48s48s32s32s8s3B21x64s8
 """The fields of a report in front of its signature, in the order of `Report`; versions are written build first."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Report:
     """One attestation report, decoded: byte strings as they stand, numbers from little endian.
 

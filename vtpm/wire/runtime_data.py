@@ -12,6 +12,7 @@ from typing import Self
 
 from vtpm.wire.encoding import Members, canonical, is_canonical, parse_json
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.statements import (
     MAX_SALT,
@@ -69,7 +70,7 @@ def _session(members: Members) -> EcJwk:
     return jwk
 
 
-@dataclass(frozen=True)
+@frozen
 class RuntimeData:
     """Evidence profile ``svsm-vtpm-ca:1``.
 

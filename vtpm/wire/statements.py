@@ -4,11 +4,11 @@
 """
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
-from vtpm.wire.encoding import Members, b64url, unb64url
+from vtpm.wire.encoding import Members, b64url, check_digest
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.jwk import EcJwk
 from vtpm.wire.lazy import cached_property
 from vtpm.wire.public_area import MAX_PUBLIC, PublicArea, parse_public
@@ -49,9 +49,7 @@ def _counter(members: Members) -> int:
 
 def parse_key_id(members: Members) -> str:
     """The member `key_id`: base64url of 32 bytes."""
-    text = members.text("key_id", most=43)
-    unb64url(text, members.at("key_id"), size=32)
-    return text
+    return check_digest(members.text("key_id", most=43), members.at("key_id"))
 
 
 def parse_compact_jws(members: Members, name: str, most: int = 4096) -> str:
@@ -62,7 +60,7 @@ def parse_compact_jws(members: Members, name: str, most: int = 4096) -> str:
     return text
 
 
-@dataclass(frozen=True)
+@frozen
 class KeyStatement:
     """A TPM key as the SVSM states it: the id of its template and its TPMT_PUBLIC."""
 
@@ -93,7 +91,7 @@ class KeyStatement:
         return cls(template_id, public)
 
 
-@dataclass(frozen=True)
+@frozen
 class TpmSpec:
     """The TPM's specification: `family` such as "2.0", `level` and `revision` as decimal strings."""
 
@@ -113,7 +111,7 @@ class TpmSpec:
         return spec
 
 
-@dataclass(frozen=True)
+@frozen
 class TpmStatement:
     """What the SVSM says about its TPM.
 
@@ -170,7 +168,7 @@ class TpmStatement:
         return statement
 
 
-@dataclass(frozen=True)
+@frozen
 class KbsStatement:
     """The KBS key that the SVSM remembers from this boot, and the grant it verified (compact JWS)."""
 
@@ -192,7 +190,7 @@ class KbsStatement:
         return statement
 
 
-@dataclass(frozen=True)
+@frozen
 class StoreStatement:
     """Where the TPM's state lives.
 

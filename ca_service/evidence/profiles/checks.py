@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ca_service.evidence.profiles.claims import Claims
-from ca_service.judgment import Check, Finding, Timeless, failed, passed
+from ca_service.judgment import Checks, Finding, Timeless, failed, passed
 from vtpm.wire.amd_evidence import SERVICES_PROFILE, VTPM_PROFILE
 from vtpm.wire.runtime_data import PROFILE
 from vtpm.wire.services import KBS_SERVICE
@@ -93,11 +93,12 @@ class _GrantPresent(Timeless):
 
 
 _ISSUED = _Issued()
-_CHECKS: Mapping[str, tuple[Check[Claims], ...]] = MappingProxyType(
+_OF_EVERY_PROFILE: Checks[Claims] = Checks((_ISSUED,))
+_CHECKS: Mapping[str, Checks[Claims]] = MappingProxyType(
     {
-        PROFILE: (_ISSUED,),
-        SERVICES_PROFILE: (_ISSUED, _EkInManifest(), _GrantPresent()),
-        VTPM_PROFILE: (_ISSUED, _EkInManifest(), _SingleEk()),
+        PROFILE: _OF_EVERY_PROFILE,
+        SERVICES_PROFILE: Checks((_ISSUED, _EkInManifest(), _GrantPresent())),
+        VTPM_PROFILE: Checks((_ISSUED, _EkInManifest(), _SingleEk())),
     }
 )
 
@@ -111,6 +112,6 @@ def is_ephemeral(claims: Claims) -> bool:
     return claims.profile != PROFILE or claims.store is None or claims.store.mode != PERSISTENT
 
 
-def profile_checks(profile: str) -> tuple[Check[Claims], ...]:
+def profile_checks(profile: str) -> Checks[Claims]:
     """The rules of a profile, `PROFILE_ISSUED` first; a profile that nobody knows has that one, and it refuses."""
-    return _CHECKS.get(profile, (_ISSUED,))
+    return _CHECKS.get(profile, _OF_EVERY_PROFILE)

@@ -1,12 +1,11 @@
 """What evidence says, whatever its profile."""
 
-from dataclasses import dataclass
-
+from vtpm.wire.frozen import frozen
 from vtpm.wire.grant import Grant
 from vtpm.wire.runtime_data import KbsStatement, StoreStatement, TpmStatement
 
 
-@dataclass(frozen=True)
+@frozen
 class Claims:
     """What the evidence of one enrolment says: well-formed, none of it believed.
 

@@ -10,7 +10,7 @@ from typing import Final
 from ca_service.evidence.snp.endorsement import ENDORSEMENT
 from ca_service.evidence.snp.evidence import P384_ORDER, SnpEvidence, verifies
 from ca_service.evidence.snp.form import FORM
-from ca_service.judgment import Check, Finding, Timeless, failed, passed
+from ca_service.judgment import Checks, Finding, Timeless, failed, passed
 from vtpm.wire.certtable import CertKind
 from vtpm.wire.report import SIGNED_SIZE
 
@@ -103,5 +103,5 @@ class _Signature(Timeless):
         return passed(self)
 
 
-AUTHENTICITY: tuple[Check[SnpEvidence], ...] = (*FORM, *ENDORSEMENT, _Tcb(), _Hwid(), _Signature())
+AUTHENTICITY: Checks[SnpEvidence] = Checks((*FORM, *ENDORSEMENT, _Tcb(), _Hwid(), _Signature()))
 """In their order; run them with `judge_until_failure`."""

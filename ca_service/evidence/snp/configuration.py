@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ca_service.evidence.snp.evidence import SnpEvidence
-from ca_service.judgment import Check, Finding, Timeless, failed, passed
+from ca_service.judgment import Checks, Finding, Timeless, failed, passed
 from vtpm.wire.report import tcb_components
 
 _POLICY_ONE: Final = 17
@@ -107,5 +107,5 @@ class _TcbOrder(Timeless):
         return passed(self)
 
 
-CONFIGURATION: tuple[Check[SnpEvidence], ...] = (_Vmpl(), _Debug(), _Migration(), _GuestPolicy(), _TcbOrder())
+CONFIGURATION: Checks[SnpEvidence] = Checks((_Vmpl(), _Debug(), _Migration(), _GuestPolicy(), _TcbOrder()))
 """Run them with `judge_all`, on a report that is authentic."""

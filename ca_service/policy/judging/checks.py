@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from ca_service.judgment import Check, Finding, failed, passed
+from ca_service.judgment import Check, Checks, Finding, failed, passed
 from ca_service.policy.allowlist import ANY_KBS, Policy
 from ca_service.policy.entries.brokers import KbsEntry
 from ca_service.policy.entries.ephemeral import PERSISTENT_PROFILE
@@ -330,7 +330,7 @@ def checks_of_launch(policy: Policy, mode: str, chosen: Choice) -> tuple[Check[L
     return with_given_up(policy, mode, rules)
 
 
-def checks(policy: Policy | None, mode: str) -> tuple[Check[PolicyFacts], ...]:
+def checks(policy: Policy | None, mode: str) -> Checks[PolicyFacts]:
     """The checks of a policy on everything else: what the launch must be able to do, key broker, store and keys.
 
     They do not stand alone: without `launch_checks` nobody has asked whether the launch is listed.
@@ -340,11 +340,11 @@ def checks(policy: Policy | None, mode: str) -> tuple[Check[PolicyFacts], ...]:
         mode: as for `launch_checks`.
     """
     if policy is None:
-        return (_Rule("policy.in-force", None, _in_force),)
+        return Checks((_Rule("policy.in-force", None, _in_force),))
     return policy.once("all", mode, lambda: _checks(policy, mode))
 
 
-def _checks(policy: Policy, mode: str) -> tuple[Check[PolicyFacts], ...]:
+def _checks(policy: Policy, mode: str) -> Checks[PolicyFacts]:
     out = rules_out(policy, mode)
     rules: tuple[Check[PolicyFacts], ...] = (
         _Rule(PROFILE_ADMITTED, policy, _profile),
@@ -352,4 +352,4 @@ def _checks(policy: Policy, mode: str) -> tuple[Check[PolicyFacts], ...]:
         _Rule(CAPABILITIES, policy, _capabilities(out), timeless=False),
         *(_Rule(rule, policy, look, timeless=rule not in _TIMED) for rule, look in _RULES.items()),
     )
-    return with_given_up(policy, mode, rules)
+    return Checks(with_given_up(policy, mode, rules))

@@ -1,12 +1,12 @@
 """What a policy is asked about: the facts of one enrolment, authentic already, not yet judged."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
+from vtpm.wire.frozen import frozen
 from vtpm.wire.report import Product, Report
 
 
-@dataclass(frozen=True)
+@frozen
 class LaunchFacts:
     """What is known of a VM's launch and of the processor that it runs on.
 
@@ -33,7 +33,7 @@ class LaunchFacts:
             raise ValueError("the time of a CRL needs a time zone")
 
 
-@dataclass(frozen=True)
+@frozen
 class PolicyFacts:
     """The facts of one enrolment that the allow-list has a say in.
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
-from ca_service.judgment import Steps, Trace, judge_all
+from ca_service.judgment import Checks, Steps, Trace, judge_all
 from ca_service.policy.allowlist import Policy
 from ca_service.policy.entries.floors import first_day
 from ca_service.policy.judging.checks import checks_of_launch, rules_out
@@ -56,6 +56,6 @@ def _known(policy: Policy, mode: str) -> _Known:
         facts = LaunchFacts(
             Report.parse(common_part), product, simulated, crl_issued_at=None, at=floors_since
         )
-        return Steps([rules], judge_all(rules, facts))
+        return Steps([Checks(rules)], judge_all(rules, facts))
 
     return steps

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 
 from ca_service.judgment import (
+    Checks,
     Finding,
     Standing,
     Timeless,
@@ -46,7 +47,9 @@ class Fixed(Timeless):
 def test_only_the_clock_is_asked_again():
     clocked, fixed, known = Clocked(2), Fixed(), Standing()
     for time in range(4):
-        assert known.judge_all("list", [((fixed, clocked), time)]) == judge_all((Fixed(), Clocked(2)), time)
+        assert known.judge_all("list", [(Checks((fixed, clocked)), time)]) == judge_all(
+            (Fixed(), Clocked(2)), time
+        )
     assert fixed.asked == [0]
     assert clocked.asked == [0, 1, 2, 3]
 
@@ -54,7 +57,9 @@ def test_only_the_clock_is_asked_again():
 def test_each_part_has_its_own_subject():
     early, late, known = Clocked(2), Clocked(2, "test.late"), Standing()
     for time in range(4):
-        trace = known.judge_all("parts", [((Fixed(), early), time), ((late, Fixed()), time + 1)])
+        trace = known.judge_all(
+            "parts", [(Checks((Fixed(), early)), time), (Checks((late, Fixed())), time + 1)]
+        )
         assert [finding.verdict is Verdict.PASSED for finding in trace.findings] == [
             True,
             time < 2,
@@ -66,13 +71,13 @@ def test_each_part_has_its_own_subject():
 
 def test_a_list_without_a_clock_is_judged_once():
     fixed, known = Fixed(good=False), Standing()
-    traces = [known.judge_all("list", [((fixed, Fixed(id="test.other")), time)]) for time in range(3)]
+    traces = [known.judge_all("list", [(Checks((fixed, Fixed(id="test.other"))), time)]) for time in range(3)]
     assert traces == [judge_all((Fixed(good=False), Fixed(id="test.other")), 0)] * 3
     assert fixed.asked == [0]
 
 
 def test_a_failure_that_time_brings_ends_the_list():
-    checks = (Fixed(), Clocked(1), Fixed(id="test.last"))
+    checks = Checks((Fixed(), Clocked(1), Fixed(id="test.last")))
     known = Standing()
     for time in (0, 1, 0):
         assert known.judge_until_failure("list", checks, time) == judge_until_failure(checks, time)
@@ -81,18 +86,17 @@ def test_a_failure_that_time_brings_ends_the_list():
 
 def test_nothing_stands_of_a_list_that_ended_early():
     first, last, known = Clocked(1), Fixed(), Standing()
-    assert not known.judge_until_failure("list", (first, last), 1).admitted
-    assert known.judge_until_failure("list", (first, last), 0) == judge_until_failure(
-        (Clocked(1), Fixed()), 0
-    )
+    checks = Checks((first, last))
+    assert not known.judge_until_failure("list", checks, 1).admitted
+    assert known.judge_until_failure("list", checks, 0) == judge_until_failure((Clocked(1), Fixed()), 0)
     assert first.asked[:2] == [1, 0]
     assert last.asked == [0]
 
 
 def test_lists_of_other_names_do_not_meet():
     known = Standing()
-    assert known.judge_all("good", [((Fixed(),), 0)]).admitted
-    assert not known.judge_all("bad", [((Fixed(good=False),), 0)]).admitted
+    assert known.judge_all("good", [(Checks((Fixed(),)), 0)]).admitted
+    assert not known.judge_all("bad", [(Checks((Fixed(good=False),)), 0)]).admitted
 
 
 def test_who_does_not_say_so_is_asked_each_time():
@@ -103,8 +107,20 @@ def test_who_does_not_say_so_is_asked_each_time():
 def known_after(check):
     """Whether a standing keeps what the check found: then another check of the list's place is not asked."""
     known = Standing()
-    known.judge_all("list", [((check,), 0)])
+    known.judge_all("list", [(Checks((check,)), 0)])
     return not known._lists["list"]._again
+
+
+def test_a_sum_is_refused_by_its_first_refusal():
+    content, other = (Trace((Finding(rule, Verdict.PASSED),)) for rule in ("a.b", "a.c"))
+    first, second = (Trace((Finding(rule, Verdict.FAILED, "no"),)) for rule in ("b.b", "b.c"))
+    for parts in ((), (content,), (content, other), (first, content), (content, second, first, other)):
+        added = sum(parts, Trace())
+        whole = Trace(tuple(finding for part in parts for finding in part.findings))
+        assert added == Trace.joined(parts) == whole
+        assert added.refusal == Trace.joined(parts).refusal == whole.refusal
+        assert added.admitted == Trace.joined(parts).admitted == whole.admitted
+    assert (content + second + first).refusal == second.findings[0]
 
 
 def test_a_finding_is_json_text_of_its_own():

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tpm2_pytss import TPMS_ATTEST, TPMT_SIGNATURE, TSS2_Exception
 
 from ca_service.judgment import Finding, Verdict, judge_all
 from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS, TpmEvidence
-from ca_service.residency.attest import Attest, Signature
+from ca_service.residency.attest import ALG_ECDSA, ALG_RSAPSS, Attest, CertifyInfo, Signature
 from vtpm.wire.runtime_data import KeyStatement
 
 _HEAD = bytes.fromhex("ff5443478017")
@@ -93,3 +94,70 @@ def test_reading_an_attest_never_raises(raw):
 @given(raw=SIGNATURES)
 def test_reading_a_signature_never_raises(raw):
     assert Signature.read(raw).scheme is None or len(raw) >= 4
+
+
+def by_the_c_library(structure, raw):
+    """The structure as libtss2 reads it, if `raw` is exactly its one encoding."""
+    try:
+        parsed, consumed = structure.unmarshal(raw)
+    except TSS2_Exception:
+        return None
+    return parsed if consumed == len(raw) and parsed.marshal() == raw else None
+
+
+def sized(most):
+    """A TPM2B around the longest that may be."""
+    return st.builds(
+        lambda size, wrong: (size + wrong).to_bytes(2, "big") + (bytes(range(1, 256)) * 3)[:size],
+        st.integers(0, 12) | st.integers(most - 2, most + 2),
+        st.sampled_from([0] * 15 + [1]),
+    )
+
+
+def ending(*parts):
+    """The parts one after another; at times the end is cut off, or something follows."""
+    return st.builds(
+        lambda found, off, more: b"".join(found)[: -off or None] + more,
+        st.tuples(*parts),
+        st.sampled_from([0] * 8 + [1, 2, 3]),
+        st.sampled_from([b""] * 8 + [b"\x00", b"\x00\x00"]),
+    )
+
+
+@settings(FUZZ, max_examples=600)
+@given(
+    raw=ATTESTS
+    | ending(st.just(_HEAD), sized(68), sized(64), st.binary(min_size=25, max_size=25), sized(68), sized(68))
+)
+def test_an_attest_is_what_the_c_library_reads(raw):
+    info = Attest.read(raw).info
+    theirs = by_the_c_library(TPMS_ATTEST, raw) if raw.startswith(_HEAD) else None
+    assert (info is None) == (theirs is None)
+    if info is not None:
+        certified = theirs.attested.certify
+        assert info == CertifyInfo(
+            bytes(theirs.qualifiedSigner),
+            bytes(theirs.extraData),
+            theirs.firmwareVersion,
+            bytes(certified.name),
+            bytes(certified.qualifiedName),
+        )
+
+
+@settings(FUZZ, max_examples=600)
+@given(
+    raw=SIGNATURES
+    | ending(st.just(bytes.fromhex("0018000b")), sized(128), sized(128))
+    | ending(st.just(bytes.fromhex("0016000c")), sized(512))
+)
+def test_a_signature_is_what_the_c_library_reads(raw):
+    read = Signature.read(raw)
+    of_an_iak = read.scheme is not None and read.scheme[0] in (ALG_ECDSA, ALG_RSAPSS)
+    theirs = by_the_c_library(TPMT_SIGNATURE, raw) if of_an_iak else None
+    if theirs is None:
+        assert read.numbers == ()
+    elif read.scheme[0] == ALG_ECDSA:
+        found = theirs.signature.ecdsa
+        assert read.numbers == (bytes(found.signatureR), bytes(found.signatureS))
+    else:
+        assert read.numbers == (bytes(theirs.signature.rsapss.sig),)

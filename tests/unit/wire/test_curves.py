@@ -1,12 +1,13 @@
 """The curves' equation says what a crypto library says, and a key's SubjectPublicKeyInfo is the library's own."""
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vtpm.wire.curves import NIST_CURVES
+from vtpm.wire.errors import WireError
 from vtpm.wire.policy_digests import HASH_ALGORITHMS
 from vtpm.wire.public_area import ALG_ECDSA, CURVE_IDS, PublicArea, Scheme, Symmetric
 
@@ -62,3 +63,33 @@ def test_a_keys_der_is_the_librarys(curve, scalar):
     wanted = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert area(curve, x, y, curve.size).spki() == wanted
     assert area(curve, x, y, curve.size + 2).spki() == wanted
+
+
+MODULI = st.sampled_from([1024, 1032, 2048, 3072, 4096]).flatmap(
+    lambda bits: st.tuples(
+        st.just(bits),
+        st.integers(0, 2**bits - 1) | st.integers(2 ** (bits - 1), 2**bits - 1),
+        st.sampled_from([0, 65537]) | st.integers(0, 2**32 - 1),
+        st.sampled_from([0, 0, 1, -1]),
+    )
+)
+
+
+@given(MODULI)
+@example((1024, 2**1023, 0, 0))
+@example((1024, 2**1023 - 1, 65537, 0))
+@example((1024, 2**1024 - 1, 65539, 0))
+@example((1032, 2**1023, 0, -1))
+@example((1024, 0, 0, 0))
+def test_an_rsa_keys_der_is_the_librarys(key):
+    bits, modulus, exponent, longer = key
+    unique = (bytes(max(longer, 0)) + modulus.to_bytes(bits // 8, "big")[max(-longer, 0) :],)
+    of_tpm = PublicArea("rsa", "sha256", 0, b"", Symmetric(), Scheme(), bits, 0, exponent, Scheme(), unique)
+    numbers = rsa.RSAPublicNumbers(exponent or 65537, int.from_bytes(unique[0], "big"))
+    try:
+        wanted = numbers.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except ValueError:
+        with pytest.raises(WireError):
+            of_tpm.spki()
+    else:
+        assert of_tpm.spki() == wanted

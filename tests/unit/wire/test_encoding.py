@@ -10,11 +10,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vtpm.wire.encoding import (
+    _ALPHABET,
     Members,
     b64std,
     b64url,
     b64url_array,
     canonical,
+    check_digest,
     is_canonical,
     parse_json,
     quoted,
@@ -411,6 +413,33 @@ def test_base64url_means_what_encodes_to_it_again(text):
             unb64url(text, "x")
     else:
         assert unb64url(text, "x") == wanted
+
+
+DIGEST = st.binary(min_size=32, max_size=32).map(b64url)
+
+
+@given(
+    DIGEST
+    | ENCODED
+    | st.builds(
+        lambda text, last: text[:-1] + last, DIGEST, st.sampled_from([*_ALPHABET, "", "\n", "=", "é"])
+    )
+    | st.builds(
+        lambda text, at, c: text[:at] + c + text[at + 1 :], DIGEST, st.integers(0, 43), st.characters()
+    )
+)
+@example("A" * 43 + "\n")
+@example("A" * 42 + "B")
+@example("A" * 44)
+def test_a_digest_is_a_text_that_stands_for_32_bytes(text):
+    try:
+        unb64url(text, "p", size=32)
+    except WireError as error:
+        with pytest.raises(WireError) as caught:
+            check_digest(text, "p")
+        assert str(caught.value) == str(error)  # noqa: PT017 - the one error says what the other has to
+    else:
+        assert check_digest(text, "p") == text
 
 
 @given(JSON, st.sampled_from([None, 1]), st.booleans(), st.booleans())

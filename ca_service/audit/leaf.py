@@ -7,12 +7,13 @@ policy, and whoever has them can hold them against it. ``docs/log.md`` is the re
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from ca_service.store import DecisionRow
 from vtpm.wire.encoding import Members, canonical, parse_json
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.log import MAX_LEAF, Checkpoint
 from vtpm.wire.message_fields import time_text
 
@@ -63,7 +64,7 @@ _VERDICTS = {0: "refused", 1: "admitted"}
 _SUBJECTS = {DECISION: "id", CERTIFICATE: "serial", RESPONDER: "serial", RESTORE: "epoch"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Leaf:
     """One entry of the log.
 

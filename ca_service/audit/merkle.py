@@ -6,9 +6,9 @@ every other hash of RFC 6962 folds out of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Self
 
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 from vtpm.wire.merkle import (
     EMPTY_ROOT,
@@ -27,7 +27,7 @@ Node = tuple[int, int, bytes]
 """A place with its hash, 32 bytes."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Frontier:
     """All that is needed to let a tree grow: its size and the roots of its complete subtrees.
 
@@ -108,7 +108,7 @@ class Frontier:
         return cls(size, tuple(data[i : i + HASH_SIZE] for i in range(0, len(data), HASH_SIZE)))
 
 
-@dataclass(frozen=True)
+@frozen
 class Recipe:
     """Of what a path is made: for each of its hashes the complete subtrees that fold into it, left to right."""
 

@@ -52,6 +52,7 @@ from ca_service.policy import (
     with_given_up,
 )
 from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS, TpmEvidence
+from vtpm.wire.frozen import frozen
 from vtpm.wire.grant import Grant
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ CERTIFY_PRESENT = "certify.present"
 """The rule that refuses new issuance without TPM2_Certify."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Binding:
     """What the report carries, and what it must carry to vouch for the runtime data; 64 bytes each."""
 
@@ -85,7 +86,7 @@ class _ReportData:
         return passed(self)
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """Activation secrets, those expected and those given."""
 

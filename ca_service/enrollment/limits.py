@@ -1,17 +1,18 @@
 """The numbers of the enrolment protocol, in one place."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
 from ca_service.policy import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S
+from vtpm.wire.frozen import frozen
 
 if TYPE_CHECKING:
     from ca_service.policy import Policy
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """How long things last.
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import is_
 from typing import Any, Final, Self, TypeVar
@@ -14,6 +13,7 @@ from vtpm.wire import certtable
 from vtpm.wire.ear import EarToken
 from vtpm.wire.enrollment import EnrollmentRequest
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 from vtpm.wire.report import Report
 from vtpm.wire.templates import name
@@ -26,7 +26,7 @@ REMEMBERED: Final = 64
 What was found about a submission is remembered with it, so this is the bound of that too."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Submission:
     """Everything that one request body says; all of it well-formed, none of it believed.
 
@@ -45,9 +45,11 @@ class Submission:
     claims: Claims
     report: Report
     offered: Collateral
-    _made: dict[str, tuple[tuple[object, ...], Any]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+
+    @cached_property
+    def _made(self) -> dict[str, tuple[tuple[object, ...], Any]]:
+        # By kind: what it was made on, and what was made.
+        return {}
 
     @classmethod
     @lru_cache(maxsize=REMEMBERED)

@@ -40,10 +40,12 @@ class Limits:
             return self
         said = policy.limits
         window, refusals = said.instance_window_s, said.launch_refusals_per_hour
+        if not (said.instance_enrolments or window or refusals):
+            return self
         return replace(
             self,
             instance_enrolments=said.instance_enrolments or self.instance_enrolments,
-            instance_window=self.instance_window if window is None else timedelta(seconds=window),
+            instance_window=timedelta(seconds=window) if window else self.instance_window,
             refusals_per_hour=refusals or self.refusals_per_hour,
             refusals_at_once=refusals or self.refusals_at_once,
         )

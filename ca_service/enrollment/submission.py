@@ -9,6 +9,7 @@ from typing import Any, Final, Self, TypeVar
 from ca_service.evidence.profiles import Claims, read
 from ca_service.evidence.snp import Collateral
 from ca_service.judgment import BadRequest
+from ca_service.residency import TpmEvidence
 from vtpm.wire import certtable
 from vtpm.wire.ear import EarToken
 from vtpm.wire.enrollment import EnrollmentRequest
@@ -105,6 +106,17 @@ class Submission:
             return None if sent is None else EarToken.parse(sent)
         except WireError:
             return None
+
+    @cached_property
+    def tpm(self) -> TpmEvidence:
+        """What is said about the TPM, and what it has signed itself."""
+        data, sent = self.claims, self.request.certify
+        return TpmEvidence(
+            statement=data.tpm,
+            qualifier=data.qualifier,
+            attest=None if sent is None else sent.attest,
+            signature=None if sent is None else sent.signature,
+        )
 
     def ek_names(self) -> tuple[str, ...]:
         """Names of the EKs in hex, in their order."""

@@ -89,13 +89,20 @@ def _leaf(kind: str, subject: str, at: datetime, members: dict[str, object]) -> 
     return Leaf(kind, subject, canonical(head | members))
 
 
+def _number(value: int) -> int:
+    # A database that somebody has altered may hold any number there.
+    if abs(value) > _MAX_NUMBER:
+        raise WireError("policy_version", "must be a number that every JSON reader keeps exact")
+    return value
+
+
 def decision_leaf(row: DecisionRow) -> Leaf:
     """The leaf of a decision: a grant or an authenticated refusal; raises LookupError if its row is neither."""
     trace = hashlib.sha256(row.trace.encode("utf-8")).hexdigest()
     text = (
         f'{{"at":"{_time(row.at)}","evidence":{quoted(row.evidence_digest)},"id":{quoted(row.id)},'
         f'"kbs":{quoted(row.kbs_id)},"kind":"{DECISION}","policy":{quoted(row.policy_digest)},'
-        f'"policy_version":{row.policy_version:d},"resource":{quoted(row.resource)},"rule":{quoted(row.rule)},'
+        f'"policy_version":{_number(row.policy_version)},"resource":{quoted(row.resource)},"rule":{quoted(row.rule)},'
         f'"stage":{quoted(row.stage)},"trace":"{trace}","v":{VERSION},"verdict":"{_VERDICTS[row.admitted]}"}}'
     )
     return Leaf(DECISION, row.id, spliced(text))

@@ -7,12 +7,14 @@ policy, and whoever has them can hold them against it. ``docs/log.md`` is the re
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
+from functools import lru_cache
 
 from ca_service.store import DecisionRow
-from vtpm.wire.encoding import Members, canonical, parse_json
+from vtpm.wire.encoding import Members, canonical, parse_json, quoted, spliced
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.log import MAX_LEAF, Checkpoint
 from vtpm.wire.message_fields import time_text
 
@@ -63,7 +65,7 @@ _VERDICTS = {0: "refused", 1: "admitted"}
 _SUBJECTS = {DECISION: "id", CERTIFICATE: "serial", RESPONDER: "serial", RESTORE: "epoch"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Leaf:
     """One entry of the log.
 
@@ -78,30 +80,32 @@ class Leaf:
     data: bytes = field(repr=False)
 
 
+_time = lru_cache(maxsize=64)(time_text)
+"""All leaves of a transaction are of one moment, and those of a second too."""
+
+
 def _leaf(kind: str, subject: str, at: datetime, members: dict[str, object]) -> Leaf:
     head = {"v": VERSION, "kind": kind, "at": time_text(at)}
     return Leaf(kind, subject, canonical(head | members))
 
 
+def _number(value: int) -> int:
+    # A database that somebody has altered may hold any number there.
+    if abs(value) > _MAX_NUMBER:
+        raise WireError("policy_version", "must be a number that every JSON reader keeps exact")
+    return value
+
+
 def decision_leaf(row: DecisionRow) -> Leaf:
     """The leaf of a decision: a grant or an authenticated refusal; raises LookupError if its row is neither."""
-    return _leaf(
-        DECISION,
-        row.id,
-        row.at,
-        {
-            "id": row.id,
-            "stage": row.stage,
-            "verdict": _VERDICTS[row.admitted],
-            "rule": row.rule,
-            "policy": row.policy_digest,
-            "policy_version": row.policy_version,
-            "evidence": row.evidence_digest,
-            "trace": hashlib.sha256(row.trace.encode("utf-8")).hexdigest(),
-            "kbs": row.kbs_id,
-            "resource": row.resource,
-        },
+    trace = hashlib.sha256(row.trace.encode("utf-8")).hexdigest()
+    text = (
+        f'{{"at":"{_time(row.at)}","evidence":{quoted(row.evidence_digest)},"id":{quoted(row.id)},'
+        f'"kbs":{quoted(row.kbs_id)},"kind":"{DECISION}","policy":{quoted(row.policy_digest)},'
+        f'"policy_version":{_number(row.policy_version)},"resource":{quoted(row.resource)},"rule":{quoted(row.rule)},'
+        f'"stage":{quoted(row.stage)},"trace":"{trace}","v":{VERSION},"verdict":"{_VERDICTS[row.admitted]}"}}'
     )
+    return Leaf(DECISION, row.id, spliced(text))
 
 
 def certificate_leaf(
@@ -118,19 +122,12 @@ def certificate_leaf(
         decision_id: the decision in its intent.
         at: when it was stored as issued.
     """
-    return _leaf(
-        CERTIFICATE,
-        serial,
-        at,
-        {
-            "serial": serial,
-            "issuer": issuer,
-            "profile": profile,
-            "key": key_name,
-            "sha256": hashlib.sha256(der).hexdigest(),
-            "decision": decision_id,
-        },
+    text = (
+        f'{{"at":"{_time(at)}","decision":{quoted(decision_id)},"issuer":{quoted(issuer)},'
+        f'"key":{quoted(key_name)},"kind":"{CERTIFICATE}","profile":{quoted(profile)},"serial":{quoted(serial)},'
+        f'"sha256":"{hashlib.sha256(der).hexdigest()}","v":{VERSION}}}'
     )
+    return Leaf(CERTIFICATE, serial, spliced(text))
 
 
 def responder_leaf(*, serial: str, issuer: str, der: bytes, at: datetime) -> Leaf:

@@ -19,6 +19,7 @@ from ca_service.audit.note import NoteSigner, sign_note, verifier_key
 from ca_service.judgment import NotFound, Unavailable
 from ca_service.store import HeadRow, LeafRow, LoggedCertificate, Transaction
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.log import Checkpoint, Proof
 from vtpm.wire.note import VerifierKey, open_note
 
@@ -28,7 +29,7 @@ BATCH = 500
 _OLDER = "the database is older than what this CA has done"
 
 
-@dataclass(frozen=True)
+@frozen
 class Receipt:
     """What whoever was logged gets to keep.
 

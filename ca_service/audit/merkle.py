@@ -6,9 +6,9 @@ every other hash of RFC 6962 folds out of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Self
 
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 from vtpm.wire.merkle import (
     EMPTY_ROOT,
@@ -27,7 +27,7 @@ Node = tuple[int, int, bytes]
 """A place with its hash, 32 bytes."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Frontier:
     """All that is needed to let a tree grow: its size and the roots of its complete subtrees.
 
@@ -82,18 +82,20 @@ class Frontier:
         Args:
             leaves: hashes of the new leaves, as for `append`.
         """
-        left, position, row = list(self.hashes), self.size, list(leaves)
-        places, paths = list(range(len(row))), [list[bytes]() for _ in row]
+        left, row, level = list(self.hashes), list(leaves), 0
+        paths = [list[bytes]() for _ in row]
         while len(row) > 1:
-            if position & 1:
+            first = self.size >> level
+            if first & 1:
+                first -= 1
                 row.insert(0, left.pop())
-                places = [place + 1 for place in places]
-            # Who stands last and alone has no sibling, and goes up as he is.
-            for path, place in zip(paths, places, strict=True):
-                path.extend(row[place ^ 1 : (place ^ 1) + 1])
-            last = row[len(row) & ~1 :]
-            row = [node_hash(row[i], row[i + 1]) for i in range(0, len(row) - 1, 2)] + last
-            places, position = [place >> 1 for place in places], position >> 1
+            for position, path in enumerate(paths, self.size):
+                sibling = (position >> level ^ 1) - first
+                # Who stands last and alone has no sibling, and goes up as he is.
+                if sibling < len(row):
+                    path.append(row[sibling])
+            row = [*map(node_hash, row[::2], row[1::2]), *row[len(row) & ~1 :]]
+            level += 1
         return [(*path, *reversed(left)) for path in paths]
 
     def to_bytes(self) -> bytes:
@@ -108,7 +110,7 @@ class Frontier:
         return cls(size, tuple(data[i : i + HASH_SIZE] for i in range(0, len(data), HASH_SIZE)))
 
 
-@dataclass(frozen=True)
+@frozen
 class Recipe:
     """Of what a path is made: for each of its hashes the complete subtrees that fold into it, left to right."""
 

@@ -9,7 +9,6 @@ new intent.
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
 
 from ca_service.enrollment.desk import Desk, View, refused
 from ca_service.enrollment.issuance import Plan, leaves_of, note_renewal, plan, record, sign, store_signed
@@ -67,17 +66,17 @@ class Activation:
             given = ActivationRequest.parse(body).secrets
         except WireError as error:
             raise BadRequest(error.path, error.problem) from error
-        row, submission = self._open(enrollment_id)
+        row, submission, view = self._open(enrollment_id)
         wanted = self._desk.activation_secrets(row.id, len(submission.claims.tpm.eks))
         answer = self._desk.judge.judge_answer(wanted, given)
         if answer.refusal is not None:
             raise refused(answer.refusal, self._end(row, submission, answer))
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
-            reply = self._step(row, submission, answer)
+            reply = self._step(row, submission, view, answer)
             if reply is not None:
                 return reply
-            row = self._row(enrollment_id)
+            row, submission, view = self._open(enrollment_id)
         raise Unavailable("another request is just issuing certificates for this TPM")
 
     def abandon_dead(self, intents: Iterable[IntentRow]) -> int:
@@ -95,45 +94,41 @@ class Activation:
                 )
         return len(closed)
 
-    def _row(self, enrollment_id: str) -> EnrollmentRow:
-        with self._desk.store.read() as tx:
-            row = tx.enrollments.get(enrollment_id)
-        if row is None:
-            raise NotFound("there is no such enrolment")
-        return row
-
-    def _open(self, enrollment_id: str) -> tuple[EnrollmentRow, Submission]:
-        with self._desk.store.read() as tx:
+    def _open(self, enrollment_id: str) -> tuple[EnrollmentRow, Submission, View | None]:
+        """An enrolment, its evidence, and what it would be decided by now; None if it is not pending."""
+        desk = self._desk
+        with desk.store.read() as tx:
             found = tx.enrollments.with_evidence(enrollment_id)
-        if found is None:
-            raise NotFound("there is no such enrolment")
-        row, body = found
-        if body is None:
-            raise VtpmCaError("the evidence of an enrolment is not stored", code="store")
-        return row, Submission.parse(body)
+            if found is None:
+                raise NotFound("there is no such enrolment")
+            row, body = found
+            if body is None:
+                raise VtpmCaError("the evidence of an enrolment is not stored", code="store")
+            submission = Submission.parse(body)
+            pending = row.state is EnrollmentState.PENDING
+            return row, submission, desk.view(tx, submission, desk.now()) if pending else None
 
-    def _step(self, row: EnrollmentRow, submission: Submission, answer: Trace) -> bytes | None:
+    def _step(
+        self, row: EnrollmentRow, submission: Submission, view: View | None, answer: Trace
+    ) -> bytes | None:
         """One try; None if it must be made anew, because another process changes what it rests on."""
         desk = self._desk
         if row.state is EnrollmentState.ISSUED and row.reply is not None:
             return row.reply
         if row.state is EnrollmentState.FAILED:
             raise Refused("activation.open", "the enrolment has ended", decision_id=row.decision_id)
-        if row.state is EnrollmentState.ISSUING:
+        if view is None:
             with desk.store.read() as tx:
                 intents = tx.intents.open_of(row.id)
             if not self.abandon_dead(intents):
                 self._pause(_PAUSE_S)
             return None
-        at = desk.now()
-        if at > row.expires_at:
+        if view.at > row.expires_at:
             finding = Finding("activation.unexpired", Verdict.FAILED, "the challenge was answered too late")
             raise refused(finding, row.decision_id)
-        with desk.store.read() as tx:
-            view = desk.view(tx, submission, at)
         judge = desk.judge.steady()
-        trace = answer + self._judge_again(judge, submission, view, at)
-        decision = Decision(desk.new_id(), judge, submission, view, trace, "activate", at)
+        trace = answer + self._judge_again(judge, submission, view)
+        decision = Decision(desk.new_id(), judge, submission, view, trace, "activate")
         if trace.refusal is not None or view.facts is None:
             raise self._refuse(row, decision)
         if view.facts.open_intents():
@@ -150,10 +145,10 @@ class Activation:
             intents = [intent for i in facts.open_intents() if (intent := tx.intents.get(i)) is not None]
         return self.abandon_dead([i for i in intents if i.state is IntentState.OPEN])
 
-    def _judge_again(self, judge: Judge, submission: Submission, view: View, at: datetime) -> Trace:
+    def _judge_again(self, judge: Judge, submission: Submission, view: View) -> Trace:
         """Everything: since the challenge, time has passed, and policy, lists and release may be others."""
-        authentic = judge.authenticate(submission, at)
-        return authentic + self._desk.decide(judge, submission, view, at) if authentic.admitted else authentic
+        authentic = judge.authenticate(submission, view.at)
+        return authentic + self._desk.decide(judge, submission, view) if authentic.admitted else authentic
 
     def _refuse(self, row: EnrollmentRow, decision: Decision) -> Refused:
         """End the enrolment by a decision of its own."""
@@ -178,7 +173,7 @@ class Activation:
             if now is None or now.state is not EnrollmentState.PENDING:
                 return row.decision_id
             view, judge = desk.view(tx, submission, at), desk.judge.steady()
-            keep_and_log(desk, tx, Decision(decision_id, judge, submission, view, answer, "activate", at))
+            keep_and_log(desk, tx, Decision(decision_id, judge, submission, view, answer, "activate"))
             tx.enrollments.move(
                 row.id, EnrollmentState.PENDING, EnrollmentState.FAILED, decision_id=decision_id
             )
@@ -198,7 +193,7 @@ class Activation:
         intent_id = desk.new_id()
         try:
             with desk.store.write(together=True) as tx:
-                if desk.view(tx, submission, at, view) != view:
+                if not desk.still_sees(tx, view):
                     return None
                 if again:
                     keep_and_log(desk, tx, decision)

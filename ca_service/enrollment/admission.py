@@ -6,7 +6,7 @@ the report is proven authentic nothing is written at all.
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from ca_service.enrollment.desk import ROUNDS, Desk, View, refused
@@ -24,12 +24,13 @@ from ca_service.residency import make_challenge
 from ca_service.store import EnrollmentRow, EnrollmentState, SubmissionRow, Taken, Transaction
 from vtpm.wire.encoding import canonical
 from vtpm.wire.enrollment import Challenge, ChallengeReply, time_text
+from vtpm.wire.frozen import frozen
 from vtpm.wire.templates import name
 
 CREATED, OK, FORBIDDEN = 201, 200, 403
 
 
-@dataclass(frozen=True)
+@frozen
 class Reply:
     """An answer as it is stored and sent: HTTP status and JSON bytes."""
 
@@ -135,8 +136,8 @@ class Admission:
             admitted = _admitted_lately(limits, tx, view, at)
         if view.standing.epoch != epoch:
             raise _OtherEpoch
-        trace = authentic + desk.decide(judge, submission, view, at)
-        decision = Decision(desk.new_id(), judge, submission, view, trace, "enroll", at)
+        trace = authentic + desk.decide(judge, submission, view)
+        decision = Decision(desk.new_id(), judge, submission, view, trace, "enroll")
         if trace.refusal is not None:
             refusals = self._refusals.of(limits.refusals_per_hour / 3600, limits.refusals_at_once)
             refusals.spend(submission.report.report_id.hex())
@@ -162,7 +163,7 @@ def _used(desk: Desk, submission: Submission) -> Reply | None:
 
 
 def _admitted_lately(limits: Limits, tx: Transaction, view: View, at: datetime) -> list[datetime]:
-    if view.facts is None or view.facts.instance_id is None:
+    if view.facts is None or view.facts.seen.instance_id is None:
         return []
     claim = view.facts.claim
     since = at - limits.instance_window
@@ -178,7 +179,7 @@ def _refuse(desk: Desk, decision: Decision) -> Reply | None:
     error = refused(decision.trace.refusal, decision.id)
     decision.write_out()
     with desk.store.write(together=True) as tx:
-        if desk.view(tx, decision.submission, decision.at, decision.view) != decision.view:
+        if not desk.still_sees(tx, decision.view):
             return None
         _consume(desk, tx, decision, Reply(FORBIDDEN, _refusal_bytes(error)))
     raise error
@@ -190,7 +191,7 @@ def _challenge(desk: Desk, decision: Decision) -> Reply | None:
     reply = Reply(CREATED, _challenges(desk, decision.submission, enrollment_id, expires))
     decision.write_out()
     with desk.store.write(together=True) as tx:
-        if desk.view(tx, decision.submission, decision.at, decision.view) != decision.view:
+        if not desk.still_sees(tx, decision.view):
             return None
         _consume(desk, tx, decision, reply)
         tx.enrollments.add(_row(decision, enrollment_id, EnrollmentState.PENDING, expires, None))
@@ -205,7 +206,7 @@ def _return_known(desk: Desk, decision: Decision) -> Reply | None:
         raise VtpmCaError("a known TPM has no claim", code="internal")
     decision.write_out()
     with desk.store.write(together=True) as tx:
-        if desk.view(tx, decision.submission, decision.at, decision.view) != decision.view:
+        if not desk.still_sees(tx, decision.view):
             return None
         settle(tx, facts, decision.at)
         keep_and_log(desk, tx, decision)

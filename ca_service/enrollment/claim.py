@@ -7,7 +7,6 @@ binds nothing for good: weaker evidence must not keep a persistent TPM out.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Self
@@ -18,6 +17,7 @@ from ca_service.policy import Policy, kbs_for
 from ca_service.profiles import DEFAULT_PAIR, IssuerRole
 from ca_service.store import LedgerQuery, live_key, spki_digest
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 from vtpm.wire.templates import name, parse_public
 
@@ -30,7 +30,7 @@ _PERSISTENT_ROLES: Mapping[str, IssuerRole] = MappingProxyType({"ek": "ek", "dev
 _EPHEMERAL_ROLES: Mapping[str, IssuerRole] = MappingProxyType({"ek": "ephemeral", "devid": "ephemeral"})
 
 
-@dataclass(frozen=True)
+@frozen
 class KeyClaim:
     """One TPM key.
 
@@ -60,7 +60,7 @@ class KeyClaim:
         return f"ephemeral-{self.profile}:{hashlib.sha256(f'{self.launch}:{self.name}'.encode('ascii')).hexdigest()}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Claim:
     """Who a TPM says it is.
 

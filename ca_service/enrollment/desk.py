@@ -5,7 +5,6 @@ import hmac
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from threading import Lock
 
 from ca_service.audit import Log
@@ -22,6 +21,8 @@ from ca_service.keys import Authority, AuthoritySource, IssuingCa
 from ca_service.policy import PROFILE_ADMITTED, Policy, load
 from ca_service.profiles import Entropy, IssuerRole, Validity
 from ca_service.store import Faults, LedgerQuery, Standing, Store, Transaction, active_key, no_faults
+from vtpm.wire.frozen import frozen
+from vtpm.wire.lazy import cached_property
 from vtpm.wire.templates import Role
 
 SECRET_SIZE = 32
@@ -43,21 +44,26 @@ _CODES = {
 _RETRYABLE = ("nonce.", CERTIFY_PRESENT, "activation.unexpired")
 
 
-@dataclass(frozen=True)
+@frozen
 class View:
     """What a decision rests on besides the evidence: what is in force, and what the ledger knows.
 
     Attributes:
+        at: the moment.
         standing: the policy version, the epoch and the issuing CAs that sign.
-        digest: the policy's digest, empty for none.
         policy: the policy, read.
         facts: the ledger's knowledge of the claim; None without a policy.
     """
 
+    at: datetime
     standing: Standing
-    digest: str
     policy: Policy | None
     facts: LedgerFacts | None
+
+    @property
+    def digest(self) -> str:
+        """The policy's digest, empty for none."""
+        return "" if self.policy is None else self.policy.digest
 
     @property
     def version(self) -> int:
@@ -128,28 +134,34 @@ class Desk:
             self._kept.clear()
         self._kept.update((epoch, name) for name in names)
 
-    def view(self, tx: Transaction, submission: Submission, at: datetime, before: View | None = None) -> View:
+    def view(self, tx: Transaction, submission: Submission, at: datetime) -> View:
         """What a decision about the submission rests on, as this transaction sees it.
 
         Args:
             tx: the transaction to read in.
             submission: the evidence.
             at: now: the policy of this moment judges.
-            before: what an earlier transaction saw, about the same submission.
         """
         # What is asked depends on the policy, so the one that was in force last is tried first.
         version, policy = next(iter(tuple(self._policies.items())), (0, None))
         while True:
-            claim = None if policy is None else _claim(submission, policy, before)
+            claim = None if policy is None else Claim.of(submission, policy)
             standing, seen = tx.views.look(LedgerQuery() if claim is None else claim.query(), at)
             if standing.policy_version == version:
                 break
             version = standing.policy_version
             policy = self._policy(tx, version) if version else None
         if policy is None or claim is None:
-            return View(standing, "", None, None)
+            return View(at, standing, None, None)
         ends = self._ends(standing, claim, policy, at) if seen.live else {}
-        return View(standing, policy.digest, policy, gather(seen, claim, standing.given_up, ends, at))
+        return View(at, standing, policy, gather(seen, claim, standing.given_up, ends, at))
+
+    def still_sees(self, tx: Transaction, view: View) -> bool:
+        """Whether all that the database said to `view` is what this transaction sees."""
+        facts = view.facts
+        if facts is None:
+            return tx.views.standing(view.at) == view.standing
+        return tx.views.look(facts.claim.query(), view.at) == (view.standing, facts.seen)
 
     def validity(self, claim: Claim, policy: Policy, role: Role, issuer: IssuingCa, at: datetime) -> Validity:
         """Validity of a certificate that `issuer` signs at `at` for the keys of a role in a claim."""
@@ -191,10 +203,10 @@ class Desk:
             self._policies[version] = policy
         return policy
 
-    def decide(self, judge: Judge, submission: Submission, view: View, at: datetime) -> Trace:
+    def decide(self, judge: Judge, submission: Submission, view: View) -> Trace:
         """What `judge` says about an authentic submission by what is in force and known."""
         ledger = None if view.facts is None else view.facts.state
-        return judge.conclude(submission, view.policy, ledger, at)
+        return judge.conclude(submission, view.policy, ledger, view.at)
 
     def issuer(self, view: View, role: IssuerRole, pair: str, at: datetime) -> IssuingCa:
         """The issuing CA that signs certificates of a role and pair now.
@@ -244,12 +256,6 @@ def _unreadable(detail: str) -> Unavailable:
         code="policy",
         remedy="Apply a policy with `vtpm-ca policy apply FILE`, or run the release that applied this one.",
     )
-
-
-def _claim(submission: Submission, policy: Policy, before: View | None) -> Claim:
-    if before is not None and before.facts is not None and before.policy is policy:
-        return before.facts.claim
-    return Claim.of(submission, policy)
 
 
 def refused(finding: Finding, decision_id: str = "") -> Refused:

@@ -52,7 +52,8 @@ from ca_service.policy import (
     launch_checks,
     with_given_up,
 )
-from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS, TpmEvidence
+from ca_service.residency import CERTIFY_CHECKS, KEY_CHECKS
+from vtpm.wire.frozen import frozen
 from vtpm.wire.grant import Grant
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ CERTIFY_PRESENT = "certify.present"
 """The rule that refuses new issuance without TPM2_Certify."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Binding:
     """What the report carries, and what it must carry to vouch for the runtime data; 64 bytes each."""
 
@@ -86,7 +87,7 @@ class _ReportData:
         return passed(self)
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """Activation secrets, those expected and those given."""
 
@@ -267,14 +268,8 @@ class Judge:
             )
             about_evidence.append((applicable(GRANT_CHECKS, data), grant))
             about_token = self._judge_ear(submission, data.grant, policy, at)
-        facts, sent = self._facts(submission, snp, at), submission.request.certify
-        tpm = TpmEvidence(
-            statement=data.tpm,
-            qualifier=data.qualifier,
-            attest=sent.attest if sent else None,
-            signature=sent.signature if sent else None,
-        )
-        certified = certify or sent is not None
+        facts, tpm = self._facts(submission, snp, at), submission.tpm
+        certified = certify or submission.request.certify is not None
         about_tpm: list[Part] = [] if policy is None else [(applicable(about_rest, data), facts)]
         about_tpm += [(KEY_CHECKS, tpm), (CERTIFY_CHECKS, tpm)] if certified else [(KEY_CHECKS, tpm)]
         return Trace.joined(

@@ -1,64 +1,57 @@
 """What the ledger knows about a claim, and how an admitted claim is written into it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
 from ca_service.enrollment.claim import Claim, KeyClaim
 from ca_service.enrollment.ledger_state import LedgerKnown, LedgerState, Occupant
 from ca_service.profiles import DEVICE_LIFETIME
-from ca_service.store import CertificateRow, CertificateState, LedgerView, TpmRow, TpmState, Transaction
+from ca_service.store import CertificateRow, CertificateState, LedgerView, TpmState, Transaction
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 
 RENEWAL_SHARE = 3
 """A certificate with an end is renewed in the last third of its life."""
 
 
-@dataclass(frozen=True)
+@frozen
 class LedgerFacts:
     """A claim, and what the ledger knows about it.
 
     Attributes:
         claim: who the TPM says it is.
-        instance_id: number of the instance; None if it is new.
-        occupant: the TPM that lives there.
-        key_instances: the instance that each known Name is bound to.
-        key_id_owner: (KBS id, resource) that the persistence key is bound to.
-        live: the live certificates of the claim's keys, by `KeyClaim.live`.
+        seen: what the database answered to `Claim.query`.
         due: those keys of `live` whose certificate is to be replaced by a new one.
-        revoked: serials of the occupant's revoked certificates.
-        blocked: digests of the claim's keys that get no certificate.
     """
 
     claim: Claim
-    instance_id: int | None
-    occupant: TpmRow | None
-    key_instances: Mapping[str, int]
-    key_id_owner: tuple[str, str] | None
-    live: Mapping[str, CertificateRow]
+    seen: LedgerView
     due: frozenset[str]
-    revoked: tuple[str, ...]
-    blocked: frozenset[str]
+
+    @property
+    def live(self) -> Mapping[str, CertificateRow]:
+        """The live certificates of the claim's keys, by `KeyClaim.live`."""
+        return self.seen.live
 
     @cached_property
     def state(self) -> LedgerState:
         """The part that rules look at."""
-        claim, occupant = self.claim, self.occupant
-        standing = (
+        claim, seen, occupant = self.claim, self.seen, self.seen.occupant
+        standing = [
             key
-            for key, row in self.live.items()
+            for key, row in seen.live.items()
             if row.state is CertificateState.ISSUED and key not in self.due
-        )
+        ]
         known = LedgerKnown(
             instance=(claim.kbs_id, claim.resource, claim.salt),
-            instance_id=self.instance_id,
+            instance_id=seen.instance_id,
             occupant=None if occupant is None else Occupant(occupant.ek_set, occupant.counter, occupant.root),
-            key_instances=self.key_instances,
-            key_id_owner=self.key_id_owner,
+            key_instances=seen.key_instances,
+            key_id_owner=seen.key_id_owner,
             standing=frozenset(standing),
-            revoked=self.revoked,
-            blocked=self.blocked,
+            revoked=seen.revoked,
+            blocked=seen.blocked,
         )
         return LedgerState(claim, known)
 
@@ -143,17 +136,7 @@ def gather(
     if view.live:
         ending = {key for key, row in view.live.items() if is_due(row, given_up, ends, at)}
         due = frozenset(ending | _outlived(claim, view.live))
-    return LedgerFacts(
-        claim=claim,
-        instance_id=view.instance_id,
-        occupant=view.occupant,
-        key_instances=view.key_instances,
-        key_id_owner=view.key_id_owner,
-        live=view.live,
-        due=due,
-        revoked=view.revoked,
-        blocked=view.blocked,
-    )
+    return LedgerFacts(claim, view, due)
 
 
 def settle(tx: Transaction, facts: LedgerFacts, at: datetime) -> int:
@@ -162,10 +145,10 @@ def settle(tx: Transaction, facts: LedgerFacts, at: datetime) -> int:
     Raises:
         Taken: another transaction was faster, and the claim breaks a rule now.
     """
-    claim, instance_id = facts.claim, facts.instance_id
+    claim, seen = facts.claim, facts.seen
+    instance_id, occupant = seen.instance_id, seen.occupant
     if instance_id is None:
         instance_id = tx.ledger.add_instance(claim.kbs_id, claim.resource, claim.salt, at)
-    occupant = facts.occupant
     state = TpmState(claim.counter, claim.root, claim.volume_salt, claim.report_id, at)
     if occupant is not None and occupant.ek_set == claim.ek_set:
         tx.ledger.seen(occupant.id, state)
@@ -174,8 +157,8 @@ def settle(tx: Transaction, facts: LedgerFacts, at: datetime) -> int:
         tpm_id = tx.ledger.add_tpm(instance_id, claim.ek_set, state)
     if claim.ephemeral:
         return tpm_id
-    keys = {key.name: key for key in claim.keys if key.name not in facts.key_instances}
+    keys = {key.name: key for key in claim.keys if key.name not in seen.key_instances}
     tx.ledger.bind_keys(((name, key.role, key.template) for name, key in keys.items()), instance_id)
-    if facts.key_id_owner is None:
+    if seen.key_id_owner is None:
         tx.ledger.bind_key_id(claim.key_id, claim.kbs_id, claim.resource)
     return tpm_id

@@ -4,20 +4,21 @@ The ledger moves on, so a decision keeps this part of it: without it nobody coul
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Self
 
 from ca_service.enrollment.claim import Claim
 from vtpm.wire.encoding import Members
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 
 _MOST_KEYS = 1024
 _MOST_NUMBER = 2**53 - 1
 _MOST_TEXT = 1024
 
 
-@dataclass(frozen=True)
+@frozen
 class Occupant:
     """The TPM that lives in an instance: its EKs, and the store's counter and root when it was last seen."""
 
@@ -26,7 +27,7 @@ class Occupant:
     root: str
 
 
-@dataclass(frozen=True)
+@frozen
 class LedgerKnown:
     """What the ledger knows about a claim, as far as rules look at it.
 
@@ -103,7 +104,7 @@ class LedgerKnown:
         return known
 
 
-@dataclass(frozen=True)
+@frozen
 class LedgerState:
     """The subject of the ledger's rules: who the TPM says it is, and what is known about it."""
 

@@ -1,17 +1,18 @@
 """The numbers of the enrolment protocol, in one place."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
 from ca_service.policy import USUAL_ENROLMENTS, USUAL_REFUSALS, USUAL_WINDOW_S
+from vtpm.wire.frozen import frozen
 
 if TYPE_CHECKING:
     from ca_service.policy import Policy
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """How long things last.
 
@@ -39,10 +40,12 @@ class Limits:
             return self
         said = policy.limits
         window, refusals = said.instance_window_s, said.launch_refusals_per_hour
+        if not (said.instance_enrolments or window or refusals):
+            return self
         return replace(
             self,
             instance_enrolments=said.instance_enrolments or self.instance_enrolments,
-            instance_window=self.instance_window if window is None else timedelta(seconds=window),
+            instance_window=timedelta(seconds=window) if window else self.instance_window,
             refusals_per_hour=refusals or self.refusals_per_hour,
             refusals_at_once=refusals or self.refusals_at_once,
         )

@@ -16,6 +16,7 @@ from ca_service.judgment import Check, Finding, Unavailable, failed, passed
 from ca_service.store import EpochRow, Store
 from vtpm.wire.encoding import b64url, unb64url
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 
 _RANDOM = 16
@@ -39,7 +40,7 @@ def epoch_key(root: bytes, epoch: EpochRow) -> bytes:
     return hmac.digest(root, _EPOCH_DOMAIN + epoch_text, hashlib.sha256)
 
 
-@dataclass(frozen=True)
+@frozen
 class NonceKey:
     """The key of one epoch's nonces."""
 
@@ -103,7 +104,7 @@ def make_nonce(key: bytes, aud: str, expires: datetime, random: bytes) -> str:
     return b64url(body + _mac(key, aud, body))
 
 
-@dataclass(frozen=True)
+@frozen
 class NonceEvidence:
     """A nonce as it came back, and what is needed to judge it.
 

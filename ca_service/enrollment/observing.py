@@ -5,17 +5,18 @@ is told is done already.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from vtpm.wire.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Unproven:
     """A request whose evidence is not authentic; nothing was stored. `rule` is the first that failed."""
 
     rule: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Decided:
     """A decision that was stored: `rule` is the first that failed, empty if none did.
 
@@ -32,14 +33,14 @@ class Decided:
     decision_id: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Enrolled:
     """An enrolment got its answer: the challenge, or the certificates of a known TPM."""
 
     enrollment_id: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Certified:
     """Certificates that were stored after they were signed: (profile, role of the issuing CA) of each."""
 
@@ -47,7 +48,7 @@ class Certified:
     certificates: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Alarmed:
     """An alarm was raised."""
 

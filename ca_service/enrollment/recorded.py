@@ -23,6 +23,7 @@ from ca_service.judgment import BadRequest, Trace
 from ca_service.policy import Policy
 from vtpm.wire.encoding import Members, b64std, unb64std
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.message_fields import parse_time, time_text
 
 RELEASE: Final = version("vtpm-ca")
@@ -40,7 +41,7 @@ _MOST_ITEMS: Final = 256
 _MOST_BODY: Final = 1024 * 1024
 
 
-@dataclass(frozen=True)
+@frozen
 class Inputs:
     """What a judge was given besides the request, the policy and the time.
 

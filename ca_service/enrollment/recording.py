@@ -1,7 +1,7 @@
 """How a decision is kept: its row, its evidence, its leaf in the log, and the alarm that it may mean."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from ca_service.audit import Leaf, decision_leaf
@@ -15,13 +15,14 @@ from ca_service.enrollment.recorded import RELEASE, Inputs, collateral_for
 from ca_service.enrollment.submission import Submission
 from ca_service.judgment import BadRequest, Finding, Record, Trace
 from ca_service.store import DecisionRow, EvidenceFacts, Transaction
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 
 _PRODUCT = "snp.product"
 """The rule that finds out the processor's product."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Decision:
     """A decision about a submission: by whom and on what it was made, every finding, at which stage and when."""
 
@@ -31,7 +32,11 @@ class Decision:
     view: View
     trace: Trace
     stage: str
-    at: datetime
+
+    @property
+    def at(self) -> datetime:
+        """When it was made."""
+        return self.view.at
 
     def write_out(self) -> None:
         """Make now what is stored of it. Whoever does so before the transaction keeps other writers waiting less."""
@@ -149,12 +154,14 @@ def _holders(tx: Transaction, facts: LedgerFacts) -> list[tuple[str, str, str]]:
 
     A persistence key is bound to a resource; which of the volumes under a shared one it was, nobody has written down.
     """
-    numbers = {i for i in facts.key_instances.values() if i != facts.instance_id}
-    if facts.occupant is not None:
-        numbers.add(facts.occupant.instance_id)
+    seen = facts.seen
+    numbers = {i for i in seen.key_instances.values() if i != seen.instance_id}
+    if seen.occupant is not None:
+        numbers.add(seen.occupant.instance_id)
     found = {(row.kbs_id, row.resource, row.salt) for row in tx.ledger.instances_by_id(numbers).values()}
-    if facts.key_id_owner is not None and facts.key_id_owner not in {(kbs, name) for kbs, name, _ in found}:
-        found.add((*facts.key_id_owner, ""))
+    owner = seen.key_id_owner
+    if owner is not None and owner not in {(kbs, name) for kbs, name, _ in found}:
+        found.add((*owner, ""))
     return sorted(found)
 
 

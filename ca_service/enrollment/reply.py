@@ -1,7 +1,7 @@
 """The answer with all certificates of a TPM, as it is stored and sent."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ca_service.audit import CERTIFICATE, Leaf, Proof, Receipt
 from ca_service.enrollment.desk import Desk
@@ -9,9 +9,10 @@ from ca_service.enrollment.ledger import LedgerFacts
 from ca_service.judgment import NotFound, Unavailable
 from ca_service.store import Transaction
 from vtpm.wire.enrollment import CertificateEntry, CertificatesReply
+from vtpm.wire.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Issued:
     """A signed certificate: its serial number and its issuer's subject key id in hex, and its DER."""
 
@@ -20,7 +21,7 @@ class Issued:
     der: bytes = field(repr=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class Logged:
     """The log's checkpoint as it was signed, and for each serial number the proof that leads to it."""
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import is_
 from typing import Any, Final, Self, TypeVar
@@ -10,10 +9,12 @@ from typing import Any, Final, Self, TypeVar
 from ca_service.evidence.profiles import Claims, read
 from ca_service.evidence.snp import Collateral
 from ca_service.judgment import BadRequest
+from ca_service.residency import TpmEvidence
 from vtpm.wire import certtable
 from vtpm.wire.ear import EarToken
 from vtpm.wire.enrollment import EnrollmentRequest
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 from vtpm.wire.report import Report
 from vtpm.wire.templates import name
@@ -26,7 +27,7 @@ REMEMBERED: Final = 64
 What was found about a submission is remembered with it, so this is the bound of that too."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Submission:
     """Everything that one request body says; all of it well-formed, none of it believed.
 
@@ -45,9 +46,11 @@ class Submission:
     claims: Claims
     report: Report
     offered: Collateral
-    _made: dict[str, tuple[tuple[object, ...], Any]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+
+    @cached_property
+    def _made(self) -> dict[str, tuple[tuple[object, ...], Any]]:
+        # By kind: what it was made on, and what was made.
+        return {}
 
     @classmethod
     @lru_cache(maxsize=REMEMBERED)
@@ -103,6 +106,17 @@ class Submission:
             return None if sent is None else EarToken.parse(sent)
         except WireError:
             return None
+
+    @cached_property
+    def tpm(self) -> TpmEvidence:
+        """What is said about the TPM, and what it has signed itself."""
+        data, sent = self.claims, self.request.certify
+        return TpmEvidence(
+            statement=data.tpm,
+            qualifier=data.qualifier,
+            attest=None if sent is None else sent.attest,
+            signature=None if sent is None else sent.signature,
+        )
 
     def ek_names(self) -> tuple[str, ...]:
         """Names of the EKs in hex, in their order."""

@@ -65,6 +65,19 @@ def test_a_certificate():
     }
 
 
+@given(st.text(max_size=20), st.text(max_size=20), st.integers(0, 2**53 - 1))
+def test_a_leaf_is_canonical_whatever_its_texts_are(one, another, number):
+    decision = decision_leaf(replace(ROW, kbs_id=one, resource=another, rule=another, policy_version=number))
+    certificate = certificate_leaf(**CERTIFICATE | {"profile": one, "key_name": another, "decision_id": one})
+    for leaf, said in (
+        (decision, ("kbs", "resource", "rule")),
+        (certificate, ("profile", "key", "decision")),
+    ):
+        members = json.loads(leaf.data)
+        assert canonical(members) == leaf.data
+        assert {members[name] for name in said} == {one, another}
+
+
 def test_a_restore():
     known = Checkpoint(a.ORIGIN, 2**60, bytes(32))
     leaf = restore_leaf(3, a.AT, known)

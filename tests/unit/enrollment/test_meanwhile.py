@@ -12,16 +12,47 @@ from ca_service.store import BlockedKeyRow, CertificateState, spki_digest
 from vtpm.wire.templates import parse_public
 
 
+def _blocked(tpm, at) -> BlockedKeyRow:
+    key = parse_public(tpm.iak.public).public_key()
+    digest = spki_digest(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    return BlockedKeyRow(digest, at, "me", "leaked")
+
+
+@pytest.mark.parametrize("half", ["enroll", "activate"])
+def test_a_key_that_is_blocked_between_look_and_commit_is_refused(half, world, store, tpms, helpers):
+    """What the ledger said is looked at again where it is acted upon, whichever half of an enrolment it is."""
+    tpm, awaited = tpms(0), []
+
+    def fault(point: str) -> None:
+        if point.startswith("before BEGIN") and awaited:
+            awaited.clear()
+            with store.write() as tx:
+                tx.blocked_keys.add(_blocked(tpm, world.time))
+
+    disturbed = world.open_store(fault)
+    enroller = world.enroller(disturbed)
+    asked = [world.body(enroller.new_nonce().nonce, tpm)]
+    if half == "activate":
+        asked = [*helpers.answer(tpm, enroller.enroll(*asked).body)]
+    awaited.append(half)
+    with pytest.raises(Refused) as refused:
+        getattr(enroller, half)(*asked)
+    assert refused.value.rule == "key.not-blocked"
+    assert not awaited
+    with store.read() as tx:
+        assert tx.certificates.latest() == []
+        assert [row.stage for row in tx.decisions.latest() if not row.admitted] == [half]
+    disturbed.close()
+
+
 def test_a_key_that_is_blocked_between_intent_and_issue_gets_nothing(world, store, tpms, helpers):
     tpm, when = tpms(0), []
 
     def fault(point: str) -> None:
         if point == "after signing idevid" and not when:
             when.append(point)
-            key = parse_public(tpm.iak.public).public_key()
-            digest = spki_digest(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
             with store.write() as tx:
-                tx.blocked_keys.add(BlockedKeyRow(digest, world.time, "me", "leaked"))
+                tx.blocked_keys.add(_blocked(tpm, world.time))
 
     enroller = world.enroller(store, fault)
     with pytest.raises(Unavailable, match="blocked"):

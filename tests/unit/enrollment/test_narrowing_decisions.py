@@ -120,7 +120,7 @@ def decided(world, inhabited, enroller):
         world.apply(inhabited, policy.text)
         desk = enroller.desk
         with inhabited.read() as tx:
-            return [desk.decide(desk.judge, each, desk.view(tx, each, at), at) for each in submissions]
+            return [desk.decide(desk.judge, each, desk.view(tx, each, at)) for each in submissions]
 
     return traces
 

@@ -43,23 +43,29 @@ def _number(cursor: Any) -> Any:
 
 
 class Session:
-    """One connection to the database.
-
-    Attributes:
-        connection: SQLAlchemy's, for whatever is not worth a `Statement`; it takes part in the same transaction.
-    """
+    """One connection to the database."""
 
     def __init__(
         self, connection: sa.Connection, prepared: dict[Statement, Prepared], faults: Faults | None
     ) -> None:
-        self.connection = connection
+        self._connection = connection
         self._options = connection.get_execution_options()
-        self._driver: Any = connection.connection.dbapi_connection
+        self._lent = False
+        driver: Any = connection.connection.dbapi_connection
+        self._driver = driver
+        # One for all statements: each takes the place of what the one before it left there.
+        self._cursor = driver.cursor()
         self._dialect = connection.dialect
         self._error = connection.dialect.loaded_dbapi.Error
         self._prepared = prepared
         self._faults = faults
         self._begun = False
+
+    @property
+    def connection(self) -> sa.Connection:
+        """SQLAlchemy's, for whatever is not worth a `Statement`; it takes part in the same transaction."""
+        self._lent = True
+        return self._connection
 
     def rows(
         self, statement: Statement, values: Mapping[str, object] = NO_VALUES
@@ -67,7 +73,7 @@ class Session:
         """Run a statement that gives rows; returns the columns' names and the rows. Raises `DBAPIError`."""
         prepared = self._prepare(statement)
         found = self._execute(prepared, prepared.bind(values), _FETCH_ALL)
-        return prepared.names, [prepared.read(row) for row in found]
+        return prepared.names, found if prepared.read is None else [prepared.read(row) for row in found]
 
     def first(self, statement: Statement, values: Mapping[str, object] = NO_VALUES) -> Sequence[Any] | None:
         """The first row, None if there is none; raises `DBAPIError`."""
@@ -77,17 +83,20 @@ class Session:
     def run(self, statement: Statement, values: Mapping[str, object]) -> int:
         """Run a statement that writes; returns how many rows it changed. Raises `DBAPIError`."""
         prepared = self._prepare(statement)
-        return int(self._execute(prepared, prepared.bind(values), _ROW_COUNT))
+        changed: int = self._execute(prepared, prepared.bind(values), _ROW_COUNT)
+        return changed
 
     def run_all(self, statement: Statement, values: Sequence[Mapping[str, object]]) -> int:
         """Run it once with each of the values; returns how many rows were changed altogether. Raises `DBAPIError`."""
         prepared = self._prepare(statement)
-        return int(self._execute(prepared, [prepared.bind(each) for each in values], _ROW_COUNT, many=True))
+        changed: int = self._execute(prepared, list(map(prepared.bind, values)), _ROW_COUNT, many=True)
+        return changed
 
     def insert(self, statement: Statement, values: Mapping[str, object]) -> int:
         """Insert a row to which the database gives a number, and return that. Raises `DBAPIError`."""
         prepared = self._prepare(statement)
-        return int(self._execute(prepared, prepared.bind(values), _number))
+        number: int = self._execute(prepared, prepared.bind(values), _number)
+        return number
 
     def _execute(
         self, prepared: Prepared, parameters: Any, result: Callable[[Any], Any], *, many: bool = False
@@ -97,8 +106,8 @@ class Session:
             raise VtpmCaError("a transaction was used after its end", code="internal")
         if self._faults is not None and prepared.point:
             self._faults("before " + prepared.point)
+        cursor = self._cursor
         try:
-            cursor = self._driver.cursor()
             if many:
                 cursor.executemany(prepared.sql, parameters)
             else:
@@ -135,7 +144,7 @@ class Session:
     def control(self, sql: str) -> None:
         """Run a statement about the transaction itself; raises `DBAPIError`."""
         try:
-            self._driver.cursor().execute(sql)
+            self._cursor.execute(sql)
         except self._error as error:
             self._fail(sql, error)
 
@@ -147,8 +156,8 @@ class Session:
 
     def commit(self) -> None:
         """Make the transaction durable; raises `DBAPIError`."""
-        if self.connection.in_transaction():
-            self.connection.commit()
+        if self._lent and self._connection.in_transaction():
+            self._connection.commit()
             return
         try:
             self._driver.commit()
@@ -159,19 +168,24 @@ class Session:
         """Roll back what was not committed; says whether the session is as it was when it was new."""
         self._begun = False
         try:
-            # Always: of a transaction whose commit failed, SQLAlchemy says that there is none, and begins no other.
-            self.connection.rollback()
+            if self._lent:
+                # Whatever SQLAlchemy says of it: of a transaction whose commit failed, that there is none.
+                self._connection.rollback()
             self._driver.rollback()
         except (self._error, sa.exc.SQLAlchemyError):
             return False
-        return not self.connection.invalidated and self.connection.get_execution_options() is self._options
+        if not self._lent:
+            return True
+        self._lent = False
+        connection = self._connection
+        return not connection.invalidated and connection.get_execution_options() is self._options
 
     def close(self) -> None:
         """End the connection."""
         with suppress(self._error, sa.exc.SQLAlchemyError):
             # Without a last rollback, which would fail noisily where the server is gone already.
-            self.connection.invalidate()
-            self.connection.close()
+            self._connection.invalidate()
+            self._connection.close()
 
 
 class Sessions:

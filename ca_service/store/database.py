@@ -127,14 +127,21 @@ class Store:
                 lost while the commit was under way: then one must look.
         """
         self._own()
+        writers = self._writers
         try:
             if together:
-                with self._writers.together() as session:
-                    tx = Transaction(session)
+                batch = writers.join()
+                try:
+                    tx = Transaction(batch.session)
                     yield tx
                     self._faults("before commit")
+                    batch.keep()
+                except BaseException as error:
+                    writers.undo(batch, error)
+                    raise
+                writers.finish(batch)
             else:
-                with self._writers.alone() as session:
+                with writers.alone() as session:
                     tx = Transaction(session)
                     yield tx
                     self._faults("before commit")

@@ -28,7 +28,7 @@ _LOOK_AGAIN_S: Final = 0.05
 """A thread to which a transaction was handed on may have given up waiting just then."""
 
 
-class _Batch:
+class Batch:
     """An open transaction, and those whose writes it holds. All but `wait` is for the thread whose turn it is.
 
     Attributes:
@@ -116,7 +116,7 @@ class Writers:
         # A database's own waiting polls or costs a connection; within one process a lock does not.
         self._turn = threading.Lock()
         # By who has the turn: what the one before him has left open.
-        self._handed_on: _Batch | None = None
+        self._handed_on: Batch | None = None
         # One element for each that would join; a number could not be changed by threads at the same time.
         self._waiting: deque[None] = deque()
 
@@ -137,13 +137,12 @@ class Writers:
         finally:
             self._leave(session)
 
-    @contextmanager
-    def together(self) -> Iterator[Session]:
-        """A session whose writes are committed, perhaps with others', when the block ends without an exception.
+    def join(self) -> Batch:
+        """Begin to write in a transaction that may be committed with others' writes; `finish` or `undo` must follow.
 
         Raises:
             Unavailable: another writer holds the database too long; nothing was written.
-            DBAPIError: nothing was written, or the commit is in doubt.
+            DBAPIError: nothing was written.
         """
         deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
         self._waiting.append(None)
@@ -152,25 +151,46 @@ class Writers:
         finally:
             self._waiting.pop()
         if batch is None:
-            batch = _Batch(self._begin(deadline))
-        else:
-            try:
-                batch.join()
-            except BaseException as error:
-                self._end(batch, error)
-                raise
+            return Batch(self._begin(deadline))
         try:
-            yield batch.session
-            batch.keep()
+            batch.join()
         except BaseException as error:
-            self._undo(batch, error)
+            self._end(batch, error)
             raise
+        return batch
+
+    def finish(self, batch: Batch) -> None:
+        """Whoever joined, and kept what he wrote, goes on when it is committed, by him or by another.
+
+        Raises:
+            Unavailable: nothing was written.
+            DBAPIError: nothing was written, or the commit is in doubt.
+        """
         if self._hand_on(batch):
             self._await(batch)
         else:
             self._commit(batch)
 
-    def _take(self, deadline: float) -> _Batch | None:
+    def undo(self, batch: Batch, error: BaseException) -> None:
+        """End the turn of one who joined and failed: the others go on without him."""
+        try:
+            batch.undo()
+        except BaseException as lost:
+            # Some errors end the whole transaction.
+            self._end(batch, error)
+            if isinstance(lost, DBAPIError):
+                return
+            raise
+        if not batch.size:
+            self._end(batch, error)
+        elif self._hand_on(batch):
+            # What he met may be a write that is not committed yet: who heard of it now would look for it in vain.
+            with suppress(Exception):
+                self._await(batch)
+        else:
+            self._commit_for_others(batch)
+
+    def _take(self, deadline: float) -> Batch | None:
         """Wait until no other thread of this process writes; gives what the one before has left open."""
         if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise _busy()
@@ -208,14 +228,14 @@ class Writers:
                 self._turns.give()
             self._turn.release()
 
-    def _end(self, batch: _Batch, error: BaseException | None) -> None:
+    def _end(self, batch: Batch, error: BaseException | None) -> None:
         """End the batch, and the turn; with an error, nothing of it was written."""
         try:
             self._leave(batch.session)
         finally:
             batch.end(error)
 
-    def _commit(self, batch: _Batch) -> None:
+    def _commit(self, batch: Batch) -> None:
         """Commit for all, and end the turn; raises `DBAPIError`."""
         error: BaseException | None = None
         try:
@@ -226,12 +246,12 @@ class Writers:
         finally:
             self._end(batch, error)
 
-    def _commit_for_others(self, batch: _Batch) -> None:
+    def _commit_for_others(self, batch: Batch) -> None:
         with suppress(Exception):
             # Whoever waits for it is told.
             self._commit(batch)
 
-    def _hand_on(self, batch: _Batch) -> bool:
+    def _hand_on(self, batch: Batch) -> bool:
         """Let the next one go on with the batch, if one waits."""
         if not self._waiting or batch.joined >= MOST:
             return False
@@ -240,26 +260,7 @@ class Writers:
         self._turn.release()
         return True
 
-    def _undo(self, batch: _Batch, error: BaseException) -> None:
-        """End the turn of one who failed: the others go on without him."""
-        try:
-            batch.undo()
-        except BaseException as lost:
-            # Some errors end the whole transaction.
-            self._end(batch, error)
-            if isinstance(lost, DBAPIError):
-                return
-            raise
-        if not batch.size:
-            self._end(batch, error)
-        elif self._hand_on(batch):
-            # What he met may be a write that is not committed yet: who heard of it now would look for it in vain.
-            with suppress(Exception):
-                self._await(batch)
-        else:
-            self._commit_for_others(batch)
-
-    def _await(self, batch: _Batch) -> None:
+    def _await(self, batch: Batch) -> None:
         while not batch.wait(_LOOK_AGAIN_S):
             if self._turn.acquire(blocking=False):
                 if self._handed_on is batch:

@@ -109,7 +109,7 @@ class Writers:
         check: Callable[[], None],
     ) -> None:
         self._sessions = sessions
-        self._sql = begin
+        self._sql, self._point = begin, opening(begin)
         self._turns = turns
         self._faults = faults
         self._check = check
@@ -207,11 +207,11 @@ class Writers:
                 self._turn.release()
         if not came:
             raise _busy()
-        session, point = None, opening(self._sql)
+        session = None
         try:
-            self._faults("before " + point)
+            self._faults("before " + self._point)
             session = self._sessions.begin(self._sql)
-            self._faults("after " + point)
+            self._faults("after " + self._point)
             self._check()
         except BaseException:
             self._leave(session)

@@ -59,7 +59,7 @@ def _time(text: str | None) -> datetime | None:
 class Instant(TypeDecorator[datetime]):
     """A point in time, whole seconds, UTC, stored as RFC 3339 text: it sorts right everywhere.
 
-    What converts is handed to SQLAlchemy as it is, since most of its time would go into the calls around it.
+    What converts is handed on as it is, since most of its time would go into the calls around it.
     """
 
     impl = String(20)

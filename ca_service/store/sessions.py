@@ -45,9 +45,7 @@ def _number(cursor: Any) -> Any:
 class Session:
     """One connection to the database."""
 
-    def __init__(
-        self, connection: sa.Connection, prepared: dict[Statement, Prepared], faults: Faults | None
-    ) -> None:
+    def __init__(self, connection: sa.Connection, prepared: dict[Statement, Prepared]) -> None:
         self._connection = connection
         self._options = connection.get_execution_options()
         self._lent = False
@@ -58,7 +56,6 @@ class Session:
         self._dialect = connection.dialect
         self._error = connection.dialect.loaded_dbapi.Error
         self._prepared = prepared
-        self._faults = faults
         self._begun = False
 
     @property
@@ -71,7 +68,7 @@ class Session:
         self, statement: Statement, values: Mapping[str, object] = NO_VALUES
     ) -> tuple[tuple[str, ...], list[Sequence[Any]]]:
         """Run a statement that gives rows; returns the columns' names and the rows. Raises `DBAPIError`."""
-        prepared = self._prepare(statement)
+        prepared = self._prepared.get(statement) or self._prepare(statement)
         found = self._execute(prepared, prepared.bind(values), _FETCH_ALL)
         return prepared.names, found if prepared.read is None else [prepared.read(row) for row in found]
 
@@ -82,19 +79,19 @@ class Session:
 
     def run(self, statement: Statement, values: Mapping[str, object]) -> int:
         """Run a statement that writes; returns how many rows it changed. Raises `DBAPIError`."""
-        prepared = self._prepare(statement)
+        prepared = self._prepared.get(statement) or self._prepare(statement)
         changed: int = self._execute(prepared, prepared.bind(values), _ROW_COUNT)
         return changed
 
     def run_all(self, statement: Statement, values: Sequence[Mapping[str, object]]) -> int:
         """Run it once with each of the values; returns how many rows were changed altogether. Raises `DBAPIError`."""
-        prepared = self._prepare(statement)
+        prepared = self._prepared.get(statement) or self._prepare(statement)
         changed: int = self._execute(prepared, list(map(prepared.bind, values)), _ROW_COUNT, many=True)
         return changed
 
     def insert(self, statement: Statement, values: Mapping[str, object]) -> int:
         """Insert a row to which the database gives a number, and return that. Raises `DBAPIError`."""
-        prepared = self._prepare(statement)
+        prepared = self._prepared.get(statement) or self._prepare(statement)
         number: int = self._execute(prepared, prepared.bind(values), _number)
         return number
 
@@ -104,25 +101,18 @@ class Session:
         if not self._begun:
             # The driver would make a transaction of its own of it, and the session may be another thread's by now.
             raise VtpmCaError("a transaction was used after its end", code="internal")
-        if self._faults is not None and prepared.point:
-            self._faults("before " + prepared.point)
         cursor = self._cursor
         try:
             if many:
                 cursor.executemany(prepared.sql, parameters)
             else:
                 cursor.execute(prepared.sql, parameters)
-            found = result(cursor)
+            return result(cursor)
         except self._error as error:
             self._fail(prepared.sql, error)
-        if self._faults is not None and prepared.point:
-            self._faults("after " + prepared.point)
-        return found
 
     def _prepare(self, statement: Statement) -> Prepared:
-        prepared = self._prepared.get(statement)
-        if prepared is None:
-            prepared = self._prepared[statement] = prepare(statement, self._dialect)
+        prepared = self._prepared[statement] = prepare(statement, self._dialect)
         return prepared
 
     def _fail(self, sql: str, error: Exception) -> NoReturn:
@@ -188,6 +178,26 @@ class Session:
             self._connection.close()
 
 
+class _FaultySession(Session):
+    """One in which something goes wrong around the writes."""
+
+    def __init__(
+        self, connection: sa.Connection, prepared: dict[Statement, Prepared], faults: Faults
+    ) -> None:
+        super().__init__(connection, prepared)
+        self._faults = faults
+
+    def _execute(
+        self, prepared: Prepared, parameters: Any, result: Callable[[Any], Any], *, many: bool = False
+    ) -> Any:
+        if not prepared.point:
+            return super()._execute(prepared, parameters, result, many=many)
+        self._faults("before " + prepared.point)
+        found = super()._execute(prepared, parameters, result, many=many)
+        self._faults("after " + prepared.point)
+        return found
+
+
 class Sessions:
     """The sessions of one process with one database, at most `MOST`. Safe for threads; not to be used after a fork.
 
@@ -225,12 +235,18 @@ class Sessions:
             if session is not None and self._begin(session, sql):
                 return session
             session = None
-            session = Session(self._engine.connect(), self._prepared, self._faults)
+            session = self._new()
             session.begin(sql)
         except BaseException:
             self.end(session)
             raise
         return session
+
+    def _new(self) -> Session:
+        connection = self._engine.connect()
+        if self._faults is None:
+            return Session(connection, self._prepared)
+        return _FaultySession(connection, self._prepared, self._faults)
 
     def _kept(self) -> Session | None:
         try:

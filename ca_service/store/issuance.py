@@ -126,7 +126,7 @@ class Certificates(Repository):
             Whether all of them were still intended.
         """
         values = [{"this": serial, "nothing": b"", "signed": der, "now": at} for serial, der in ders.items()]
-        return self._session.run_all(_ISSUE, values) == len(values) if values else True
+        return self._session.run_all(_ISSUE, values) == len(values)
 
     def end(self, serial: str, state: CertificateState) -> None:
         """A certificate is live no more: revoked or abandoned."""

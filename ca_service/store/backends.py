@@ -8,12 +8,14 @@ transaction takes first, and from synchronous_commit, which no role or database 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
 from ca_service.judgment import BadRequest
+from ca_service.store.rows import CertificateState, EnrollmentState, IntentState, IssuerState
 
 if TYPE_CHECKING:
     import psycopg
@@ -76,6 +78,8 @@ class Backend:
 
     def listen(self, engine: sa.Engine) -> None:
         """Have each new connection set up as it must."""
+        if self.name == "sqlite":
+            _register_adapters()
         event.listen(engine, "connect", _prepare_sqlite if self.name == "sqlite" else _prepare_postgresql)
 
 
@@ -148,6 +152,17 @@ def parse_url(url: str) -> sa.URL:
 def backend_of(url: sa.URL) -> Backend:
     """The backend for a URL that `parse_url` gave."""
     return SQLITE if url.get_backend_name() == "sqlite" else POSTGRESQL
+
+
+def _register_adapters() -> None:
+    import sqlite3  # noqa: PLC0415 - wanted only by those who use SQLite
+
+    # Of a value that is no plain number or text, SQLite's driver asks two objects for an adapter, each time and in
+    # vain, before it takes it as it is. That takes longer than to store it. What is registered it finds at once.
+    sqlite3.register_adapter(NoneType, lambda none: none)
+    sqlite3.register_adapter(bytes, bytes)
+    for state in (CertificateState, EnrollmentState, IntentState, IssuerState):
+        sqlite3.register_adapter(state, str.__str__)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -37,6 +37,26 @@ _COUNTED = 2**31
 _MESSAGE = "SELECT pg_logical_emit_message(true, 'vtpm-ca', 'is it writable?')"
 
 
+class _Reading:
+    """A transaction that reads; there are many of them, and to enter a generator costs half as much again."""
+
+    def __init__(self, sessions: Sessions, sql: str) -> None:
+        self._sessions = sessions
+        self._sql = sql
+
+    def __enter__(self) -> Transaction:
+        try:
+            self._session = self._sessions.begin(self._sql)
+        except DBAPIError as error:
+            raise failure("read", error) from None
+        return Transaction(self._session)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._sessions.end(self._session)
+        if isinstance(error, DBAPIError):
+            raise failure("read", error) from None
+
+
 class Store:
     """The CA's database.
 
@@ -95,23 +115,14 @@ class Store:
                 self._inherited.append((self._engine, self._sessions, self._writers))
                 self._connect()
 
-    @contextmanager
-    def read(self) -> Iterator[Transaction]:
-        """A consistent view of the database; nothing is changed.
+    def read(self) -> "_Reading":
+        """A consistent view of the database, which `with` gives; nothing is changed.
 
         Raises:
-            Unavailable: the database cannot be reached.
+            Unavailable: the database cannot be reached; at the beginning or within the block.
         """
         self._own()
-        sessions = self._sessions
-        try:
-            session = sessions.begin(self._backend.begin_reading)
-            try:
-                yield Transaction(session)
-            finally:
-                sessions.end(session)
-        except DBAPIError as error:
-            raise failure("read", error) from None
+        return _Reading(self._sessions, self._backend.begin_reading)
 
     @contextmanager
     def write(self, *, together: bool = False) -> Iterator[Transaction]:
@@ -127,14 +138,21 @@ class Store:
                 lost while the commit was under way: then one must look.
         """
         self._own()
+        writers = self._writers
         try:
             if together:
-                with self._writers.together() as session:
-                    tx = Transaction(session)
+                batch = writers.join()
+                try:
+                    tx = Transaction(batch.session)
                     yield tx
                     self._faults("before commit")
+                    batch.keep()
+                except BaseException as error:
+                    writers.undo(batch, error)
+                    raise
+                writers.finish(batch)
             else:
-                with self._writers.alone() as session:
+                with writers.alone() as session:
                     tx = Transaction(session)
                     yield tx
                     self._faults("before commit")

@@ -49,7 +49,7 @@ class DatabaseFile:
         """
         if self._path is None or self._opened is None:
             return
-        logged = _identity(self._log) is not None
+        logged = os.access(self._log, os.F_OK)
         # Where SQLite cannot have a log, it goes without: then none is missed.
         if _identity(self._path) != self._opened or (self._logged and not logged):
             raise Unavailable(

@@ -25,6 +25,20 @@ _OF_INTENT = Statement(
     .join_from(schema.intents, schema.certificates, _CERTIFICATES.tpm_id == _INTENTS.tpm_id)
     .where(_INTENTS.id == sa.bindparam("intent_id"), _CERTIFICATES.intent_id == _INTENTS.id)
 )
+# What was to be signed makes room for what was.
+_ISSUE = Statement(
+    schema.certificates.update()
+    .where(
+        _CERTIFICATES.serial == sa.bindparam("this"),
+        _CERTIFICATES.state == schema.literally(CertificateState.INTENDED.value),
+    )
+    .values(
+        state=schema.literally(CertificateState.ISSUED.value),
+        tbs=sa.bindparam("nothing"),
+        der=sa.bindparam("signed"),
+        issued_at=sa.bindparam("now"),
+    )
+)
 
 
 def live_key(profile: str, key_name: str) -> str:
@@ -111,12 +125,8 @@ class Certificates(Repository):
         Returns:
             Whether all of them were still intended.
         """
-        state, before = CertificateState.ISSUED, CertificateState.INTENDED
-        changes = [
-            ({"serial": serial, "state": before}, {"state": state, "tbs": b"", "der": der, "issued_at": at})
-            for serial, der in ders.items()
-        ]
-        return self._update_all(schema.certificates, changes) == len(changes)
+        values = [{"this": serial, "nothing": b"", "signed": der, "now": at} for serial, der in ders.items()]
+        return self._session.run_all(_ISSUE, values) == len(values)
 
     def end(self, serial: str, state: CertificateState) -> None:
         """A certificate is live no more: revoked or abandoned."""

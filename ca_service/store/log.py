@@ -22,10 +22,17 @@ _PLACES = (16, 64, 256)
 _HASH = 32
 """Bytes of a hash of the tree."""
 
-_EPOCH = sa.select(sa.func.coalesce(sa.func.max(schema.epochs.c.number), 0)).scalar_subquery()
+_EPOCH = sa.select(
+    sa.func.coalesce(sa.func.max(schema.epochs.c.number), sa.literal_column("0"))
+).scalar_subquery()
 _HEAD_AND_EPOCH = sa.select(schema.log_head, _EPOCH.label("epoch")).where(schema.log_head.c.id == _HEAD)
 _READ_HEAD = Statement(_HEAD_AND_EPOCH)
 _LOCK_HEAD = Statement(_HEAD_AND_EPOCH.with_for_update(of=schema.log_head))
+
+_SET_HEAD = Statement(
+    schema.log_head.update().where(schema.log_head.c.id == sa.literal_column(str(_HEAD))),
+    ("size", "frontier", "checkpoint", "at"),
+)
 
 _SUBJECTS = 8
 """Leaves in one query about them; a TPM has fewer certificates."""
@@ -69,11 +76,11 @@ class LogTables(Repository):
 
     def set_head(self, row: HeadRow, *, first: bool) -> None:
         """Store the new state."""
-        values = {"size": row.size, "frontier": row.frontier, "checkpoint": row.checkpoint, "at": row.at}
         if first:
+            values = {"size": row.size, "frontier": row.frontier, "checkpoint": row.checkpoint, "at": row.at}
             self._insert_all(schema.log_head, [{"id": _HEAD, **values}])
         else:
-            self._update(schema.log_head, {"id": _HEAD}, **values)
+            self._session.run(_SET_HEAD, vars(row))
 
     def add_leaves(self, rows: Iterable[LeafRow]) -> None:
         """Append leaves; the database refuses a position, or a subject of one kind, twice."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, ClassVar, TypeVar, cast
 
 import sqlalchemy as sa
@@ -21,12 +22,12 @@ def _reader(
     kind: type[Any], names: tuple[str, ...], enums: tuple[tuple[str, Any], ...]
 ) -> Callable[[Sequence[Any]], Any]:
     """Makes values of `kind` of rows with these columns."""
-    places = tuple(names.index(field.name) for field in fields(kind))
     wanted = [field.name for field in fields(kind)]
+    pick = itemgetter(*(names.index(name) for name in wanted))
     conversions = tuple((wanted.index(name), enum) for name, enum in enums if name in wanted)
 
     def read(row: Sequence[Any]) -> Any:
-        values = [row[place] for place in places]
+        values = list(pick(row))
         for place, enum in conversions:
             values[place] = enum(values[place])
         return kind(*values)
@@ -77,7 +78,8 @@ class Repository:
         query: "Statement | sa.Select[Any]",
         values: Mapping[str, object] | None = None,
     ) -> RowT | None:
-        return next(iter(self._all(kind, query, values)), None)
+        found = self._all(kind, query, values)
+        return found[0] if found else None
 
     def _get(self, kind: type[RowT], table: sa.Table, **where: object) -> RowT | None:
         return self._one(kind, select_by(table, tuple(where)), where)
@@ -86,7 +88,8 @@ class Repository:
         return self._all(kind, select_by(table, tuple(where)), where)
 
     def _insert(self, table: sa.Table, row: object) -> None:
-        self._insert_all(table, [vars(row)])
+        values = vars(row)
+        self._session.run(insert_into(table, tuple(values)), values)
 
     def _insert_all(self, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
         """Insert rows of the same columns."""
@@ -100,15 +103,6 @@ class Repository:
 
     def _insert_numbered(self, table: sa.Table, values: Mapping[str, object]) -> int:
         return self._session.insert(insert_into(table, tuple(values)), values)
-
-    def _update_all(
-        self, table: sa.Table, changes: Sequence[tuple[Mapping[str, object], Mapping[str, object]]]
-    ) -> int:
-        """Several updates of the same form, (condition, new values) each; says how many rows changed."""
-        if not changes:
-            return 0
-        statement = update_by(table, tuple(changes[0][0]), tuple(changes[0][1]))
-        return self._session.run_all(statement, [_change(*change) for change in changes])
 
     def _update(self, table: sa.Table, where: Mapping[str, object], **values: object) -> int:
         return self._session.run(update_by(table, tuple(where), tuple(values)), _change(where, values))

@@ -43,31 +43,34 @@ def _number(cursor: Any) -> Any:
 
 
 class Session:
-    """One connection to the database.
+    """One connection to the database."""
 
-    Attributes:
-        connection: SQLAlchemy's, for whatever is not worth a `Statement`; it takes part in the same transaction.
-    """
-
-    def __init__(
-        self, connection: sa.Connection, prepared: dict[Statement, Prepared], faults: Faults | None
-    ) -> None:
-        self.connection = connection
+    def __init__(self, connection: sa.Connection, prepared: dict[Statement, Prepared]) -> None:
+        self._connection = connection
         self._options = connection.get_execution_options()
-        self._driver: Any = connection.connection.dbapi_connection
+        self._lent = False
+        driver: Any = connection.connection.dbapi_connection
+        self._driver = driver
+        # One for all statements: each takes the place of what the one before it left there.
+        self._cursor = driver.cursor()
         self._dialect = connection.dialect
         self._error = connection.dialect.loaded_dbapi.Error
         self._prepared = prepared
-        self._faults = faults
         self._begun = False
+
+    @property
+    def connection(self) -> sa.Connection:
+        """SQLAlchemy's, for whatever is not worth a `Statement`; it takes part in the same transaction."""
+        self._lent = True
+        return self._connection
 
     def rows(
         self, statement: Statement, values: Mapping[str, object] = NO_VALUES
     ) -> tuple[tuple[str, ...], list[Sequence[Any]]]:
         """Run a statement that gives rows; returns the columns' names and the rows. Raises `DBAPIError`."""
-        prepared = self._prepare(statement)
+        prepared = self._prepared.get(statement) or self._prepare(statement)
         found = self._execute(prepared, prepared.bind(values), _FETCH_ALL)
-        return prepared.names, [prepared.read(row) for row in found]
+        return prepared.names, found if prepared.read is None else [prepared.read(row) for row in found]
 
     def first(self, statement: Statement, values: Mapping[str, object] = NO_VALUES) -> Sequence[Any] | None:
         """The first row, None if there is none; raises `DBAPIError`."""
@@ -76,18 +79,21 @@ class Session:
 
     def run(self, statement: Statement, values: Mapping[str, object]) -> int:
         """Run a statement that writes; returns how many rows it changed. Raises `DBAPIError`."""
-        prepared = self._prepare(statement)
-        return int(self._execute(prepared, prepared.bind(values), _ROW_COUNT))
+        prepared = self._prepared.get(statement) or self._prepare(statement)
+        changed: int = self._execute(prepared, prepared.bind(values), _ROW_COUNT)
+        return changed
 
     def run_all(self, statement: Statement, values: Sequence[Mapping[str, object]]) -> int:
         """Run it once with each of the values; returns how many rows were changed altogether. Raises `DBAPIError`."""
-        prepared = self._prepare(statement)
-        return int(self._execute(prepared, [prepared.bind(each) for each in values], _ROW_COUNT, many=True))
+        prepared = self._prepared.get(statement) or self._prepare(statement)
+        changed: int = self._execute(prepared, list(map(prepared.bind, values)), _ROW_COUNT, many=True)
+        return changed
 
     def insert(self, statement: Statement, values: Mapping[str, object]) -> int:
         """Insert a row to which the database gives a number, and return that. Raises `DBAPIError`."""
-        prepared = self._prepare(statement)
-        return int(self._execute(prepared, prepared.bind(values), _number))
+        prepared = self._prepared.get(statement) or self._prepare(statement)
+        number: int = self._execute(prepared, prepared.bind(values), _number)
+        return number
 
     def _execute(
         self, prepared: Prepared, parameters: Any, result: Callable[[Any], Any], *, many: bool = False
@@ -95,25 +101,18 @@ class Session:
         if not self._begun:
             # The driver would make a transaction of its own of it, and the session may be another thread's by now.
             raise VtpmCaError("a transaction was used after its end", code="internal")
-        if self._faults is not None and prepared.point:
-            self._faults("before " + prepared.point)
+        cursor = self._cursor
         try:
-            cursor = self._driver.cursor()
             if many:
                 cursor.executemany(prepared.sql, parameters)
             else:
                 cursor.execute(prepared.sql, parameters)
-            found = result(cursor)
+            return result(cursor)
         except self._error as error:
             self._fail(prepared.sql, error)
-        if self._faults is not None and prepared.point:
-            self._faults("after " + prepared.point)
-        return found
 
     def _prepare(self, statement: Statement) -> Prepared:
-        prepared = self._prepared.get(statement)
-        if prepared is None:
-            prepared = self._prepared[statement] = prepare(statement, self._dialect)
+        prepared = self._prepared[statement] = prepare(statement, self._dialect)
         return prepared
 
     def _fail(self, sql: str, error: Exception) -> NoReturn:
@@ -135,7 +134,7 @@ class Session:
     def control(self, sql: str) -> None:
         """Run a statement about the transaction itself; raises `DBAPIError`."""
         try:
-            self._driver.cursor().execute(sql)
+            self._cursor.execute(sql)
         except self._error as error:
             self._fail(sql, error)
 
@@ -147,8 +146,8 @@ class Session:
 
     def commit(self) -> None:
         """Make the transaction durable; raises `DBAPIError`."""
-        if self.connection.in_transaction():
-            self.connection.commit()
+        if self._lent and self._connection.in_transaction():
+            self._connection.commit()
             return
         try:
             self._driver.commit()
@@ -159,19 +158,44 @@ class Session:
         """Roll back what was not committed; says whether the session is as it was when it was new."""
         self._begun = False
         try:
-            # Always: of a transaction whose commit failed, SQLAlchemy says that there is none, and begins no other.
-            self.connection.rollback()
+            if self._lent:
+                # Whatever SQLAlchemy says of it: of a transaction whose commit failed, that there is none.
+                self._connection.rollback()
             self._driver.rollback()
         except (self._error, sa.exc.SQLAlchemyError):
             return False
-        return not self.connection.invalidated and self.connection.get_execution_options() is self._options
+        if not self._lent:
+            return True
+        self._lent = False
+        connection = self._connection
+        return not connection.invalidated and connection.get_execution_options() is self._options
 
     def close(self) -> None:
         """End the connection."""
         with suppress(self._error, sa.exc.SQLAlchemyError):
             # Without a last rollback, which would fail noisily where the server is gone already.
-            self.connection.invalidate()
-            self.connection.close()
+            self._connection.invalidate()
+            self._connection.close()
+
+
+class _FaultySession(Session):
+    """One in which something goes wrong around the writes."""
+
+    def __init__(
+        self, connection: sa.Connection, prepared: dict[Statement, Prepared], faults: Faults
+    ) -> None:
+        super().__init__(connection, prepared)
+        self._faults = faults
+
+    def _execute(
+        self, prepared: Prepared, parameters: Any, result: Callable[[Any], Any], *, many: bool = False
+    ) -> Any:
+        if not prepared.point:
+            return super()._execute(prepared, parameters, result, many=many)
+        self._faults("before " + prepared.point)
+        found = super()._execute(prepared, parameters, result, many=many)
+        self._faults("after " + prepared.point)
+        return found
 
 
 class Sessions:
@@ -211,12 +235,18 @@ class Sessions:
             if session is not None and self._begin(session, sql):
                 return session
             session = None
-            session = Session(self._engine.connect(), self._prepared, self._faults)
+            session = self._new()
             session.begin(sql)
         except BaseException:
             self.end(session)
             raise
         return session
+
+    def _new(self) -> Session:
+        connection = self._engine.connect()
+        if self._faults is None:
+            return Session(connection, self._prepared)
+        return _FaultySession(connection, self._prepared, self._faults)
 
     def _kept(self) -> Session | None:
         try:

@@ -84,14 +84,14 @@ class Prepared:
         point: its `opening` if it `changes` anything, else empty.
         names: the columns of its result.
         bind: makes the driver's parameters of named values; raises ValueError for one that no column takes.
-        read: makes values of a row that the driver gives.
+        read: makes values of a row that the driver gives; None if they are what it gives.
     """
 
     sql: str
     point: str
     names: tuple[str, ...]
     bind: Callable[[Mapping[str, object]], Any]
-    read: Callable[[Sequence[Any]], Sequence[Any]]
+    read: Callable[[Sequence[Any]], Sequence[Any]] | None
 
 
 def prepare(statement: Statement, dialect: sa.Dialect) -> Prepared:
@@ -106,7 +106,7 @@ def prepare(statement: Statement, dialect: sa.Dialect) -> Prepared:
         point=opening(compiled.string) if changes(compiled.string) else "",
         names=tuple(str(column.key) for column in results),
         bind=_binder(compiled, dialect),
-        read=_converter(
+        read=_reader(
             [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in results]
         ),
     )
@@ -119,34 +119,40 @@ def _binder(compiled: SQLCompiler, dialect: sa.Dialect) -> Callable[[Mapping[str
     binds = [compiled.binds[name] for name in names]
     constants = {bind.key: bind.effective_value for bind in binds if not bind.required}
     pick = itemgetter(*(bind.key for bind in binds)) if len(binds) > 1 else _only(binds[0].key)
-    convert = _converter([bind.type.dialect_impl(dialect).bind_processor(dialect) for bind in binds])
+    needed = _needed([_writer(bind.type, dialect) for bind in binds])
 
     def positional(values: Mapping[str, object]) -> Sequence[Any]:
-        return convert(pick({**constants, **values} if constants else values))
+        row = list(pick({**constants, **values} if constants else values))
+        for place, convert in needed:
+            row[place] = convert(row[place])
+        return row
 
     if compiled.positional:
-        return pick if convert is _as_they_are and not constants else positional
+        return positional if needed or constants else pick
     return lambda values: dict(zip(names, positional(values), strict=True))
+
+
+def _writer(kind: "sa.types.TypeEngine[Any]", dialect: sa.Dialect) -> _Convert | None:
+    # Both drivers take bytes as they are. SQLAlchemy would wrap each in an object of the driver's first.
+    return None if isinstance(kind, sa.LargeBinary) else kind.dialect_impl(dialect).bind_processor(dialect)
 
 
 def _only(key: str) -> Callable[[Mapping[str, object]], Sequence[Any]]:
     return lambda values: (values[key],)
 
 
-def _as_they_are(row: Sequence[Any]) -> Sequence[Any]:
-    return row
+def _reader(processors: Sequence[_Convert | None]) -> Callable[[Sequence[Any]], Sequence[Any]] | None:
+    needed = _needed(processors)
 
-
-def _converter(processors: Sequence[_Convert | None]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """Applies to each place its own conversion; most places need none."""
-    needed = tuple((place, convert) for place, convert in enumerate(processors) if convert is not None)
-    if not needed:
-        return _as_they_are
-
-    def convert_all(row: Sequence[Any]) -> Sequence[Any]:
+    def read(row: Sequence[Any]) -> Sequence[Any]:
         values = list(row)
         for place, convert in needed:
             values[place] = convert(values[place])
         return values
 
-    return convert_all
+    return read if needed else None
+
+
+def _needed(processors: Sequence[_Convert | None]) -> tuple[tuple[int, _Convert], ...]:
+    """Each place that is converted, and how; most need nothing."""
+    return tuple((place, convert) for place, convert in enumerate(processors) if convert is not None)

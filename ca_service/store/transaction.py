@@ -1,7 +1,7 @@
 """One transaction with all repositories at hand."""
 
 from collections.abc import Callable
-from functools import cached_property
+from typing import Generic, TypeVar
 
 import sqlalchemy as sa
 
@@ -16,13 +16,75 @@ from ca_service.store.operator import Alarms
 from ca_service.store.policies import Policies
 from ca_service.store.policy_evidence import PolicyEvidence
 from ca_service.store.publication import Crls, Revocations
+from ca_service.store.repository import Repository
 from ca_service.store.responders import Responders
 from ca_service.store.sessions import Session
 from ca_service.store.views import Views
 
+R = TypeVar("R", bound=Repository)
+
+
+class _Subject(Generic[R]):
+    """A repository of a transaction, made when it is asked for first.
+
+    Like `cached_property`, which would take a lock of its own and two calls more: there are twenty in an enrolment.
+    """
+
+    def __init__(self, kind: type[R]) -> None:
+        self._kind = kind
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, tx: "Transaction", _owner: type) -> R:
+        made = tx.__dict__[self._name] = self._kind(tx._session)  # noqa: SLF001 - it is a part of it
+        return made
+
 
 class Transaction:
-    """What one transaction may do, one repository per subject; `connection` is for migrations and checks."""
+    """What one transaction may do, one repository per subject; `connection` is for migrations and checks.
+
+    Attributes:
+        policies: policy versions.
+        policy_evidence: what the tests of policy documents judge.
+        decisions: decisions and the evidence they rest on.
+        submissions: consumed nonces with their answers.
+        enrollments: enrolments and their states.
+        ledger: which TPM lives in which instance.
+        intents: what was about to be signed.
+        certificates: certificates, intended and issued.
+        revocations: serials that are on a CRL for good.
+        causes: what is to be revoked, by what it rests on.
+        fleet: many TPMs and many decisions, page by page.
+        crls: published CRLs.
+        responders: certificates of OCSP responders.
+        alarms: what an operator must look at.
+        issuers: issuing CAs and their states.
+        epochs: ages between restores.
+        blocked_keys: keys that get no certificate.
+        log: the tables of the Merkle log.
+        views: what a decision reads.
+    """
+
+    policies = _Subject(Policies)
+    policy_evidence = _Subject(PolicyEvidence)
+    decisions = _Subject(Decisions)
+    submissions = _Subject(Submissions)
+    enrollments = _Subject(Enrollments)
+    ledger = _Subject(Ledger)
+    intents = _Subject(Intents)
+    certificates = _Subject(Certificates)
+    revocations = _Subject(Revocations)
+    causes = _Subject(Causes)
+    fleet = _Subject(Fleet)
+    crls = _Subject(Crls)
+    responders = _Subject(Responders)
+    alarms = _Subject(Alarms)
+    issuers = _Subject(Issuers)
+    epochs = _Subject(Epochs)
+    blocked_keys = _Subject(BlockedKeys)
+    log = _Subject(AuditTables)
+    views = _Subject(Views)
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -41,98 +103,3 @@ class Transaction:
     def connection(self) -> sa.Connection:
         """SQLAlchemy's connection, in this transaction."""
         return self._session.connection
-
-    @cached_property
-    def policies(self) -> Policies:
-        """Policy versions."""
-        return Policies(self._session)
-
-    @cached_property
-    def policy_evidence(self) -> PolicyEvidence:
-        """What the tests of policy documents judge."""
-        return PolicyEvidence(self._session)
-
-    @cached_property
-    def decisions(self) -> Decisions:
-        """Decisions and the evidence they rest on."""
-        return Decisions(self._session)
-
-    @cached_property
-    def submissions(self) -> Submissions:
-        """Consumed nonces with their answers."""
-        return Submissions(self._session)
-
-    @cached_property
-    def enrollments(self) -> Enrollments:
-        """Enrolments and their states."""
-        return Enrollments(self._session)
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """Which TPM lives in which instance."""
-        return Ledger(self._session)
-
-    @cached_property
-    def intents(self) -> Intents:
-        """What was about to be signed."""
-        return Intents(self._session)
-
-    @cached_property
-    def certificates(self) -> Certificates:
-        """Certificates, intended and issued."""
-        return Certificates(self._session)
-
-    @cached_property
-    def revocations(self) -> Revocations:
-        """Serials that are on a CRL for good."""
-        return Revocations(self._session)
-
-    @cached_property
-    def causes(self) -> Causes:
-        """What is to be revoked, by what it rests on."""
-        return Causes(self._session)
-
-    @cached_property
-    def fleet(self) -> Fleet:
-        """Many TPMs and many decisions, page by page."""
-        return Fleet(self._session)
-
-    @cached_property
-    def crls(self) -> Crls:
-        """Published CRLs."""
-        return Crls(self._session)
-
-    @cached_property
-    def responders(self) -> Responders:
-        """Certificates of OCSP responders."""
-        return Responders(self._session)
-
-    @cached_property
-    def alarms(self) -> Alarms:
-        """What an operator must look at."""
-        return Alarms(self._session)
-
-    @cached_property
-    def issuers(self) -> Issuers:
-        """Issuing CAs and their states."""
-        return Issuers(self._session)
-
-    @cached_property
-    def epochs(self) -> Epochs:
-        """Ages between restores."""
-        return Epochs(self._session)
-
-    @cached_property
-    def blocked_keys(self) -> BlockedKeys:
-        """Keys that get no certificate."""
-        return BlockedKeys(self._session)
-
-    @cached_property
-    def log(self) -> AuditTables:
-        """The tables of the Merkle log."""
-        return AuditTables(self._session)
-
-    @cached_property
-    def views(self) -> Views:
-        """What a decision reads."""
-        return Views(self._session)

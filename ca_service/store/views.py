@@ -1,9 +1,9 @@
 """What a decision reads, in as few statements as it takes: a round trip costs more than what it brings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cache, lru_cache
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from ca_service.store.policies import AT, IN_FORCE
 from ca_service.store.repository import Repository
 from ca_service.store.rows import CertificateRow, CertificateState, IssuerState, TpmRow
 from ca_service.store.statements import Statement
+from vtpm.wire.lazy import cached_property
 
 MOST_KEYS = 6
 """Keys of a TPM: one to four EKs, IAK and IDevID."""
@@ -47,23 +48,9 @@ def _look(places: int) -> Statement:
                 FROM k LEFT JOIN tpm_keys t ON t.name = k.name
                 LEFT JOIN blocked_keys b ON b.spki = k.spki
                 LEFT JOIN certificates c ON c.live = k.live
+                WHERE t.name IS NOT NULL OR b.spki IS NOT NULL OR c.live IS NOT NULL
             """  # noqa: S608 - our own words
         ).bindparams(AT)
-    )
-
-
-@cache
-def _spoilt(places: int) -> Statement:
-    """Why the certificates of a TPM with so many keys must not leave the process."""
-    keys = ", ".join(f"(:spki{i})" for i in range(places))
-    return Statement(
-        sa.text(
-            f"""
-            WITH k (spki) AS (VALUES {keys})
-            SELECT 'revoked' AS why FROM certificates WHERE tpm_id = :tpm_id AND state = :revoked
-            UNION ALL SELECT 'blocked' FROM k JOIN blocked_keys b ON b.spki = k.spki
-            """  # noqa: S608 - our own words
-        )
     )
 
 
@@ -78,6 +65,20 @@ _REVOKED = Statement(
         _CERTIFICATES.tpm_id == sa.bindparam("tpm_id"), _CERTIFICATES.state == CertificateState.REVOKED.value
     )
 )
+
+
+@cache
+def _spoilt(places: int) -> Statement:
+    """Why the certificates of a TPM with so many keys must not leave the process."""
+    this: sa.ColumnElement[int] = sa.literal_column("1")
+    spki = schema.blocked_keys.c.spki
+    revoked = sa.select(this).where(
+        _CERTIFICATES.tpm_id == sa.bindparam("tpm_id"),
+        _CERTIFICATES.state == schema.literally(CertificateState.REVOKED.value),
+    )
+    # Key by key: to search for a list of them, SQLite would make a table of it first.
+    blocked = (sa.select(this).where(spki == sa.bindparam(f"spki{i}")) for i in range(places))
+    return Statement(sa.union_all(revoked, *blocked))
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,26 @@ class LedgerView:
     revoked: tuple[str, ...]
 
 
+_UNKNOWN = LedgerView(None, None, {}, None, frozenset(), {}, ())
+"""About a TPM that nothing is known of."""
+
+_GENERAL = ("in-force", "issuer")
+"""The kinds of rows that are not about a TPM."""
+
+
+@lru_cache(maxsize=16)
+def _standing(rows: tuple[Sequence[Any], ...]) -> Standing:
+    """What the general rows say, which is the same for nearly every TPM."""
+    version, epoch = next((a, b) for kind, a, b, _, _ in rows if kind == "in-force")
+    issuers = [(a, b, c) for kind, a, b, c, _ in rows if kind == "issuer"]
+    return Standing(
+        policy_version=int(version or 0),
+        epoch=int(epoch or 0),
+        issuers={active: skid for skid, _, active in issuers if active is not None},
+        given_up=frozenset(skid for skid, state, _ in issuers if state in _GIVEN_UP),
+    )
+
+
 class Views(Repository):
     """The reads of an enrolment."""
 
@@ -176,15 +197,18 @@ class Views(Repository):
 
     def look(self, query: LedgerQuery, at: datetime) -> tuple[Standing, LedgerView]:
         """What is in force at `at`, and what is known about a TPM: one statement, a few more for one that is known."""
-        version = epoch = ""
+        rows = self._session.rows(_look(query.places), {**query.values, "at": at})[1]
+        about = [row for row in rows if row[0] not in _GENERAL]
+        if not about:
+            return _standing(tuple(rows)), _UNKNOWN
+        return _standing(tuple([row for row in rows if row[0] in _GENERAL])), self._about(about)
+
+    def _about(self, rows: Sequence[Sequence[Any]]) -> LedgerView:
+        """What the rows about a TPM say, with what else there is about one that is known."""
         instance = occupant = owner = None
-        issuers, keys = list[tuple[str, str, str | None]](), list[tuple[str | None, ...]]()
-        for kind, a, b, c, d in self._session.rows(_look(query.places), {**query.values, "at": at})[1]:
+        keys = list[tuple[str | None, ...]]()
+        for kind, a, b, c, d in rows:
             match kind:
-                case "in-force":
-                    version, epoch = a, b
-                case "issuer":
-                    issuers.append((a, b, c))
                 case "tenant":
                     instance = int(a)
                     occupant = None if b is None else self._get(TpmRow, schema.tpms, id=int(b))
@@ -192,14 +216,8 @@ class Views(Repository):
                     owner = (a, b)
                 case "key":
                     keys.append((a, b, c, d))
-        standing = Standing(
-            policy_version=int(version or 0),
-            epoch=int(epoch or 0),
-            issuers={active: skid for skid, _, active in issuers if active is not None},
-            given_up=frozenset(skid for skid, state, _ in issuers if state in _GIVEN_UP),
-        )
         lives = tuple(live for _, _, _, live in keys if live is not None)
-        view = LedgerView(
+        return LedgerView(
             instance_id=instance,
             occupant=occupant,
             key_instances={name: int(number) for name, number, _, _ in keys if name and number},
@@ -208,16 +226,11 @@ class Views(Repository):
             live=self._live(lives) if lives else {},
             revoked=() if occupant is None else self._revoked(occupant.id),
         )
-        return standing, view
 
     def spoilt(self, tpm_id: int, spkis: tuple[str, ...]) -> bool:
         """Whether a certificate of the TPM is revoked or a key of it blocked, each by its `spki_digest`."""
         places = max(1, len(spkis))
-        values = {
-            "tpm_id": tpm_id,
-            "revoked": CertificateState.REVOKED.value,
-            **_places("spki", spkis, places),
-        }
+        values = {"tpm_id": tpm_id, **_places("spki", spkis, places)}
         return self._session.first(_spoilt(places), values) is not None
 
     def _live(self, keys: tuple[str, ...]) -> dict[str, CertificateRow]:

@@ -28,7 +28,7 @@ _LOOK_AGAIN_S: Final = 0.05
 """A thread to which a transaction was handed on may have given up waiting just then."""
 
 
-class _Batch:
+class Batch:
     """An open transaction, and those whose writes it holds. All but `wait` is for the thread whose turn it is.
 
     Attributes:
@@ -109,14 +109,14 @@ class Writers:
         check: Callable[[], None],
     ) -> None:
         self._sessions = sessions
-        self._sql = begin
+        self._sql, self._point = begin, opening(begin)
         self._turns = turns
         self._faults = faults
         self._check = check
         # A database's own waiting polls or costs a connection; within one process a lock does not.
         self._turn = threading.Lock()
         # By who has the turn: what the one before him has left open.
-        self._handed_on: _Batch | None = None
+        self._handed_on: Batch | None = None
         # One element for each that would join; a number could not be changed by threads at the same time.
         self._waiting: deque[None] = deque()
 
@@ -137,13 +137,12 @@ class Writers:
         finally:
             self._leave(session)
 
-    @contextmanager
-    def together(self) -> Iterator[Session]:
-        """A session whose writes are committed, perhaps with others', when the block ends without an exception.
+    def join(self) -> Batch:
+        """Begin to write in a transaction that may be committed with others' writes; `finish` or `undo` must follow.
 
         Raises:
             Unavailable: another writer holds the database too long; nothing was written.
-            DBAPIError: nothing was written, or the commit is in doubt.
+            DBAPIError: nothing was written.
         """
         deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
         self._waiting.append(None)
@@ -152,96 +151,28 @@ class Writers:
         finally:
             self._waiting.pop()
         if batch is None:
-            batch = _Batch(self._begin(deadline))
-        else:
-            try:
-                batch.join()
-            except BaseException as error:
-                self._end(batch, error)
-                raise
+            return Batch(self._begin(deadline))
         try:
-            yield batch.session
-            batch.keep()
+            batch.join()
         except BaseException as error:
-            self._undo(batch, error)
+            self._end(batch, error)
             raise
+        return batch
+
+    def finish(self, batch: Batch) -> None:
+        """Whoever joined, and kept what he wrote, goes on when it is committed, by him or by another.
+
+        Raises:
+            Unavailable: nothing was written.
+            DBAPIError: nothing was written, or the commit is in doubt.
+        """
         if self._hand_on(batch):
             self._await(batch)
         else:
             self._commit(batch)
 
-    def _take(self, deadline: float) -> _Batch | None:
-        """Wait until no other thread of this process writes; gives what the one before has left open."""
-        if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise _busy()
-        batch, self._handed_on = self._handed_on, None
-        return batch
-
-    def _begin(self, deadline: float) -> Session:
-        """Begin a transaction when none of the processes that share `Turns` writes; ends the turn if that fails."""
-        turns, came = self._turns, False
-        try:
-            came = turns is None or turns.take(deadline - time.monotonic())
-        finally:
-            if not came:
-                self._turn.release()
-        if not came:
-            raise _busy()
-        session, point = None, opening(self._sql)
-        try:
-            self._faults("before " + point)
-            session = self._sessions.begin(self._sql)
-            self._faults("after " + point)
-            self._check()
-        except BaseException:
-            self._leave(session)
-            raise
-        return session
-
-    def _leave(self, session: Session | None) -> None:
-        """End the transaction, and the turn."""
-        try:
-            if session is not None:
-                self._sessions.end(session)
-        finally:
-            if self._turns is not None:
-                self._turns.give()
-            self._turn.release()
-
-    def _end(self, batch: _Batch, error: BaseException | None) -> None:
-        """End the batch, and the turn; with an error, nothing of it was written."""
-        try:
-            self._leave(batch.session)
-        finally:
-            batch.end(error)
-
-    def _commit(self, batch: _Batch) -> None:
-        """Commit for all, and end the turn; raises `DBAPIError`."""
-        error: BaseException | None = None
-        try:
-            batch.session.commit()
-        except BaseException as failed:
-            error = failed
-            raise
-        finally:
-            self._end(batch, error)
-
-    def _commit_for_others(self, batch: _Batch) -> None:
-        with suppress(Exception):
-            # Whoever waits for it is told.
-            self._commit(batch)
-
-    def _hand_on(self, batch: _Batch) -> bool:
-        """Let the next one go on with the batch, if one waits."""
-        if not self._waiting or batch.joined >= MOST:
-            return False
-        batch.hand_on()
-        self._handed_on = batch
-        self._turn.release()
-        return True
-
-    def _undo(self, batch: _Batch, error: BaseException) -> None:
-        """End the turn of one who failed: the others go on without him."""
+    def undo(self, batch: Batch, error: BaseException) -> None:
+        """End the turn of one who joined and failed: the others go on without him."""
         try:
             batch.undo()
         except BaseException as lost:
@@ -259,7 +190,77 @@ class Writers:
         else:
             self._commit_for_others(batch)
 
-    def _await(self, batch: _Batch) -> None:
+    def _take(self, deadline: float) -> Batch | None:
+        """Wait until no other thread of this process writes; gives what the one before has left open."""
+        if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise _busy()
+        batch, self._handed_on = self._handed_on, None
+        return batch
+
+    def _begin(self, deadline: float) -> Session:
+        """Begin a transaction when none of the processes that share `Turns` writes; ends the turn if that fails."""
+        turns, came = self._turns, False
+        try:
+            came = turns is None or turns.take(deadline - time.monotonic())
+        finally:
+            if not came:
+                self._turn.release()
+        if not came:
+            raise _busy()
+        session = None
+        try:
+            self._faults("before " + self._point)
+            session = self._sessions.begin(self._sql)
+            self._faults("after " + self._point)
+            self._check()
+        except BaseException:
+            self._leave(session)
+            raise
+        return session
+
+    def _leave(self, session: Session | None) -> None:
+        """End the transaction, and the turn."""
+        try:
+            if session is not None:
+                self._sessions.end(session)
+        finally:
+            if self._turns is not None:
+                self._turns.give()
+            self._turn.release()
+
+    def _end(self, batch: Batch, error: BaseException | None) -> None:
+        """End the batch, and the turn; with an error, nothing of it was written."""
+        try:
+            self._leave(batch.session)
+        finally:
+            batch.end(error)
+
+    def _commit(self, batch: Batch) -> None:
+        """Commit for all, and end the turn; raises `DBAPIError`."""
+        error: BaseException | None = None
+        try:
+            batch.session.commit()
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            self._end(batch, error)
+
+    def _commit_for_others(self, batch: Batch) -> None:
+        with suppress(Exception):
+            # Whoever waits for it is told.
+            self._commit(batch)
+
+    def _hand_on(self, batch: Batch) -> bool:
+        """Let the next one go on with the batch, if one waits."""
+        if not self._waiting or batch.joined >= MOST:
+            return False
+        batch.hand_on()
+        self._handed_on = batch
+        self._turn.release()
+        return True
+
+    def _await(self, batch: Batch) -> None:
         while not batch.wait(_LOOK_AGAIN_S):
             if self._turn.acquire(blocking=False):
                 if self._handed_on is batch:

@@ -18,6 +18,7 @@ from ca_service.store import (
     issuance,
     open_store,
     publication,
+    views,
 )
 from ca_service.store.statements import prepare
 
@@ -66,6 +67,37 @@ class TestLook:
             1,
         )
 
+    def test_what_is_in_force_is_seen_anew_each_time(self, store: Store, at: datetime):
+        """It is remembered by the rows that say so, and each of these changes one or another of them."""
+        with store.write() as tx:
+            for skid, active in (("a", "ek:p"), ("b", None)):
+                state = IssuerState.PREPARED if active is None else IssuerState.ACTIVE
+                tx.issuers.add(IssuerRow(skid, "ek", "p", state, active, b"", at, at))
+        changes = (
+            "SELECT 1",
+            "UPDATE issuers SET active = 'ek:q' WHERE skid = 'a'",
+            "UPDATE issuers SET active = NULL, state = 'old' WHERE skid = 'a'",
+            "UPDATE issuers SET active = 'ek:p', state = 'active' WHERE skid = 'b'",
+            "UPDATE issuers SET state = 'tainted' WHERE skid = 'a'",
+            "INSERT INTO epochs VALUES (2, '', '2026-11-23T12:00:00Z', 'a test')",
+        )
+        found = []
+        for change in changes:
+            with store.write() as tx:
+                tx.connection.exec_driver_sql(change)
+            with store.read() as tx:
+                standing = tx.views.standing(at)
+                assert tx.views.standing(at) == standing
+                found.append((standing.epoch, standing.issuers, standing.given_up))
+        assert found == [
+            (1, {"ek:p": "a"}, set()),
+            (1, {"ek:q": "a"}, set()),
+            (1, {}, set()),
+            (1, {"ek:p": "b"}, set()),
+            (1, {"ek:p": "b"}, {"a"}),
+            (2, {"ek:p": "b"}, {"a"}),
+        ]
+
 
 class TestLog:
     @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 64, 65, 256, 257, 600])
@@ -108,6 +140,19 @@ class TestLog:
         with pytest.raises(TypeError), store.read() as tx:
             tx.log.nodes([(0, 0)])
         store.close()
+
+
+def test_sqlite_makes_no_table_of_a_list_of_keys(tmp_path: Path):
+    """To make one takes it longer than to find all of the keys."""
+    store = create_store(f"sqlite:///{tmp_path}/a.sqlite3")
+    with store.read() as tx:
+        for statement in (views._look(6), views._spoilt(6)):
+            prepared = prepare(statement, tx.connection.dialect)
+            asked = "EXPLAIN " + prepared.sql.replace("?", "'x'")
+            steps = {row[1] for row in tx.connection.exec_driver_sql(asked)}
+            assert "ResultRow" in steps
+            assert not steps & {"OpenEphemeral", "OpenAutoindex", "SorterOpen"}
+    store.close()
 
 
 def test_indexes_of_some_rows_serve_what_is_asked_about_those(tmp_path: Path, at: datetime):

@@ -123,11 +123,13 @@ def test_one_live_certificate_per_profile_and_key(store: Store, enrolled: int, a
         assert tx.certificates.issued_all({"02": b"der"}, at)
         assert not tx.certificates.issued_all({"02": b"other"}, at)
         assert not tx.certificates.issued_all({"01": b"der"}, at)
+        assert tx.certificates.issued_all({}, at)
     with store.read() as tx:
         key = live_key("ek", "000b11")
         _, view = tx.views.look(LedgerQuery(lives=(key, live_key("ek", "000b33"))), at)
         assert {live: row.serial for live, row in view.live.items()} == {key: "02"}
-        assert tx.certificates.get("02").der == b"der"
+        row = tx.certificates.get("02")
+        assert (row.der, row.tbs, row.issued_at, row.state) == (b"der", b"", at, CertificateState.ISSUED)
         assert [row.serial for row in tx.certificates.latest(state=CertificateState.ISSUED)] == ["02"]
 
 

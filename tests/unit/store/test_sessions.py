@@ -1,13 +1,26 @@
 """Sessions that stay open between transactions: nothing of one transaction may show in the next."""
 
+import sqlite3
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from ca_service.judgment import Unavailable, VtpmCaError
-from ca_service.store import BlockedKeyRow, DecisionRow, Store, Taken, create_store, open_store, sessions
+from ca_service.store import (
+    BlockedKeyRow,
+    CertificateState,
+    DecisionRow,
+    EnrollmentState,
+    IntentState,
+    IssuerState,
+    Store,
+    Taken,
+    create_store,
+    open_store,
+    sessions,
+)
 
 
 def test_sessions_are_used_again(store: Store):
@@ -93,6 +106,25 @@ def test_a_transaction_is_not_used_after_its_end(store: Store, at: datetime):
             use()
     with store.read() as other:
         assert [row.spki for row in other.blocked_keys.all()] == ["k"]
+
+
+def test_the_driver_of_sqlite_need_not_ask_what_becomes_of_a_value(tmp_path: Path):
+    create_store(f"sqlite:///{tmp_path}/a.sqlite3").close()
+    states = [*CertificateState, *EnrollmentState, *IntentState, *IssuerState]
+    for value in (None, b"", b"\x00\xff", *states):
+        adapted = sqlite3.adapters[type(value), sqlite3.PrepareProtocol](value)
+        assert adapted == value
+        assert type(adapted) in {type(None), bytes, str}
+
+
+def test_a_reader_without_a_database_is_told_so(store: Store):
+    error = OperationalError("SELECT", None, Exception("no"))
+    with pytest.raises(Unavailable, match="cannot be read"), store.read():
+        raise error
+    with pytest.raises(KeyError, match="a fault"), store.read():
+        raise KeyError("a fault")
+    with store.read() as tx:
+        assert tx.policies.all() == []
 
 
 def test_an_error_of_the_driver_is_one_of_sqlalchemy(store: Store, at: datetime):

@@ -10,6 +10,7 @@ from forked import forks  # noqa: F401 - a fixture
 from forked_programs import programs  # noqa: F401 - a fixture
 from hypothesis import HealthCheck, settings
 from longest_first import longest_first
+from memory_folders import keep_in_memory
 from remembered_keys import remember_keys
 from remembered_schema import remember_schema
 from remembered_statements import remember_statements
@@ -27,6 +28,7 @@ settings.register_profile("full", deadline=None, suppress_health_check=[HealthCh
 settings.register_profile("suite", settings.get_profile("full"), max_examples=40)
 settings.load_profile("suite")
 
+keep_in_memory()
 remember_keys()
 remember_schema()
 remember_statements()

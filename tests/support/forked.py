@@ -2,8 +2,10 @@
 
 To load the programs takes a second or two of a processor, more than most commands have to do. `Forks` is a process
 that has loaded them, and forks one for each command; from then on nothing differs from one that is started by name:
-arguments, environment, working directory and standard streams are its own, and the interpreter ends it. What is about
-the start itself (streams that are closed, other locales, the installed command) is for tests that start it by name.
+arguments, environment, working directory and standard streams are its own, and it ends as the interpreter would end it,
+but for freeing what is loaded: threads are waited for, what was registered for the end is done, streams are flushed.
+What is about the start itself (streams that are closed, other locales, the installed command) is for tests that start
+it by name.
 What a machine of `vtpm boot` consists of is forked too, see `forked_machine`; shells get at it by `forked_programs`.
 """
 

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import psycopg
+from memory_folders import ON_DISK
 from psycopg import sql
 
 BINARIES = Path("/usr/lib/postgresql")
@@ -37,12 +38,21 @@ _SMALL = {
     "log_min_messages": "warning",
     "jit": "off",
 }
-_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "bgwriter_lru_maxpages": "0"}
+_NOT_DURABLE = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "bgwriter_lru_maxpages": "0",
+    # It may lie in memory.
+    "max_wal_size": "'128MB'",
+}
 
 _EMPTY = """\
 DO $$
 DECLARE item record;
 BEGIN
+    PERFORM pg_terminate_backend(pid, {wait}) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid();
     SET LOCAL lock_timeout = '10s';
     SET LOCAL session_replication_role = replica;
     FOR item IN SELECT tablename AS name FROM pg_tables
@@ -53,7 +63,7 @@ BEGIN
         EXECUTE format('ALTER SEQUENCE public.%I RESTART', item.name);
     END LOOP;
     INSERT INTO epochs VALUES (1, repeat('5a', 32), '2026-11-23T00:00:00Z', 'emptied for the next test');
-END $$"""
+END $$""".replace("{wait}", str(_STOP_S * 1000))
 
 
 def binary(name: str) -> Path:
@@ -90,12 +100,12 @@ class PostgresCluster:
     def __init__(
         self, *, durable: bool = True, tcp: bool = False, settings: dict[str, str] | None = None
     ) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="pg"))
+        self.directory = Path(tempfile.mkdtemp(prefix="pg", dir=ON_DISK if durable else None))
         self.password = secrets.token_hex(12)
         self.port = _free_port() if tcp else 5432
         self._tcp = tcp
         self._process: subprocess.Popen[bytes] | None = None
-        self._templates: dict[str, str] = {}
+        self._emptying: dict[str, psycopg.Connection] = {}
         self._counter = 0
         try:
             self._make({**_SMALL, **({} if durable else _NOT_DURABLE), **(settings or {})}, sync=durable)
@@ -204,28 +214,33 @@ class PostgresCluster:
 
     def drop_database(self, name: str) -> None:
         """Remove a database, with the sessions that are still in it."""
+        if name in self._emptying:
+            self._emptying.pop(name).close()
         with self._admin("postgres") as connection:
             connection.execute(
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             )
 
     def disconnect(self, name: str) -> None:
-        """End all sessions of a database, as a failover does, and wait until they have ended."""
+        """End all sessions of a database but ours, as a failover does, and wait until they have ended."""
         with self._admin("postgres") as connection:
             connection.execute(
-                "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE datname = %s",
-                (_STOP_S * 1000, name),
+                "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE datname = %s AND usename <> %s",
+                (_STOP_S * 1000, name, _ADMIN),
             )
 
     def empty(self, name: str) -> None:
         """End all sessions of a database and remove its rows, but for the schema's version; numbers count anew.
 
-        Much cheaper than a new database.
+        Much cheaper than a new database. The session that does it stays: a new one would learn the tables anew.
         """
-        self.disconnect(name)
-        self.admin(_EMPTY, name)
+        if name not in self._emptying:
+            self._emptying[name] = self._admin(name)
+        self._emptying[name].execute(_EMPTY)
 
     def close(self) -> None:
         """Stop the server and remove its folder."""
+        for connection in self._emptying.values():
+            connection.close()
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -6,6 +6,7 @@ and then runs the command line as it is. Nothing else differs from a server that
 
 import contextlib
 import ctypes
+import gc
 import http.client
 import json
 import os
@@ -198,6 +199,9 @@ def nurse() -> None:
 
     remember_keys()
     children = Children()
+    # Whoever is forked would look through all that is loaded for garbage, and have a copy of it by that.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
         if "warm" in request:

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import random
-import time
 from datetime import datetime, timedelta
 
 import pytest
@@ -124,13 +123,9 @@ def test_flipped_bits_all_over_are_refused(vector, genuine):
 
 
 @pytest.mark.slow
-def test_every_flipped_bit_of_every_vector_is_refused(manifest, genuine, capsys):
-    start, count = time.monotonic(), 0
-    for vector in filter(valid, manifest["vectors"]):
+def test_every_flipped_bit_of_every_vector_is_refused(vector, genuine):
+    if valid(vector):
         refuse_all(genuine(vector["id"], amd_roots()), range(8 * REPORT_SIZE))
-        count += 8 * REPORT_SIZE
-    with capsys.disabled():
-        print(f"\n{count} reports with one bit flipped: all refused, in {time.monotonic() - start:.0f} s")
 
 
 @pytest.mark.parametrize("name", VALID)

@@ -43,16 +43,18 @@ class Version:
 class Histories(RuleBasedStateMachine):
     """One CA and three operators."""
 
-    template: Path | None = None
+    template: bytes = b""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        if Histories.template is None:
-            Histories.template = Path(tempfile.mkdtemp()) / "ca.sqlite3"
-            create_store(f"sqlite:///{Histories.template}").close()
-        shutil.copyfile(Histories.template, self.folder / "ca.sqlite3")
-        self.team = Operators(f"sqlite:///{self.folder}/ca.sqlite3")
+        database = self.folder / "ca.sqlite3"
+        if Histories.template:
+            database.write_bytes(Histories.template)
+        else:
+            create_store(f"sqlite:///{database}").close()
+            Histories.template = database.read_bytes()
+        self.team = Operators(f"sqlite:///{database}")
         self.versions: list[Version] = []
         self.judged = 0
         self.approvals: dict[int, str] = {}

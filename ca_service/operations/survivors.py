@@ -18,8 +18,7 @@ from ca_service.enrollment import Limits, publish_every
 from ca_service.judgment import BadRequest, VtpmCaError
 from ca_service.keys import Authority, PublicAuthority
 from ca_service.keys.layout import LISTS, ROOT_LIST_FILE
-from ca_service.operations.databases import database_url
-from ca_service.operations.issuers import require_own
+from ca_service.operations.databases import database_url, require_own
 from ca_service.operations.kept import (
     KeptState,
     check_crl,
@@ -44,6 +43,7 @@ from ca_service.store import (
     RevocationRow,
     Store,
     Transaction,
+    named_issuers,
     parse_url,
 )
 
@@ -107,8 +107,7 @@ class Survivors:
 
 def readable(url: str) -> Store | None:
     """The database if it is there and can be read with this program's schema."""
-    parsed = parse_url(url)
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+    if not _is_there(url):
         return None
     store = Store(url)
     try:
@@ -117,6 +116,12 @@ def readable(url: str) -> Store | None:
         store.close()
         return None
     return store
+
+
+def _is_there(url: str) -> bool:
+    """Whether there may be a database; to open a missing SQLite file would make one."""
+    parsed = parse_url(url)
+    return parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file()
 
 
 def own_database(public: PublicAuthority, url: str) -> Path | None:
@@ -180,11 +185,12 @@ def gather(
 def _look(public: PublicAuthority, url: str, at: datetime) -> Present | None:
     store = readable(url)
     if store is None:
+        _require_own_remains(public, url)
         return None
     try:
         with store.read() as tx:
             issuers = tx.issuers.all()
-            require_own(public, issuers)
+            require_own(public, {issuer.skid for issuer in issuers})
             epoch = tx.epochs.current()
             lists = tx.crls.newest([issuer.skid for issuer in public.issuers])
             return Present(
@@ -201,6 +207,23 @@ def _look(public: PublicAuthority, url: str, at: datetime) -> Present | None:
             )
     finally:
         store.close()
+
+
+def _require_own_remains(public: PublicAuthority, url: str) -> None:
+    """Refuse to replace what another CA's program, of an earlier or later release, works with.
+
+    What cannot be read at all is damaged, and is what restores are for.
+    """
+    if not _is_there(url):
+        return
+    store = Store(url)
+    try:
+        skids = named_issuers(store)
+    except VtpmCaError:
+        return
+    finally:
+        store.close()
+    require_own(public, skids)
 
 
 def _state_if_sound(tx: Transaction, public: PublicAuthority) -> KeptState | None:

@@ -147,8 +147,9 @@ class TestBackup:
         assert not [path for path in tmp_path.iterdir() if "stick" in path.name]
 
     def test_a_folder_that_is_not_there(self, desk, ca, tmp_path):
-        with pytest.raises(BadRequest, match="cannot be written"):
+        with pytest.raises(Unavailable, match="cannot be written") as caught:
             make_backup(ca, desk.store, tmp_path / "nowhere" / "backup", desk.world.time)
+        assert caught.value.code == "storage"
 
     @pytest.mark.parametrize(
         "change",

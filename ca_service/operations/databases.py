@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from ca_service.judgment import BadRequest, Unavailable
+from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
 from ca_service.store import Store, named_issuers, open_store, parse_url, sqlite_url
 
 if TYPE_CHECKING:
@@ -58,6 +58,32 @@ def require_own(public: "PublicAuthority", skids: Collection[str]) -> None:
             code="authority",
             remedy="Name the database of this CA, or the directory of that one.",
         )
+
+
+def require_own_remains(public: "PublicAuthority", url: str) -> None:
+    """Refuse to replace what another CA's program, of an earlier or later release, works with.
+
+    What cannot be read at all is damaged, and is what restores are for.
+
+    Raises:
+        BadRequest: as `require_own`.
+    """
+    if not is_there(url):
+        return
+    store = Store(url)
+    try:
+        skids = named_issuers(store)
+    except VtpmCaError:
+        return
+    finally:
+        store.close()
+    require_own(public, skids)
+
+
+def is_there(url: str) -> bool:
+    """Whether there may be a database; to open a missing SQLite file would make one."""
+    parsed = parse_url(url)
+    return parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file()
 
 
 def require_unicode(url: str) -> None:

@@ -18,7 +18,7 @@ from ca_service.enrollment import Limits, publish_every
 from ca_service.judgment import BadRequest, VtpmCaError
 from ca_service.keys import Authority, PublicAuthority
 from ca_service.keys.layout import LISTS, ROOT_LIST_FILE
-from ca_service.operations.databases import database_url, require_own
+from ca_service.operations.databases import database_url, is_there, require_own, require_own_remains
 from ca_service.operations.kept import (
     KeptState,
     check_crl,
@@ -43,7 +43,6 @@ from ca_service.store import (
     RevocationRow,
     Store,
     Transaction,
-    named_issuers,
     parse_url,
 )
 
@@ -107,7 +106,7 @@ class Survivors:
 
 def readable(url: str) -> Store | None:
     """The database if it is there and can be read with this program's schema."""
-    if not _is_there(url):
+    if not is_there(url):
         return None
     store = Store(url)
     try:
@@ -116,12 +115,6 @@ def readable(url: str) -> Store | None:
         store.close()
         return None
     return store
-
-
-def _is_there(url: str) -> bool:
-    """Whether there may be a database; to open a missing SQLite file would make one."""
-    parsed = parse_url(url)
-    return parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file()
 
 
 def own_database(public: PublicAuthority, url: str) -> Path | None:
@@ -185,7 +178,7 @@ def gather(
 def _look(public: PublicAuthority, url: str, at: datetime) -> Present | None:
     store = readable(url)
     if store is None:
-        _require_own_remains(public, url)
+        require_own_remains(public, url)
         return None
     try:
         with store.read() as tx:
@@ -207,23 +200,6 @@ def _look(public: PublicAuthority, url: str, at: datetime) -> Present | None:
             )
     finally:
         store.close()
-
-
-def _require_own_remains(public: PublicAuthority, url: str) -> None:
-    """Refuse to replace what another CA's program, of an earlier or later release, works with.
-
-    What cannot be read at all is damaged, and is what restores are for.
-    """
-    if not _is_there(url):
-        return
-    store = Store(url)
-    try:
-        skids = named_issuers(store)
-    except VtpmCaError:
-        return
-    finally:
-        store.close()
-    require_own(public, skids)
 
 
 def _state_if_sound(tx: Transaction, public: PublicAuthority) -> KeptState | None:

@@ -133,9 +133,14 @@ def respond(error: Exception) -> Response:
 
 
 def _for_the_log(problem: Problem, error: Exception) -> dict[str, str]:
-    """What the request's line says of it; why the service cannot do something is the operator's to know."""
+    """What the request's line says of it; why the service cannot do something is the operator's to know.
+
+    So is which limit somebody met: who is refused hears no more than that it was too often.
+    """
     reason = getattr(error, "detail", "") if problem.status == HTTPStatus.SERVICE_UNAVAILABLE else ""
     facts = {"code": problem.code, "rule": problem.rule, "decision_id": problem.decision_id, "reason": reason}
+    if isinstance(error, TooMany):
+        facts |= {"limit": error.limit, "limited": error.limited}
     return {name: value for name, value in facts.items() if value}
 
 

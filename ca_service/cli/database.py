@@ -66,7 +66,7 @@ def upgrade(directory: Path) -> None:
             ):
                 echo(added)
         url = find_database(directory)
-        operations.upgrade_database(url)
+        operations.upgrade_database(public, url)
         operations.remember(directory, url)
     echo("the database has this program's schema")
 

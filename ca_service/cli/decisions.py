@@ -13,7 +13,7 @@ from ca_service.cli.explaining import show_decision
 from ca_service.cli.options import PathName, directory_option, find_directory, with_directory
 from ca_service.cli.output import echo, show_json, show_rows, with_json
 from ca_service.enrollment.replay import Outcome
-from ca_service.judgment import BadRequest, Conflict
+from ca_service.judgment import BadRequest, Conflict, Unavailable
 
 if TYPE_CHECKING:
     from ca_service.operations.replay import Replayed
@@ -72,8 +72,10 @@ def record(decision_id: str, output: Path | None, directory: Path) -> None:
     try:
         with output.open("x", encoding="ascii") as file:
             file.write(text)
+    except FileExistsError:
+        raise BadRequest(str(output), "is there already; name another file", code="exists") from None
     except OSError as error:
-        raise BadRequest(str(output), f"cannot be written: {error.strerror}") from None
+        raise Unavailable(f"{output} cannot be written: {error.strerror}", code="storage") from None
 
 
 _ALL = "all"

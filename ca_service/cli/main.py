@@ -60,7 +60,7 @@ _COMMANDS = {
 _SHORT_HELPS = {
     "init": "Make a CA: keys, certificates, first CRLs, database.",
     "serve": "Serve enrolment, publication and operators.",
-    "ca": "The CA's own certificates, and rollover.",
+    "ca": "The CA's own certificates and keys, and rollover.",
     "policy": "The allow-list: whom and what this CA certifies.",
     "kbs": "Key brokers of the allow-list.",
     "tcb": "Processors' firmware, and who will be below a floor.",

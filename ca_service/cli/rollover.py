@@ -1,4 +1,4 @@
-"""`vtpm-ca ca`: the CA's own certificates, and the rollover of its issuing CAs."""
+"""`vtpm-ca ca`: the CA's own certificates, the rollover of its issuing CAs, and its keys' passphrase."""
 
 import hashlib
 import os
@@ -20,9 +20,9 @@ _COLUMNS = ("role", "pair", "generation", "state", "live", "subject", "skid", "n
 _ROLES = ["ek", "devid", "ephemeral"]
 
 
-@click.group(short_help="The CA's own certificates, and rollover.")
+@click.group(short_help="The CA's own certificates and keys, and rollover.")
 def ca() -> None:
-    """The CA's own certificates, and the rollover of its issuing CAs.
+    """The CA's own certificates, the rollover of its issuing CAs, and the passphrase of its keys.
 
     Rollover: prepare the next generation, let all consumers import it, activate it. The former one stays trusted. Taint
     it to have its certificates replaced, retire it when none rests on it any more.
@@ -128,6 +128,53 @@ def prepare(
     _changed({"changed": changed}, as_json=as_json)
     if not as_json:
         echo("Prepared. Next: export them to all consumers, then `vtpm-ca ca activate`.")
+
+
+@ca.command()
+@click.option(
+    "--root-key",
+    type=PathName(directory=False),
+    metavar="FILE",
+    help="the root's sealed key too, if it was taken away",
+)
+@with_directory
+@with_json
+def passphrase(root_key: Path | None, directory: Path, *, as_json: bool) -> None:
+    """Seal the CA's keys under a new passphrase, all of them at once.
+
+    The present one comes from where it always does, the new one from VTPM_CA_NEW_PASSPHRASE_FILE,
+    VTPM_CA_NEW_PASSPHRASE or the systemd credential vtpm-ca-new-passphrase. A root's key that lies here, or in FILE,
+    gets it too. One with a passphrase of its own keeps it, unless VTPM_CA_NEW_ROOT_PASSPHRASE or its _FILE has another.
+
+    If it is interrupted, the CA opens with the old or with the new passphrase; the same command again brings it to its
+    end. A running server goes on: give it the new one and restart it before the next rollover. Backups and other
+    copies keep the old passphrase.
+    """
+    from ca_service.keys import change_passphrase, find_new_passphrase, find_new_root_passphrase
+
+    done = change_passphrase(
+        directory,
+        find_new_passphrase(os.environ),
+        secrets.token_bytes,
+        root=find_new_root_passphrase(os.environ, needed=root_key is not None),
+        root_key=root_key,
+    )
+    if as_json:
+        show_json(
+            {
+                "changed": [str(path) for path in done.changed],
+                "kept": [str(path) for path in done.kept],
+                "root_kept": None if done.root_kept is None else str(done.root_kept),
+            }
+        )
+        return
+    for path in done.changed:
+        echo(f"{path} has the new passphrase")
+    for path in done.kept:
+        echo(f"{path} had it already")
+    if done.root_kept is not None:
+        echo(f"{done.root_kept} keeps a passphrase of its own")
+    echo("Next: give the new passphrase to the server and restart it; on each other node do the same.")
 
 
 @ca.command()

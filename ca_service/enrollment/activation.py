@@ -48,7 +48,7 @@ class Activation:
         self._desk = desk
         self._pause = pause
         self._lost: set[str] = set()
-        """Intents of this process whose abandonment failed too; they are tried again whenever met."""
+        """Intents of this process that may be open, and that nobody signs; each is abandoned when it is met."""
 
     def activate(self, enrollment_id: str, body: bytes) -> bytes:
         """Check the secrets that the TPM recovered and issue its certificates.
@@ -93,6 +93,19 @@ class Activation:
                     "intent abandoned", intent=intent.id, enrollment=intent.enrollment_id
                 )
         return len(closed)
+
+    def forget_closed(self) -> None:
+        """Let go of those lost intents that are not open.
+
+        Most were never stored, because their own commit failed, so nobody ever meets them. The look is a write
+        transaction, which none begins before the one that was lost on the way is committed or gone: what it does not
+        find open will not be open later.
+        """
+        lost = frozenset(self._lost)
+        if lost:
+            with self._desk.store.write() as tx:
+                still_open = {intent.id for intent in tx.intents.open()}
+            self._lost -= lost - still_open
 
     def _open(self, enrollment_id: str) -> tuple[EnrollmentRow, Submission, View | None]:
         """An enrolment, its evidence, and what it would be decided by now; None if it is not pending."""

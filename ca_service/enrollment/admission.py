@@ -74,7 +74,7 @@ class Admission:
         self._desk = desk
         self._nonces = NonceKeys(desk.store, lambda: desk.authority.nonce_key)
         # What is refused is kept with its evidence: one machine must not fill the database with it.
-        self._refusals = Paces("this launch")
+        self._refusals = Paces("this launch", "launch_refusals_per_hour")
 
     def nonce_key(self) -> bytes:
         """The key of the nonces that are given out now; raises Unavailable."""
@@ -147,7 +147,12 @@ class Admission:
         wait = limits.instance_wait(admitted, at)
         if wait is not None:
             seconds = math.ceil(wait.total_seconds())
-            raise TooMany("this instance has enrolled too often of late", retry_after_s=seconds)
+            raise TooMany(
+                "this instance has enrolled too often of late",
+                retry_after_s=seconds,
+                limit="instance_enrolments",
+                limited=" ".join(filter(None, view.facts.state.known.instance)),
+            )
         return _return_known(desk, decision) if view.facts.known else _challenge(desk, decision)
 
 
@@ -163,13 +168,19 @@ def _used(desk: Desk, submission: Submission) -> Reply | None:
 
 
 def _admitted_lately(limits: Limits, tx: Transaction, view: View, at: datetime) -> list[datetime]:
+    """When the enrolments were admitted that count against the limit: what was before a reset was another life."""
     if view.facts is None or view.facts.seen.instance_id is None:
         return []
     claim = view.facts.claim
     since = at - limits.instance_window
-    return tx.decisions.admitted_since(
+    admitted = tx.decisions.admitted_since(
         claim.kbs_id, claim.resource, claim.salt, since, limits.instance_enrolments
     )
+    if limits.instance_wait(admitted, at) is None:
+        return admitted
+    # Asked only now: most who come are within the limit anyway.
+    reset = tx.ledger.reset_at(view.facts.seen.instance_id)
+    return admitted if reset is None else [moment for moment in admitted if moment > reset]
 
 
 def _refuse(desk: Desk, decision: Decision) -> Reply | None:

@@ -66,6 +66,7 @@ class Enroller:
         with desk.store.read() as tx:
             intents = tx.intents.open()
         count = self._activation.abandon_dead(intents)
+        self._activation.forget_closed()
         publish_due(desk.store, desk.authority, desk.now(), desk.limits)
         if desk.authority.publication.ocsp:
             ensure_responders(desk)

@@ -21,11 +21,13 @@ class RateLimit:
         monotonic: Callable[[], float] = time.monotonic,
         *,
         who: str = "this address",
+        name: str = "requests_per_second",
     ) -> None:
         self._interval = 1.0 / per_second
         self._tolerance = self._interval * (burst - 1)
         self._monotonic = monotonic
         self._who = who
+        self._name = name
         self._whole_at: OrderedDict[str, float] = OrderedDict()
         self._guard = threading.Lock()
 
@@ -36,7 +38,12 @@ class RateLimit:
             whole_at = max(self._whole_at.get(client, now), now)
             wait = whole_at - now - self._tolerance
             if wait > 0:
-                raise TooMany(f"too many requests from {self._who}", retry_after_s=math.ceil(wait))
+                raise TooMany(
+                    f"too many requests from {self._who}",
+                    retry_after_s=math.ceil(wait),
+                    limit=self._name,
+                    limited=client,
+                )
             self._whole_at[client] = whole_at + self._interval
             self._whole_at.move_to_end(client)
             while len(self._whole_at) > _MOST_CLIENTS:
@@ -49,14 +56,15 @@ class Paces:
     Under other numbers everybody starts afresh: they come with another policy, which is rare and no requester's doing.
     """
 
-    def __init__(self, who: str) -> None:
+    def __init__(self, who: str, name: str) -> None:
         self._who = who
+        self._name = name
         self._present: tuple[tuple[float, int], RateLimit] | None = None
 
     def of(self, per_second: float, burst: int) -> RateLimit:
         """The limit under these numbers."""
         present = self._present  # one look, because another thread may put another one there
         if present is None or present[0] != (per_second, burst):
-            made = RateLimit(per_second, burst, who=self._who)
+            made = RateLimit(per_second, burst, who=self._who, name=self._name)
             present = self._present = ((per_second, burst), made)
         return present[1]

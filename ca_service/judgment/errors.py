@@ -74,10 +74,18 @@ class Unavailable(VtpmCaError):
 
 
 class TooMany(VtpmCaError):
-    """The client asks more often than it may; `retry_after_s` says how many seconds it should wait."""
+    """The client asks more often than it may.
+
+    Attributes:
+        retry_after_s: how many seconds it should wait.
+        limit: name of the limit that it met; for the log, like `limited`.
+        limited: whom that limit counts: an address, a launch, an instance.
+    """
 
     code = "too-many-requests"
 
-    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
+    def __init__(self, detail: str, *, retry_after_s: int = 1, limit: str = "", limited: str = "") -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+        self.limit = limit
+        self.limited = limited

@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from ca_service.keys.issue import sign_certificate
     from ca_service.keys.opening import load_authority, load_public, load_root
     from ca_service.keys.passphrase import (
+        NewPassphrase,
         PinSource,
+        find_new_passphrase,
+        find_new_root_passphrase,
         find_passphrase,
         find_pin,
         find_root_passphrase,
         find_root_pin,
         no_pin,
     )
+    from ca_service.keys.rewording import Rewording, change_passphrase
     from ca_service.keys.root_list import held_root_lists, replace_root_list
     from ca_service.keys.sealed import Sealer, seal, unseal
     from ca_service.keys.signer import FileSigner, Signer, sign_and_check
@@ -48,7 +52,11 @@ else:
             ".generations": "prepare_issuing",
             ".issue": "sign_certificate",
             ".opening": "load_authority load_public load_root",
-            ".passphrase": "PinSource find_passphrase find_pin find_root_passphrase find_root_pin no_pin",
+            ".passphrase": (
+                "NewPassphrase PinSource find_new_passphrase find_new_root_passphrase find_passphrase find_pin "
+                "find_root_passphrase find_root_pin no_pin"
+            ),
+            ".rewording": "Rewording change_passphrase",
             ".root_list": "held_root_lists replace_root_list",
             ".sealed": "Sealer seal unseal",
             ".signer": "FileSigner Signer sign_and_check",
@@ -69,11 +77,13 @@ __all__ = [
     "FileSigner",
     "IssuingCa",
     "LogIdentity",
+    "NewPassphrase",
     "Occasion",
     "PinSource",
     "PublicAuthority",
     "PublicIssuer",
     "PublicationRule",
+    "Rewording",
     "RootCa",
     "Sealer",
     "Signer",
@@ -81,6 +91,9 @@ __all__ = [
     "TranscriptEntry",
     "TranscriptList",
     "ValidityRule",
+    "change_passphrase",
+    "find_new_passphrase",
+    "find_new_root_passphrase",
     "find_passphrase",
     "find_pin",
     "find_root_passphrase",

@@ -29,6 +29,7 @@ from ca_service.keys.layout import (
 )
 from ca_service.keys.opening import key_ring, load_public, read_facts
 from ca_service.keys.passphrase import PinSource, no_pin
+from ca_service.keys.rewording import settle_private
 from ca_service.keys.sealed import Sealer
 from ca_service.profiles import DEFAULT_PAIR, Entropy, IssuerRole
 
@@ -120,6 +121,7 @@ def prepare_issuing(
     check_pair(pair)
     try:
         with files.locked(directory / RUN / KEYS_LOCK_FILE):
+            settle_private(directory)
             wanted = _Wanted(roles, pair, generations or {}, frozenset(known))
             return _prepare(directory, root, wanted, Sealer(passphrase), clock(), entropy, pin)
     except OSError as error:

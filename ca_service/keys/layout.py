@@ -11,6 +11,7 @@ Layout of the directory::
     private/activation.sealed    key from which activation secrets are derived
     private/log.sealed           key that signs the log's checkpoints
     offline/root.sealed          the root's key, unless the ceremony put it elsewhere; belongs into a safe
+    private.next/, private.former/  only while the passphrase is being changed
     run/                         sockets and locks of the running server
 """
 
@@ -26,6 +27,8 @@ TRANSCRIPT_TEXT_FILE = "transcript.txt"
 CERTIFICATES = "certs"
 LISTS = "crl"
 PRIVATE = "private"
+PRIVATE_NEXT = "private.next"
+PRIVATE_FORMER = "private.former"
 OFFLINE = "offline"
 RUN = "run"
 

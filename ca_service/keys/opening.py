@@ -32,6 +32,7 @@ from ca_service.keys.layout import (
     NONCE_PURPOSE,
     OFFLINE,
     PRIVATE,
+    PRIVATE_NEXT,
     ROOT_KEY_FILE,
     ROOT_PURPOSE,
     SECRET_SIZE,
@@ -73,7 +74,7 @@ def load_authority(directory: Path, passphrase: bytes, pin: PinSource = no_pin) 
 def open_authority(directory: Path, sealer: Sealer, pin: PinSource) -> Authority:
     """As `load_authority`, with a sealer that may know the derived key already."""
     facts = read_facts(directory)
-    public, private = _public(directory, facts), directory / PRIVATE
+    public, private = _public(directory, facts), private_folder(directory)
     if public.log is None:
         raise Unavailable(
             f"{directory} was made by an earlier release: it has no log key",
@@ -147,6 +148,15 @@ def load_root(
             )
         ring, reference = KeyRing(path.parent, sealer), path.name
     return RootCa(public.root, public.root_info, ring.signer(reference, ROOT_PURPOSE, public.root_info))
+
+
+def private_folder(directory: Path) -> Path:
+    """Where the sealed files lie: in ``private/``, or in what is about to take its place.
+
+    A change of passphrase may have ended just between the two renames.
+    """
+    private, following = directory / PRIVATE, directory / PRIVATE_NEXT
+    return following if following.is_dir() and not private.exists() else private
 
 
 def key_ring(facts: CaFacts, folder: Path, sealer: Sealer, pin: PinSource) -> KeyRing:

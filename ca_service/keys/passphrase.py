@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ca_service.judgment import BadRequest
@@ -87,6 +87,20 @@ _PASSPHRASE = _Secret("passphrase", "the CA's keys", "passphrase-missing", TEXT_
 _ROOT_PASSPHRASE = _Secret(
     "passphrase", "the root's key", "passphrase-missing", "VTPM_CA_ROOT_PASSPHRASE", "vtpm-ca-root-passphrase"
 )
+_NEW_PASSPHRASE = _Secret(
+    "passphrase",
+    "the CA's keys from now on",
+    "passphrase-missing",
+    "VTPM_CA_NEW_PASSPHRASE",
+    "vtpm-ca-new-passphrase",
+)
+_NEW_ROOT_PASSPHRASE = _Secret(
+    "passphrase",
+    "the root's key from now on",
+    "passphrase-missing",
+    "VTPM_CA_NEW_ROOT_PASSPHRASE",
+    "vtpm-ca-new-root-passphrase",
+)
 _PIN = _Secret("pin", "the token", "pin-missing", "VTPM_CA_PKCS11_PIN", "vtpm-ca-pkcs11-pin")
 _ROOT_PIN = _Secret(
     "pin", "the root's token", "pin-missing", "VTPM_CA_ROOT_PKCS11_PIN", "vtpm-ca-root-pkcs11-pin"
@@ -121,6 +135,42 @@ def find_root_passphrase(environ: Mapping[str, str]) -> bytes:
     """
     found = _ROOT_PASSPHRASE.search(environ)
     return find_passphrase(environ) if found is None else found
+
+
+@dataclass(frozen=True)
+class NewPassphrase:
+    """What opens keys, and what shall open them in its place."""
+
+    old: bytes = field(repr=False)
+    new: bytes = field(repr=False)
+
+
+def find_new_passphrase(environ: Mapping[str, str]) -> NewPassphrase:
+    """The passphrase of the CA's sealed files, and the one that follows it.
+
+    The new one is looked for like `find_passphrase`, under VTPM_CA_NEW_PASSPHRASE_FILE, VTPM_CA_NEW_PASSPHRASE and the
+    credential ``vtpm-ca-new-passphrase``.
+    """
+    return NewPassphrase(find_passphrase(environ), _NEW_PASSPHRASE.find(environ))
+
+
+def find_new_root_passphrase(environ: Mapping[str, str], *, needed: bool) -> NewPassphrase | None:
+    """The same for the root's key, under VTPM_CA_NEW_ROOT_PASSPHRASE_FILE and so on.
+
+    Without them the root's key gets the new passphrase of the other files, unless it has had one of its own: what two
+    people guard is not to end up with one of them unawares.
+
+    Returns:
+        None if it has one of its own and no new one is given.
+
+    Raises:
+        BadRequest: as `find_passphrase`; that one is needed and not given.
+    """
+    own, new = _ROOT_PASSPHRASE.search(environ), _NEW_ROOT_PASSPHRASE.search(environ)
+    if own is not None and new is None:
+        return NewPassphrase(own, _NEW_ROOT_PASSPHRASE.find(environ)) if needed else None
+    old = find_passphrase(environ) if own is None else own
+    return NewPassphrase(old, _NEW_PASSPHRASE.find(environ) if new is None else new)
 
 
 def find_pin(environ: Mapping[str, str]) -> PinSource:

@@ -103,6 +103,30 @@ class Sealer:
         return known
 
 
+def reseal(data: bytes, before: Sealer, after: Sealer, entropy: Entropy) -> bytes:
+    """The same secret for the same purpose under another passphrase; raises as `Sealer.unseal`."""
+    purpose = _purpose(data)
+    return after.seal(before.unseal(data, purpose=purpose), purpose=purpose, entropy=entropy)
+
+
+def opens(data: bytes, sealer: Sealer) -> bool:
+    """Whether a sealer opens the content of a sealed file, whatever that is for; raises BadRequest if it is none."""
+    try:
+        sealer.unseal(data, purpose=_purpose(data))
+    except BadRequest as error:
+        if error.code != "passphrase":
+            raise
+        return False
+    return True
+
+
+def _purpose(data: bytes) -> str:
+    try:
+        return str(_parse(data)[0]["purpose"])
+    except WireError as error:
+        raise BadRequest("the file", f"{error.path} {error.problem}", remedy=_REMEDY) from None
+
+
 def seal(plaintext: bytes, passphrase: bytes, *, purpose: str, entropy: Entropy) -> bytes:
     """Seal one secret; see `Sealer.seal`."""
     return Sealer(passphrase).seal(plaintext, purpose=purpose, entropy=entropy)

@@ -18,6 +18,7 @@ from ca_service.keys.layout import (
 )
 from ca_service.keys.log import log_entry
 from ca_service.keys.opening import load_public, read_facts
+from ca_service.keys.rewording import settle_private
 from ca_service.keys.sealed import Sealer
 from ca_service.profiles import Entropy
 
@@ -41,6 +42,7 @@ def upgrade_directory(directory: Path, passphrase: bytes, entropy: Entropy) -> l
     load_public(directory)
     try:
         with files.locked(directory / RUN / KEYS_LOCK_FILE):
+            settle_private(directory)
             facts = read_facts(directory)
             if facts.log is not None:
                 return []

@@ -46,8 +46,8 @@ def make_backup(public: PublicAuthority, store: Store, path: Path, at: datetime)
     """Write the present state of the database into a new file, while the server runs.
 
     Raises:
-        BadRequest: something of that name is there, or it cannot be written.
-        Unavailable: the database cannot be read, or the file's disk is full.
+        BadRequest: something of that name is there (code ``exists``).
+        Unavailable: the file cannot be written (code ``storage``), its disk is full, or the database cannot be read.
     """
     if path.exists() or path.is_symlink():
         raise BadRequest(str(path), "is there already; name another file", code="exists")

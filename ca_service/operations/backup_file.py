@@ -82,7 +82,7 @@ class Scratch:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise BadRequest(str(self.path), f"cannot be written: {error.strerror}", code="output") from None
+            raise Unavailable(f"{self.path} cannot be written: {error.strerror}", code="storage") from None
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,13 +1,18 @@
 """A CA's database: where it is, and opening it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from ca_service.judgment import Unavailable
-from ca_service.store import Store, open_store, parse_url, sqlite_url
+from ca_service.judgment import BadRequest, Unavailable, VtpmCaError
+from ca_service.store import Store, named_issuers, open_store, parse_url, sqlite_url
+
+if TYPE_CHECKING:
+    from ca_service.keys import PublicAuthority
 
 DATABASE = "ca.sqlite3"
 
@@ -34,6 +39,51 @@ def open_database(url: str) -> Store:
         Unavailable: the database is missing, damaged, out of reach, or has another schema.
     """
     return _existing(url, open_store)
+
+
+def require_own(public: "PublicAuthority", skids: Collection[str]) -> None:
+    """Refuse a database that knows issuing CAs, but none of this directory.
+
+    Args:
+        public: the CA.
+        skids: subject key ids (hex) of the issuing CAs that the database knows.
+
+    Raises:
+        BadRequest: it is another CA's (code ``authority``).
+    """
+    if skids and not any(ca.skid in skids for ca in public.issuers):
+        raise BadRequest(
+            "database",
+            "is the one of another CA: it knows none of the issuing CAs in this directory",
+            code="authority",
+            remedy="Name the database of this CA, or the directory of that one.",
+        )
+
+
+def require_own_remains(public: "PublicAuthority", url: str) -> None:
+    """Refuse to replace what another CA's program, of an earlier or later release, works with.
+
+    What cannot be read at all is damaged, and is what restores are for.
+
+    Raises:
+        BadRequest: as `require_own`.
+    """
+    if not is_there(url):
+        return
+    store = Store(url)
+    try:
+        skids = named_issuers(store)
+    except VtpmCaError:
+        return
+    finally:
+        store.close()
+    require_own(public, skids)
+
+
+def is_there(url: str) -> bool:
+    """Whether there may be a database; to open a missing SQLite file would make one."""
+    parsed = parse_url(url)
+    return parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file()
 
 
 def require_unicode(url: str) -> None:
@@ -91,19 +141,24 @@ def _others(store: Store) -> str:
         return ", ".join(str(pid) for pid in tx.connection.exec_driver_sql(_OTHERS).scalars())
 
 
-def upgrade_database(url: str) -> None:
-    """Bring a CA's database to this program's schema; raises as `open_database` and `require_alone` do.
+def upgrade_database(public: "PublicAuthority", url: str) -> None:
+    """Bring a CA's database to this program's schema.
 
     A database without tables is refused: `init` and a restore make them. An empty one would not know what is revoked.
+
+    Raises:
+        BadRequest: as `open_database`, and if it is another CA's, whose program may be an earlier one.
+        Unavailable: as `open_database` and `require_alone`.
     """
     require_alone(url)
-    _existing(url, _upgraded).close()
+    _existing(url, partial(_upgraded, public)).close()
 
 
-def _upgraded(url: str) -> Store:
+def _upgraded(public: "PublicAuthority", url: str) -> Store:
     store = Store(url)
     try:
         _require_tables(store)
+        require_own(public, named_issuers(store))
         store.upgrade()
     except BaseException:
         store.close()

@@ -8,10 +8,11 @@ from typing import cast
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca_service.judgment import BadRequest, Conflict
+from ca_service.judgment import Conflict
 from ca_service.keys import DEFAULT_PAIR, Authority, PublicAuthority, PublicIssuer
 from ca_service.keys.layout import CERTIFICATES, PRIVATE, issuer_stem
 from ca_service.operations.context import Json, Operation, OperationContext, instant
+from ca_service.operations.databases import require_own
 from ca_service.operations.root_list import revoked_issuers
 from ca_service.profiles import IssuerRole, read_ca_name
 from ca_service.store import IssuerRow, IssuerState, Store, Transaction, active_key
@@ -35,8 +36,8 @@ def unknown_issuers(public: PublicAuthority, rows: Sequence[IssuerRow], at: date
         Conflict: one of the directory has the name of another that the database knows (``issuer-name``): relying
             parties could not tell them apart.
     """
-    require_own(public, rows)
     known = {row.skid for row in rows}
+    require_own(public, known)
     if unknown := [ca for ca in public.issuers if ca.skid not in known]:
         _check_names(unknown, rows)
     found: list[IssuerRow] = []
@@ -59,18 +60,6 @@ def unknown_issuers(public: PublicAuthority, rows: Sequence[IssuerRow], at: date
                 )
             )
     return found
-
-
-def require_own(public: PublicAuthority, rows: Sequence[IssuerRow]) -> None:
-    """Refuse a database that knows issuing CAs, but none of this directory; raises BadRequest (code ``authority``)."""
-    known = {row.skid for row in rows}
-    if rows and not any(ca.skid in known for ca in public.issuers):
-        raise BadRequest(
-            "database",
-            "is the one of another CA: it knows none of the issuing CAs in this directory",
-            code="authority",
-            remedy="Name the database of this CA, or the directory of that one.",
-        )
 
 
 def _check_names(issuers: Iterable[PublicIssuer], rows: Iterable[IssuerRow]) -> None:

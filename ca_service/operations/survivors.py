@@ -18,8 +18,7 @@ from ca_service.enrollment import Limits, publish_every
 from ca_service.judgment import BadRequest, VtpmCaError
 from ca_service.keys import Authority, PublicAuthority
 from ca_service.keys.layout import LISTS, ROOT_LIST_FILE
-from ca_service.operations.databases import database_url
-from ca_service.operations.issuers import require_own
+from ca_service.operations.databases import database_url, is_there, require_own, require_own_remains
 from ca_service.operations.kept import (
     KeptState,
     check_crl,
@@ -107,8 +106,7 @@ class Survivors:
 
 def readable(url: str) -> Store | None:
     """The database if it is there and can be read with this program's schema."""
-    parsed = parse_url(url)
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+    if not is_there(url):
         return None
     store = Store(url)
     try:
@@ -180,11 +178,12 @@ def gather(
 def _look(public: PublicAuthority, url: str, at: datetime) -> Present | None:
     store = readable(url)
     if store is None:
+        require_own_remains(public, url)
         return None
     try:
         with store.read() as tx:
             issuers = tx.issuers.all()
-            require_own(public, issuers)
+            require_own(public, {issuer.skid for issuer in issuers})
             epoch = tx.epochs.current()
             lists = tx.crls.newest([issuer.skid for issuer in public.issuers])
             return Present(

@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from ca_service.store.sessions import Faults
     from ca_service.store.transaction import Transaction
     from ca_service.store.views import LedgerQuery, LedgerView, Standing
+    from ca_service.store.whose import named_issuers
 else:
     __getattr__ = on_demand(
         __name__,
@@ -111,6 +112,7 @@ else:
             ".sessions": "Faults",
             ".transaction": "Transaction",
             ".views": "LedgerQuery LedgerView Standing",
+            ".whose": "named_issuers",
         },
     )
 
@@ -189,6 +191,7 @@ __all__ = [
     "hourly",
     "is_bad_value",
     "live_key",
+    "named_issuers",
     "no_faults",
     "open_store",
     "parse_url",

@@ -8,11 +8,22 @@ import sqlalchemy as sa
 from ca_service.store import schema
 from ca_service.store.counters import precedes
 from ca_service.store.repository import Repository
-from ca_service.store.rows import InstanceRow, TpmRow, TpmState
+from ca_service.store.rows import CertificateState, InstanceRow, TpmRow, TpmState
 from ca_service.store.statements import Statement
 
 _LAST_COUNTER = Statement(
     sa.select(schema.tpms.c.counter).where(schema.tpms.c.id == sa.bindparam("id")).with_for_update()
+)
+
+# A TPM whose issuance was given up before anything was issued is freed too, by no operator.
+_RESET_AT = Statement(
+    sa.select(sa.func.max(schema.tpms.c.freed_at, type_=schema.Instant)).where(
+        schema.tpms.c.instance_id == sa.bindparam("instance_id"),
+        sa.exists().where(
+            schema.certificates.c.tpm_id == schema.tpms.c.id,
+            schema.certificates.c.state != CertificateState.ABANDONED.value,
+        ),
+    )
 )
 
 
@@ -86,6 +97,11 @@ class Ledger(Repository):
     def free(self, tpm_id: int, at: datetime) -> None:
         """End a TPM's life in its instance."""
         self._update(schema.tpms, {"id": tpm_id}, occupies=None, freed_at=at)
+
+    def reset_at(self, instance_id: int) -> datetime | None:
+        """When an operator last ended the life of a TPM that had been issued something in an instance."""
+        found = self._session.first(_RESET_AT, {"instance_id": instance_id})
+        return None if found is None else found[0]
 
     def bind_keys(self, keys: Iterable[tuple[str, str, str]], instance_id: int) -> None:
         """Bind keys to an instance for good: (Name, role, template) of each; the database refuses a bound one."""

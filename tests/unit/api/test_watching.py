@@ -11,6 +11,7 @@ from ca_service.api import HttpLimits, create_app
 from ca_service.api.journal import KIND_AT_ONCE, LINES_AT_ONCE, LINES_PER_SECOND, LineBudget, configure
 from ca_service.api.tally import Tally
 from ca_service.api.watching import BOUNDS, Counted, route_of
+from ca_service.enrollment import Limits
 from ca_service.judgment import VtpmCaError
 from ca_service.policy import load
 from ca_service.service import OPERATOR
@@ -84,6 +85,47 @@ def enrol(client, world, tpm) -> tuple[str, bytes, bytes]:
     second = client.post(f"/v1/enrollments/{enrollment_id}/activation", data=body, **JSON)
     assert second.status_code == 200
     return enrollment_id, body, second.data
+
+
+class TestWhoMetWhichLimit:
+    """An operator sees it in the request's line; whoever was refused hears of none."""
+
+    NAMES = ("status", "code", "limit", "limited")
+
+    def line(self, lines) -> list[object]:
+        last = lines()[-1]
+        return [last.get(name) for name in self.NAMES]
+
+    def test_an_address(self, seen, lines):
+        limits = HttpLimits(requests_per_second=0.001, burst=1)
+        client = create_app(replace(seen, limits=limits)).test_client()
+        client.post("/v1/nonces")
+        assert "limit" not in lines()[-1]
+        answer = client.post("/v1/nonces", environ_overrides={"REMOTE_ADDR": "127.0.0.1"})
+        assert self.line(lines) == [429, "too-many-requests", "requests_per_second", "127.0.0.1"]
+        assert b"requests_per_second" not in answer.data
+
+    def test_an_instance(self, seen, world, tpm, lines):
+        desk = replace(seen.enroller.desk, limits=Limits(instance_enrolments=1))
+        client = create_app(replace(seen, enroller=w.Enroller(desk))).test_client()
+        enrol(client, world, tpm)
+        answer = client.post("/v1/enrollments", data=world.body(new_nonce(client), tpm), **JSON)
+        instance = f"org-kbs {w.RESOURCE}"
+        assert self.line(lines) == [429, "too-many-requests", "instance_enrolments", instance]
+        assert w.RESOURCE.encode() not in answer.data
+        assert b"instance_enrolments" not in answer.data
+
+    def test_a_launch(self, seen, world, tpm, lines):
+        limits = Limits(refusals_per_hour=1, refusals_at_once=1)
+        desk = replace(seen.enroller.desk, limits=limits)
+        client = create_app(replace(seen, enroller=w.Enroller(desk))).test_client()
+        boot = w.Boot(certify=False)
+        for _ in range(2):
+            answer = client.post("/v1/enrollments", data=world.body(new_nonce(client), tpm, boot), **JSON)
+        assert self.line(lines)[:3] == [429, "too-many-requests", "launch_refusals_per_hour"]
+        launch = lines()[-1]["limited"]
+        assert len(bytes.fromhex(launch)) == 32
+        assert launch.encode() not in answer.data
 
 
 class TestCounts:

@@ -91,8 +91,8 @@ class TestRecord:
     def test_nothing_is_overwritten(self, here, ca, written):
         before = written.read_bytes()
         done = here("decision", "record", ids(here, ca)["refused"], "--dir", ca, "--output", written)
-        assert done.code == 2
-        assert "cannot be written" in done.err
+        assert done.code == 1
+        assert "is there already" in done.err
         assert written.read_bytes() == before
 
     def test_to_standard_output(self, here, ca, written):

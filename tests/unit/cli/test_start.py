@@ -151,6 +151,7 @@ FOR_COMMANDS = {
     "ca_service.keys.root_place": "the same",
     "ca_service.keys.log": "the same",
     "ca_service.keys.generations": "prepares issuing CAs",
+    "ca_service.keys.rewording": "`vtpm-ca ca passphrase`",
     "ca_service.keys.upgrade": "`vtpm-ca db upgrade`",
     "ca_service.store.upgrading": "the same",
     "ca_service.store.migrations": "the same",

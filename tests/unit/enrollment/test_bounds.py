@@ -3,10 +3,11 @@
 import json
 from dataclasses import replace
 
+import enrollment_world as w
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ca_service.enrollment import Enroller, Limits
+from ca_service.enrollment import Enroller, Limits, reset_instance
 from ca_service.enrollment.nonces import FRESH_S, NonceKeys
 from ca_service.judgment import Refused, TooMany
 from ca_service.store import BlockedKeyRow, EpochRow, schema, spki_digest
@@ -32,6 +33,17 @@ def refusal(call, *arguments) -> Refused:
 def decisions(store) -> int:
     with store.read() as tx:
         return len(tx.decisions.latest(1000))
+
+
+def reset(world, enroller) -> None:
+    desk = enroller.desk
+    instance = ("org-kbs", w.RESOURCE)
+    reset_instance(desk.store, world.authority, *instance, at=desk.now(), cause="moved", limits=desk.limits)
+
+
+def no_signature(point: str) -> None:
+    if "sign" in point:
+        raise RuntimeError(point)
 
 
 class TestInstanceLimit:
@@ -62,6 +74,36 @@ class TestInstanceLimit:
             enroller.enroll(body)
         world.later(minutes=3)
         assert enroller.enroll(body).status == 200
+
+    def test_a_reset_begins_a_new_allowance(self, world, enroller, tpms, helpers):
+        for _ in range(3):
+            helpers.issue(world, enroller, tpms(0))
+        world.later(minutes=1)
+        with pytest.raises(TooMany):
+            enroller.enroll(world.body(enroller.new_nonce().nonce, tpms(0)))
+        reset(world, enroller)
+        world.later(minutes=1)
+        for _ in range(3):
+            helpers.issue(world, enroller, tpms(1))
+        with pytest.raises(TooMany) as too_many:
+            enroller.enroll(world.body(enroller.new_nonce().nonce, tpms(1)))
+        assert too_many.value.retry_after_s == 60 * 60
+
+    def test_an_issuance_that_is_given_up_begins_none(self, world, store, enroller, tpms, helpers):
+        """Whoever could have it given up again and again would have no limit."""
+        enroller = Enroller(replace(enroller.desk, limits=Limits(instance_enrolments=3), faults=no_signature))
+        body = world.body(enroller.new_nonce().nonce, tpms(0))
+        answer = helpers.answer(tpms(0), enroller.enroll(body).body)
+        for _ in range(2):
+            enroller.enroll(world.body(enroller.new_nonce().nonce, tpms(0)))
+        with pytest.raises(RuntimeError, match="sign"):
+            enroller.activate(*answer)
+        with store.read() as tx:
+            (instance,) = tx.ledger.instances()
+            (freed,) = tx.ledger.tpms(instance.id)
+        assert freed.freed_at is not None
+        with pytest.raises(TooMany):
+            enroller.enroll(world.body(enroller.new_nonce().nonce, tpms(0)))
 
     def test_refusals_do_not_lock_the_owner_out(self, world, enroller, tpms, boot, helpers):
         helpers.issue(world, enroller, tpms(0), boot)

@@ -3,7 +3,13 @@ import os
 import pytest
 
 from ca_service.judgment import BadRequest
-from ca_service.keys import find_passphrase, find_root_passphrase
+from ca_service.keys import (
+    NewPassphrase,
+    find_new_passphrase,
+    find_new_root_passphrase,
+    find_passphrase,
+    find_root_passphrase,
+)
 
 
 def written(path, data, mode=0o600):
@@ -101,3 +107,48 @@ def test_a_pipe_is_read_once_and_serves_all_who_ask():
     assert find_root_passphrase(environ) == b"through a pipe"
     assert find_passphrase(environ) == b"through a pipe"
     os.close(reader)
+
+
+OLD = {"VTPM_CA_PASSPHRASE": "old"}
+NEW = {**OLD, "VTPM_CA_NEW_PASSPHRASE": "new"}
+
+
+class TestTheNewOne:
+    def test_it_is_looked_for_like_the_old_one(self, tmp_path):
+        written(tmp_path / "vtpm-ca-new-passphrase", b"from systemd")
+        environ = {**OLD, "CREDENTIALS_DIRECTORY": str(tmp_path)}
+        assert find_new_passphrase(environ) == NewPassphrase(b"old", b"from systemd")
+        environ["VTPM_CA_NEW_PASSPHRASE"] = "from the text"
+        assert find_new_passphrase(environ).new == b"from the text"
+        environ["VTPM_CA_NEW_PASSPHRASE_FILE"] = written(tmp_path / "p", b"from the file\n")
+        assert find_new_passphrase(environ).new == b"from the file"
+
+    def test_the_old_one_is_none(self):
+        with pytest.raises(BadRequest) as caught:
+            find_new_passphrase(OLD)
+        assert caught.value.code == "passphrase-missing"
+        assert "VTPM_CA_NEW_PASSPHRASE_FILE" in caught.value.remedy
+
+    def test_it_does_not_show(self):
+        assert "old" not in repr(find_new_passphrase(NEW))
+        assert "b'new'" not in repr(find_new_passphrase(NEW))
+
+    @pytest.mark.parametrize(
+        ("root", "found"),
+        [
+            ({}, NewPassphrase(b"old", b"new")),
+            ({"VTPM_CA_ROOT_PASSPHRASE": "own"}, None),
+            ({"VTPM_CA_NEW_ROOT_PASSPHRASE": "later"}, NewPassphrase(b"old", b"later")),
+            (
+                {"VTPM_CA_ROOT_PASSPHRASE": "own", "VTPM_CA_NEW_ROOT_PASSPHRASE": "later"},
+                NewPassphrase(b"own", b"later"),
+            ),
+        ],
+    )
+    def test_of_the_root(self, root, found):
+        assert find_new_root_passphrase({**NEW, **root}, needed=False) == found
+
+    def test_a_root_with_its_own_does_not_get_that_of_the_others(self):
+        with pytest.raises(BadRequest) as caught:
+            find_new_root_passphrase({**NEW, "VTPM_CA_ROOT_PASSPHRASE": "own"}, needed=True)
+        assert "VTPM_CA_NEW_ROOT_PASSPHRASE" in caught.value.remedy

@@ -147,8 +147,9 @@ class TestBackup:
         assert not [path for path in tmp_path.iterdir() if "stick" in path.name]
 
     def test_a_folder_that_is_not_there(self, desk, ca, tmp_path):
-        with pytest.raises(BadRequest, match="cannot be written"):
+        with pytest.raises(Unavailable, match="cannot be written") as caught:
             make_backup(ca, desk.store, tmp_path / "nowhere" / "backup", desk.world.time)
+        assert caught.value.code == "storage"
 
     @pytest.mark.parametrize(
         "change",
@@ -695,10 +696,10 @@ class TestPostgresql:
         assert not any(rows(store)[name] for name in ("evidence", "decisions", "submissions", "enrollments"))
         store.close()
 
-    def test_an_empty_one_is_not_upgraded_to_a_ca_s(self, postgres):
+    def test_an_empty_one_is_not_upgraded_to_a_ca_s(self, ca, postgres):
         server = postgres.url(postgres.new_database())
         with pytest.raises(Unavailable) as error:
-            upgrade_database(server)
+            upgrade_database(ca, server)
         assert error.value.code == "empty"
         store = Store(server)
         assert store.revision() is None
@@ -713,14 +714,14 @@ class TestPostgresql:
         once_more = partial(
             restore, ca, server, file, at=desk.world.time, entropy=os.urandom, limits=Limits()
         )
-        for doing in (once_more, partial(upgrade_database, server)):
+        for doing in (once_more, partial(upgrade_database, ca, server)):
             with pytest.raises(Unavailable, match="others still work on the database") as error:
                 doing()
             assert error.value.code == "busy"
         assert rows(node) == before
         node.close()
         monkeypatch.undo()
-        upgrade_database(server)
+        upgrade_database(ca, server)
         bring_back(desk, ca, file, server)
 
     @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])

@@ -8,7 +8,7 @@ Only when the caller has stored what `sign` returns may a byte of it leave the p
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import TypedDict
 
@@ -35,6 +35,7 @@ from ca_service.profiles import (
     serial_hex,
 )
 from ca_service.store import CertificateRow, CertificateState, Faults, IntentRow, IntentState, Transaction
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 from vtpm.wire.templates import Role
 
@@ -42,7 +43,7 @@ RENEWED = "renewed"
 """The kind of alarm that says that certificates were replaced."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Piece:
     """A certificate that is to be made: its key, its issuer, the draft, the proof of its lint, whose place it takes."""
 
@@ -58,7 +59,7 @@ class Piece:
         return serial_hex(self.draft.serial)
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """What an issuance will do.
 
@@ -73,7 +74,7 @@ class Plan:
     naming_ek: str
 
 
-@dataclass(frozen=True)
+@frozen
 class _Draughtsman:
     """What all drafts of one issuance share."""
 

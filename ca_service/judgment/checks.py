@@ -13,6 +13,7 @@ from json.encoder import encode_basestring_ascii
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 
 _quoted = encode_basestring_ascii
@@ -101,7 +102,7 @@ class UnsafeSkip:
         return Finding(self.id, Verdict.UNSAFE_SKIPPED)
 
 
-@dataclass(frozen=True)
+@frozen
 class Trace:
     """All findings about one request, in the order in which they were made."""
 

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Self
 
 from ca_service.judgment.checks import Trace
+from vtpm.wire.frozen import frozen
 
 _plain = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-@dataclass(frozen=True)
+@frozen
 class Record:
     """A trace as it is kept.
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca_service.judgment import BadRequest, Unavailable
 from ca_service.profiles.parts import Parts
+from vtpm.wire.frozen import frozen
 from vtpm.wire.runtime_data import TpmSpec
 from vtpm.wire.templates import Role
 
@@ -57,7 +58,7 @@ def serial_hex(serial: int) -> str:
     return serial.to_bytes(SERIAL_SIZE, "big").hex()
 
 
-@dataclass(frozen=True)
+@frozen
 class Validity:
     """From when to when a certificate holds, both ends included, whole seconds, UTC."""
 
@@ -193,7 +194,7 @@ class IssuerInfo:
         return key
 
 
-@dataclass(frozen=True)
+@frozen
 class Provenance:
     """What vouched for a TPM key; published in the certificate so that one can revoke by cause.
 
@@ -227,7 +228,7 @@ class Provenance:
             raise ValueError("a grant has both a key and a resource")
 
 
-@dataclass(frozen=True)
+@frozen
 class EkContent:
     """What an EK certificate shall say; arguments as for `draft_ek`."""
 
@@ -241,7 +242,7 @@ class EkContent:
     provenance: Provenance
 
 
-@dataclass(frozen=True)
+@frozen
 class DevidContent:
     """What an IAK or IDevID certificate shall say; arguments as for `draft_devid`."""
 
@@ -293,7 +294,7 @@ IakProfile = Literal["iak", "iak-webauthn"]
 Profile = Literal["ek", "iak", "iak-webauthn", "idevid", "ocsp", "root-ca", "issuing-ca"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Draft:
     """A certificate before its signature.
 

@@ -24,6 +24,7 @@ from ca_service.profiles.outline import Outline, outline
 from ca_service.profiles.reader_cryptography import read_key
 from ca_service.profiles.sizes import signed_size
 from ca_service.profiles.view import CertificateView
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 
 ALL: tuple[Profile, ...] = ("ek", "iak", "iak-webauthn", "idevid", "ocsp", "root-ca", "issuing-ca")
@@ -40,7 +41,7 @@ PRINTABLE = re.compile(r"[\x20-\x7e]+\Z")
 """Printable ASCII, at least one character."""
 
 
-@dataclass(frozen=True)
+@frozen
 class LintSubject(ContractSubject):
     """What a rule looks at: what consumers get to see, the draft itself, and its issuer (None for the root)."""
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ca_service.profiles import oids
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 
 AKI, SKI, KU, BC = "2.5.29.35", "2.5.29.14", "2.5.29.15", "2.5.29.19"
@@ -23,7 +24,7 @@ Attribute = tuple[str, str]
 """Dotted attribute type and its text."""
 
 
-@dataclass(frozen=True)
+@frozen
 class NameView:
     """A distinguished name: its DER, and per RDN the attributes."""
 
@@ -31,7 +32,7 @@ class NameView:
     rdns: tuple[tuple[Attribute, ...], ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class HardwareModuleView:
     """otherName HardwareModuleName."""
 
@@ -39,7 +40,7 @@ class HardwareModuleView:
     hw_serial_num: bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class PermanentIdentifierView:
     """otherName PermanentIdentifier."""
 
@@ -58,7 +59,7 @@ class OtherNameView:
 GeneralNameView = NameView | HardwareModuleView | PermanentIdentifierView | OtherNameView
 
 
-@dataclass(frozen=True)
+@frozen
 class SpecificationView:
     """The one attribute of subjectDirectoryAttributes."""
 
@@ -68,7 +69,7 @@ class SpecificationView:
     revision: int
 
 
-@dataclass(frozen=True)
+@frozen
 class ProvenanceView:
     """The provenance extension; version 2 has neither thumbprint nor resource, version 3 no resource and decision."""
 
@@ -104,7 +105,7 @@ class AccessView:
     entries: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class DistributionView:
     """cRLDistributionPoints: URIs, and whether there is anything but full names."""
 
@@ -146,7 +147,7 @@ class ExtensionView(NamedTuple):
     value: ExtensionValue
 
 
-@dataclass(frozen=True)
+@frozen
 class CertificateView:
     """All that is in a certificate but its signature; `version` counts from 1."""
 

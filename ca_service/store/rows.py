@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from vtpm.wire.frozen import frozen
+
 
 class EnrollmentState(StrEnum):
     """Where an enrolment stands. `PENDING` waits for the activation secrets, `ISSUING` has an open intent."""
@@ -32,7 +34,7 @@ class CertificateState(StrEnum):
     ABANDONED = "abandoned"
 
 
-@dataclass(frozen=True)
+@frozen
 class DecisionRow:
     """A recorded verdict: `trace` is JSON text, `stage` ``enroll`` or ``activate``, `rule` the first no."""
 
@@ -50,7 +52,7 @@ class DecisionRow:
     salt: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class EvidenceFacts:
     """What certificates are revoked by; None where the evidence does not say.
 
@@ -71,7 +73,7 @@ class EvidenceFacts:
     ek_set: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class SubmissionRow:
     """A consumed nonce with the answer that its one body got."""
 
@@ -83,7 +85,7 @@ class SubmissionRow:
     reply: bytes = field(repr=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class EnrollmentRow:
     """An admitted enrolment; `reply` is the body with the certificates once they are issued."""
 
@@ -108,7 +110,7 @@ class InstanceRow:
     created_at: datetime
 
 
-@dataclass(frozen=True)
+@frozen
 class TpmRow:
     """A TPM that lives or lived in an instance. `ek_set` is SHA-256 over its sorted EK Names, in hex."""
 
@@ -125,7 +127,7 @@ class TpmRow:
     freed_at: datetime | None
 
 
-@dataclass(frozen=True)
+@frozen
 class TpmState:
     """What a TPM's store looked like when it was seen: `counter`, `root` and `salt` of the store, `report_id`."""
 
@@ -136,7 +138,7 @@ class TpmState:
     at: datetime
 
 
-@dataclass(frozen=True)
+@frozen
 class IntentRow:
     """The durable promise to sign exactly certain bytes; `owner` is the process that made it."""
 
@@ -152,7 +154,7 @@ class IntentRow:
     closed_at: datetime | None
 
 
-@dataclass(frozen=True)
+@frozen
 class CertificateRow:
     """A certificate, intended or issued. `issuer` is the issuing CA's subject key id, hex like `serial`.
 
@@ -318,7 +320,7 @@ class BlockedKeyRow:
     cause: str
 
 
-@dataclass(frozen=True)
+@frozen
 class LeafRow:
     """A leaf of the log: `kind` "decision", "certificate" or "restore", `subject` the decision's id or the serial.
 
@@ -332,7 +334,7 @@ class LeafRow:
     hashes: bytes = field(default=b"", repr=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class HeadRow:
     """The log's present state; `frontier` is the roots of its complete subtrees, 32 bytes each, largest first.
 

@@ -1,7 +1,6 @@
 """What a decision reads, in as few statements as it takes: a round trip costs more than what it brings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ from ca_service.store.policies import AT, IN_FORCE
 from ca_service.store.repository import Repository
 from ca_service.store.rows import CertificateRow, CertificateState, IssuerState, TpmRow
 from ca_service.store.statements import Statement
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 
 MOST_KEYS = 6
@@ -81,7 +81,7 @@ def _spoilt(places: int) -> Statement:
     return Statement(sa.union_all(revoked, *blocked))
 
 
-@dataclass(frozen=True)
+@frozen
 class Standing:
     """What is in force: the policy's version (0 for none), the epoch's number (0 for none), and who signs.
 
@@ -95,7 +95,7 @@ class Standing:
     given_up: frozenset[str]
 
 
-@dataclass(frozen=True)
+@frozen
 class LedgerQuery:
     """What is asked about a TPM: its instance, and by which names its keys are known.
 
@@ -143,7 +143,7 @@ def _places(kind: str, given: tuple[str, ...], count: int = MOST_KEYS) -> dict[s
     return {f"{kind}{i}": value for i, value in enumerate(filled)}
 
 
-@dataclass(frozen=True)
+@frozen
 class LedgerView:
     """The answer.
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from vtpm.wire.encoding import Members, b64url, b64url_array, quoted, spliced
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.log import MAX_CHECKPOINT, Proof
 from vtpm.wire.message_fields import bytes_element, document, filled_bytes, id_member, time_member
 from vtpm.wire.statements import MAX_EKS
@@ -48,7 +49,7 @@ class NonceReply:
         return reply
 
 
-@dataclass(frozen=True)
+@frozen
 class Challenge:
     """TPM2_MakeCredential for one EK and the Name of the IAK.
 
@@ -85,7 +86,7 @@ class Challenge:
         return challenge
 
 
-@dataclass(frozen=True)
+@frozen
 class ChallengeReply:
     """201 of ``POST /v1/enrollments``: one challenge per EK, in the order of the runtime data."""
 
@@ -120,7 +121,7 @@ def _chain_text(chain: tuple[bytes, ...]) -> str:
     return b64url_array(chain)
 
 
-@dataclass(frozen=True)
+@frozen
 class CertificateEntry:
     """One issued certificate.
 
@@ -161,7 +162,7 @@ class CertificateEntry:
         return entry
 
 
-@dataclass(frozen=True)
+@frozen
 class CertificatesReply:
     """200 of an activation, or of an enrolment of a known TPM.
 

@@ -1,7 +1,6 @@
 """Elliptic-curve public keys as JSON Web Keys (RFC 7517, RFC 7518 section 6.2)."""
 
 import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Self
 
@@ -10,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from vtpm.wire.curves import NIST_CURVES
 from vtpm.wire.encoding import Members, b64url, canonical, unb64url
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 
 REMEMBERED: Final = 512
@@ -19,7 +19,7 @@ _CURVES: Final = {curve.name: curve for curve in NIST_CURVES}
 _NAMES: Final = {curve.group.name: curve.name for curve in NIST_CURVES}
 
 
-@dataclass(frozen=True)
+@frozen
 class EcJwk:
     """A point on a NIST curve: `crv` is P-256, P-384 or P-521; `x` and `y` have the curve's full length."""
 

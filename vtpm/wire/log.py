@@ -5,11 +5,11 @@
 
 import re
 from base64 import b64encode
-from dataclasses import dataclass
 from typing import Final, Self
 
 from vtpm.wire.encoding import Members, b64url, b64url_array, unb64std
 from vtpm.wire.errors import WireError
+from vtpm.wire.frozen import frozen
 from vtpm.wire.merkle import HASH_SIZE, MAX_PATH, MAX_TREE_SIZE, leaf_hash, verify_inclusion
 from vtpm.wire.message_fields import bytes_element, filled_bytes
 from vtpm.wire.note import VerifierKey, check_text, open_note
@@ -35,7 +35,7 @@ def parse_decimal(text: str, path: str) -> int:
     return int(text)
 
 
-@dataclass(frozen=True)
+@frozen
 class Checkpoint:
     """What a log says about itself at one moment (C2SP tlog-checkpoint 1.0.0).
 
@@ -79,7 +79,7 @@ def open_checkpoint(note: bytes, key: VerifierKey, path: str = "checkpoint") -> 
     return checkpoint
 
 
-@dataclass(frozen=True)
+@frozen
 class Proof:
     """That a leaf stands in the tree of a checkpoint which goes along.
 

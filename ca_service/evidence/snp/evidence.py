@@ -1,6 +1,6 @@
 """The subject of all SNP checks: a report, what may vouch for its key, and what may be trusted when."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
@@ -17,6 +17,7 @@ from ca_service.evidence.snp.crl import Crl
 from ca_service.evidence.snp.leaf import Leaf
 from ca_service.evidence.snp.roots import Root
 from vtpm.wire.certtable import CertKind
+from vtpm.wire.frozen import frozen
 from vtpm.wire.lazy import cached_property
 from vtpm.wire.report import CPUID_SINCE, Product, Report
 
@@ -30,7 +31,7 @@ P384_ORDER: Final = int(
 _PRE_PRODUCTION: Final = "A0"
 
 
-@dataclass(frozen=True)
+@frozen
 class SnpEvidence:
     """A report and what came with it, none of it believed yet.
 
@@ -169,7 +170,7 @@ def verifies(leaf: Leaf, report: Report) -> bool:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class Signed:
     """Bytes, an ECDSA-Sig-Value over them, and the key that shall have made it: as DER, and loaded."""
 

@@ -20,7 +20,7 @@ from ca_service.operations.backup import make_backup, plan_restore, restore
 from ca_service.operations.kept import keep_state
 from ca_service.store import Store, named_issuers
 
-ALL = ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6")
+ALL = ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7")
 
 
 @pytest.fixture

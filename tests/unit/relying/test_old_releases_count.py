@@ -15,7 +15,7 @@ LISTS = {"relying.revocation", "relying.issuer-revocation"}
 """The old CAs' lists are not at hand."""
 
 
-@pytest.mark.parametrize("version", ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6"])
+@pytest.mark.parametrize("version", ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7"])
 def test_each_as_what_it_is(version):
     release = Release(version)
     folder = release.folder / "ca" / "certs"

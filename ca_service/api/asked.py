@@ -35,11 +35,16 @@ class Asked(Request):
         self.request_id = os.urandom(8).hex()
 
     def content(self, most: int) -> bytes:
-        """The content, which our server has read before it asks the application; once only.
+        """The content; once only.
 
         Raises:
             RequestEntityTooLarge: it has more than `most` bytes.
         """
+        if not self.environ.get("wsgi.input_terminated"):
+            # Another server's: whoever reads beyond the content waits for the client's next request.
+            self.max_content_length = most
+            return self.get_data(cache=False)
+        # Ours has read it as a whole before it asks the application.
         found: bytes = self.environ["wsgi.input"].read(most + 1)
         if len(found) > most:
             raise RequestEntityTooLarge

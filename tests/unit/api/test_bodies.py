@@ -1,5 +1,6 @@
 """Bodies that are not what they should be: 400 with the path of the member, wherever it is, and little memory."""
 
+import io
 import json
 import tracemalloc
 
@@ -165,3 +166,24 @@ def test_memory_is_bounded_by_the_body(client):
 def test_whatever_is_sent_there_is_a_problem(client, body):
     for path in (ENROLMENTS, ACTIVATION):
         assert refused(client, path, body).code == "malformed"
+
+
+class Socket(io.BytesIO):
+    """What another server gives to the application: to read beyond the content waits for the next request."""
+
+    def read(self, size=-1):
+        if not 0 <= size <= len(self.getvalue()) - self.tell():
+            pytest.fail("reads beyond the content")
+        return super().read(size)
+
+    def readinto(self, buffer):
+        found = self.read(min(len(buffer), len(self.getvalue()) - self.tell()))
+        buffer[: len(found)] = found
+        return len(found)
+
+
+@pytest.mark.parametrize("path", [ENROLMENTS, ACTIVATION, OPERATION])
+def test_no_more_is_read_than_a_request_has(client, path):
+    who = OPERATOR if path == OPERATION else {}
+    found = client.post(path, input_stream=Socket(b"[]"), content_length=2, **JSON, **who)
+    assert found.status_code == 400

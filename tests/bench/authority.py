@@ -28,7 +28,7 @@ from serving import Nursery
 BUILD = Path("build/bench")
 
 IN_PROCESS, WARM_UP = 100, 5
-ROUNDS, ENROLMENTS = 5, 20
+ROUNDS, ENROLMENTS = 9, 30
 """Rounds of the comparison over HTTP, and enrolments in each: enough for a clock of 10 ms."""
 
 REQUESTS, COMMITS = 3, 3

@@ -187,3 +187,13 @@ def test_no_more_is_read_than_a_request_has(client, path):
     who = OPERATOR if path == OPERATION else {}
     found = client.post(path, input_stream=Socket(b"[]"), content_length=2, **JSON, **who)
     assert found.status_code == 400
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(("path", "most"), [(ENROLMENTS, MAX_BODY), (OPERATION, MAX_REQUEST)])
+def test_what_is_too_long_is_refused_whichever_server_read_it(client, path, most, whole):
+    environ = {"wsgi.input_terminated": whole}
+    if path == OPERATION:
+        environ |= OPERATOR["environ_overrides"]
+    for size, status in ((most + 1, 413), (most, 400)):
+        assert client.post(path, data=b" " * size, **JSON, environ_overrides=environ).status_code == status

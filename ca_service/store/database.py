@@ -8,7 +8,7 @@ reads is what it overwrites, across threads, processes and nodes: there is one w
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -115,8 +115,8 @@ class Store:
                 self._inherited.append((self._engine, self._sessions, self._writers))
                 self._connect()
 
-    def read(self) -> "_Reading":
-        """A consistent view of the database, which `with` gives; nothing is changed.
+    def read(self) -> AbstractContextManager[Transaction]:
+        """A consistent view of the database; nothing is changed.
 
         Raises:
             Unavailable: the database cannot be reached; at the beginning or within the block.
